@@ -1,0 +1,34 @@
+# make run    runs the word count of dag_definitions/wordcount on this machine
+# make test   runs the tests
+# Both make their own virtual environment in .venv first, if it is not there yet.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install run test check lint bench clean
+
+install: .venv/.installed
+
+.venv/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 11) else f"python3 is {v[0]}.{v[1]}; 3.11 or later is needed (make PYTHON=python3.13 …)")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+run: install
+	$(BIN)/orchestrator run dag_definitions/wordcount --input dag_definitions/wordcount/input.json
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint test
+
+bench: install
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv .orchestrator .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

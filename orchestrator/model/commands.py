@@ -1,0 +1,124 @@
+"""What the engine wants done (Launch, Cancel, Remind) and what a target answers (Execution, Outcome).
+
+Pure: the executor acts on commands, a target on launches; these are only their words.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import msgspec
+
+from orchestrator.model.enums import OutcomeKind
+from orchestrator.model.ids import key_of, launch_id_of, trace_of
+
+Json = object
+"""A JSON value: None, bool, int, float, str, list or dict with str keys."""
+
+EMPTY: Mapping[str, Json] = {}
+
+
+class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why a node or a run failed: a dotted class (`Task.Failed`, `Task.Timeout`) and a sentence."""
+
+    error_type: str
+    message: str
+    node: str | None = None
+    """In a run's own error: the node that failed first in definition order."""
+
+
+class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How an execution ended. `result` is any JSON value, `error` is given unless it completed."""
+
+    kind: OutcomeKind
+    result: Json = None
+    error: Failure | None = None
+
+    @classmethod
+    def completed(cls, result: Json = None) -> "Outcome":
+        """The execution did what it was launched for."""
+        return cls(OutcomeKind.COMPLETED, result)
+
+    @classmethod
+    def failed(cls, error_type: str, message: str) -> "Outcome":
+        """The execution ended, and not well."""
+        return cls(OutcomeKind.FAILED, None, Failure(error_type, message))
+
+    @classmethod
+    def cancelled(cls, message: str = "cancelled at its target") -> "Outcome":
+        """Somebody cancelled the execution."""
+        return cls(OutcomeKind.CANCELLED, None, Failure("Task.Cancelled", message))
+
+    @classmethod
+    def lost(cls, message: str) -> "Outcome":
+        """The execution's host is gone and left no result; the node's next attempt is to be started."""
+        return cls(OutcomeKind.LOST, None, Failure("Task.Lost", message))
+
+
+class Execution(msgspec.Struct, frozen=True):
+    """What a target runs for a launch.
+
+    `response` is what the service answered to the launch (JSON); `outcome` is set only where that
+    answer already was the end (a synchronous call).
+    """
+
+    execution_id: str
+    response: Json = None
+    outcome: Outcome | None = None
+
+
+class Launch(msgspec.Struct, frozen=True):
+    """Start one attempt of a Task at its target.
+
+    A Task makes it without the run's part (`Node.execute()`); `decide` adds that part when a save
+    claims the attempt, and only such a launch is ever handed to a target.
+    """
+
+    node_name: str
+    target_type: str
+    target_name: str
+    parameters: Mapping[str, Json] = EMPTY
+    step: Mapping[str, Json] = EMPTY
+    """The step's other keys, as its author wrote them: function, region, template_path, …"""
+    dag: str = ""
+    run_id: str = ""
+    attempt: int = 1
+    nonce: str = ""
+    owner: str = ""
+    lease_end: datetime | None = None
+    recover: bool = False
+    """True where the attempt was taken over: ask `find` before launching again with the same key."""
+
+    @property
+    def launch_id(self) -> str:
+        """`run_id/node/attempt`."""
+        return launch_id_of(self.run_id, self.node_name, self.attempt)
+
+    @property
+    def key(self) -> str:
+        """The name under which the target's service is to know this launch: `[a-z][a-z0-9-]{0,62}`."""
+        return key_of(self.launch_id)
+
+    @property
+    def trace_id(self) -> str:
+        """W3C trace id, 32 hex digits."""
+        return trace_of(self.launch_id, self.nonce)
+
+
+class Cancel(msgspec.Struct, frozen=True):
+    """Cancel the execution of an attempt that is owed a cancel."""
+
+    launch: Launch
+    execution_id: str | None
+
+
+class Remind(msgspec.Struct, frozen=True):
+    """Publish a reminder for this due entry at `at` (or, with `kind` None, an early question)."""
+
+    run_id: str
+    node_name: str
+    attempt: int
+    kind: str | None
+    at: datetime
+
+
+Command = Launch | Cancel | Remind

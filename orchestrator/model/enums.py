@@ -1,0 +1,82 @@
+"""The closed vocabularies of definitions and run documents. Pure."""
+
+from enum import StrEnum
+
+
+class NodeTypes(StrEnum):
+    """`type` of a step."""
+
+    TASK = "Task"
+    PARALLEL = "Parallel"
+
+
+class TargetTypes(StrEnum):
+    """`target_type` of a Task: where its attempts are launched."""
+
+    CLOUD_FUNCTION = "CloudFunction"
+    DATAFLOW = "Dataflow"
+    FUNCTION = "Function"
+
+
+class DataflowTemplateType(StrEnum):
+    """Which kind of template a Dataflow step names: `container_gcs_path` or `template_path`."""
+
+    FLEX = "Flex"
+    CLASSIC = "Classic"
+
+
+class TaskStatus(StrEnum):
+    """Status of a node. Waiting for its next attempt = Running, no claim, something due."""
+
+    NEW = "New"
+    RUNNING = "Running"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+    SKIPPED = "Skipped"
+    CANCELLED = "Cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether a node in this status never changes again."""
+        return self is not TaskStatus.NEW and self is not TaskStatus.RUNNING
+
+
+class RunStatus(StrEnum):
+    """Status of a run. It ends only when nothing in it is Running."""
+
+    QUEUED = "Queued"
+    RUNNING = "Running"
+    PAUSED = "Paused"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether a run in this status has ended."""
+        return self in (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
+
+
+class OutcomeKind(StrEnum):
+    """How an execution ended, as its target tells it."""
+
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+    LOST = "Lost"
+    """Its host is gone and left no result: the engine starts the node's next attempt."""
+
+
+class Identity(StrEnum):
+    """What a target's service does with a key of ours (see `ports.Target`)."""
+
+    FOREVER = "forever"
+    WINDOW = "window"
+    FOUND = "found"
+    NONE = "none"
+
+
+class DueKind(StrEnum):
+    """What can be due at a node."""
+
+    TIMEOUT = "timeout"

@@ -1,0 +1,100 @@
+"""Every error raised on purpose, as one tree.
+
+    OrchestratorError
+    ├── DefinitionError        a definition breaks rules; all of them at once
+    ├── ExpressionError        a ${…} cannot be parsed or has no value
+    ├── EventError             an event of ours is malformed
+    ├── UnknownDag             a start names a DAG that the catalog does not have
+    ├── RunExists              the run_id was taken by another start message
+    ├── RunNotFound            no such run in the store
+    ├── NotYet                 too early to tell whose event this is        (retry)
+    ├── VersionConflict        another writer saved this key first          (retry)
+    ├── StoreUnavailable       the store cannot be read or written now      (retry)
+    ├── CorruptState           an object in the store is not what it should be
+    ├── LaunchRefused          a target will never accept this launch
+    ├── LaunchUncertain        a launch call ended without a clear answer
+    ├── SettingsError          a setting is missing or wrong
+    └── InputError             what the user asked for on the command line is wrong
+
+A message reads `where: what is wrong; what was allowed`. Pure.
+"""
+
+from collections.abc import Sequence
+
+
+class OrchestratorError(Exception):
+    """Base of the tree; `retry` tells the shell whether delivering the event again can help."""
+
+    retry = False
+
+
+class DefinitionError(OrchestratorError):
+    """A definition breaks rules; `problems` holds every one of them, each with its path."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class ExpressionError(OrchestratorError):
+    """A `${…}` cannot be parsed, or names something that has no value."""
+
+
+class EventError(OrchestratorError):
+    """An event that is clearly ours is malformed; delivering it again cannot help."""
+
+
+class UnknownDag(OrchestratorError):
+    """A start names a DAG that the catalog does not have, or names none where there are several."""
+
+
+class RunExists(OrchestratorError):
+    """The `run_id` of this start belongs to a run that another message started."""
+
+
+class RunNotFound(OrchestratorError):
+    """There is no document for this run in the store."""
+
+
+class NotYet(OrchestratorError):
+    """It is too early to tell whose event this is; deliver it again a little later."""
+
+    retry = True
+
+
+class VersionConflict(OrchestratorError):
+    """Another writer saved this key first: load it again and decide again."""
+
+    retry = True
+
+
+class StoreUnavailable(OrchestratorError):
+    """The store cannot be read or written at the moment (disk full, no permission, no network)."""
+
+    retry = True
+
+
+class CorruptState(OrchestratorError):
+    """An object in the store is not what it should be; the message names the object."""
+
+
+class LaunchRefused(OrchestratorError):
+    """A target will never accept this launch; `error_type` is what the run document shows."""
+
+    def __init__(self, message: str, *, error_type: str = "Launch.Refused") -> None:
+        self.error_type = error_type
+        super().__init__(message)
+
+
+class LaunchUncertain(OrchestratorError):
+    """A launch call ended without a clear answer: it may or may not have got through."""
+
+    retry = True
+
+
+class SettingsError(OrchestratorError):
+    """A setting is missing or has a value that is not allowed."""
+
+
+class InputError(OrchestratorError):
+    """What the user asked for on the command line is wrong."""

@@ -1,0 +1,99 @@
+"""Events: typed facts that happened, as `EventFactory` reads them from what a topic delivers. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from orchestrator.model.commands import Json, Outcome
+from orchestrator.model.enums import TargetTypes, TaskStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What all events share.
+
+    Attributes:
+        event_data: the decoded message, as it came.
+        message_id: id of the message; None where the caller gave none.
+        publish_time: when it was published, aware; None where the caller gave none.
+        task_name: the function or job that the event names (its target_name), if it does.
+        target_type: where the task ran, if the event tells.
+        execution_id: the service's id of the execution, if the event tells.
+        run_id: the run, where the event holds an id of ours.
+        status: New unless the event itself tells.
+    """
+
+    event_data: Mapping[str, Json]
+    message_id: str | None = None
+    publish_time: datetime | None = None
+    task_name: str | None = None
+    target_type: TargetTypes | None = None
+    execution_id: str | None = None
+    run_id: str | None = None
+    status: TaskStatus = TaskStatus.NEW
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartEvent(Event):
+    """Start a run of `dag` (None: of DEFAULT_DAG, or of the only definition) with `input`."""
+
+    dag: str | None = None
+    input: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompletionEvent(Event):
+    """An execution ended, or may have ended.
+
+    Attributes:
+        launch_id: our `run_id/node/attempt`, where the event carries it.
+        nonce: what the event offers as proof that it knows the claim, where it carries one.
+        trace_id: 32 hex digits, where the event has a trace.
+        verdict: how the execution ended, if the event tells; believed only from a target that has
+            no outcome to ask for, and then only with the claim's nonce or trace.
+    """
+
+    launch_id: str | None = None
+    nonce: str | None = None
+    trace_id: str | None = None
+    verdict: Outcome | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloudFunctionEvent(CompletionEvent):
+    """The log line of a Cloud Function: 1st gen ("Function execution took …"), or the request log
+    of a Cloud Run function (2nd gen) or Cloud Run service."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataflowEvent(CompletionEvent):
+    """A line of a Dataflow job's log, or its statusChanged event. Only ever a reason to ask the job."""
+
+    job_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionEvent(CompletionEvent):
+    """A Function target's own message."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReminderEvent(Event):
+    """A due entry's time has come (`kind`, `attempt`, `at`), or (`kind` None) an early question."""
+
+    node_name: str
+    attempt: int
+    kind: str | None = None
+    at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TickEvent(Event):
+    """Look after all open runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelEvent(Event):
+    """Cancel the run `run_id`."""
+
+    reason: str = ""

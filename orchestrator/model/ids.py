@@ -1,0 +1,61 @@
+"""The ids that are ours: of runs, launches and their keys and traces. Pure."""
+
+import re
+from datetime import datetime
+from functools import lru_cache
+from hashlib import blake2b, sha256
+
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+"""What a run_id may look like: it is part of object names and of URLs."""
+
+STEP_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""What a step may be called."""
+
+_NOT_IN_A_KEY = re.compile(r"[^a-z0-9]+")
+
+
+def run_id_of(message_id: str, published_at: datetime) -> str:
+    """Return `run_<unix seconds>_<12 hex>`: a start delivered twice gets the same id both times.
+
+    Args:
+        message_id: id of the start message, unique within its topic.
+        published_at: its publish time, aware.
+    """
+    digest = sha256(message_id.encode()).hexdigest()[:12]
+    return f"run_{int(published_at.timestamp())}_{digest}"
+
+
+def launch_id_of(run_id: str, node_name: str, attempt: int) -> str:
+    """Return `run_id/node/attempt`; none of the parts can hold a slash."""
+    return f"{run_id}/{node_name}/{attempt}"
+
+
+def parse_launch_id(launch_id: str) -> tuple[str, str, int] | None:
+    """Return (run_id, node_name, attempt), or None if this is no launch id of ours."""
+    parts = launch_id.split("/")
+    if len(parts) != 3 or not RUN_ID.fullmatch(parts[0]) or not parts[1]:
+        return None
+    if not (parts[2].isascii() and parts[2].isdigit()) or len(parts[2]) > 9 or parts[2][0] == "0":
+        return None
+    return parts[0], parts[1], int(parts[2])
+
+
+@lru_cache(maxsize=4096)
+def key_of(launch_id: str) -> str:
+    """Return a launch's key: a readable prefix and a hash, `[a-z][a-z0-9-]{0,62}`.
+
+    The alphabet and length are those of the strictest service (Batch job ids, Dataflow job names).
+    """
+    _, node_name, attempt = launch_id.split("/")
+    readable = _NOT_IN_A_KEY.sub("-", node_name.lower()).strip("-")[:20] or "task"
+    return f"orch-{readable}-{attempt}-{sha256(launch_id.encode()).hexdigest()[:24]}"
+
+
+def nonce_of(seed: bytes, launch_id: str) -> str:
+    """Return 128 bits in hex that nobody can guess who does not know `seed` (32 random bytes)."""
+    return blake2b(launch_id.encode(), digest_size=16, key=seed).hexdigest()
+
+
+def trace_of(launch_id: str, nonce: str) -> str:
+    """Return the W3C trace id (32 hex) that a launch carries: known from its claim, never guessable."""
+    return sha256(f"{launch_id}#{nonce}".encode()).hexdigest()[:32]

@@ -1,0 +1,101 @@
+"""What the core asks of the outside; tests/contracts/ holds every adapter to these words."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Protocol
+
+from orchestrator.model.commands import Execution, Json, Launch, Outcome
+from orchestrator.model.enums import Identity
+
+Version = str
+"""Opaque; two contents of one key never share a version while the key exists."""
+
+
+class ObjectStore(Protocol):
+    """A flat map of names to bytes with compare-and-swap, as Cloud Storage is one.
+
+    Keys are relative paths of `/`-separated segments of `[A-Za-z0-9._$[]-]` that neither start with a
+    dot nor are empty; anything else is a ValueError. A store that cannot be reached, read or written
+    raises `StoreUnavailable`, naming the object. All methods may be called from many threads.
+    """
+
+    def get(self, key: str) -> tuple[bytes, Version] | None:
+        """Return (content, version), or None if there is no such key. Never half a content."""
+
+    def put(self, key: str, data: bytes, *, expect: Version | None) -> Version:
+        """Write iff the stored version is `expect` (None = must not exist); return the new version.
+
+        It is durable when this returns. Raises:
+            VersionConflict: the stored version is another one; nothing was written.
+        """
+
+    def list(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
+        """Yield the keys that start with `prefix` (any string) and are > `start_after`, sorted."""
+
+    def delete(self, key: str) -> None:
+        """Remove a key; it is no error if there is none."""
+
+
+class Target(Protocol):
+    """A place that can run a launch.
+
+    All methods may be called from many threads, and from several processes for the same launch.
+    """
+
+    identity: Identity
+    """What the service does with our key. forever: a second launch with a key never starts a second
+    execution. window: so while its window lasts. found: it takes no key, but `find` sees running and
+    finished executions. none: nothing of the kind."""
+
+    has_outcome: bool
+    """Whether `outcome` can tell how an execution ended. If not, an event is believed, with its nonce."""
+
+    can_cancel: bool
+    """Whether `cancel` can stop a running execution."""
+
+    launch_limit_s: float
+    """The longest that a `launch` call may take, in seconds; 0 = it only hands over and returns."""
+
+    synchronous: bool
+    """Whether `launch` returns only when the execution has ended, with its outcome."""
+
+    def launch(self, launch: Launch) -> Execution:
+        """Start the attempt. The same key again returns the execution that it started before,
+        as far as `identity` promises that.
+
+        Raises:
+            LaunchRefused: for good (no such function, no permission, bad parameters).
+            LaunchUncertain: it may have got through; the Tick finds out.
+        """
+
+    def find(self, launch: Launch) -> Execution | None:
+        """Return the execution that an earlier try of this launch started, finished or not, if any."""
+
+    def outcome(self, execution: Execution) -> Outcome | None:
+        """Return how it ended, or None while that is not final. Raises LaunchUncertain: cannot tell now."""
+
+    def cancel(self, execution: Execution) -> None:
+        """Ask the service to stop it; returns when the service has accepted, or when it has ended.
+
+        Raises LaunchUncertain: not accepted yet, to be tried again."""
+
+
+class Broker(Protocol):
+    """Delivers events back to the orchestrator, at least once, in any order."""
+
+    def publish(self, event: Mapping[str, Json], *, delay_s: float = 0.0) -> str:
+        """Deliver `event` after `delay_s` seconds or later; return its message id."""
+
+
+class Clock(Protocol):
+    """What time it is."""
+
+    def now(self) -> datetime:
+        """Aware, UTC."""
+
+
+class Hosts(Protocol):
+    """Which executor instances are alive, where that can be known (on one machine it can)."""
+
+    def is_alive(self, instance: str) -> bool | None:
+        """True or False where it is known, None where only the lease's end can tell."""

@@ -1,0 +1,1 @@
+"""Adapters of the Target port, one file each."""
