@@ -1,0 +1,182 @@
+"""Acting on commands: launch, cancel, remind. Only what *this* save claimed ever gets here.
+
+A launch that is refused, that ends at once or that binds an attempt taken over yields a fact, which
+the executor feeds back into `decide`. A launch whose fate is uncertain yields nothing: the Tick, which
+takes its claim over once the lease is over, finds out.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+
+from orchestrator.engine.run_box import RunBox
+from orchestrator.engine.status import ExecutionStatus
+from orchestrator.model.commands import Cancel, Command, Execution, Failure, Launch, Remind
+from orchestrator.model.errors import LaunchRefused, LaunchUncertain, OrchestratorError
+from orchestrator.model.execution import ExecutionRecord
+from orchestrator.model.facts import AttemptEnded, CancelSettled, Fact, LaunchBound, LaunchFailed
+from orchestrator.model.messages import reminder_message
+from orchestrator.model.policy import Policy
+from orchestrator.ports import Broker, Clock, Target
+
+log = logging.getLogger("orchestrator")
+
+MAX_CONCURRENT_CALLS = 32
+
+
+class Actor:
+    """Carries out commands and says what came of them.
+
+    `is_dead(launch)` reloads the run and says whether the attempt has ended meanwhile.
+    """
+
+    def __init__(
+        self,
+        targets: Mapping[str, Target],
+        broker: Broker,
+        clock: Clock,
+        policy: Policy,
+        executions: ExecutionStatus,
+        is_dead: Callable[[Launch], bool],
+    ) -> None:
+        self._targets, self._broker, self._clock, self._policy = targets, broker, clock, policy
+        self._executions, self._is_dead = executions, is_dead
+
+    def act(self, box: RunBox, commands: Sequence[Command]) -> list[Fact]:
+        """Carry out what a save entitles to, calls that block side by side; return what came of it."""
+        launches = [command for command in commands if isinstance(command, Launch)]
+        facts: list[Fact] = []
+        blocking = [launch for launch in launches if self._limit_s(launch) > 0.0]
+        if len(blocking) > 1:
+            with ThreadPoolExecutor(min(len(blocking), MAX_CONCURRENT_CALLS)) as pool:
+                answers = pool.map(lambda launch: self._launch(box, launch), blocking)
+                handed_over = self._launch_all(box, (x for x in launches if self._limit_s(x) <= 0.0))
+                facts += [fact for fact in answers if fact is not None]
+            facts += handed_over
+        else:
+            facts += self._launch_all(box, launches)
+        for command in commands:
+            if isinstance(command, Cancel):
+                settled = self.cancel(box, command.launch, command.execution_id, is_over=False)
+                facts += [settled] if settled else []
+            elif isinstance(command, Remind):
+                self._remind(command)
+        return facts
+
+    def cancel(self, box: RunBox, launch: Launch, execution_id: str | None, *, is_over: bool) -> CancelSettled | None:
+        """Cancel what runs for an attempt; None where the Tick has to come back to it.
+
+        Args:
+            is_over: the claim's lease is over, so that nothing can be launched for it any more.
+        """
+        target = self._targets.get(launch.target_type)
+        if target is None:
+            return CancelSettled(launch.node_name, launch.attempt)
+        try:
+            execution = Execution(execution_id) if execution_id else box.executions.get(launch.launch_id)
+            execution = execution or target.find(launch)
+            if execution is not None:
+                target.cancel(execution)
+            elif not is_over:
+                return None
+        except LaunchUncertain as exc:
+            log.warning("cancel not accepted yet: %s", exc, extra=_where(launch))
+            return None
+        except Exception:
+            log.exception("cancel failed; the Tick tries again", extra=_where(launch))
+            return None
+        return CancelSettled(launch.node_name, launch.attempt)
+
+    def _limit_s(self, launch: Launch) -> float:
+        return self._policy.rules(launch.target_type).launch_limit_s
+
+    def _launch_all(self, box: RunBox, launches: Iterable[Launch]) -> list[Fact]:
+        return [fact for launch in launches if (fact := self._launch(box, launch)) is not None]
+
+    def _launch(self, box: RunBox, launch: Launch) -> Fact | None:
+        target = self._targets.get(launch.target_type)
+        if target is None:
+            known = ", ".join(sorted(self._targets)) or "none"
+            return self._failed(
+                launch,
+                Failure(
+                    "Launch.NoTarget",
+                    f"{launch.node_name}: there is no target of type {launch.target_type} here; there is {known}",
+                ),
+            )
+        latest = self._latest_start(launch)
+        if latest is not None and self._clock.now() > latest:
+            log.warning("too late to launch under this lease; left to the Tick", extra=_where(launch))
+            return None
+        try:
+            execution = target.find(launch) if launch.recover else None
+            execution = execution or target.launch(launch)
+        except LaunchRefused as exc:
+            return self._failed(launch, Failure(exc.error_type, str(exc)))
+        except LaunchUncertain as exc:
+            log.warning("launch uncertain, left to the Tick: %s", exc, extra=_where(launch))
+            return None
+        except Exception:
+            log.exception("launch raised, so its fate is uncertain; left to the Tick", extra=_where(launch))
+            return None
+        box.executions[launch.launch_id] = execution
+        self._cancel_if_dead(target, launch, execution)
+        self._bind(launch, execution)
+        if execution.outcome is not None:
+            return AttemptEnded(launch.node_name, launch.attempt, execution.outcome, execution.execution_id)
+        if launch.recover:
+            return LaunchBound(launch.node_name, launch.attempt, launch.owner, execution.execution_id)
+        return None
+
+    def _latest_start(self, launch: Launch) -> datetime | None:
+        if launch.lease_end is None:
+            return None
+        rules = self._policy.rules(launch.target_type)
+        return launch.lease_end - timedelta(seconds=rules.launch_limit_s + self._policy.clock_allowance_s)
+
+    def _cancel_if_dead(self, target: Target, launch: Launch, execution: Execution) -> None:
+        """A call that returned after its lease's end may have started what nobody wants any more."""
+        if launch.lease_end is None or self._clock.now() <= launch.lease_end or not target.can_cancel:
+            return
+        try:
+            if self._is_dead(launch):
+                target.cancel(execution)
+        except OrchestratorError as exc:
+            log.warning("cannot cancel a late launch: %s", exc, extra=_where(launch))
+
+    def _bind(self, launch: Launch, execution: Execution) -> None:
+        """Record whose the execution is. It can be rebuilt, so that a failure is no more than logged."""
+        record = ExecutionRecord(
+            execution_id=execution.execution_id,
+            task_name=launch.target_name,
+            node_name=launch.node_name,
+            succeeded=True,
+            response=execution.response,
+            run_id=launch.run_id,
+            attempt=launch.attempt,
+            launch_id=launch.launch_id,
+            target_type=launch.target_type,
+            launched_at=self._clock.now(),
+        )
+        try:
+            self._executions.save_execution(record)
+        except OrchestratorError as exc:
+            log.warning("cannot record an execution: %s", exc, extra=_where(launch))
+
+    def _failed(self, launch: Launch, failure: Failure) -> LaunchFailed:
+        return LaunchFailed(launch.node_name, launch.attempt, launch.owner, failure)
+
+    def _remind(self, remind: Remind) -> None:
+        """Publish a reminder; if that fails, the Tick sees what is due."""
+        delay_s = max(0.0, (remind.at - self._clock.now()).total_seconds())
+        at = remind.at if remind.kind is not None else None
+        message = reminder_message(remind.run_id, remind.node_name, remind.attempt, kind=remind.kind, at=at)
+        try:
+            self._broker.publish(message, delay_s=delay_s)
+        except OrchestratorError as exc:
+            log.warning("cannot publish a reminder: %s", exc, extra={"run_id": remind.run_id})
+
+
+def _where(launch: Launch) -> dict[str, object]:
+    return {"run_id": launch.run_id, "node": launch.node_name, "attempt": launch.attempt}

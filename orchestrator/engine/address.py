@@ -1,0 +1,62 @@
+"""Whose event is this? From an Event to the run that it belongs to and what it says there."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from orchestrator.model.commands import Json
+from orchestrator.model.dag import DAG
+from orchestrator.model.events import CompletionEvent
+from orchestrator.model.facts import Fact
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A start message for a run of this definition."""
+
+    run_id: str
+    dag_name: str
+    definition: Mapping[str, Json]
+    dag: DAG
+    input: Mapping[str, Json]
+    message_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """An event says that this attempt ended, or may have."""
+
+    run_id: str
+    node_name: str
+    attempt: int
+    event: CompletionEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Reminder:
+    """A due entry's time has come (`at` given), or an early question is to be asked (`kind` None)."""
+
+    run_id: str
+    node_name: str
+    attempt: int
+    kind: str | None
+    at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRun:
+    """Somebody wants the run to be cancelled."""
+
+    run_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What this instance itself found out: facts already."""
+
+    run_id: str
+    facts: tuple[Fact, ...]
+
+
+Item = Start | Completion | Reminder | CancelRun | Known

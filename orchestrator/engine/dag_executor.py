@@ -1,0 +1,529 @@
+"""DAGExecutor: the one loop. An event comes in, its run changes by one save, what was claimed is launched.
+
+    1 event in   2 parse   3 resolve   4 load   5 witness   6 decide   7 save   8 act   9 bind
+
+The shell around the pure `decide`: it knows the ports and no adapter.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from threading import Lock
+
+from orchestrator.engine.acting import Actor
+from orchestrator.engine.address import CancelRun, Completion, Item, Known, Reminder, Start
+from orchestrator.engine.catalog import Catalog
+from orchestrator.engine.decide import Decision, Token, bare_launch, decide
+from orchestrator.engine.handled import Handled, Swept
+from orchestrator.engine.run_box import Baton, Entry, OnDone, RunBox
+from orchestrator.engine.status import DefinitionStatus, ExecutionStatus, OpenRuns, OrchestrationStatus
+from orchestrator.engine.sweep import Chores, chores, is_over
+from orchestrator.engine.witness import Witness
+from orchestrator.model.commands import Command, Json, Launch, Outcome
+from orchestrator.model.dag import DAG
+from orchestrator.model.enums import TaskStatus
+from orchestrator.model.errors import (
+    EventError,
+    NotYet,
+    OrchestratorError,
+    RunNotFound,
+    StoreUnavailable,
+    VersionConflict,
+)
+from orchestrator.model.event_factory import EventFactory
+from orchestrator.model.events import (
+    CancelEvent,
+    CompletionEvent,
+    Event,
+    ReminderEvent,
+    StartEvent,
+    TickEvent,
+)
+from orchestrator.model.facts import AttemptEnded, ClaimExpired, Fact, LaunchBound, TimeCame
+from orchestrator.model.ids import parse_launch_id, run_id_of
+from orchestrator.model.policy import Policy
+from orchestrator.model.run_state import NodeState, RunState
+from orchestrator.ports import Broker, Clock, Hosts, ObjectStore, Target, Version
+
+log = logging.getLogger("orchestrator")
+
+MAX_SAVES = 60
+"""How often a lost race is run again before the events are given back."""
+MAX_FAULTS = 5
+"""How often a store that cannot be written is tried again before the events are given back."""
+MAX_IDLE_RUNS = 2000
+"""How many runs an instance remembers between events."""
+
+
+class DAGExecutor:
+    """Handles events, each by one save of its run at the most; safe for any number of threads.
+
+    Args:
+        catalog: the definitions that may be started.
+        store, targets, broker, clock, hosts: the ports; targets by target type.
+        instance: name of this instance, the first part of every claim's owner.
+        policy: times and limits.
+        random_bytes: n -> that many random bytes.
+        pause: number of tries so far -> sleeps a little, with jitter.
+        on_saved: told of every state that this instance saved.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        *,
+        store: ObjectStore,
+        targets: Mapping[str, Target],
+        broker: Broker,
+        clock: Clock,
+        hosts: Hosts,
+        instance: str,
+        policy: Policy,
+        random_bytes: Callable[[int], bytes],
+        pause: Callable[[int], None],
+        on_saved: Callable[[RunState], None] | None = None,
+    ) -> None:
+        self.catalog = catalog
+        self.instance = instance
+        self._store, self._targets, self._clock, self._hosts = store, targets, clock, hosts
+        self._policy, self._random_bytes, self._pause = policy, random_bytes, pause
+        self._on_saved = on_saved
+        self._executions = ExecutionStatus(store)
+        self._definitions = DefinitionStatus(store)
+        self._open_runs = OpenRuns(store)
+        self._witness = Witness(targets, clock, policy)
+        self._actor = Actor(targets, broker, clock, policy, self._executions, self._is_dead)
+        self._boxes: OrderedDict[str, RunBox] = OrderedDict()
+        self._boxes_lock = Lock()
+
+    # -- the public calls ---------------------------------------------------------------------------
+
+    def execute(
+        self, data: Mapping[str, Json], *, message_id: str | None = None, publish_time: datetime | None = None
+    ) -> Handled:
+        """Handle one event, and return when it is safe to acknowledge it.
+
+        Args:
+            data: the event, as EventFactory knows them.
+            message_id: id of its message; two messages that start a run are two runs.
+            publish_time: aware datetime of its message; now, where None.
+        Raises:
+            OrchestratorError: it was not handled; `retry` says whether delivering again can help.
+        """
+        try:
+            item = self._receive(data, message_id, publish_time)
+        except _NotOurs:
+            return Handled("not ours")
+        if item is None:
+            self.tick()
+            return Handled("ticked")
+        entry = Entry(item)
+        box = self._box(item.run_id)
+        self._lead_or_wait(box, entry)
+        return _result(entry)
+
+    def deliver(
+        self,
+        data: Mapping[str, Json],
+        on_done: OnDone,
+        *,
+        message_id: str | None = None,
+        publish_time: datetime | None = None,
+    ) -> None:
+        """Handle one event without waiting for others': if somebody leads its run already, leave it there.
+
+        `on_done(handled, error)` is called once, from any thread, when the event may be acknowledged.
+        """
+        try:
+            item = self._receive(data, message_id, publish_time)
+        except _NotOurs:
+            on_done(Handled("not ours"), None)
+            return
+        except Exception as exc:
+            on_done(None, exc)
+            return
+        if item is None:
+            self.tick()
+            on_done(Handled("ticked"), None)
+            return
+        entry = Entry(item, on_done=on_done)
+        box = self._box(item.run_id)
+        if box.offer(entry):
+            self._lead(box, entry)
+
+    def tick(self) -> Swept:
+        """Look after all open runs: what was left, lost or is due. Each run fails alone."""
+        runs = 0
+        recovered: list[str] = []
+        closed: list[str] = []
+        problems: list[str] = []
+        for marker, run_id in self._open_runs:
+            runs += 1
+            try:
+                found = self.look_after(run_id, marker)
+            except OrchestratorError as exc:
+                log.error("tick: %s", exc, extra={"run_id": run_id})
+                problems.append(f"{run_id}: {exc}")
+                continue
+            if found is None:
+                closed.append(run_id)
+            else:
+                recovered += found
+        return Swept(runs, tuple(recovered), tuple(closed), tuple(problems))
+
+    def look_after(self, run_id: str, marker: str | None = None) -> tuple[str, ...] | None:
+        """Do a Tick's work for one run.
+
+        Returns:
+            The launch ids that something was found out about, or None where the run has ended (then
+            its marker, if named, is deleted).
+        """
+        loaded = OrchestrationStatus(self._store, run_id).load()
+        if loaded is None:
+            return self._orphan(run_id, marker)
+        state = loaded[0]
+        if state.run.status.is_final:
+            if marker is not None:
+                self._open_runs.clear(marker)
+            self._forget(run_id)
+            return None
+        box = self._box(run_id)
+        work = chores(
+            state,
+            self._clock.now(),
+            self.instance,
+            self._hosts.is_alive,
+            self._policy,
+            box.executions.__contains__,
+        )
+        if not work:
+            return ()
+        facts = self._find_out(work, state, box)
+        if facts:
+            entry = Entry(Known(run_id, tuple(facts)))
+            self._lead_or_wait(box, entry)
+            _result(entry)
+        return tuple(dict.fromkeys(state.launch_id(fact.node_name) for fact in facts if hasattr(fact, "node_name")))
+
+    # -- 2 parse, 3 resolve -------------------------------------------------------------------------
+
+    def _receive(self, data: Mapping[str, Json], message_id: str | None, publish_time: datetime | None) -> Item | None:
+        """Return whose event this is, None for a Tick. Raises _NotOurs."""
+        at = publish_time or self._clock.now()
+        event = EventFactory.create_from_event(data, message_id=message_id, publish_time=at)
+        match event:
+            case None:
+                log.debug("not ours", extra={"event_id": message_id})
+                raise _NotOurs
+            case StartEvent():
+                return self._start(event)
+            case TickEvent():
+                return None
+            case ReminderEvent(run_id=str(run_id)):
+                return Reminder(run_id, event.node_name, event.attempt, event.kind, event.at)
+            case CancelEvent(run_id=str(run_id)):
+                return CancelRun(run_id, event.reason)
+            case CompletionEvent():
+                return self._completion(event)
+        raise EventError(f"event {message_id}: a {type(event).__name__} that names no run")
+
+    def _start(self, event: StartEvent) -> Start:
+        name, definition, dag = self.catalog.find(event.dag)
+        at = event.publish_time or self._clock.now()
+        message_id = event.message_id or self._random_bytes(8).hex()
+        run_id = event.run_id or run_id_of(message_id, at)
+        return Start(run_id, name, definition, dag, event.input, message_id)
+
+    def _completion(self, event: CompletionEvent) -> Item:
+        launch_id = event.launch_id
+        if launch_id is None and event.execution_id is not None:
+            record = self._executions.get_execution(event.execution_id)
+            launch_id = record.launch_id if record else None
+        parts = parse_launch_id(launch_id) if launch_id else None
+        if parts is None:
+            if self._is_young(event):
+                raise NotYet(
+                    f"execution {event.execution_id}: no launch of ours is recorded for it (yet); "
+                    f"put off until it is {self._policy.grace_s:g} s old"
+                )
+            raise _NotOurs
+        return Completion(*parts, event)
+
+    def _is_young(self, event: Event) -> bool:
+        at = event.publish_time
+        return at is None or self._clock.now() - at < timedelta(seconds=self._policy.grace_s)
+
+    # -- leading a run ------------------------------------------------------------------------------
+
+    def _lead_or_wait(self, box: RunBox, entry: Entry) -> None:
+        """Return when `entry` is done, whoever did it."""
+        if box.offer(entry):
+            self._lead(box, entry)
+        while not entry.is_done:
+            if entry.signal is not None:
+                entry.signal.wait()
+            if entry.leads and not entry.is_done:
+                entry.leads = False
+                if entry.signal is not None:
+                    entry.signal.clear()
+                self._lead(box, entry)
+
+    def _lead(self, box: RunBox, own: Entry) -> None:
+        """Commit what waits, hand the run on, act; until nothing is left that nobody else takes care of."""
+        while True:
+            batch = box.take()
+            try:
+                commands, results = self._commit(box, batch)
+            except Exception as exc:
+                commands, results = (), dict.fromkeys(batch, exc)
+            baton = box.pass_on()
+            owner = own if own in results else next(iter(results), None)
+            launches = tuple(command.launch_id for command in commands if isinstance(command, Launch))
+            for entry, result in results.items():
+                if entry is not owner:
+                    _finish(entry, result, box, 0, ())
+            facts = self._act(box, commands)
+            if owner is not None:
+                _finish(owner, results[owner], box, len(results), launches)
+            if facts:
+                known = Entry(Known(box.run_id, tuple(facts)), on_done=_ignore)
+                if box.offer(known):
+                    baton = Baton.KEPT
+            if baton is not Baton.KEPT:
+                return
+
+    def _act(self, box: RunBox, commands: Sequence[Command]) -> list[Fact]:
+        try:
+            return self._actor.act(box, commands)
+        except Exception:
+            log.exception("acting failed; the Tick recovers", extra={"run_id": box.run_id})
+            return []
+
+    # -- 4 load, 5 witness, 6 decide, 7 save --------------------------------------------------------
+
+    def _commit(self, box: RunBox, batch: list[Entry]) -> tuple[tuple[Command, ...], dict[Entry, str | BaseException]]:
+        """Fold a batch into one save. Returns what to act on, and a verdict or an error an entry."""
+        status = OrchestrationStatus(self._store, box.run_id)
+        tried: list[tuple[Token, Decision]] = []
+        mine: tuple[Command, ...] = ()
+        saves = faults = 0
+        while True:
+            was_cached = box.saved is not None
+            loaded = box.saved or status.load()
+            state, version = loaded or (None, None)
+            mine += _applied_after_all(tried, state)
+            starts = [entry for entry in batch if isinstance(entry.item, Start)]
+            if state is None and starts and len(starts) < len(batch):
+                box.put_back([entry for entry in batch if entry not in starts])
+                batch = starts
+            token = Token(f"{self.instance}.{self._random_bytes(8).hex()}", self._random_bytes(32))
+            decision, questions, results = self._decide(box, batch, state, token)
+            if not decision.changed or decision.state is None:
+                if was_cached:
+                    box.saved = None  # "nothing to do" counts only if it was the run as it is now
+                    continue
+                if loaded is not None:
+                    box.saved = (loaded[0], loaded[1])
+                return mine + questions, results
+            try:
+                box.saved = (decision.state, self._save(status, decision.state, version))
+            except VersionConflict:
+                box.saved = None
+                tried.append((token, decision))
+                saves += 1
+                if saves >= MAX_SAVES:
+                    raise
+                self._pause(min(saves, 6))
+                continue
+            except StoreUnavailable:
+                box.saved = None
+                tried.append((token, decision))
+                faults += 1
+                if faults >= MAX_FAULTS:
+                    raise
+                self._pause(faults)
+                continue
+            if decision.state.run.status.is_final:
+                box.saved = None
+                box.executions.clear()
+            if self._on_saved is not None:
+                self._on_saved(decision.state)
+            return mine + decision.commands + questions, results
+
+    def _save(self, status: OrchestrationStatus, state: RunState, version: Version | None) -> Version:
+        if version is None:
+            self._open_runs.mark(status.run_id, self._clock.now())
+        return status.save(state, expect=version)
+
+    def _decide(
+        self, box: RunBox, batch: list[Entry], state: RunState | None, token: Token
+    ) -> tuple[Decision, tuple[Command, ...], dict[Entry, str | BaseException]]:
+        """Decide on a batch; an event that makes the decision fail, fails alone."""
+        results: dict[Entry, str | BaseException] = {}
+        known: list[tuple[Entry, list[Fact]]] = []
+        questions: list[Command] = []
+        dag: DAG | None = None
+        for entry in batch:
+            try:
+                if state is None:
+                    dag, facts = self._first(box, entry, dag)
+                else:
+                    facts, ask = self._witness.facts(entry, state, box)
+                    questions += ask
+                known.append((entry, facts))
+                results[entry] = "applied" if facts else "unchanged"
+            except Exception as exc:
+                results[entry] = exc
+        if not known:
+            return Decision(state, (), False), tuple(questions), results
+        if state is not None:
+            dag = self._definitions.load(state.run.definition)
+        if dag is None:
+            return Decision(state, (), False), tuple(questions), results
+        now = self._clock.now()
+        try:
+            facts = [fact for _, of_entry in known for fact in of_entry]
+            decision = decide(dag, state, facts, now, token, self._policy)
+        except Exception:
+            decision = Decision(state, (), False)
+            for entry, facts in known:
+                try:
+                    after = decide(dag, decision.state, facts, now, token, self._policy)
+                except Exception as exc:
+                    log.exception("an event cannot be decided on", extra={"run_id": box.run_id})
+                    results[entry] = exc
+                    continue
+                decision = Decision(after.state, decision.commands + after.commands, decision.changed or after.changed)
+        if not decision.changed:
+            results = {k: v if isinstance(v, BaseException) else "unchanged" for k, v in results.items()}
+        return decision, tuple(questions), results
+
+    def _first(self, box: RunBox, entry: Entry, dag: DAG | None) -> tuple[DAG | None, list[Fact]]:
+        """Facts of an event for whose run there is no document: only a start makes one."""
+        item = entry.item
+        if isinstance(item, Start):
+            definition = self._definitions.save(item.definition)
+            return dag or item.dag, self._witness.first_facts(item, definition)
+        if isinstance(item, Completion) and self._is_young(item.event):
+            raise NotYet(f"runs/{box.run_id}.json: does not exist (yet)")
+        raise RunNotFound(f"runs/{box.run_id}.json: does not exist, but an event names that run")
+
+    # -- the Tick's questions -----------------------------------------------------------------------
+
+    def _find_out(self, work: Chores, state: RunState, box: RunBox) -> list[Fact]:
+        """Ask what a Tick has to ask, in the order of Chores; a question that fails is left out."""
+        facts: list[Fact] = []
+        now = self._clock.now()
+        for node in work.cancels:
+            over = node.claim is None or is_over(node.claim, now, self.instance, self._hosts.is_alive, self._policy)
+            settled = self._actor.cancel(box, bare_launch(state.run, node), node.execution_id, is_over=over)
+            facts += [settled] if settled else []
+        for node in work.takeovers:
+            owner = node.claim.owner if node.claim else ""
+            facts.append(ClaimExpired(node.node_name, node.attempt, owner))
+        for node in work.questions:
+            facts += self._ask(node, state, box)
+        for node, kind, at in work.due:
+            execution, outcome = self._witness.outcome_of(node, state, box)
+            if outcome is None:
+                facts.append(TimeCame(node.node_name, node.attempt, kind, at, execution is not None))
+            else:
+                facts.append(_ended(node, outcome, execution.execution_id if execution else None))
+        return facts
+
+    def _ask(self, node: NodeState, state: RunState, box: RunBox) -> list[Fact]:
+        try:
+            execution, outcome = self._witness.outcome_of(node, state, box)
+        except Exception:
+            log.exception("cannot ask a target", extra={"run_id": box.run_id, "node": node.node_name})
+            return []
+        if execution is None:
+            return []
+        if outcome is not None:
+            return [_ended(node, outcome, execution.execution_id)]
+        is_late = node.claim is not None and self._clock.now() >= node.claim.lease_end
+        if node.execution_id is None and node.claim is not None and is_late:
+            # Known here, but only here: bind it in the run before others take the claim over.
+            return [LaunchBound(node.node_name, node.attempt, node.claim.owner, execution.execution_id)]
+        return []
+
+    def _orphan(self, run_id: str, marker: str | None) -> tuple[str, ...]:
+        """A marker without a run: the start died before it wrote the run, and will be delivered again."""
+        at = self._open_runs.marked_at(marker) if marker else None
+        if at is None or self._clock.now() - at < timedelta(seconds=self._policy.marker_age_s):
+            return ()
+        raise RunNotFound(f"{marker}: marks a run since {at.isoformat()}, but runs/{run_id}.json does not exist")
+
+    def _is_dead(self, launch: Launch) -> bool:
+        loaded = OrchestrationStatus(self._store, launch.run_id).load()
+        node = loaded[0].nodes.get(launch.node_name) if loaded else None
+        return node is None or node.status is not TaskStatus.RUNNING or node.attempt != launch.attempt
+
+    # -- boxes --------------------------------------------------------------------------------------
+
+    def _box(self, run_id: str) -> RunBox:
+        with self._boxes_lock:
+            box = self._boxes.get(run_id)
+            if box is None:
+                box = self._boxes[run_id] = RunBox(run_id)
+                if len(self._boxes) > MAX_IDLE_RUNS:
+                    for old in list(self._boxes)[: MAX_IDLE_RUNS // 10]:
+                        if self._boxes[old].is_idle:
+                            del self._boxes[old]
+            else:
+                self._boxes.move_to_end(run_id)
+            return box
+
+    def _forget(self, run_id: str) -> None:
+        with self._boxes_lock:
+            box = self._boxes.get(run_id)
+            if box is not None and box.is_idle:
+                del self._boxes[run_id]
+
+
+class _NotOurs(Exception):
+    """The event is somebody else's; acknowledged, nothing more."""
+
+
+def _ended(node: NodeState, outcome: Outcome, execution_id: str | None) -> AttemptEnded:
+    return AttemptEnded(node.node_name, node.attempt, outcome, execution_id)
+
+
+def _applied_after_all(tried: list[tuple[Token, Decision]], state: RunState | None) -> tuple[Command, ...]:
+    """Launches of a save that was answered by an error and had been written all the same.
+
+    The claims of a save bear its token, so the reload is the check. Reminders and cancels bear none;
+    the Tick sees to them.
+    """
+    found: list[Command] = []
+    for token, decision in tried if state is not None else ():
+        for command in decision.commands:
+            if isinstance(command, Launch) and state is not None:
+                node = state.nodes.get(command.node_name)
+                if node is not None and node.claim is not None and node.claim.owner == token.owner:
+                    found.append(command)
+    if found:
+        tried.clear()
+    return tuple(found)
+
+
+def _finish(entry: Entry, result: str | BaseException, box: RunBox, absorbed: int, launches: tuple[str, ...]) -> None:
+    if isinstance(result, BaseException):
+        entry.finish(None, result)
+    else:
+        entry.finish(Handled(result, box.run_id, absorbed, launches), None)
+
+
+def _result(entry: Entry) -> Handled:
+    if entry.error is not None:
+        raise entry.error
+    if entry.handled is None:
+        raise LookupError("an event was finished without a result")
+    return entry.handled
+
+
+def _ignore(_: Handled | None, error: BaseException | None) -> None:
+    """Nobody waits for what the executor feeds back to itself; what fails there, the Tick sees."""
+    if error is not None:
+        log.warning("could not save what came of a launch; the Tick finds out: %s", error)

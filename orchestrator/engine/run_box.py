@@ -1,0 +1,110 @@
+"""One run's inbox: events that arrive while a save is under way wait, and go into the next one together.
+
+At any time at most one thread of this instance leads a run. Who offers an event to a run that nobody
+leads, leads it; everybody else waits, or (a local bus) is called back. A leader that has saved hands
+the run on before it acts on what it saved, so that launching holds up nobody.
+"""
+
+from collections.abc import Callable
+from enum import Enum, auto
+from threading import Event, Lock
+
+from orchestrator.engine.address import Item
+from orchestrator.engine.handled import Handled
+from orchestrator.model.commands import Execution, Outcome
+from orchestrator.model.run_state import RunState
+from orchestrator.ports import Version
+
+OnDone = Callable[[Handled | None, BaseException | None], None]
+
+
+class Entry:
+    """One addressed event on its way through a run's inbox."""
+
+    __slots__ = ("asked", "error", "handled", "is_done", "item", "leads", "on_done", "signal")
+
+    def __init__(self, item: Item, *, on_done: OnDone | None = None) -> None:
+        self.item = item
+        self.on_done = on_done
+        self.signal = Event() if on_done is None else None
+        """Set when it is done, or when its waiting thread is to lead; None where nobody waits."""
+        self.leads = False
+        self.is_done = False
+        self.handled: Handled | None = None
+        self.error: BaseException | None = None
+        self.asked: dict[int, Outcome | None] = {}
+        """attempt -> what its target answered, so that a save that loses a race does not ask again."""
+
+    def finish(self, handled: Handled | None, error: BaseException | None) -> None:
+        """Say how it went, once."""
+        if self.is_done:
+            return
+        self.handled, self.error, self.is_done = handled, error, True
+        if self.signal is not None:
+            self.signal.set()
+        if self.on_done is not None:
+            self.on_done(handled, error)
+
+
+class Baton(Enum):
+    """What became of the lead of a run."""
+
+    LAID_DOWN = auto()
+    HANDED_ON = auto()
+    KEPT = auto()
+
+
+class RunBox:
+    """The inbox of one run in this instance, and what this instance knows of the run.
+
+    Attributes:
+        saved: the run as this instance saved or loaded it last, with its version; perhaps stale.
+        executions: launch id -> execution that this instance launched or found.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        self.saved: tuple[RunState, Version] | None = None
+        self.executions: dict[str, Execution] = {}
+        self._lock = Lock()
+        self._pending: list[Entry] = []
+        self._is_led = False
+
+    def offer(self, entry: Entry) -> bool:
+        """Put an event in; True means that the caller leads the run now."""
+        with self._lock:
+            self._pending.append(entry)
+            if self._is_led:
+                return False
+            self._is_led = True
+            return True
+
+    def take(self) -> list[Entry]:
+        """Take everything that waits; only a leader may."""
+        with self._lock:
+            batch, self._pending = self._pending, []
+            return batch
+
+    def put_back(self, entries: list[Entry]) -> None:
+        """Put events back in front of those that have arrived since."""
+        with self._lock:
+            self._pending[:0] = entries
+
+    def pass_on(self) -> Baton:
+        """Hand the lead to a thread that waits here, or lay it down; KEPT where events wait but no thread."""
+        with self._lock:
+            if not self._pending:
+                self._is_led = False
+                return Baton.LAID_DOWN
+            for entry in self._pending:
+                if entry.signal is not None:
+                    entry.leads = True
+                    entry.signal.set()
+                    return Baton.HANDED_ON
+            return Baton.KEPT
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody leads and nothing waits."""
+        with self._lock:
+            return not self._is_led and not self._pending

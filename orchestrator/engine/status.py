@@ -1,0 +1,167 @@
+"""The repositories over an ObjectStore: what lies where in the bucket, and nothing about why.
+
+runs/<run_id>.json             the run document                       OrchestrationStatus
+executions/<execution_id>.json which launch an execution belongs to   ExecutionStatus
+definitions/<sha256>.json      the definition of runs                 DefinitionStatus
+open/<run_id>[.<n>]            markers of runs that have not ended    OpenRuns
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from functools import lru_cache
+from hashlib import sha256
+from threading import Lock
+
+import msgspec
+
+from orchestrator.model.commands import Json
+from orchestrator.model.dag import DAG
+from orchestrator.model.definition import check
+from orchestrator.model.errors import CorruptState, DefinitionError, VersionConflict
+from orchestrator.model.execution import ExecutionRecord
+from orchestrator.model.run_state import NodeState, RunState, decode, encode
+from orchestrator.ports import ObjectStore, Version
+
+_SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
+
+
+class OrchestrationStatus:
+    """The document of one run."""
+
+    def __init__(self, store: ObjectStore, run_id: str) -> None:
+        self._store = store
+        self.run_id = run_id
+        self.key = f"runs/{run_id}.json"
+
+    def load(self) -> tuple[RunState, Version] | None:
+        """Return the run and its version, or None if there is none. Raises CorruptState."""
+        found = self._store.get(self.key)
+        if found is None:
+            return None
+        state = decode(found[0], self.key)
+        if state.run.run_id != self.run_id:
+            raise CorruptState(f"{self.key}: says that it is run {state.run.run_id}")
+        return state, found[1]
+
+    def save(self, state: RunState, *, expect: Version | None) -> Version:
+        """Write the run iff its stored version is `expect` (None = create). Raises VersionConflict."""
+        return self._store.put(self.key, encode(state), expect=expect)
+
+    def nodes(self) -> Mapping[str, NodeState]:
+        """Node name -> its state; empty where the run does not exist."""
+        loaded = self.load()
+        return loaded[0].nodes if loaded else {}
+
+
+class ExecutionStatus:
+    """The execution records: an index that can be rebuilt, never the truth about a run."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    @staticmethod
+    def key(execution_id: str) -> str:
+        """Object name of an execution's record; an id with odd characters is hashed."""
+        if not _SAFE_ID.fullmatch(execution_id):
+            execution_id = f"sha256-{sha256(execution_id.encode()).hexdigest()}"
+        return f"executions/{execution_id}.json"
+
+    def get_execution(self, execution_id: str) -> ExecutionRecord | None:
+        """Return the record, or None if there is none (yet). Raises CorruptState."""
+        key = self.key(execution_id)
+        found = self._store.get(key)
+        if found is None:
+            return None
+        try:
+            return msgspec.json.decode(found[0], type=ExecutionRecord)
+        except msgspec.DecodeError as exc:
+            raise CorruptState(f"{key}: is no execution record: {exc}") from exc
+
+    def save_execution(self, execution: ExecutionRecord) -> None:
+        """Write the record, unless it is there already."""
+        try:
+            self._store.put(self.key(execution.execution_id), msgspec.json.encode(execution), expect=None)
+        except VersionConflict:
+            return  # the same key was launched before: the record says the same
+
+
+class DefinitionStatus:
+    """The definitions of runs, stored once each under their hash, so that a run in flight keeps its own."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._lock = Lock()
+        self._stored: set[str] = set()
+        self._load = lru_cache(maxsize=256)(self._read)
+
+    @staticmethod
+    def name(definition: Mapping[str, Json]) -> str:
+        """`sha256:<hex>` over its JSON, in the author's order (which decides whose error is first)."""
+        return f"sha256:{sha256(msgspec.json.encode(definition)).hexdigest()}"
+
+    def save(self, definition: Mapping[str, Json]) -> str:
+        """Store a definition if it is not there yet, and return its name. It is durable then."""
+        name = self.name(definition)
+        with self._lock:
+            if name in self._stored:
+                return name
+        try:
+            content = msgspec.json.format(msgspec.json.encode(definition), indent=2)
+            self._store.put(self._key(name), content, expect=None)
+        except VersionConflict:
+            pass  # an earlier run of the same definition stored it
+        with self._lock:
+            self._stored.add(name)
+        return name
+
+    def load(self, name: str) -> DAG:
+        """Return the DAG of a stored definition. Raises CorruptState if it is missing or spoilt."""
+        return self._load(name)
+
+    def _read(self, name: str) -> DAG:
+        key = self._key(name)
+        found = self._store.get(key)
+        if found is None:
+            raise CorruptState(f"{key}: is missing; runs of this definition cannot go on without it")
+        try:
+            definition = msgspec.json.decode(found[0])
+            check(definition)
+        except (msgspec.DecodeError, DefinitionError) as exc:
+            raise CorruptState(f"{key}: is not a definition: {exc}") from exc
+        return DAG(definition)
+
+    @staticmethod
+    def _key(name: str) -> str:
+        return f"definitions/{name.removeprefix('sha256:')}.json"
+
+
+class OpenRuns:
+    """Markers of the runs that the Tick has to look after; written before the run, deleted after its end."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    def mark(self, run_id: str, now: datetime) -> None:
+        """Write the marker of a run that is about to be created."""
+        try:
+            self._store.put(f"open/{run_id}", msgspec.json.encode({"at": now}), expect=None)
+        except VersionConflict:
+            return  # a start delivered twice
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        """Yield (marker key, run id)."""
+        for key in self._store.list("open/"):
+            yield key, key.removeprefix("open/").partition(".")[0]
+
+    def marked_at(self, marker: str) -> datetime | None:
+        """When a marker was written; None if it is gone or says nothing."""
+        found = self._store.get(marker)
+        try:
+            return msgspec.json.decode(found[0], type=dict[str, datetime]).get("at") if found else None
+        except msgspec.DecodeError:
+            return None
+
+    def clear(self, marker: str) -> None:
+        """Delete the marker of a run that has ended."""
+        self._store.delete(marker)

@@ -1,0 +1,78 @@
+"""What the Tick has to look after in one run, in the order in which it does.
+
+Pure: the executor asks the questions; `decide` judges the answers.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from orchestrator.model.enums import TaskStatus
+from orchestrator.model.policy import Policy
+from orchestrator.model.run_state import Claim, NodeState, RunState
+
+
+@dataclass(frozen=True, slots=True)
+class Chores:
+    """Nodes of one run to be looked after, in definition order.
+
+    Attributes:
+        cancels: owe a cancel.
+        takeovers: claimed, nothing bound, and the claim is over.
+        questions: their execution is known; whether it has ended may be asked.
+        due: (node, kind, at): its time has come.
+    """
+
+    cancels: tuple[NodeState, ...] = ()
+    takeovers: tuple[NodeState, ...] = ()
+    questions: tuple[NodeState, ...] = ()
+    due: tuple[tuple[NodeState, str, datetime], ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.cancels or self.takeovers or self.questions or self.due)
+
+
+def is_over(claim: Claim, now: datetime, me: str, alive: Callable[[str], bool | None], policy: Policy) -> bool:
+    """Whether somebody other than a claim's owner may act on it.
+
+    Args:
+        me: the instance that asks.
+        alive: instance -> whether it is alive, None where only the lease can tell.
+    """
+    instance = claim.owner.partition(".")[0]
+    if instance != me:
+        known = alive(instance)
+        if known is not None:
+            return not known
+    return now >= claim.lease_end + timedelta(seconds=policy.clock_allowance_s)
+
+
+def chores(
+    state: RunState,
+    now: datetime,
+    me: str,
+    alive: Callable[[str], bool | None],
+    policy: Policy,
+    is_known_here: Callable[[str], bool],
+) -> Chores:
+    """Return what is to be looked after in `state`.
+
+    Args:
+        is_known_here: launch id -> whether this instance knows its execution.
+    """
+    cancels, takeovers, questions = [], [], []
+    due: list[tuple[NodeState, str, datetime]] = []
+    for node in state.nodes.values():
+        if node.status is not TaskStatus.RUNNING or not node.attempt:
+            continue
+        if node.owed_cancel is not None:
+            cancels.append(node)
+            continue
+        rules = policy.rules(node.target_type or "")
+        is_bound = node.execution_id is not None or is_known_here(state.launch_id(node.node_name))
+        if not is_bound and node.claim is not None and is_over(node.claim, now, me, alive, policy):
+            takeovers.append(node)
+        elif is_bound and rules.has_outcome:
+            questions.append(node)
+        due.extend((node, kind, at) for kind, at in node.due.items() if at <= now)
+    return Chores(tuple(cancels), tuple(takeovers), tuple(questions), tuple(due))

@@ -1,0 +1,171 @@
+"""From an addressed event to facts: the witness is the target, never the event alone.
+
+Anyone who can write logs can forge a line. Where a target has an outcome, it is asked, of the
+execution that is bound to the attempt (or that `find` knows), never of an id that only the event
+names. Where it has none, the event is believed only with the nonce or the trace of the claim.
+"""
+
+import hmac
+import logging
+from collections.abc import Mapping
+from datetime import timedelta
+
+from orchestrator.engine.address import CancelRun, Completion, Item, Known, Reminder, Start
+from orchestrator.engine.decide import bare_launch
+from orchestrator.engine.run_box import Entry, RunBox
+from orchestrator.model.commands import Command, Execution, Outcome, Remind
+from orchestrator.model.enums import TaskStatus
+from orchestrator.model.errors import LaunchUncertain, NotYet, RunExists
+from orchestrator.model.events import CompletionEvent
+from orchestrator.model.facts import AttemptEnded, CancelRequested, Fact, RunStarted, TimeCame
+from orchestrator.model.ids import trace_of
+from orchestrator.model.policy import Policy
+from orchestrator.model.run_state import Claim, NodeState, RunState
+from orchestrator.ports import Clock, Target
+
+log = logging.getLogger("orchestrator")
+
+
+class Witness:
+    """Turns what an event says into what is true of the run."""
+
+    def __init__(self, targets: Mapping[str, Target], clock: Clock, policy: Policy) -> None:
+        self._targets, self._clock, self._policy = targets, clock, policy
+
+    def facts(self, entry: Entry, state: RunState, box: RunBox) -> tuple[list[Fact], list[Command]]:
+        """Return the facts of an event about an existing run, and what is to be asked again later.
+
+        Raises:
+            RunExists: a start, but the run is another message's.
+            NotYet: the answer that counts is still under way.
+        """
+        item: Item = entry.item
+        match item:
+            case Known():
+                return list(item.facts), []
+            case Completion():
+                return self._completion(entry, item, state, box)
+            case Reminder():
+                return self._reminder(entry, item, state, box)
+            case CancelRun():
+                return [CancelRequested(item.reason)], []
+            case Start():
+                if state.run.message_id != item.message_id:
+                    raise RunExists(
+                        f"run {state.run.run_id}: was started by another message, at "
+                        f"{state.run.started_at.isoformat()}; choose another run_id"
+                    )
+                return [], []
+
+    @staticmethod
+    def first_facts(item: Start, definition: str) -> list[Fact]:
+        """Facts of a start for which there is no run yet."""
+        return [RunStarted(item.run_id, item.dag_name, definition, item.input, item.message_id)]
+
+    def outcome_of(self, node: NodeState, state: RunState, box: RunBox) -> tuple[Execution | None, Outcome | None]:
+        """Return the execution of a Running attempt, if one is known, and how it ended, if it did.
+
+        A target that cannot tell now counts as one that does not know of an end.
+        """
+        target = self._targets.get(node.target_type or "")
+        if target is None:
+            return None, None
+        try:
+            execution = self.execution_of(node, state, box)
+            if execution is None or not target.has_outcome:
+                return execution, None
+            return execution, execution.outcome or target.outcome(execution)
+        except LaunchUncertain as exc:
+            log.warning("cannot ask: %s", exc, extra={"run_id": box.run_id, "node": node.node_name})
+            return None, None
+
+    def execution_of(self, node: NodeState, state: RunState, box: RunBox) -> Execution | None:
+        """The execution that is bound to a node's attempt: in the node, in this instance, or by find."""
+        if node.execution_id is not None:
+            return Execution(node.execution_id)
+        launch_id = state.launch_id(node.node_name)
+        known = box.executions.get(launch_id)
+        if known is not None:
+            return known
+        target = self._targets.get(node.target_type or "")
+        found = target.find(bare_launch(state.run, node)) if target else None
+        if found is not None:
+            box.executions[launch_id] = found
+        return found
+
+    def _completion(
+        self, entry: Entry, item: Completion, state: RunState, box: RunBox
+    ) -> tuple[list[Fact], list[Command]]:
+        node = _running(state, item.node_name, item.attempt)
+        if node is None:
+            return [], []
+        target = self._targets.get(node.target_type or "")
+        if target is None:
+            return [], []
+        if not target.has_outcome:
+            return self._believe(item.event, target, node, state, box), []
+        if item.attempt not in entry.asked:
+            entry.asked[item.attempt] = self.outcome_of(node, state, box)[1]
+        outcome = entry.asked[item.attempt]
+        if outcome is None:
+            at = self._clock.now() + timedelta(seconds=self._policy.question_delay_s)
+            return [], [Remind(state.run.run_id, node.node_name, node.attempt, None, at)]
+        return [AttemptEnded(node.node_name, node.attempt, outcome, _bound(node, state, box))], []
+
+    def _believe(
+        self, event: CompletionEvent, target: Target, node: NodeState, state: RunState, box: RunBox
+    ) -> list[Fact]:
+        """Facts of an event that is the only witness there is: believed with the claim's nonce."""
+        claim = node.claim
+        if event.verdict is None or claim is None:
+            return []
+        if not _is_proof(event, claim, state.launch_id(node.node_name)):
+            log.warning(
+                "a completion without the nonce of its claim is not believed",
+                extra={"run_id": box.run_id, "node": node.node_name, "event_id": event.message_id},
+            )
+            return []
+        if target.synchronous and self._clock.now() < claim.lease_end:
+            raise NotYet(f"{box.run_id}/{node.node_name}: its call has not returned yet, and that answer counts")
+        execution_id = event.execution_id or _bound(node, state, box)
+        return [AttemptEnded(node.node_name, node.attempt, event.verdict, execution_id)]
+
+    def _reminder(self, entry: Entry, item: Reminder, state: RunState, box: RunBox) -> tuple[list[Fact], list[Command]]:
+        node = _running(state, item.node_name, item.attempt)
+        if node is None or (item.kind is not None and node.due.get(item.kind) != item.at):
+            return [], []
+        if node.owed_cancel is not None:
+            return [], []
+        execution: Execution | None = None
+        if item.attempt not in entry.asked:
+            execution, entry.asked[item.attempt] = self.outcome_of(node, state, box)
+        outcome = entry.asked[item.attempt]
+        if outcome is not None:
+            return [AttemptEnded(node.node_name, node.attempt, outcome, _bound(node, state, box))], []
+        if item.kind is None or item.at is None:
+            return [], []
+        is_bound = execution is not None or _bound(node, state, box) is not None
+        return [TimeCame(node.node_name, node.attempt, item.kind, item.at, is_bound)], []
+
+
+def _running(state: RunState, node_name: str, attempt: int) -> NodeState | None:
+    node = state.nodes.get(node_name)
+    if node is None or node.status is not TaskStatus.RUNNING or node.attempt != attempt:
+        return None
+    return node
+
+
+def _bound(node: NodeState, state: RunState, box: RunBox) -> str | None:
+    if node.execution_id is not None:
+        return node.execution_id
+    known = box.executions.get(state.launch_id(node.node_name))
+    return known.execution_id if known else None
+
+
+def _is_proof(event: CompletionEvent, claim: Claim, launch_id: str) -> bool:
+    """Whether the event knows the claim: its nonce, or the trace that was made from it."""
+    if event.nonce is not None:
+        return hmac.compare_digest(event.nonce.encode(), claim.nonce.encode())
+    if event.trace_id is not None:
+        return hmac.compare_digest(event.trace_id.encode(), trace_of(launch_id, claim.nonce).encode())
+    return False

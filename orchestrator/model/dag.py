@@ -1,0 +1,114 @@
+"""DAG: the structure of a definition or of one branch, as an immutable view. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from functools import cached_property
+
+from orchestrator.model.commands import Json, Launch
+from orchestrator.model.enums import TaskStatus
+from orchestrator.model.errors import InputError
+from orchestrator.model.execution import ExecutionRecord
+from orchestrator.model.node_factory import NodeFactory
+from orchestrator.model.nodes import Node, Parallel, Task
+
+
+class DAG:
+    """A start node and what follows it. The definition must have passed `definition.check`.
+
+    Attributes:
+        definition: the dict that it was built from.
+        parent_node: the Parallel that this is a branch of; None for a whole definition.
+        start_node: where it starts.
+        nodes: its own nodes, in definition order; not those inside of branches.
+        tasks: those of them that are Tasks.
+        all_nodes: its nodes and those of all branches, a Parallel before what is inside of it.
+        all_tasks: those of them that are Tasks.
+        by_name: node name -> Node, over `all_nodes`.
+    """
+
+    def __init__(
+        self,
+        definition: Mapping[str, Json],
+        parent_node: Parallel | None = None,
+        *,
+        statuses: Mapping[str, TaskStatus] | None = None,
+        executions: Mapping[str, ExecutionRecord] | None = None,
+    ) -> None:
+        steps = definition["steps"]
+        if not isinstance(steps, dict):
+            raise TypeError("steps: is no object")
+        self.definition = definition
+        self.parent_node = parent_node
+        self._statuses = statuses or {}
+        self._executions = executions or {}
+        self.nodes: tuple[Node, ...] = tuple(
+            NodeFactory.create_node({"node_name": name, **step}, self) for name, step in steps.items()
+        )
+        own = {node.node_name: node for node in self.nodes}
+        self.start_node = own[str(definition["start"])]
+        self.tasks = tuple(node for node in self.nodes if isinstance(node, Task))
+
+    @cached_property
+    def all_nodes(self) -> tuple[Node, ...]:
+        """In definition order."""
+        found: list[Node] = []
+        for node in self.nodes:
+            found.append(node)
+            if isinstance(node, Parallel):
+                for branch in node.branches:
+                    found.extend(branch.all_nodes)
+        return tuple(found)
+
+    @cached_property
+    def all_tasks(self) -> tuple[Task, ...]:
+        """In definition order."""
+        return tuple(node for node in self.all_nodes if isinstance(node, Task))
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Node]:
+        """Node name -> Node, branches included."""
+        return {node.node_name: node for node in self.all_nodes}
+
+    def init(self) -> tuple[Launch, ...]:
+        """Return the commands that start this DAG: those of its start node."""
+        return self.start_node.execute()
+
+    def chain(self) -> tuple[Node, ...]:
+        """Its own nodes in the order in which they run."""
+        own = {node.node_name: node for node in self.nodes}
+        found = [self.start_node]
+        while (following := found[-1].next) is not None:
+            found.append(own[following])
+        return tuple(found)
+
+    def branch(self, definition: Mapping[str, Json], parent_node: Parallel) -> DAG:
+        """Return a branch of this DAG, which shares its view of the run."""
+        return DAG(definition, parent_node, statuses=self._statuses, executions=self._executions)
+
+    def get_node_with_task(self, name: str) -> Node:
+        """Return the node called `name`, else the one Task whose target_name it is.
+
+        Raises:
+            InputError: there is none, or several Tasks have that target_name.
+        """
+        if name in self.by_name:
+            return self.by_name[name]
+        having = [task for task in self.all_tasks if task.target_name == name]
+        if len(having) == 1:
+            return having[0]
+        if having:
+            names = ", ".join(task.node_name for task in having)
+            raise InputError(f'"{name}" is ambiguous: the target of {names}; name one of these steps')
+        near = get_close_matches(name, [*self.by_name, *(task.target_name for task in self.all_tasks)], 1)
+        hint = f'; did you mean "{near[0]}"?' if near else f"; there are {', '.join(self.by_name)}"
+        raise InputError(f'no step and no target is called "{name}"{hint}')
+
+    def status_of(self, node_name: str) -> TaskStatus:
+        """Status of a node in the run that this was built for; New without one."""
+        return self._statuses.get(node_name, TaskStatus.NEW)
+
+    def execution_of(self, node_name: str) -> ExecutionRecord | None:
+        """Execution record of a node, if this was built with them."""
+        return self._executions.get(node_name)

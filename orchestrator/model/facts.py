@@ -1,0 +1,96 @@
+"""Facts: events after the shell has found out whose they are, in the words that `decide` takes.
+
+An Event is what a topic delivered; a fact names the node and the attempt, and what is true of them.
+Facts are past tense, and `decide` ignores those that no longer apply (another attempt, another
+owner, a node that has ended), so that each may come twice, late and in any order. Pure.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import msgspec
+
+from orchestrator.model.commands import Failure, Json, Outcome
+
+
+class RunStarted(msgspec.Struct, frozen=True):
+    """A start message arrived; the run begins if there is none yet."""
+
+    run_id: str
+    dag: str
+    definition: str
+    input: Mapping[str, Json]
+    message_id: str
+
+
+class AttemptEnded(msgspec.Struct, frozen=True):
+    """An execution ended. The shell has asked its target, or has checked the event's nonce."""
+
+    node_name: str
+    attempt: int
+    outcome: Outcome
+    execution_id: str | None = None
+
+
+class LaunchFailed(msgspec.Struct, frozen=True):
+    """The target refused, for good, the launch that `owner` had claimed."""
+
+    node_name: str
+    attempt: int
+    owner: str
+    error: Failure
+
+
+class LaunchBound(msgspec.Struct, frozen=True):
+    """A claim that was taken over by `owner` has this execution now."""
+
+    node_name: str
+    attempt: int
+    owner: str
+    execution_id: str
+
+
+class ClaimExpired(msgspec.Struct, frozen=True):
+    """The lease that `owner` held is over, or its instance is dead, and nothing is bound."""
+
+    node_name: str
+    attempt: int
+    owner: str
+
+
+class TimeCame(msgspec.Struct, frozen=True):
+    """A due entry's time has come, and the target, asked first, knew of no end.
+
+    `is_bound`: an execution is known for the attempt (in the node, here, or by `find`).
+    """
+
+    node_name: str
+    attempt: int
+    kind: str
+    at: datetime
+    is_bound: bool
+
+
+class CancelRequested(msgspec.Struct, frozen=True):
+    """Somebody wants the run to be cancelled."""
+
+    reason: str
+
+
+class CancelSettled(msgspec.Struct, frozen=True):
+    """The service accepted the cancel, or there is nothing of this attempt that could run."""
+
+    node_name: str
+    attempt: int
+
+
+Fact = (
+    RunStarted
+    | AttemptEnded
+    | LaunchFailed
+    | LaunchBound
+    | ClaimExpired
+    | TimeCame
+    | CancelRequested
+    | CancelSettled
+)

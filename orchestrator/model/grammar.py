@@ -1,0 +1,281 @@
+"""The grammar of a definition, as one table: what keys there are, what each may hold and where.
+
+Both judges of a definition read it: `definition.problems` (through `Shape.problems`) and the JSON Schema
+(through `Key.schema`). So a new key is one row here, and a new target type one entry of `_TARGETS`. What
+a table cannot say (names that must exist, cycles, the contents of expressions) is in `definition`. Pure.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from keyword import kwlist
+
+from orchestrator.model import durations
+from orchestrator.model.commands import Json
+from orchestrator.model.enums import NodeTypes, TargetTypes
+from orchestrator.model.expressions import at, closest, did_you_mean, is_text, kind_of, quoted
+from orchestrator.model.ids import STEP_NAME
+
+# ---- What a string may be: each rule is a check and a piece of the schema ----------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of a few words; `noun` is what such a word is."""
+
+    noun: str
+    allowed: tuple[str, ...]
+
+    def problem(self, text: str) -> str | None:
+        """Return what is wrong with `text`, if anything."""
+        if text in self.allowed:
+            return None
+        hint = did_you_mean(text, self.allowed)
+        return f"{quoted(text)} is not {self.noun};{hint} allowed: {', '.join(self.allowed)}"
+
+    def schema(self) -> dict[str, Json]:
+        """Return the same as JSON Schema."""
+        return {"enum": list(self.allowed)}
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A regular expression that the whole string matches, in what Python and ECMAScript share.
+
+    It has no `|` outside of brackets, so that `^` and `$` can be put around it.
+    """
+
+    noun: str
+    pattern: str
+    how: str
+    reserved: tuple[str, ...] = ()
+    """Words of the pattern that are not allowed all the same."""
+
+    def problem(self, text: str) -> str | None:
+        """Return what is wrong with `text`, if anything."""
+        if re.fullmatch(self.pattern, text) and text not in self.reserved:
+            return None
+        hint = '; an expression can stand in "parameters" only' if "${" in text else ""
+        return f"{quoted(text)} is not {self.noun}; {self.how}{hint}"
+
+    def schema(self) -> dict[str, Json]:
+        """Return the same as JSON Schema."""
+        found: dict[str, Json] = {"pattern": f"^{self.pattern}$"}
+        return found | {"not": {"enum": list(self.reserved)}} if self.reserved else found
+
+
+@dataclass(frozen=True, slots=True)
+class Duration:
+    """A duration above zero, of at most `most`; how long it is at most a schema cannot say."""
+
+    most: str
+
+    def problem(self, text: str) -> str | None:
+        """Return what is wrong with `text`, if anything."""
+        try:
+            seconds = durations.parse_duration(text)
+        except durations.DurationError:
+            return f"{quoted(text)} is not a duration; {durations.HOW}"
+        if not 0 < seconds <= durations.parse_duration(self.most):
+            return f"{quoted(text)} is out of range; allowed: more than 0, at most {self.most}"
+        return None
+
+    def schema(self) -> dict[str, Json]:
+        """Return the same as JSON Schema."""
+        return {"pattern": f"^(?=[0-9.]*[1-9]){durations.PATTERN}$", "examples": ["90s", "10m", "1.5h"]}
+
+
+# ---- The table ---------------------------------------------------------------------------------------
+
+
+class Kind(Enum):
+    """What a key holds: its Python type, its type in JSON Schema, and what a message calls it."""
+
+    STRING = (str, "string", "a string")
+    STEP = (str, "string", "the name of a step")
+    DURATION = (str, "string", 'a duration as in "90s"')
+    FLAG = (bool, "boolean", "true or false")
+    VALUES = (dict, "object", "an object")
+    STEPS = (dict, "object", "an object that holds steps by their names")
+    BRANCHES = (list, "array", "a list of branches")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One row: a key, what it holds, and what it is for."""
+
+    name: str
+    kind: Kind
+    description: str
+    is_required: bool = False
+    rule: Choice | Pattern | Duration | None = None
+    """Of the string, or of the names in an object of values."""
+    default: str | None = None
+    not_with: str | None = None
+    """A key that cannot stand beside this one; a flag that is false stands nowhere."""
+
+    def problem(self, value: object) -> str | None:
+        """Return what is wrong with the value itself, if anything; what is in it is judged elsewhere."""
+        python_type, _, noun = self.kind.value
+        if not isinstance(value, python_type):
+            return f"must be {noun}, not {kind_of(value)}"
+        if isinstance(value, str):
+            if not is_text(value):
+                return f"{quoted(value)} has half a character in it; write it as UTF-8 can hold it"
+            return self.rule.problem(value) if self.rule else None
+        if self.kind in (Kind.STEPS, Kind.BRANCHES) and not value:
+            return f"is empty; write at least one {'step' if self.kind is Kind.STEPS else 'branch'}"
+        return None
+
+    def schema(self) -> dict[str, Json]:
+        """Return the row as JSON Schema; it refers to `$defs` for steps and branches."""
+        found: dict[str, Json] = {"description": self.description, "type": self.kind.value[1]}
+        if self.default is not None:
+            found["default"] = self.default
+        if self.kind is Kind.STEPS:
+            return found | {"$ref": "#/$defs/steps"}
+        if self.kind is Kind.BRANCHES:
+            return found | {"minItems": 1, "items": {"$ref": "#/$defs/branch"}}
+        rule = self.rule.schema() if self.rule else {}
+        if self.kind is Kind.VALUES:
+            return found | ({"propertyNames": rule} if rule else {})
+        return found | rule
+
+
+STEP_NAME_RULE = Pattern("a step name", STEP_NAME.pattern, "write 1 to 64 of A-Z a-z 0-9 _ -")
+
+_IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
+
+_START = Key("start", Kind.STEP, "The step that comes first; one of `steps`.", is_required=True)
+_STEPS = Key("steps", Kind.STEPS, "The steps by their names.", is_required=True)
+_ABOUT = Key("description", Kind.STRING, "What this DAG is for, in words for people.")
+
+_TYPE = Key(
+    "type",
+    Kind.STRING,
+    "What the step is: a Task runs something, a Parallel runs its branches at the same time.",
+    is_required=True,
+    rule=Choice("a step type", tuple(NodeTypes)),
+)
+_NEXT = Key("next", Kind.STEP, "The step that follows: one of the same `steps`. Without it the way ends here.")
+_END = Key("end", Kind.FLAG, "true: the way ends here, as it does without `next`.", not_with="next")
+_BRANCHES = Key(
+    "branches",
+    Kind.BRANCHES,
+    "What runs at the same time; the Parallel ends when every branch has ended.",
+    is_required=True,
+)
+_TARGET_TYPE = Key(
+    "target_type",
+    Kind.STRING,
+    "Where the Task runs.",
+    is_required=True,
+    rule=Choice("a target type", tuple(TargetTypes)),
+)
+_TARGET_NAME = Key(
+    "target_name",
+    Kind.STRING,
+    "What runs: the name of the function, or of the Dataflow job's template.",
+    is_required=True,
+    rule=Pattern(
+        "a target name",
+        r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}",
+        "write a letter or digit, then up to 127 of A-Z a-z 0-9 . _ -",
+    ),
+)
+_PARAMETERS = Key("parameters", Kind.VALUES, "What the target is given; strings may hold ${…} expressions.")
+_TIMEOUT = Key("timeout", Kind.DURATION, "How long one attempt may take.", rule=Duration("30d"))
+_PROJECT_ID = Key(
+    "project_id",
+    Kind.STRING,
+    "The Google Cloud project of the target; by default the orchestrator's own.",
+    rule=Pattern(
+        "a project id", r"[A-Za-z0-9][A-Za-z0-9.:_-]{0,127}", 'write it as in "my-project", without slashes'
+    ),
+)
+_REGION = Key(
+    "region",
+    Kind.STRING,
+    "The region of the target; by default the orchestrator's own.",
+    rule=Pattern("a region", r"[a-z][a-z0-9-]{0,63}", 'write it as in "europe-west1"'),
+)
+_FUNCTION = Key(
+    "function",
+    Kind.STRING,
+    "The Python function to call.",
+    is_required=True,
+    rule=Pattern(
+        "a Python function",
+        rf"{_IDENTIFIER}(\.{_IDENTIFIER})*:{_IDENTIFIER}",
+        'write "package.module:callable"',
+    ),
+)
+_ENTRY_POINT = Key(
+    "function",
+    Kind.STRING,
+    "The entry point: the function to call in the source of the Cloud Function.",
+    rule=Pattern("an entry point", _IDENTIFIER, "write the name of a Python function", tuple(kwlist)),
+    default="main",
+)
+_ARGUMENTS = replace(
+    _PARAMETERS,
+    description="The keyword arguments of the function; strings may hold ${…} expressions.",
+    rule=Pattern(
+        "the name of a Python argument",
+        _IDENTIFIER,
+        "write a letter or _, then letters, digits and _, and no keyword of Python",
+        tuple(kwlist),
+    ),
+)
+_WORKER = Key(
+    "worker",
+    Kind.STRING,
+    "What runs the function where there is a choice: a thread, or a process of its own.",
+    rule=Choice("a worker", ("thread", "process")),
+)
+_TEMPLATE = Pattern("a path in Cloud Storage", r"gs://[a-z0-9][a-z0-9._-]{1,221}/[^\s$]+", 'write "gs://bucket/object"')
+_FLEX = Key("container_gcs_path", Kind.STRING, "Where the flex template's specification lies.", rule=_TEMPLATE)
+_CLASSIC = Key(
+    "template_path",
+    Kind.STRING,
+    "Where the classic template lies.",
+    rule=_TEMPLATE,
+    not_with="container_gcs_path",
+)
+
+_STEP = (_TYPE, _NEXT, _END)
+_TASK = (*_STEP, _TARGET_TYPE, _TIMEOUT)
+_TARGETS: Mapping[TargetTypes, tuple[Key, ...]] = {
+    TargetTypes.CLOUD_FUNCTION: (_TARGET_NAME, _ENTRY_POINT, _PARAMETERS, _PROJECT_ID, _REGION),
+    TargetTypes.DATAFLOW: (_TARGET_NAME, _PARAMETERS, _FLEX, _CLASSIC, _PROJECT_ID, _REGION),
+    TargetTypes.FUNCTION: (_FUNCTION, replace(_TARGET_NAME, is_required=False), _ARGUMENTS, _WORKER),
+}
+
+
+# ---- The shapes that the rows make up ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What one kind of object may hold; `noun` is what a message calls such an object."""
+
+    noun: str
+    keys: Mapping[str, Key]
+
+    def problems(self, path: str, found: Mapping[object, object]) -> Iterator[str]:
+        """Yield what is wrong with the keys of the object `found` at `path`, and with their values."""
+        meant = set()
+        for name, value in found.items():
+            if not isinstance(name, str):
+                yield key_problem(path, name)
+            elif name in self.keys:
+                problem = self.keys[name].problem(value)
+                if problem:
+                    yield f"{at(path, name)}: {problem}"
+            else:
+                meant.add(closest(name, self.keys))
+                yield f"{at(path, name)}: {self._unknown(name)}"
+        for name, key in self.keys.items():
+            if key.is_required and name not in found and name not in meant:
+                yield f"{at(path, name)}: is missing; {key.rule.choices() if 0 else ''}"

@@ -1,0 +1,140 @@
+"""The messages that we send to our own topic, and the words that EventFactory knows them by.
+
+    start      {"resource": {"type": "start"}, "dag"?, "input"?, "run_id"?}
+    function   {"resource": {"type": "function", "labels"?: {"function_name"}}, "launch_id", "nonce",
+                "execution_id"?, "status": "Completed" | "Failed", "result"?,
+                "error"?: {"error_type", "message"}}
+    reminder   {"resource": {"type": "reminder"}, "run_id", "node_name", "attempt", "kind"?, "at"?}
+    tick       {"resource": {"type": "tick"}}
+    cancel     {"resource": {"type": "cancel"}, "run_id", "reason"?}
+
+Writers only: what is read back is checked by `event_factory`. Pure.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final
+from urllib.parse import urlencode
+
+from orchestrator.model.commands import Json, Outcome
+from orchestrator.model.enums import OutcomeKind
+
+START: Final = "start"
+FUNCTION: Final = "function"
+REMINDER: Final = "reminder"
+TICK: Final = "tick"
+CANCEL: Final = "cancel"
+
+LAUNCH_PARAMETER: Final = "orchestrator_launch"
+"""Query parameter that carries a launch id; a request log shows it again."""
+NONCE_PARAMETER: Final = "orchestrator_nonce"
+"""Query parameter that carries the launch's nonce."""
+
+MAX_DEPTH: Final = 100
+"""How deeply a message may be nested: far below what encoding a run document around it stands."""
+
+
+def start_message(
+    dag: str | None = None,
+    input: Mapping[str, Json] | None = None,  # noqa: A002  # the message's own word
+    run_id: str | None = None,
+) -> dict[str, Json]:
+    """Start a run of `dag` (None: of the default one) with `input`, under `run_id` if one is chosen."""
+    message: dict[str, Json] = {"resource": {"type": START}}
+    if dag is not None:
+        message["dag"] = dag
+    if input is not None:
+        message["input"] = dict(input)
+    if run_id is not None:
+        message["run_id"] = run_id
+    return message
+
+
+def function_message(
+    launch_id: str,
+    nonce: str,
+    outcome: Outcome,
+    *,
+    execution_id: str | None = None,
+    task_name: str | None = None,
+) -> dict[str, Json]:
+    """Say how the Function of a launch ended. Raises ValueError unless it completed or failed.
+
+    Args:
+        launch_id: `run_id/node/attempt`.
+        nonce: the launch's, as proof.
+        outcome: how it ended.
+        execution_id: the target's id of the execution.
+        task_name: the function's name (target_name).
+    """
+    resource: dict[str, Json] = {"type": FUNCTION}
+    if task_name is not None:
+        resource["labels"] = {"function_name": task_name}
+    message: dict[str, Json] = {"resource": resource, "launch_id": launch_id, "nonce": nonce}
+    if execution_id is not None:
+        message["execution_id"] = execution_id
+    message["status"] = outcome.kind.value
+    if outcome.kind is OutcomeKind.COMPLETED:
+        if outcome.result is not None:
+            message["result"] = outcome.result
+    elif outcome.kind is not OutcomeKind.FAILED:
+        raise ValueError(f"a Function's message cannot say {outcome.kind}; it says Completed or Failed")
+    elif outcome.error is not None:
+        message["error"] = {"error_type": outcome.error.error_type, "message": outcome.error.message}
+    return message
+
+
+def reminder_message(
+    run_id: str, node_name: str, attempt: int, kind: str | None = None, at: datetime | None = None
+) -> dict[str, Json]:
+    """Say that what is due at `at` (aware) is due now or, with `kind` None, ask how the attempt is."""
+    message: dict[str, Json] = {
+        "resource": {"type": REMINDER},
+        "run_id": run_id,
+        "node_name": node_name,
+        "attempt": attempt,
+    }
+    if kind is not None:
+        message["kind"] = kind
+    if at is not None:
+        message["at"] = _rfc3339(at)
+    return message
+
+
+def tick_message() -> dict[str, Json]:
+    """Have all open runs looked after."""
+    return {"resource": {"type": TICK}}
+
+
+def cancel_message(run_id: str, reason: str = "") -> dict[str, Json]:
+    """Cancel a run."""
+    message: dict[str, Json] = {"resource": {"type": CANCEL}, "run_id": run_id}
+    if reason:
+        message["reason"] = reason
+    return message
+
+
+def launch_query(launch_id: str, nonce: str) -> str:
+    """Return the URL query by which a called service's request log leads back to the launch."""
+    return urlencode({LAUNCH_PARAMETER: launch_id, NONCE_PARAMETER: nonce})
+
+
+def is_too_deep(value: Json) -> bool:
+    """Whether a JSON value has more than MAX_DEPTH levels of objects and arrays."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(MAX_DEPTH):
+        if not level:
+            return False
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+    return bool(level)
+
+
+def _rfc3339(at: datetime) -> str:
+    if at.tzinfo is None:
+        raise ValueError(f"{at.isoformat()} has no time zone; times are aware")
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,18 @@
+"""NodeFactory: from a step to its Node. Pure."""
+
+from collections.abc import Mapping
+
+from orchestrator.model.commands import Json
+from orchestrator.model.enums import NodeTypes
+from orchestrator.model.nodes import Graph, Node, Parallel, Task
+
+NODE_CLASSES: Mapping[NodeTypes, type[Node]] = {NodeTypes.TASK: Task, NodeTypes.PARALLEL: Parallel}
+
+
+class NodeFactory:
+    """Creates the Node of a step by its `type`."""
+
+    @staticmethod
+    def create_node(step: Mapping[str, Json], parent_dag: Graph) -> Node:
+        """Return the Node of `step`: the dict that an author wrote, with its name as `node_name`."""
+        return NODE_CLASSES[NodeTypes(str(step["type"]))](step, parent_dag)

@@ -1,0 +1,153 @@
+"""Nodes: the places of a DAG's graph, as immutable views of the steps that an author wrote. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from orchestrator.model.commands import EMPTY, Json, Launch
+from orchestrator.model.durations import parse_duration
+from orchestrator.model.enums import DataflowTemplateType, NodeTypes, TargetTypes, TaskStatus
+from orchestrator.model.execution import ExecutionRecord
+from orchestrator.model.expressions import compile_value
+
+
+class Graph(Protocol):
+    """What a node knows of the DAG or branch around it (`dag.DAG` is one)."""
+
+    @property
+    def parent_node(self) -> Parallel | None:
+        """The Parallel that this is a branch of."""
+
+    @property
+    def start_node(self) -> Node:
+        """Where it starts."""
+
+    @property
+    def all_nodes(self) -> tuple[Node, ...]:
+        """Its nodes and those of all branches, in definition order."""
+
+    def init(self) -> tuple[Launch, ...]:
+        """The commands that start it."""
+
+    def chain(self) -> tuple[Node, ...]:
+        """Its own nodes in the order in which they run."""
+
+    def branch(self, definition: Mapping[str, Json], parent_node: Parallel) -> Graph:
+        """A branch of it."""
+
+    def status_of(self, node_name: str) -> TaskStatus:
+        """Status of a node in the run that it was built for."""
+
+    def execution_of(self, node_name: str) -> ExecutionRecord | None:
+        """Execution record of a node, if it was built with them."""
+
+
+class Node:
+    """What all node types share. A new type overrides `execute`.
+
+    Attributes:
+        node_name: unique over the whole definition, branches included.
+        next: name of the step after this one, in the same `steps`; None at an end.
+        parent_dag: the DAG or branch that this node is a step of.
+    """
+
+    node_type: NodeTypes
+
+    def __init__(self, step: Mapping[str, Json], parent_dag: Graph) -> None:
+        self.node_name = str(step["node_name"])
+        following = step.get("next")
+        self.next = None if following is None else str(following)
+        self.parent_dag = parent_dag
+
+    @property
+    def is_end(self) -> bool:
+        """Whether nothing follows in this DAG or branch."""
+        return self.next is None
+
+    @property
+    def status(self) -> TaskStatus:
+        """Status in the run that the DAG was built for; New without one."""
+        return self.parent_dag.status_of(self.node_name)
+
+    def execute(self) -> tuple[Launch, ...]:
+        """Return the commands that start this node; nothing is done by asking."""
+        raise TypeError(f"{type(self).__name__}: a node type says what starts it")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.node_name!r})"
+
+
+class Task(Node):
+    """A step that launches something at a target.
+
+    Attributes:
+        target_type: where (`CloudFunction`, `Dataflow`, `Function`, …).
+        target_name: what: the function's or the template's name; of a Function, its callable.
+        parameters: as the author wrote them, expressions unresolved.
+        function: `package.module:callable` of a Function, entry point of a CloudFunction, or None.
+        timeout_s: the author's timeout in seconds, or None.
+        execution: the record of the current attempt's execution, if the DAG was built with one.
+    """
+
+    node_type = NodeTypes.TASK
+
+    def __init__(self, step: Mapping[str, Json], parent_dag: Graph) -> None:
+        super().__init__(step, parent_dag)
+        function, timeout = step.get("function"), step.get("timeout")
+        parameters = step.get("parameters")
+        self.target_type = TargetTypes(str(step["target_type"]))
+        self.target_name = str(step.get("target_name") or function)
+        self.parameters: Mapping[str, Json] = parameters if isinstance(parameters, dict) else EMPTY
+        self.function = None if function is None else str(function)
+        self.timeout_s = None if timeout is None else parse_duration(str(timeout))
+        self.template = compile_value(self.parameters)
+        own = {key: value for key, value in step.items() if key not in _SHARED_KEYS}
+        self._launch = Launch(
+            self.node_name, self.target_type.value, self.target_name, self.parameters, own or EMPTY
+        )
+
+    @property
+    def template_type(self) -> DataflowTemplateType | None:
+        """Of a Dataflow step: which kind of template it names, if it names one."""
+        if "container_gcs_path" in self._launch.step:
+            return DataflowTemplateType.FLEX
+        if "template_path" in self._launch.step:
+            return DataflowTemplateType.CLASSIC
+        return None
+
+    @property
+    def execution(self) -> ExecutionRecord | None:
+        """The execution record of the run that the DAG was built for, if it was built with them."""
+        return self.parent_dag.execution_of(self.node_name)
+
+    def execute(self) -> tuple[Launch, ...]:
+        """One Launch, still without the run's part."""
+        return (self._launch,)
+
+
+class Parallel(Node):
+    """A step of several branches that start at once and end together.
+
+    Attributes:
+        branches: one DAG each, in definition order.
+    """
+
+    node_type = NodeTypes.PARALLEL
+
+    def __init__(self, step: Mapping[str, Json], parent_dag: Graph) -> None:
+        super().__init__(step, parent_dag)
+        branches = step["branches"]
+        if not isinstance(branches, list):
+            raise TypeError(f"{self.node_name}.branches: is no list")
+        self.branches: tuple[Graph, ...] = tuple(parent_dag.branch(branch, self) for branch in branches)
+
+    def execute(self) -> tuple[Launch, ...]:
+        """What starts the first node of each branch, at any depth."""
+        return tuple(launch for branch in self.branches for launch in branch.init())
+
+
+_SHARED_KEYS = frozenset(
+    ("node_name", "type", "next", "end", "target_type", "target_name", "parameters", "timeout")
+)
+"""Keys that a Launch carries in fields of its own, or that are none of the target's business."""

@@ -1,0 +1,67 @@
+"""Times and limits that `decide` needs to know. Pure values; the runtime fills them from settings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class TargetRules:
+    """What decide has to know of one target type; read from the Target's own attributes."""
+
+    has_outcome: bool = False
+    can_cancel: bool = False
+    synchronous: bool = False
+    launch_limit_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Attributes (all times in seconds):
+
+    min_lease_s: a lease lasts this long, or as long as the target's launch call may take.
+    lease_margin_s: what a synchronous launch's lease adds to its call's deadline.
+    clock_allowance_s: how far two machines' clocks may be apart; owners stop this long before a
+        lease's end, others start this long after it.
+    default_timeout_s: timeout of a Task whose target has no outcome to ask for, where its author
+        gave none; below the shortest identity window (24 h).
+    max_takeovers: an attempt taken over this often without ever being bound is given up.
+    grace_s: how long an event whose run or record is not there yet is put off.
+    question_delay_s: when to ask again after an event whose execution was not final yet.
+    marker_age_s: an open/ marker without a run is reported from this age on.
+    """
+
+    targets: Mapping[str, TargetRules] = field(default_factory=dict)
+    min_lease_s: float = 60.0
+    lease_margin_s: float = 30.0
+    clock_allowance_s: float = 5.0
+    default_timeout_s: float = 23 * 3600.0
+    max_takeovers: int = 20
+    grace_s: float = 60.0
+    question_delay_s: float = 15.0
+    marker_age_s: float = 86400.0
+
+    def rules(self, target_type: str) -> TargetRules:
+        """The rules of a target type; of one that nobody registered, the most careful ones."""
+        return self.targets.get(target_type) or _CAREFUL
+
+    def lease(self, target_type: str) -> timedelta:
+        """How long a claim on a launch at this target type lasts."""
+        rules = self.rules(target_type)
+        limit_s = rules.launch_limit_s + (self.lease_margin_s if rules.synchronous else 0.0)
+        return timedelta(seconds=max(self.min_lease_s, limit_s))
+
+    def timeout_s(self, target_type: str, authors: float | None) -> float | None:
+        """How long an attempt may take, or None where nothing limits it but its target.
+
+        A synchronous launch has none: its call's own deadline is it.
+        """
+        rules = self.rules(target_type)
+        if rules.synchronous:
+            return None
+        if authors is None and not rules.has_outcome:
+            return self.default_timeout_s
+        return authors
+
+
+_CAREFUL = TargetRules()

@@ -1,0 +1,142 @@
+"""The state of a run: what `runs/<run_id>.json` holds, as values that do not change. Pure.
+
+In the document the run's own entry stands under `$run` and one entry a node under the node's name
+(no step name can hold a `$`); in memory they are `RunState(run, nodes)`.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import msgspec
+
+from orchestrator.model.commands import EMPTY, Failure, Json
+from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus
+from orchestrator.model.errors import CorruptState
+from orchestrator.model.ids import launch_id_of
+
+FORMAT = 1
+"""The document format that this code writes; it reads every format up to it."""
+
+
+class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
+    """This attempt is to be launched, by this owner, until this time."""
+
+    owner: str
+    """`<instance>.<16 hex>`: the instance whose save made or renewed the claim, and which save."""
+    lease_end: datetime
+    nonce: str
+    """128 bits in hex: who knows it has seen the launch. It stays when the claim is taken over."""
+    takeovers: int = 0
+    """How often the Tick took it over, because its owner did not get to launching, or to telling."""
+
+
+class OwedCancel(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The attempt is to be cancelled at its target; until that is settled its node stays Running."""
+
+    ends_as: TaskStatus
+    """What the node becomes then: Failed (its timeout) or Cancelled (its run was)."""
+    error: Failure | None = None
+
+
+class BranchState(msgspec.Struct, frozen=True):
+    """One branch of a Parallel: where it starts."""
+
+    start: str
+
+
+class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One node's entry. Fields that are at their default do not stand in the document."""
+
+    node_name: str
+    node_type: NodeTypes
+    next: str | None = None
+    target_type: str | None = None
+    target_name: str | None = None
+    branches: tuple[BranchState, ...] = ()
+    status: TaskStatus
+    attempt: int = 0
+    """The current attempt, from 1; 0 before the first and in a node that is no Task."""
+    execution_id: str | None = None
+    """The service's id: known from an attempt's end, or from when its claim was taken over."""
+    claim: Claim | None = None
+    due: Mapping[str, datetime] = EMPTY  # type: ignore[assignment]  # a dict of times; EMPTY is shared
+    """DueKind -> when: what is to happen at this node if nothing else happens before."""
+    owed_cancel: OwedCancel | None = None
+    open_branches: int = 0
+    """Of a Running Parallel: how many of its branches have not ended."""
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    result: Json = None
+    error: Failure | None = None
+
+
+class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The run's own entry, `$run`."""
+
+    format: int
+    run_id: str
+    dag: str
+    definition: str
+    """`sha256:<hex>` of the stored definition, `definitions/<hex>.json`."""
+    status: RunStatus
+    input: Mapping[str, Json]
+    message_id: str | None = None
+    """Of the start message: the same one again is a duplicate, another one an error."""
+    started_at: datetime
+    ended_at: datetime | None = None
+    cancel_reason: str | None = None
+    """Set once the run is to be cancelled: nothing is started any more."""
+    error: Failure | None = None
+
+
+class RunState(msgspec.Struct, frozen=True):
+    """A run and its nodes, in definition order."""
+
+    run: RunInfo
+    nodes: Mapping[str, NodeState]
+
+    def launch_id(self, node_name: str) -> str:
+        """The launch id of a node's current attempt."""
+        return launch_id_of(self.run.run_id, node_name, self.nodes[node_name].attempt)
+
+
+_encoder = msgspec.json.Encoder()
+_run_decoder = msgspec.json.Decoder(RunInfo)
+_node_decoder = msgspec.json.Decoder(NodeState)
+_document_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def encode(state: RunState) -> bytes:
+    """Return the run document: JSON, one line a node, so that a person and `grep` can read it."""
+    encode_one = _encoder.encode
+    lines = [b'{"$run": ', encode_one(state.run)]
+    for name, node in state.nodes.items():
+        lines += (b',\n"', name.encode(), b'": ', encode_one(node))
+    lines.append(b"}\n")
+    return b"".join(lines)
+
+
+def decode(data: bytes, where: str) -> RunState:
+    """Read a run document.
+
+    Args:
+        data: its content.
+        where: the object's name, for the error.
+    Raises:
+        CorruptState: it is not a run document, or of a format that this code does not know.
+    """
+    try:
+        entries = _document_decoder.decode(data)
+        head = entries.pop("$run", None)
+        if head is None:
+            raise CorruptState(f'{where}: has no "$run" entry; it is not a run document')
+        run = _run_decoder.decode(head)
+        nodes = {name: _node_decoder.decode(raw) for name, raw in entries.items()}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise CorruptState(f"{where}: is not a run document: {exc}") from exc
+    if run.format > FORMAT:
+        raise CorruptState(f"{where}: has format {run.format}; this version reads up to {FORMAT}")
+    for name, node in nodes.items():
+        if node.node_name != name:
+            raise CorruptState(f"{where}: the entry {name!r} says that it is {node.node_name!r}")
+    return RunState(run, nodes)

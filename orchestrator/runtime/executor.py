@@ -1,0 +1,280 @@
+"""The public DAGExecutor: the engine with its parts put together."""
+
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from threading import Condition, Event, Lock, Thread
+
+from orchestrator.brokers.memory import MemoryBroker
+from orchestrator.engine import dag_executor
+from orchestrator.engine.catalog import Catalog
+from orchestrator.engine.handled import Handled
+from orchestrator.engine.status import OrchestrationStatus
+from orchestrator.model.commands import Json
+from orchestrator.model.errors import OrchestratorError, RunNotFound
+from orchestrator.model.policy import Policy, TargetRules
+from orchestrator.model.run_state import RunState
+from orchestrator.ports import Broker, Clock, ObjectStore, Target
+from orchestrator.runtime.clock import SystemClock
+from orchestrator.runtime.hosts import UnknownHosts
+from orchestrator.runtime.local import InstanceHosts, LocalParts, LocalTargets
+from orchestrator.runtime.registry import open_store
+from orchestrator.runtime.settings import Settings
+
+log = logging.getLogger("orchestrator")
+
+
+class RulesOf(Mapping[str, TargetRules]):
+    """What decide has to know of each target, read from the target when it is first asked for."""
+
+    def __init__(self, targets: Mapping[str, Target]) -> None:
+        self._targets = targets
+        self._read: dict[str, TargetRules] = {}
+
+    def __getitem__(self, target_type: str) -> TargetRules:
+        rules = self._read.get(target_type)
+        if rules is None:
+            target = self._targets[target_type]
+            rules = self._read[target_type] = TargetRules(
+                target.has_outcome, target.can_cancel, target.synchronous, target.launch_limit_s
+            )
+        return rules
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._targets)
+
+    def __len__(self) -> int:
+        return len(self._targets)
+
+
+class DAGExecutor(dag_executor.DAGExecutor):
+    """Runs DAGs: `execute` handles one event, `tick` recovers what was left or lost.
+
+    Without a `broker` the events of local targets come back by themselves, inside of this process, and
+    a timer ticks while runs are open that were started or resumed here; `wait` waits for one of them.
+
+    Args:
+        dag_definition: one definition, or several by name.
+        bucket_name: where runs are kept, as STATUS_BUCKET; that setting, where None.
+        store, targets, broker, clock: parts of your own instead; targets by target type.
+        folders: DAG name -> folder with the functions/ and pipelines/ that local targets run.
+        settings: instead of the environment's.
+        policy: times and limits, instead of those that the settings give.
+        on_saved: told of every state of a run that was saved here.
+    Raises:
+        SettingsError, StoreUnavailable: the bucket cannot be used.
+    """
+
+    def __init__(
+        self,
+        dag_definition: Mapping[str, Json] | Catalog,
+        bucket_name: str | None = None,
+        *,
+        store: ObjectStore | None = None,
+        targets: Mapping[str, Target] | None = None,
+        broker: Broker | None = None,
+        clock: Clock | None = None,
+        folders: Mapping[str, Path] | None = None,
+        settings: Settings | None = None,
+        policy: Policy | None = None,
+        on_saved: Callable[[RunState], None] | None = None,
+    ) -> None:
+        settings = settings or Settings.read(os.environ)
+        clock = clock or SystemClock()
+        store = store if store is not None else open_store(bucket_name or settings.status_bucket)
+        prepare = getattr(store, "ensure_writable", None)
+        if prepare is not None:
+            prepare()
+        self._own_broker = None if broker else MemoryBroker(clock, time.monotonic, self._keep_dead)
+        self._parts: LocalParts | None = None
+        self._local: LocalTargets | None = None
+        catalog = (
+            dag_definition if isinstance(dag_definition, Catalog) else Catalog.of(dag_definition, settings.default_dag)
+        )
+        used_broker = broker or self._own_broker
+        if used_broker is None:
+            raise LookupError("no broker")
+        hosts: InstanceHosts | UnknownHosts = UnknownHosts()
+        instance = random.SystemRandom().randbytes(6).hex()
+        if targets is None:
+            root = getattr(store, "root", None)
+            self._parts = LocalParts(folders or {}, used_broker.publish, root, settings.local_workers)
+            targets = self._local = LocalTargets(self._parts)
+            hosts = self._parts.hosts
+            instance = self._parts.hosts.me
+        self._tick_interval_s = settings.tick_interval_s
+        self._given_on_saved = on_saved
+        self._ended: dict[str, RunState] = {}
+        self._changed = Condition(Lock())
+        self._mine: set[str] = set()
+        self._stopping = Event()
+        self._ticker: Thread | None = None
+        super().__init__(
+            catalog,
+            store=store,
+            targets=targets,
+            broker=used_broker,
+            clock=clock,
+            hosts=hosts,
+            instance=instance,
+            policy=policy or _policy(settings, targets),
+            random_bytes=os.urandom,
+            pause=_pause,
+            on_saved=self._note_saved,
+        )
+        self.store = store
+        if self._own_broker is not None:
+            self._own_broker.subscribe(self.deliver)
+
+    def start(
+        self,
+        dag: str | None = None,
+        input: Mapping[str, Json] | None = None,  # noqa: A002 - the word of the start message
+        *,
+        run_id: str | None = None,
+    ) -> str:
+        """Start a run and return its id; the same as executing a start message of its own."""
+        message: dict[str, Json] = {"resource": {"type": "start"}, "input": dict(input or {})}
+        message |= {"dag": dag} if dag else {}
+        message |= {"run_id": run_id} if run_id else {}
+        handled = self.execute(message)
+        if handled.run_id is None:
+            raise RunNotFound("start: made no run")
+        return handled.run_id
+
+    def resume(self, run_id: str) -> RunState:
+        """Take up a run that another process left, at once; return it as it was found.
+
+        Raises:
+            RunNotFound: there is none.
+        """
+        state = self._load(run_id)
+        if state.run.status.is_final:
+            with self._changed:
+                self._ended[run_id] = state
+        else:
+            self._look_after_from_now_on(run_id)
+            self.look_after(run_id)
+        return state
+
+    def wait(self, run_id: str, timeout_s: float | None = None) -> RunState:
+        """Return the run as it ended.
+
+        A run that another instance leads is read from the store twice a second.
+
+        Raises:
+            TimeoutError: it has not ended within `timeout_s` seconds.
+            RunNotFound: there is none.
+        """
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            with self._changed:
+                if run_id in self._ended:
+                    return self._ended[run_id]
+                left_s = 0.5 if until is None else min(0.5, until - time.monotonic())
+                if left_s > 0 and self._changed.wait(left_s) and run_id in self._ended:
+                    return self._ended[run_id]
+            if until is not None and time.monotonic() >= until:
+                raise TimeoutError(f"run {run_id}: has not ended within {timeout_s:g} s")
+            state = self._load(run_id)
+            if state.run.status.is_final:
+                with self._changed:
+                    self._ended[run_id] = state
+
+    def close(self) -> None:
+        """Stop what runs here. Runs that have not ended can be resumed."""
+        self._stopping.set()
+        if self._own_broker is not None:
+            self._own_broker.close()
+        if self._ticker is not None:
+            self._ticker.join(timeout=5.0)
+        for run_id in tuple(self._ended):
+            self._clear_marker(run_id)
+        for target in self._local.made() if self._local else ():
+            close = getattr(target, "close", None)
+            if close is not None:
+                close()
+        if self._parts is not None:
+            self._parts.close()
+
+    def __enter__(self) -> "DAGExecutor":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- what happens in between --------------------------------------------------------------------
+
+    def _note_saved(self, state: RunState) -> None:
+        run_id = state.run.run_id
+        if state.run.status.is_final:
+            for target in self._local.made() if self._local else ():
+                forget = getattr(target, "forget", None)
+                if forget is not None:
+                    forget(run_id)
+            with self._changed:
+                self._ended[run_id] = state
+                self._changed.notify_all()
+        elif run_id not in self._mine:
+            self._look_after_from_now_on(run_id)
+        if self._given_on_saved is not None:
+            self._given_on_saved(state)
+
+    def _look_after_from_now_on(self, run_id: str) -> None:
+        with self._changed:
+            self._mine.add(run_id)
+            if self._ticker is None and self._own_broker is not None and not self._stopping.is_set():
+                self._ticker = Thread(target=self._tick_on, name="orchestrator-tick", daemon=True)
+                self._ticker.start()
+
+    def _tick_on(self) -> None:
+        """Tick for the runs of this process; those that another process left are for `resume`."""
+        while not self._stopping.wait(self._tick_interval_s):
+            for run_id in tuple(self._mine):
+                try:
+                    if self.look_after(run_id, f"open/{run_id}") is None:
+                        self._mine.discard(run_id)
+                except OrchestratorError as exc:
+                    log.error("tick: %s", exc, extra={"run_id": run_id})
+                except Exception:
+                    log.exception("tick failed", extra={"run_id": run_id})
+
+    def _clear_marker(self, run_id: str) -> None:
+        if run_id not in self._mine:
+            return
+        try:
+            self.look_after(run_id, f"open/{run_id}")
+        except OrchestratorError as exc:
+            log.warning("the marker of an ended run is left: %s", exc, extra={"run_id": run_id})
+
+    def _load(self, run_id: str) -> RunState:
+        loaded = OrchestrationStatus(self.store, run_id).load()
+        if loaded is None:
+            raise RunNotFound(f"run {run_id}: there is no runs/{run_id}.json in this bucket")
+        return loaded[0]
+
+    def _keep_dead(self, event: Mapping[str, Json], message_id: str, error: BaseException) -> None:
+        from orchestrator.runtime.dead_letters import keep
+
+        keep(self.store, event, f"{self.instance}-{message_id}", error)
+
+
+def _policy(settings: Settings, targets: Mapping[str, Target]) -> Policy:
+    return Policy(
+        RulesOf(targets),
+        min_lease_s=settings.launch_lease_s,
+        clock_allowance_s=settings.clock_allowance_s,
+        default_timeout_s=settings.default_timeout_s,
+        grace_s=settings.event_grace_s,
+    )
+
+
+def _pause(tries: int) -> None:
+    """Back off with full jitter: 2 ms doubling, 1 s at the most."""
+    time.sleep(random.uniform(0.0, min(1.0, 0.002 * 2**tries)))  # noqa: S311 - no secret
+
+
+__all__ = ["DAGExecutor", "Handled"]

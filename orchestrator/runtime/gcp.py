@@ -1,0 +1,55 @@
+"""The runtime of the Cloud Function: decode a Pub/Sub message, hand it over, say whether to redeliver it."""
+
+import logging
+import os
+from functools import lru_cache
+from pathlib import Path
+
+from orchestrator.engine.catalog import Catalog
+from orchestrator.engine.handled import Handled
+from orchestrator.model.commands import Json
+from orchestrator.model.errors import OrchestratorError
+from orchestrator.model.pubsub import decode
+from orchestrator.runtime.catalog import DagFolders
+from orchestrator.runtime.dead_letters import keep
+from orchestrator.runtime.executor import DAGExecutor
+from orchestrator.runtime.settings import Settings
+
+log = logging.getLogger("orchestrator")
+
+
+@lru_cache(maxsize=1)
+def executor() -> DAGExecutor:
+    """The instance's executor, assembled from its settings at the first event."""
+    settings = Settings.read(os.environ)
+    found = DagFolders(Path(settings.dag_definitions))
+    catalog = Catalog(found, settings.default_dag)
+    return DAGExecutor(catalog, folders=found.folders, settings=settings)
+
+
+def handle(data: Json, *, event_id: str | None = None) -> Handled | None:
+    """Handle what a Pub/Sub trigger delivers.
+
+    Args:
+        data: `data` of the CloudEvent: `{"message": {"data": <base64>, "messageId": …}, …}`.
+        event_id: id of the CloudEvent, for messages that hold none.
+    Returns:
+        What was done, or None for a message that nothing can be done with: it is acknowledged,
+        logged as an error and kept under `dead_letters/`.
+    Raises:
+        OrchestratorError: a passing fault; whoever delivered the message is to deliver it again.
+    """
+    runs = executor()
+    message_id = event_id or "unknown"
+    event: Json = data
+    try:
+        message = decode(data, event_id=event_id)
+        message_id, event = message.message_id or message_id, message.event_data
+        return runs.execute(message.event_data, message_id=message.message_id, publish_time=message.publish_time)
+    except OrchestratorError as exc:
+        if exc.retry:
+            log.warning("put off: %s", exc, extra={"event_id": message_id})
+            raise
+        key = keep(runs.store, event, message_id, exc)
+        log.error("acknowledged, but not handled: %s (kept as %s)", exc, key, extra={"event_id": message_id})
+        return None

@@ -1,0 +1,45 @@
+"""Which part there is for which name. A part's module is imported when it is first asked for.
+
+A new store or target is its own file and one line here.
+"""
+
+from importlib import import_module
+from typing import cast
+
+from orchestrator.model.errors import SettingsError
+from orchestrator.ports import ObjectStore
+
+STORES = {
+    "file": "orchestrator.runtime.local:file_store",
+    "memory": "orchestrator.runtime.local:memory_store",
+}
+"""Scheme of a bucket URL -> function of the rest of the URL that returns the store."""
+
+LOCAL_TARGETS = {
+    "Function": "orchestrator.runtime.local:function_target",
+    "CloudFunction": "orchestrator.runtime.local:cloud_function_target",
+    "Dataflow": "orchestrator.runtime.local:dataflow_target",
+}
+"""target_type -> function of `local.LocalParts` that returns the Target."""
+
+
+def part(path: str) -> object:
+    """Return the object at `module:name`, importing the module now."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
+
+
+def open_store(bucket_url: str) -> ObjectStore:
+    """Return the store of a bucket URL (`file://dir`, `memory://`).
+
+    Raises:
+        SettingsError: nothing is registered for its scheme.
+        StoreUnavailable: it is there, and cannot be used.
+    """
+    scheme, separator, rest = bucket_url.partition("://")
+    if not separator:
+        scheme, rest = "gs", bucket_url
+    if scheme not in STORES:
+        known = ", ".join(f"{name}://" for name in STORES)
+        raise SettingsError(f"bucket {bucket_url}: there is no store for {scheme}://; there is {known}")
+    return cast(ObjectStore, part(STORES[scheme])(rest))  # type: ignore[operator]

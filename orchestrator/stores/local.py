@@ -1,0 +1,429 @@
+"""ObjectStore in a directory: each key is the plain file `<root>/<key>` that a person opens.
+
+What a put does, under the lock of its key, and why in this order (Pillai et al. 2014, "All file systems are
+not created equal"): write a temporary file beside the target, fsync it, rename it over the target, fsync the
+directory. A crash at any point leaves the old document or the new one, and a reader needs no lock.
+
+The version is the file's own modification time in ns. Every put sets it, always above the one before, so an
+editor's save is a new version too, and nothing has to be kept beside the documents. The locks are 1,024 files
+under `<root>/.locks`, shared by all keys; flock frees them when their process dies.
+
+Names that start with a dot are the store's own and no keys. As in any directory, no key can be a folder of
+another (`a` and `a/b`), and where the file system takes `A` and `a` for one name, they are one key.
+"""
+
+import errno
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
+from weakref import WeakSet
+from zlib import crc32
+
+from orchestrator.model.errors import StoreUnavailable, VersionConflict
+from orchestrator.stores.keys import check_key, is_key
+
+_STRIPES = 1024  # two programs that share a directory must agree on it
+_OPEN_LOCKS = 64  # descriptors kept open; macOS gives a process 256 of them
+_OPEN_DIRECTORIES = 64
+_TEMPORARY = ".new-"
+_LEFTOVER_S = 3600.0  # a temporary file as old as this has lost its writer
+_SWEEP_EVERY_S = 86400.0
+
+_READ = os.O_RDONLY | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_LOCK = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space on its disk",
+    errno.EDQUOT: "free some of this user's disk quota",
+    errno.EACCES: "this user needs permission for it and its folder",
+    errno.EPERM: "this user needs permission for it and its folder",
+    errno.EROFS: "writing needs a file system that is not mounted read-only",
+    errno.ENOTDIR: "every part of the path above it must be a folder",
+    errno.EISDIR: "an object cannot have the name of a folder",
+    errno.EFBIG: "the limit on file sizes (ulimit -f) must allow it",
+    errno.EMFILE: "the limit on open files (ulimit -n) must allow more",
+    errno.ENAMETOOLONG: "the bucket needs a shorter path",
+}
+
+
+class LocalStore:
+    """A directory as bucket, for many threads and many processes of one machine.
+
+    Nothing is created before the first put, so a directory that can only be read can still be listed.
+
+    Args:
+        root: the directory; made when it is first needed.
+        relaxed: prefixes of keys that are written atomically but not synced to disk: they survive the
+            death of the process, and after a power cut they can be rebuilt.
+        now_ns: the time in ns since the epoch, which new versions follow where they can.
+    """
+
+    root: Path
+    """The directory, absolute."""
+
+    fsyncs: int
+    """How often this instance has made the disk write, so far."""
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        relaxed: tuple[str, ...] = ("executions/",),
+        now_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._root = os.path.abspath(root)
+        self.root = Path(self._root)
+        self._relaxed = relaxed
+        self._now_ns = now_ns
+        self.fsyncs = 0
+        self._counting = Lock()
+        self._stripes = dict[int, _Stripe]()
+        self._opened = set[_Stripe]()
+        self._directory = lru_cache(_OPEN_DIRECTORIES)(self._open_directory)
+        _stores.add(self)
+
+    def ensure_writable(self) -> None:
+        """Make the root if it is missing and write to it once, before a run relies on it.
+
+        Also removes what killed writers left behind, about once a day.
+
+        Raises:
+            StoreUnavailable: it cannot be created or written, or is full.
+        """
+        probe = self._temporary(self._root)
+        try:
+            self._directory(self._root)
+            fd = self._create(probe, sync=True)
+            try:
+                os.write(fd, b"\n")
+            finally:
+                os.close(fd)
+                os.unlink(probe)
+            with self._stripe(""):
+                self._sweep()
+        except OSError as exc:
+            raise unavailable(self._root, "written", exc) from exc
+
+    def get(self, key: str) -> tuple[bytes, str] | None:
+        """Return (content, version), or None if there is no such key. Takes no lock."""
+        check_key(key)
+        path = f"{self._root}/{key}"
+        try:
+            fd = os.open(path, _READ)
+            try:
+                found = os.fstat(fd)  # of this very content: a put makes a new file, it never changes one
+                data = os.read(fd, found.st_size)
+                while len(data) < found.st_size and (more := os.read(fd, found.st_size - len(data))):
+                    data += more
+            finally:
+                os.close(fd)
+        except OSError as exc:
+            if self._is_absence(exc):
+                return None
+            raise unavailable(path, "read", exc) from exc
+        return data, str(found.st_mtime_ns)
+
+    def put(self, key: str, data: bytes, *, expect: str | None) -> str:
+        """Write iff the stored version is `expect` (None = must not exist); return the new version.
+
+        Raises:
+            VersionConflict: the stored version is another one; nothing was written.
+            StoreUnavailable: the content is as before, or the new one if only the very last sync failed.
+        """
+        check_key(key)
+        path = f"{self._root}/{key}"
+        try:
+            with self._stripe(key) as floor_ns:
+                before = _modified_ns(path)
+                found = None if before is None else str(before)
+                if found != expect:
+                    raise VersionConflict(f"{key}: version is {found}; expected {expect}")
+                above_ns = floor_ns if before is None else before
+                return str(self._replace(path, data, above_ns, sync=not key.startswith(self._relaxed)))
+        except OSError as exc:
+            raise unavailable(path, "written", exc) from exc
+
+    def list(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
+        """Yield the keys that start with `prefix` and are > `start_after`, sorted.
+
+        It reads only folders that can hold such keys, each when its turn comes.
+        """
+        folder = prefix[: prefix.rfind("/") + 1]
+        if not folder or is_key(folder[:-1]):
+            yield from self._walk(folder, prefix, start_after)
+
+    def delete(self, key: str) -> None:
+        """Remove a key; it is no error if there is none. Its folder stays."""
+        check_key(key)
+        path = f"{self._root}/{key}"
+        try:
+            if _modified_ns(path) is None:
+                return  # without a lock, which would make the root
+            stripe = self._stripe(key)
+            with stripe as floor_ns:
+                before = _modified_ns(path)
+                if before is None:
+                    return
+                stripe.raise_floor(max(floor_ns, before))
+                os.unlink(path)
+                if not key.startswith(self._relaxed):
+                    self._sync_directory(self._directory(os.path.dirname(path)))
+        except OSError as exc:
+            if not self._is_absence(exc):
+                raise unavailable(path, "deleted", exc) from exc
+
+    def _replace(self, path: str, data: bytes, above_ns: int, *, sync: bool) -> int:
+        """Put a new file in place of `path`; return its modification time, which is > `above_ns`."""
+        folder = path[: path.rfind("/")]
+        temporary = self._temporary(folder)
+        directory = self._directory(folder) if sync else None
+        fd = self._create(temporary, sync=sync)
+        try:
+            try:
+                written = os.write(fd, data)
+                while written < len(data):  # near the end of the disk, or of a limit, a write may be short
+                    written += os.write(fd, memoryview(data)[written:])
+                version = self._stamp(fd, above_ns)
+                if sync:
+                    self._fsync(fd)
+            finally:
+                os.close(fd)
+            os.rename(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+        if directory is not None:
+            self._sync_directory(directory)
+        return version
+
+    def _stamp(self, fd: int, above_ns: int) -> int:
+        """Set the file's modification time above `above_ns`, as near to now as can be; return it."""
+        wanted, step = max(self._now_ns(), above_ns + 1), 1
+        while True:
+            os.utime(fd, ns=(wanted, wanted))
+            got = os.fstat(fd).st_mtime_ns
+            if got > above_ns:
+                return got
+            step *= 2  # the file system keeps µs, s or 2 s only, and cut it off
+            wanted += step
+
+    def _create(self, temporary: str, *, sync: bool) -> int:
+        try:
+            return os.open(temporary, _CREATE, 0o666)
+        except FileNotFoundError:  # the folder is new, or somebody removed it since we opened it
+            folder = os.path.dirname(temporary)
+            if sync:
+                self._directory.cache_clear()
+                self._directory(folder)
+            else:
+                os.makedirs(folder, exist_ok=True)
+            return os.open(temporary, _CREATE, 0o666)
+
+    def _open_directory(self, path: str) -> "_Directory":
+        """Open a directory, made if it is missing; its own entry is on disk when this returns.
+
+        From the root down that is synced even if it was there: another process may have made it just now.
+        """
+        parent, is_new = os.path.dirname(path), False
+        try:
+            directory = _Directory(os.open(path, _DIRECTORY))
+        except FileNotFoundError:
+            self._directory(parent)
+            with suppress(FileExistsError):
+                os.mkdir(path)
+            directory, is_new = _Directory(os.open(path, _DIRECTORY)), True
+        if is_new or (path.startswith(self._root) and path != parent):
+            try:
+                self._sync_directory(self._directory(parent))
+            except PermissionError:
+                if is_new:
+                    raise  # else: a folder above the root that we may pass and not read
+        return directory
+
+    def _sync_directory(self, directory: "_Directory") -> None:
+        try:
+            self._fsync(directory.fd)
+        except OSError as exc:
+            if exc.errno != errno.EINVAL:  # some network and shared file systems have no such thing
+                raise
+
+    def _fsync(self, fd: int) -> None:
+        os.fsync(fd)
+        with self._counting:
+            self.fsyncs += 1
+
+    def _stripe(self, key: str) -> "_Stripe":
+        number = crc32(key.encode()) % _STRIPES
+        stripe = self._stripes.get(number)
+        if stripe is None:
+            path = f"{self._root}/.locks/{number:04}"
+            stripe = self._stripes.setdefault(number, _Stripe(lambda: self._open_lock(path), self._opened))
+        return stripe
+
+    def _open_lock(self, path: str) -> int:
+        try:
+            return os.open(path, _LOCK, 0o666)
+        except FileNotFoundError:
+            self._directory.cache_clear()
+            self._directory(self._root)
+            with suppress(FileExistsError):
+                os.mkdir(os.path.dirname(path))
+            return os.open(path, _LOCK, 0o666)
+
+    def _walk(self, folder: str, prefix: str, start_after: str) -> Iterator[str]:
+        """Yield the keys below `folder` (empty, or ending in /): `prefix` up to its last /, or deeper."""
+        path, found = f"{self._root}/{folder}", []
+        try:
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    key = folder + entry.name
+                    if not is_key(entry.name) or not key.startswith(prefix):
+                        continue
+                    if entry.is_dir():
+                        key += "/"  # so that it sorts as the keys below it do: a-b < a/b < a0
+                        if key > start_after or start_after.startswith(key):
+                            found.append(key)
+                    elif key > start_after and entry.is_file():
+                        found.append(key)
+        except OSError as exc:
+            if self._is_absence(exc):
+                return
+            raise unavailable(path, "listed", exc) from exc
+        for key in sorted(found):
+            if key.endswith("/"):
+                yield from self._walk(key, prefix, start_after)
+            else:
+                yield key
+
+    def _is_absence(self, exc: OSError) -> bool:
+        """Whether the error means no more than that there is no such key."""
+        if isinstance(
+            exc, NotADirectoryError
+        ):  # a key where others have a folder, or the root is no directory
+            return os.path.isdir(self._root)
+        return isinstance(exc, (FileNotFoundError, IsADirectoryError))
+
+    def _sweep(self) -> None:
+        """Remove the temporary files of writers that were killed long ago."""
+        now = self._now_ns() / 1e9
+        marker = f"{self._root}/.locks/swept"
+        with suppress(FileNotFoundError):
+            if now - os.stat(marker).st_mtime < _SWEEP_EVERY_S:
+                return
+        os.close(os.open(marker, _LOCK, 0o666))
+        os.utime(marker)
+        for folder, folders, files in os.walk(self._root):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            for name in files:
+                if name.startswith(_TEMPORARY):
+                    with suppress(OSError):
+                        path = f"{folder}/{name}"
+                        if now - os.stat(path).st_mtime > _LEFTOVER_S:
+                            os.unlink(path)
+
+    @staticmethod
+    def _temporary(folder: str) -> str:
+        return f"{folder}/{_TEMPORARY}{os.urandom(8).hex()}"
+
+    def _after_fork(self) -> None:
+        """Open the locks anew: a child shares its parent's descriptors, and with them its flocks."""
+        for stripe in self._stripes.values():
+            stripe.close()
+        self._stripes, self._opened, self._counting = {}, set(), Lock()
+
+
+class _Stripe:
+    """A lock that one thread of one process on this machine holds at a time.
+
+    Threads of one process queue at a lock of their own first: flock tells open files apart, not threads.
+    """
+
+    def __init__(self, open_file: Callable[[], int], opened: "set[_Stripe]") -> None:
+        self._open_file, self._opened = open_file, opened
+        self._lock, self._fd = Lock(), -1
+
+    def __enter__(self) -> int:
+        """Return a time in ns that is no less than the version of any key deleted under this lock."""
+        self._lock.acquire()
+        try:
+            while True:
+                if self._fd < 0:
+                    self._fd = self._open_file()
+                    self._opened.add(self)
+                fcntl.flock(self._fd, fcntl.LOCK_EX)
+                found = os.fstat(self._fd)
+                if found.st_nlink:
+                    return found.st_mtime_ns
+                self.close()  # somebody removed the file, and others may hold a new one
+        except BaseException:
+            self.close()
+            self._lock.release()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        if len(self._opened) > _OPEN_LOCKS:
+            self.close()
+        else:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+        self._lock.release()
+
+    def raise_floor(self, floor_ns: int) -> None:
+        """Have every later `with` return at least `floor_ns`, in any process. Only while it is held."""
+        os.utime(self._fd, ns=(floor_ns, floor_ns))
+
+    def close(self) -> None:
+        """Let go of the file, and with it of the lock, if this process alone has it open."""
+        fd, self._fd = self._fd, -1
+        self._opened.discard(self)
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class _Directory:
+    """An open directory, closed when the last thread that uses it lets go."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
+def unavailable(path: str, verb: str, exc: OSError) -> StoreUnavailable:
+    """Say in our own words that `path` could not be `verb` (a participle), and what would help."""
+    remedy = _REMEDIES.get(exc.errno or 0, "what was stored there before is unchanged")
+    return StoreUnavailable(f"{path}: cannot be {verb}: {exc.strerror or exc}; {remedy}")
+
+
+def _modified_ns(path: str) -> int | None:
+    """Return a file's modification time, or None if there is no such file."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return None if stat.S_ISDIR(found.st_mode) else found.st_mtime_ns
+
+
+_stores = WeakSet[LocalStore]()
+
+
+def _after_fork_in_child() -> None:
+    for store in _stores:
+        store._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
