@@ -52,7 +52,7 @@ def _recognisers() -> Mapping[str, "_Reader"]:
 
 
 class EventFactory:
-    """Makes events of messages."""
+    """Makes typed events of decoded messages."""
 
     @staticmethod
     def create_from_event(
@@ -254,7 +254,10 @@ def _cloud_run(data: Mapping[str, Json], common: _Common) -> CloudFunctionEvent 
 
 
 def _dataflow_line(data: Mapping[str, Json], common: _Common) -> DataflowEvent | None:
-    """A line of a Dataflow job's log. "Worker pool stopped." follows failures too, so none is a verdict."""
+    """A line of a Dataflow job's log. "Worker pool stopped." follows failures too, so none is a verdict.
+
+    It is only a reason to ask, so a line that has lost its log's name still counts.
+    """
     log, text = data.get("logName"), data.get("textPayload")
     if log is not None and not (isinstance(log, str) and log.endswith(_JOB_MESSAGES)):
         return None
@@ -297,7 +300,7 @@ _NAME: Final = "it has to be printable text of 1 to 512 characters"
 
 # `finished with status code: 200` (HTTP) or `finished with status: 'timeout'` (events, and the platform)
 _TOOK: Final = re.compile(
-    r"Function execution took [0-9]+ ms,? finished with status(?: code)?: ?['\"]?([^'\"\r\n]+?)['\"]?\s*"
+    r"Function execution took [0-9]+ ms,? finished with status(?: code)?: *['\"]?([^'\"\r\n]+?)['\"]?\s*"
 )
 _STATUS_2XX: Final = re.compile(r"2[0-9][0-9]")
 _STATUS: Final = re.compile(r"[1-5][0-9][0-9]")
@@ -372,7 +375,8 @@ _Aware = Annotated[datetime, msgspec.Meta(tz=True)]
 def _at(data: Json, *path: str) -> Json:
     """What stands at `path`, or None where the way there ends."""
     for key in path:
-        if not isinstance(data, Mapping):
+        # None and dict first: to ask whether something is a Mapping takes its time.
+        if data is None or not isinstance(data, (dict, Mapping)):
             return None
         data = data.get(key)
     return data

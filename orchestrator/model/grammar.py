@@ -5,17 +5,20 @@ Both judges of a definition read it: `definition.problems` (through `Shape.probl
 a table cannot say (names that must exist, cycles, the contents of expressions) is in `definition`. Pure.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import date
 from enum import Enum
 from keyword import kwlist
 
 from orchestrator.model import durations
 from orchestrator.model.commands import Json
 from orchestrator.model.enums import NodeTypes, TargetTypes
-from orchestrator.model.expressions import at, closest, did_you_mean, is_text, kind_of, quoted
+from orchestrator.model.expressions import at, closest, did_you_mean, kind_of, quoted
 from orchestrator.model.ids import STEP_NAME
+
 
 # ---- What a string may be: each rule is a check and a piece of the schema ----------------------------
 
@@ -86,6 +89,20 @@ class Duration:
         return {"pattern": f"^(?=[0-9.]*[1-9]){durations.PATTERN}$", "examples": ["90s", "10m", "1.5h"]}
 
 
+def text_problem(text: str) -> str | None:
+    """Return what is wrong with any string, if anything: JSON can spell what UTF-8 cannot hold."""
+    if text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text):
+        return None
+    return f"{quoted(text)} holds half of a surrogate pair; write the whole character"
+
+
+def key_problem(path: str, key: object) -> str:
+    """Return the problem of a key that is no string, as YAML allows it, in the object at `path`."""
+    is_short = key is None or isinstance(key, bool | date) or (isinstance(key, int | float) and -1e15 < key < 1e15)
+    shown = str(key) if isinstance(key, date) else json.dumps(key) if is_short else kind_of(key)
+    return f"{path or 'definition'}: the key {shown} is not a string; put it in quotes"
+
+
 # ---- The table ---------------------------------------------------------------------------------------
 
 
@@ -121,9 +138,7 @@ class Key:
         if not isinstance(value, python_type):
             return f"must be {noun}, not {kind_of(value)}"
         if isinstance(value, str):
-            if not is_text(value):
-                return f"{quoted(value)} has half a character in it; write it as UTF-8 can hold it"
-            return self.rule.problem(value) if self.rule else None
+            return text_problem(value) or (self.rule.problem(value) if self.rule else None)
         if self.kind in (Kind.STEPS, Kind.BRANCHES) and not value:
             return f"is empty; write at least one {'step' if self.kind is Kind.STEPS else 'branch'}"
         return None
@@ -190,9 +205,7 @@ _PROJECT_ID = Key(
     "project_id",
     Kind.STRING,
     "The Google Cloud project of the target; by default the orchestrator's own.",
-    rule=Pattern(
-        "a project id", r"[A-Za-z0-9][A-Za-z0-9.:_-]{0,127}", 'write it as in "my-project", without slashes'
-    ),
+    rule=Pattern("a project id", r"[A-Za-z0-9][A-Za-z0-9.:_-]{0,127}", 'write it as in "my-project", without slashes'),
 )
 _REGION = Key(
     "region",
@@ -263,19 +276,66 @@ class Shape:
     noun: str
     keys: Mapping[str, Key]
 
+    @classmethod
+    def of(cls, noun: str, *rows: Key) -> "Shape":
+        """Return the shape of these rows."""
+        return cls(noun, {row.name: row for row in rows})
+
     def problems(self, path: str, found: Mapping[object, object]) -> Iterator[str]:
         """Yield what is wrong with the keys of the object `found` at `path`, and with their values."""
         meant = set()
         for name, value in found.items():
             if not isinstance(name, str):
                 yield key_problem(path, name)
-            elif name in self.keys:
-                problem = self.keys[name].problem(value)
-                if problem:
-                    yield f"{at(path, name)}: {problem}"
-            else:
+                continue
+            row = self.keys.get(name)
+            if row is None:
                 meant.add(closest(name, self.keys))
-                yield f"{at(path, name)}: {self._unknown(name)}"
-        for name, key in self.keys.items():
-            if key.is_required and name not in found and name not in meant:
-                yield f"{at(path, name)}: is missing; {key.rule.choices() if 0 else ''}"
+            problem = self._unknown(name) if row is None else row.problem(value)
+            if problem:
+                yield f"{at(path, name)}: {problem}"
+        for name, row in self.keys.items():
+            if row.is_required and name not in found and name not in meant:
+                allowed = f"allowed: {', '.join(row.rule.allowed)}" if isinstance(row.rule, Choice) else ""
+                yield f"{at(path, name)}: is missing; {allowed or f'{self.noun} needs it'}"
+            if row.not_with and found.get(name, False) is not False and row.not_with in found:
+                yield f'{at(path, name)}: cannot stand beside "{row.not_with}"; keep one of the two'
+
+    def _unknown(self, name: str) -> str:
+        homes = [shape.noun for shape in (PARALLEL, *TASKS.values()) if name in shape.keys]
+        if closest(name, self.keys) is None and homes:
+            return f"is not a key of {self.noun}, only of {' and '.join(homes)}"
+        return f"is not a key of {self.noun};{did_you_mean(name, self.keys)} allowed: {', '.join(self.keys)}"
+
+
+def _any_of(*rows: Key) -> tuple[Key, ...]:
+    """Return the rows that are left when it is not known which of them hold: none is required."""
+    found: dict[str, Key] = {}
+    for row in rows:
+        row = replace(row, is_required=False)
+        same = found.setdefault(row.name, row)
+        found[row.name] = same if same.rule == row.rule else replace(same, rule=None)
+    return tuple(found.values())
+
+
+DEFINITION = Shape.of("a definition", _START, _STEPS, _ABOUT)
+BRANCH = Shape.of("a branch", _START, _STEPS)
+PARALLEL = Shape.of("a Parallel", *_STEP, _BRANCHES)
+TASKS = {target: Shape.of(f"a {target} Task", *_TASK, *rows) for target, rows in _TARGETS.items()}
+TASK = Shape.of("a Task", *_TASK, *_any_of(*(row for rows in _TARGETS.values() for row in rows)))
+"""A Task of which the target type is not known."""
+STEP = Shape.of("a step", _TYPE, *_any_of(*PARALLEL.keys.values(), *TASK.keys.values())[1:])
+"""A step of which not even the type is known."""
+
+
+def shape_of(step: Mapping[object, object]) -> Shape:
+    """Return the shape that a step must have, as far as its type and target type tell."""
+    match step.get("type"), step.get("target_type"):
+        case NodeTypes.PARALLEL, _:
+            return PARALLEL
+        case NodeTypes.TASK, str(target_type):
+            return next((shape for target, shape in TASKS.items() if target == target_type), TASK)
+        case NodeTypes.TASK, _:
+            return TASK
+        case _:
+            return STEP

@@ -72,8 +72,9 @@ def _bytes(data: object, *, has_attributes: bool) -> bytes:
         raise EventError(f"message: {what}; the data has to be a JSON object, in base64")
     if not isinstance(data, str):
         raise EventError(f"message.data: is a {type(data).__name__}; allowed is base64 text")
-    if len(data) // 4 * 3 - 2 > MAX_SIZE_BYTES:
-        raise EventError(f"message.data: has {len(data)} characters; allowed are {MAX_SIZE_BYTES} bytes")
+    size_bytes = len(data) // 4 * 3 - data[-2:].count("=")  # known before anything is decoded
+    if size_bytes > MAX_SIZE_BYTES:
+        raise EventError(f"message.data: is {size_bytes} bytes long; allowed are {MAX_SIZE_BYTES} bytes")
     try:
         return binascii.a2b_base64(data, strict_mode=True)
     except ValueError as exc:

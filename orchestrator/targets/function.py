@@ -8,32 +8,26 @@ What was started is remembered in this process only. A kill of the process ends 
 those whose completion was not saved by then are lost: the engine runs them again, as the next attempt.
 """
 
-import atexit
 import logging
-import math
-import multiprocessing
 import os
-import signal
 import threading
-import traceback
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
-from importlib import import_module
-from operator import attrgetter
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from orchestrator.model.commands import Execution, Json, Launch, Outcome
 from orchestrator.model.enums import Identity
 from orchestrator.model.errors import LaunchRefused, LaunchUncertain
 from orchestrator.ports import Hosts
-from orchestrator.targets.twins import exit_words, plain, timestamp, utc_now
+from orchestrator.targets.callables import NotLoaded, attempt, load, words_of
+from orchestrator.targets.twins import tell, timestamp, utc_now
 from orchestrator.targets.workers import Workers
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from orchestrator.targets.function_process import FunctionProcess
 
-_NOTHING = Outcome.completed()
+log = logging.getLogger(__name__)
 
 
 class FunctionTarget:
@@ -71,7 +65,7 @@ class FunctionTarget:
         self._threads = Workers("function", workers)
         self._processes = Workers("function-process", processes or os.cpu_count() or 1)
         self._slot = threading.local()  # each thread of _processes has one child, and calls it
-        self._children = set[_Child]()
+        self._children = set["FunctionProcess"]()
         self._closed = False
         self._callables = dict[str, Callable[..., object]]()
         # dict.setdefault and list.append are atomic: no lock of ours is needed around them.
@@ -149,7 +143,7 @@ class FunctionTarget:
                 return found
         try:
             function = load(reference)
-        except _NotLoaded as exc:
+        except NotLoaded as exc:
             raise LaunchRefused(f"{launch.node_name}: {exc}", error_type="Function.NotFound") from exc
         return self._callables.setdefault(str(reference), function)
 
@@ -163,26 +157,28 @@ class FunctionTarget:
         try:
             outcome, trace = self._child().call(reference, launch.parameters)
         except Exception as exc:
-            child: _Child | None = getattr(self._slot, "child", None)
-            how = child.exit_words() if child is not None else f"could not be started, {_words(exc)}"
+            child: FunctionProcess | None = getattr(self._slot, "child", None)
+            how = child.exit_words() if child is not None else f"could not be started, {words_of(exc)}"
             self._drop(child)
             if self._closed:
                 return  # it ended with this process: lost, not failed
             outcome, trace = Outcome.failed("Task.Crashed", f"{reference}: its process {how}"), ""
         self._end(entry, outcome, trace)
 
-    def _child(self) -> "_Child":
+    def _child(self) -> "FunctionProcess":
         """The worker process of this thread; a new one if it has none that lives."""
-        child: _Child | None = getattr(self._slot, "child", None)
+        from orchestrator.targets.function_process import FunctionProcess  # few runs need multiprocessing
+
+        child: FunctionProcess | None = getattr(self._slot, "child", None)
         if child is None or not child.is_alive():
             self._drop(child)
-            child = self._slot.child = _Child()
+            child = self._slot.child = FunctionProcess()
             self._children.add(child)
             if self._closed:  # close() may have looked before it was in the set
                 child.kill()
         return child
 
-    def _drop(self, child: "_Child | None") -> None:
+    def _drop(self, child: "FunctionProcess | None") -> None:
         if child is not None:
             child.kill()
             self._children.discard(child)
@@ -206,14 +202,7 @@ class FunctionTarget:
             event["error"] = {"error_type": error.error_type, "message": error.message}
         elif outcome.result is not None:
             event["result"] = outcome.result
-        try:
-            self._publish(event)
-        except Exception:
-            log.exception(
-                "run_id=%s node=%s: the event of its end was not taken; the Tick will find the outcome",
-                launch.run_id,
-                launch.node_name,
-            )
+        tell(self._publish, launch, event)
 
 
 class _Entry:
@@ -226,150 +215,3 @@ class _Entry:
         self.function = function
         self.execution = execution
         self.outcome: Outcome | None = None
-
-
-class _NotLoaded(Exception):
-    """A reference leads to no callable."""
-
-
-def load(reference: object) -> Callable[..., object]:
-    """Return the callable at `package.module:attribute.path`; raises _NotLoaded, which says why not."""
-    module_name, _, path = reference.partition(":") if isinstance(reference, str) else ("", "", "")
-    if not module_name or not path or module_name.startswith("."):
-        raise _NotLoaded(f"function is {reference!r}; it must be of the form package.module:callable")
-    try:
-        module = import_module(module_name)
-    except (Exception, SystemExit) as exc:
-        raise _NotLoaded(
-            f"{reference}: module {module_name} cannot be imported, {_words(exc)}; "
-            "it must be importable from where the orchestrator was started"
-        ) from exc
-    try:
-        found: object = attrgetter(path)(module)
-    except AttributeError as exc:
-        raise _NotLoaded(f"{reference}: {module_name} has no {path}; a callable of that name was expected") from exc
-    if not callable(found):
-        raise _NotLoaded(f"{reference}: is of type {type(found).__name__}; a callable was expected")
-    return found
-
-
-def attempt(function: Callable[..., object], parameters: Mapping[str, Json]) -> tuple[Outcome, str]:
-    """Call the function; return how it ended, and the traceback if it raised. Whatever it raises ends here."""
-    try:
-        result = function(**{name: _own(value) for name, value in parameters.items()})
-    except BaseException as exc:  # SystemExit and KeyboardInterrupt too: they end the attempt, not a worker
-        return Outcome.failed("Task.Failed", _words(exc)), traceback.format_exc()
-    return (_NOTHING if result is None else _as_json(result)), ""
-
-
-def _own(value: Json) -> Json:
-    """A copy that the function may change: the definition and other attempts share the original."""
-    if isinstance(value, dict):
-        return {name: _own(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_own(inner) for inner in value]
-    return value
-
-
-def _as_json(result: object) -> Outcome:
-    """The result as the JSON value it stands for, or Task.BadResult saying what in it stands for none."""
-    try:
-        data = msgspec.json.encode(result)
-        # msgspec writes nan and inf as null, so only where there is a null can there have been one.
-        if b"null" not in data or (misfit := _misfit(result, "result")) is None:
-            return Outcome.completed(msgspec.json.decode(data))
-    except RecursionError:
-        misfit = "result: is nested too deeply, or contains itself"
-    except Exception as exc:
-        misfit = _misfit(result, "result") or f"result: {_words(exc)}"
-    return Outcome.failed(
-        "Task.BadResult",
-        plain(f"{misfit}; a function may return dict, list, str, int, float, bool, None and dataclasses of these"),
-    )
-
-
-def _misfit(value: object, path: str) -> str | None:
-    """Return where in the value there is something that is no JSON, and what; None if all is well."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return f"{path}: is {value}, which JSON does not have"
-    parts: list[tuple[str, object]] | None = None
-    if isinstance(value, Mapping):
-        parts = [(f"{path}.{name}", inner) for name, inner in value.items()]
-    elif isinstance(value, list | tuple | set | frozenset):
-        parts = [(f"{path}[{number}]", inner) for number, inner in enumerate(value)]
-    elif names := getattr(value, "__dataclass_fields__", None) or getattr(value, "__struct_fields__", None):
-        parts = [(f"{path}.{name}", getattr(value, name)) for name in names]
-    if parts is not None:
-        found = (_misfit(inner, inner_path) for inner_path, inner in parts)
-        misfit = next((words for words in found if words is not None), None)
-        if misfit is not None or parts:
-            return misfit
-    try:
-        msgspec.json.encode(value)
-    except Exception as exc:
-        return f"{path}: is of type {type(value).__name__} ({_words(exc)})"
-    return None
-
-
-def _words(exc: BaseException) -> str:
-    try:
-        message = str(exc)
-    except Exception:
-        message = "(its message cannot be shown)"
-    return plain(f"{type(exc).__name__}: {message}" if message else type(exc).__name__)
-
-
-class _Child:
-    """A worker process, which runs one function at a time.
-
-    One process a slot rather than one ProcessPoolExecutor for all: when a process of an executor dies, the
-    executor kills its other processes too and fails everything it holds, and does not tell whose fault it was.
-    """
-
-    def __init__(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs,), name="function-process")
-        self._process.start()
-        theirs.close()
-        atexit.register(self.kill)  # else multiprocessing's own exit would wait for it to end
-
-    def is_alive(self) -> bool:
-        return self._process.is_alive()
-
-    def call(self, reference: str, parameters: Mapping[str, Json]) -> tuple[Outcome, str]:
-        """Run it there. Raises EOFError or OSError if the process dies meanwhile."""
-        self._pipe.send((reference, dict(parameters)))
-        outcome, trace = self._pipe.recv()
-        return outcome, trace
-
-    def exit_words(self) -> str:
-        self._process.join(2.0)
-        return exit_words(self._process.exitcode)
-
-    def kill(self) -> None:
-        atexit.unregister(self.kill)
-        self._process.kill()
-
-
-def _serve(pipe: "multiprocessing.connection.Connection[object, object]") -> None:
-    """What a worker process does until its parent closes the pipe or dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C in the terminal is for the orchestrator
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    while True:
-        try:
-            reference, parameters = pipe.recv()  # type: ignore[misc]
-        except EOFError:
-            return
-        try:
-            answer = attempt(load(reference), parameters)
-        except _NotLoaded as exc:
-            answer = Outcome.failed("Function.NotFound", str(exc)), ""
-        pipe.send(answer)
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

@@ -3,6 +3,7 @@
     <root>/<key>/execution.json      its id, and who holds it
     <root>/<key>/outcome.json        how it ended
     <root>/<key>/log.txt             what it wrote
+    <root>/<key>/stop-<holder>       somebody wants it stopped
     <root>/.executions/<id>          -> ../<key>
     <root>/.holders/<name>           locked by the process that runs it, as long as that lives
 
@@ -20,11 +21,14 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from orchestrator.model.commands import Outcome
 from orchestrator.model.errors import CorruptState, LaunchUncertain
+
+T = TypeVar("T")
 
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
@@ -76,13 +80,9 @@ class Ledger:
     """
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root = Path(os.path.abspath(root))  # a function may change the working directory
         self._lock = threading.Lock()
         self._mine: Holder | None = None
-
-    def folder(self, key: str) -> Path:
-        """Where everything about a launch lies."""
-        return self.root / key
 
     def log_file(self, key: str) -> Path:
         """Where an execution's output lies."""
@@ -155,6 +155,20 @@ class Ledger:
             gone = Outcome.lost(f"{execution_id}: the process that ran it is gone and left no outcome")
             return self._outcome(key) or gone
 
+    def ask_to_stop(self, execution_id: str) -> None:
+        """Ask whoever runs it to stop it; no more than that. Ended or unknown, there is nothing to ask."""
+        key = self.key_of(execution_id)
+        if key is None:
+            return
+        with self._translated(key):
+            record = self._record(key)
+            if record is not None and self._outcome(key) is None:
+                (self.root / key / f"stop-{record.holder}").touch()
+
+    def is_asked_to_stop(self, key: str, holder: str) -> bool:
+        """Whether somebody wants this execution stopped, not an earlier one of the same launch."""
+        return (self.root / key / f"stop-{holder}").exists()
+
     def key_of(self, execution_id: str) -> str | None:
         """Return the key of the launch that this execution belongs to, if there is a record of it."""
         if not _ID.fullmatch(execution_id):
@@ -203,7 +217,7 @@ class Ledger:
     def _outcome(self, key: str) -> Outcome | None:
         return self._read(key, "outcome.json", Outcome)
 
-    def _read[T](self, key: str, name: str, type_: type[T]) -> T | None:
+    def _read(self, key: str, name: str, type_: type[T]) -> T | None:
         path = self.root / key / name
         try:
             return msgspec.json.decode(path.read_bytes(), type=type_)
