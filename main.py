@@ -14,4 +14,4 @@ def on_event(event: CloudEvent) -> None:
     # and a wrong setting is an error of an event, not a container that does not start.
     from orchestrator.runtime.gcp import handle
 
-    handle(event.data, event_id=event["id"])
+    handle(event.data, event_id=event["id"], event_time=event["time"])

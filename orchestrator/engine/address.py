@@ -59,4 +59,9 @@ class Known:
     facts: tuple[Fact, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class TickAll:
+    """Look after all open runs; of no run in particular."""
+
+
 Item = Start | Completion | Reminder | CancelRun | Known

@@ -8,42 +8,26 @@ The shell around the pure `decide`: it knows the ports and no adapter.
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from threading import Lock
 
 from orchestrator.engine.acting import Actor
-from orchestrator.engine.address import CancelRun, Completion, Item, Known, Reminder, Start
+from orchestrator.engine.address import Completion, Known, Start, TickAll
 from orchestrator.engine.catalog import Catalog
-from orchestrator.engine.decide import Decision, Token, bare_launch, decide
+from orchestrator.engine.decide import Decision, Token, decide
 from orchestrator.engine.handled import Handled, Swept
+from orchestrator.engine.resolve import Resolver
 from orchestrator.engine.run_box import Baton, Entry, OnDone, RunBox
 from orchestrator.engine.status import DefinitionStatus, ExecutionStatus, OpenRuns, OrchestrationStatus
-from orchestrator.engine.sweep import Chores, chores, is_over
+from orchestrator.engine.ticker import Ticker
 from orchestrator.engine.witness import Witness
-from orchestrator.model.commands import Command, Json, Launch, Outcome
+from orchestrator.model.commands import Command, Json, Launch
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import TaskStatus
-from orchestrator.model.errors import (
-    EventError,
-    NotYet,
-    OrchestratorError,
-    RunNotFound,
-    StoreUnavailable,
-    VersionConflict,
-)
-from orchestrator.model.event_factory import EventFactory
-from orchestrator.model.events import (
-    CancelEvent,
-    CompletionEvent,
-    Event,
-    ReminderEvent,
-    StartEvent,
-    TickEvent,
-)
-from orchestrator.model.facts import AttemptEnded, ClaimExpired, Fact, LaunchBound, TimeCame
-from orchestrator.model.ids import parse_launch_id, run_id_of
+from orchestrator.model.errors import NotYet, RunNotFound, StoreUnavailable, VersionConflict
+from orchestrator.model.facts import Fact
 from orchestrator.model.policy import Policy
-from orchestrator.model.run_state import NodeState, RunState
+from orchestrator.model.run_state import RunState
 from orchestrator.ports import Broker, Clock, Hosts, ObjectStore, Target, Version
 
 log = logging.getLogger("orchestrator")
@@ -86,7 +70,7 @@ class DAGExecutor:
     ) -> None:
         self.catalog = catalog
         self.instance = instance
-        self._store, self._targets, self._clock, self._hosts = store, targets, clock, hosts
+        self._store, self._targets, self._clock = store, targets, clock
         self._policy, self._random_bytes, self._pause = policy, random_bytes, pause
         self._on_saved = on_saved
         self._executions = ExecutionStatus(store)
@@ -94,6 +78,19 @@ class DAGExecutor:
         self._open_runs = OpenRuns(store)
         self._witness = Witness(targets, clock, policy)
         self._actor = Actor(targets, broker, clock, policy, self._executions, self._is_dead)
+        self._resolver = Resolver(catalog, self._executions, lambda: random_bytes(8).hex(), policy.grace_s)
+        self._ticker = Ticker(
+            store,
+            self._witness,
+            self._actor,
+            clock,
+            hosts,
+            policy,
+            instance,
+            box_of=self._box,
+            apply=self._apply,
+            forget=self._forget,
+        )
         self._boxes: OrderedDict[str, RunBox] = OrderedDict()
         self._boxes_lock = Lock()
 
@@ -111,13 +108,9 @@ class DAGExecutor:
         Raises:
             OrchestratorError: it was not handled; `retry` says whether delivering again can help.
         """
-        try:
-            item = self._receive(data, message_id, publish_time)
-        except _NotOurs:
-            return Handled("not ours")
-        if item is None:
-            self.tick()
-            return Handled("ticked")
+        item = self._resolver.resolve(data, message_id, publish_time, self._clock.now())
+        if item is None or isinstance(item, TickAll):
+            return self._of_no_run(item, message_id)
         entry = Entry(item)
         box = self._box(item.run_id)
         self._lead_or_wait(box, entry)
@@ -136,16 +129,13 @@ class DAGExecutor:
         `on_done(handled, error)` is called once, from any thread, when the event may be acknowledged.
         """
         try:
-            item = self._receive(data, message_id, publish_time)
-        except _NotOurs:
-            on_done(Handled("not ours"), None)
-            return
+            item = self._resolver.resolve(data, message_id, publish_time, self._clock.now())
+            handled = self._of_no_run(item, message_id) if item is None or isinstance(item, TickAll) else None
         except Exception as exc:
             on_done(None, exc)
             return
-        if item is None:
-            self.tick()
-            on_done(Handled("ticked"), None)
+        if item is None or isinstance(item, TickAll):
+            on_done(handled, None)
             return
         entry = Entry(item, on_done=on_done)
         box = self._box(item.run_id)
@@ -154,105 +144,24 @@ class DAGExecutor:
 
     def tick(self) -> Swept:
         """Look after all open runs: what was left, lost or is due. Each run fails alone."""
-        runs = 0
-        recovered: list[str] = []
-        closed: list[str] = []
-        problems: list[str] = []
-        for marker, run_id in self._open_runs:
-            runs += 1
-            try:
-                found = self.look_after(run_id, marker)
-            except OrchestratorError as exc:
-                log.error("tick: %s", exc, extra={"run_id": run_id})
-                problems.append(f"{run_id}: {exc}")
-                continue
-            if found is None:
-                closed.append(run_id)
-            else:
-                recovered += found
-        return Swept(runs, tuple(recovered), tuple(closed), tuple(problems))
+        return self._ticker.tick()
 
     def look_after(self, run_id: str, marker: str | None = None) -> tuple[str, ...] | None:
-        """Do a Tick's work for one run.
+        """Do a Tick's work for one run; see `Ticker.look_after`."""
+        return self._ticker.look_after(run_id, marker)
 
-        Returns:
-            The launch ids that something was found out about, or None where the run has ended (then
-            its marker, if named, is deleted).
-        """
-        loaded = OrchestrationStatus(self._store, run_id).load()
-        if loaded is None:
-            return self._orphan(run_id, marker)
-        state = loaded[0]
-        if state.run.status.is_final:
-            if marker is not None:
-                self._open_runs.clear(marker)
-            self._forget(run_id)
-            return None
-        box = self._box(run_id)
-        work = chores(
-            state,
-            self._clock.now(),
-            self.instance,
-            self._hosts.is_alive,
-            self._policy,
-            box.executions.__contains__,
-        )
-        if not work:
-            return ()
-        facts = self._find_out(work, state, box)
-        if facts:
-            entry = Entry(Known(run_id, tuple(facts)))
-            self._lead_or_wait(box, entry)
-            _result(entry)
-        return tuple(dict.fromkeys(state.launch_id(fact.node_name) for fact in facts if hasattr(fact, "node_name")))
+    def _of_no_run(self, item: TickAll | None, message_id: str | None) -> Handled:
+        if item is None:
+            log.debug("not ours", extra={"event_id": message_id})
+            return Handled("not ours")
+        self.tick()
+        return Handled("ticked")
 
-    # -- 2 parse, 3 resolve -------------------------------------------------------------------------
-
-    def _receive(self, data: Mapping[str, Json], message_id: str | None, publish_time: datetime | None) -> Item | None:
-        """Return whose event this is, None for a Tick. Raises _NotOurs."""
-        at = publish_time or self._clock.now()
-        event = EventFactory.create_from_event(data, message_id=message_id, publish_time=at)
-        match event:
-            case None:
-                log.debug("not ours", extra={"event_id": message_id})
-                raise _NotOurs
-            case StartEvent():
-                return self._start(event)
-            case TickEvent():
-                return None
-            case ReminderEvent(run_id=str(run_id)):
-                return Reminder(run_id, event.node_name, event.attempt, event.kind, event.at)
-            case CancelEvent(run_id=str(run_id)):
-                return CancelRun(run_id, event.reason)
-            case CompletionEvent():
-                return self._completion(event)
-        raise EventError(f"event {message_id}: a {type(event).__name__} that names no run")
-
-    def _start(self, event: StartEvent) -> Start:
-        name, definition, dag = self.catalog.find(event.dag)
-        at = event.publish_time or self._clock.now()
-        message_id = event.message_id or self._random_bytes(8).hex()
-        run_id = event.run_id or run_id_of(message_id, at)
-        return Start(run_id, name, definition, dag, event.input, message_id)
-
-    def _completion(self, event: CompletionEvent) -> Item:
-        launch_id = event.launch_id
-        if launch_id is None and event.execution_id is not None:
-            record = self._executions.get_execution(event.execution_id)
-            launch_id = record.launch_id if record else None
-        parts = parse_launch_id(launch_id) if launch_id else None
-        if parts is None:
-            if self._is_young(event):
-                raise NotYet(
-                    f"execution {event.execution_id}: no launch of ours is recorded for it (yet); "
-                    f"put off until it is {self._policy.grace_s:g} s old"
-                )
-            raise _NotOurs
-        return Completion(*parts, event)
-
-    def _is_young(self, event: Event) -> bool:
-        at = event.publish_time
-        return at is None or self._clock.now() - at < timedelta(seconds=self._policy.grace_s)
+    def _apply(self, box: RunBox, facts: tuple[Fact, ...]) -> None:
+        """Feed what this instance found out into the loop; return when it is saved and acted on."""
+        entry = Entry(Known(box.run_id, facts))
+        self._lead_or_wait(box, entry)
+        _result(entry)
 
     # -- leading a run ------------------------------------------------------------------------------
 
@@ -405,55 +314,11 @@ class DAGExecutor:
         if isinstance(item, Start):
             definition = self._definitions.save(item.definition)
             return dag or item.dag, self._witness.first_facts(item, definition)
-        if isinstance(item, Completion) and self._is_young(item.event):
+        if isinstance(item, Completion) and self._resolver.is_young(
+            item.event.publish_time or self._clock.now(), self._clock.now()
+        ):
             raise NotYet(f"runs/{box.run_id}.json: does not exist (yet)")
         raise RunNotFound(f"runs/{box.run_id}.json: does not exist, but an event names that run")
-
-    # -- the Tick's questions -----------------------------------------------------------------------
-
-    def _find_out(self, work: Chores, state: RunState, box: RunBox) -> list[Fact]:
-        """Ask what a Tick has to ask, in the order of Chores; a question that fails is left out."""
-        facts: list[Fact] = []
-        now = self._clock.now()
-        for node in work.cancels:
-            over = node.claim is None or is_over(node.claim, now, self.instance, self._hosts.is_alive, self._policy)
-            settled = self._actor.cancel(box, bare_launch(state.run, node), node.execution_id, is_over=over)
-            facts += [settled] if settled else []
-        for node in work.takeovers:
-            owner = node.claim.owner if node.claim else ""
-            facts.append(ClaimExpired(node.node_name, node.attempt, owner))
-        for node in work.questions:
-            facts += self._ask(node, state, box)
-        for node, kind, at in work.due:
-            execution, outcome = self._witness.outcome_of(node, state, box)
-            if outcome is None:
-                facts.append(TimeCame(node.node_name, node.attempt, kind, at, execution is not None))
-            else:
-                facts.append(_ended(node, outcome, execution.execution_id if execution else None))
-        return facts
-
-    def _ask(self, node: NodeState, state: RunState, box: RunBox) -> list[Fact]:
-        try:
-            execution, outcome = self._witness.outcome_of(node, state, box)
-        except Exception:
-            log.exception("cannot ask a target", extra={"run_id": box.run_id, "node": node.node_name})
-            return []
-        if execution is None:
-            return []
-        if outcome is not None:
-            return [_ended(node, outcome, execution.execution_id)]
-        is_late = node.claim is not None and self._clock.now() >= node.claim.lease_end
-        if node.execution_id is None and node.claim is not None and is_late:
-            # Known here, but only here: bind it in the run before others take the claim over.
-            return [LaunchBound(node.node_name, node.attempt, node.claim.owner, execution.execution_id)]
-        return []
-
-    def _orphan(self, run_id: str, marker: str | None) -> tuple[str, ...]:
-        """A marker without a run: the start died before it wrote the run, and will be delivered again."""
-        at = self._open_runs.marked_at(marker) if marker else None
-        if at is None or self._clock.now() - at < timedelta(seconds=self._policy.marker_age_s):
-            return ()
-        raise RunNotFound(f"{marker}: marks a run since {at.isoformat()}, but runs/{run_id}.json does not exist")
 
     def _is_dead(self, launch: Launch) -> bool:
         loaded = OrchestrationStatus(self._store, launch.run_id).load()
@@ -480,14 +345,6 @@ class DAGExecutor:
             box = self._boxes.get(run_id)
             if box is not None and box.is_idle:
                 del self._boxes[run_id]
-
-
-class _NotOurs(Exception):
-    """The event is somebody else's; acknowledged, nothing more."""
-
-
-def _ended(node: NodeState, outcome: Outcome, execution_id: str | None) -> AttemptEnded:
-    return AttemptEnded(node.node_name, node.attempt, outcome, execution_id)
 
 
 def _applied_after_all(tried: list[tuple[Token, Decision]], state: RunState | None) -> tuple[Command, ...]:

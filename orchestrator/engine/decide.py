@@ -9,12 +9,13 @@ completes starts what is `next`; one that fails, or that nothing follows, ends i
 branch to end ends its Parallel, which goes on in the same way; the outermost branch ends the run.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
+from orchestrator.engine.scope import scope_of
 from orchestrator.model.commands import EMPTY, Cancel, Command, Failure, Json, Launch, Remind
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import DueKind, OutcomeKind, RunStatus, TaskStatus
@@ -307,7 +308,7 @@ class _Draft:
         (bare,) = task.execute()
         parameters: Json = task.parameters
         if not task.template.is_constant:
-            parameters = task.template.resolve(_scope(self.info, self.nodes))
+            parameters = task.template.resolve(scope_of(self.info, self.nodes))
         return Launch(
             bare.node_name,
             bare.target_type,
@@ -460,35 +461,6 @@ def _with_node(node: NodeState) -> Failure | None:
     if node.error is None or node.error.node is not None:
         return node.error
     return replace(node.error, node=node.node_name)
-
-
-class _Steps(Mapping[str, Mapping[str, Json]]):
-    """`steps` of an expression's scope: made only for the names that are asked for."""
-
-    def __init__(self, nodes: Mapping[str, NodeState]) -> None:
-        self._nodes = nodes
-
-    def __getitem__(self, name: str) -> Mapping[str, Json]:
-        node = self._nodes[name]
-        return {"result": node.result, "status": node.status.value}
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._nodes)
-
-    def __len__(self) -> int:
-        return len(self._nodes)
-
-
-def _scope(run: RunInfo, nodes: Mapping[str, NodeState]) -> Mapping[str, object]:
-    return {
-        "run": {
-            "run_id": run.run_id,
-            "dag": run.dag,
-            "input": run.input,
-            "started_at": run.started_at.isoformat().replace("+00:00", "Z"),
-        },
-        "steps": _Steps(nodes),
-    }
 
 
 _APPLY: Mapping[type, Callable[..., None]] = {

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import date
 from difflib import get_close_matches
 from functools import lru_cache
+from itertools import islice
 
 from orchestrator.model.commands import Json
 from orchestrator.model.errors import ExpressionError
@@ -83,9 +84,8 @@ def did_you_mean(text: str, known: Iterable[str]) -> str:
 
 def listed(names: Iterable[str]) -> str:
     """Return the first dozen of `names` in quotes."""
-    all_names = list(names)
-    more = ", …" if len(all_names) > 12 else ""
-    return ", ".join(map(quoted, all_names[:12])) + more
+    some = [quoted(name) for name in islice(names, 13)]
+    return ", ".join(some[:12]) + (", …" if len(some) > 12 else "")
 
 
 # ---- Expressions -------------------------------------------------------------------------------------

@@ -19,7 +19,6 @@ from orchestrator.model.enums import NodeTypes, TargetTypes
 from orchestrator.model.expressions import at, closest, did_you_mean, kind_of, quoted
 from orchestrator.model.ids import STEP_NAME
 
-
 # ---- What a string may be: each rule is a check and a piece of the schema ----------------------------
 
 
@@ -289,7 +288,7 @@ class Shape:
                 yield key_problem(path, name)
                 continue
             row = self.keys.get(name)
-            if row is None:
+            if row is None and not _homes(name):
                 meant.add(closest(name, self.keys))
             problem = self._unknown(name) if row is None else row.problem(value)
             if problem:
@@ -298,14 +297,21 @@ class Shape:
             if row.is_required and name not in found and name not in meant:
                 allowed = f"allowed: {', '.join(row.rule.allowed)}" if isinstance(row.rule, Choice) else ""
                 yield f"{at(path, name)}: is missing; {allowed or f'{self.noun} needs it'}"
-            if row.not_with and found.get(name, False) is not False and row.not_with in found:
+            stands = found.get(name) is True if row.kind is Kind.FLAG else name in found
+            if stands and row.not_with in found:
                 yield f'{at(path, name)}: cannot stand beside "{row.not_with}"; keep one of the two'
 
     def _unknown(self, name: str) -> str:
-        homes = [shape.noun for shape in (PARALLEL, *TASKS.values()) if name in shape.keys]
-        if closest(name, self.keys) is None and homes:
+        homes = _homes(name)
+        if homes:
             return f"is not a key of {self.noun}, only of {' and '.join(homes)}"
         return f"is not a key of {self.noun};{did_you_mean(name, self.keys)} allowed: {', '.join(self.keys)}"
+
+
+def _homes(name: str) -> list[str]:
+    """Return the nouns of the steps that have a key of this name."""
+    tasks = [shape.noun for shape in TASKS.values() if name in shape.keys]
+    return (["a Task"] if len(tasks) == len(TASKS) else tasks) + (["a Parallel"] if name in PARALLEL.keys else [])
 
 
 def _any_of(*rows: Key) -> tuple[Key, ...]:

@@ -11,6 +11,9 @@ RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 STEP_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What a step may be called."""
 
+NODE_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}(\[[0-9]{1,9}\])?")
+"""What a node may be called: as its step, or `Name[7]` for an item of one."""
+
 _NOT_IN_A_KEY = re.compile(r"[^a-z0-9]+")
 
 
@@ -33,11 +36,15 @@ def launch_id_of(run_id: str, node_name: str, attempt: int) -> str:
 def parse_launch_id(launch_id: str) -> tuple[str, str, int] | None:
     """Return (run_id, node_name, attempt), or None if this is no launch id of ours."""
     parts = launch_id.split("/")
-    if len(parts) != 3 or not RUN_ID.fullmatch(parts[0]) or not parts[1]:
+    if len(parts) != 3 or not RUN_ID.fullmatch(parts[0]) or not NODE_NAME.fullmatch(parts[1]):
         return None
     if not (parts[2].isascii() and parts[2].isdigit()) or len(parts[2]) > 9 or parts[2][0] == "0":
         return None
     return parts[0], parts[1], int(parts[2])
+
+
+KEY_PREFIX = "orch-"
+"""What every key of ours begins with."""
 
 
 @lru_cache(maxsize=4096)
@@ -48,7 +55,7 @@ def key_of(launch_id: str) -> str:
     """
     _, node_name, attempt = launch_id.split("/")
     readable = _NOT_IN_A_KEY.sub("-", node_name.lower()).strip("-")[:20] or "task"
-    return f"orch-{readable}-{attempt}-{sha256(launch_id.encode()).hexdigest()[:24]}"
+    return f"{KEY_PREFIX}{readable}-{attempt}-{sha256(launch_id.encode()).hexdigest()[:24]}"
 
 
 def nonce_of(seed: bytes, launch_id: str) -> str:

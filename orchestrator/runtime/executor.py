@@ -15,6 +15,7 @@ from orchestrator.engine.handled import Handled
 from orchestrator.engine.status import OrchestrationStatus
 from orchestrator.model.commands import Json
 from orchestrator.model.errors import OrchestratorError, RunNotFound
+from orchestrator.model.messages import start_message
 from orchestrator.model.policy import Policy, TargetRules
 from orchestrator.model.run_state import RunState
 from orchestrator.ports import Broker, Clock, ObjectStore, Target
@@ -111,7 +112,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
         self._changed = Condition(Lock())
         self._mine: set[str] = set()
         self._stopping = Event()
-        self._ticker: Thread | None = None
+        self._timer: Thread | None = None
         super().__init__(
             catalog,
             store=store,
@@ -137,10 +138,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
         run_id: str | None = None,
     ) -> str:
         """Start a run and return its id; the same as executing a start message of its own."""
-        message: dict[str, Json] = {"resource": {"type": "start"}, "input": dict(input or {})}
-        message |= {"dag": dag} if dag else {}
-        message |= {"run_id": run_id} if run_id else {}
-        handled = self.execute(message)
+        handled = self.execute(start_message(dag, input or {}, run_id))
         if handled.run_id is None:
             raise RunNotFound("start: made no run")
         return handled.run_id
@@ -189,8 +187,8 @@ class DAGExecutor(dag_executor.DAGExecutor):
         self._stopping.set()
         if self._own_broker is not None:
             self._own_broker.close()
-        if self._ticker is not None:
-            self._ticker.join(timeout=5.0)
+        if self._timer is not None:
+            self._timer.join(timeout=5.0)
         for run_id in tuple(self._ended):
             self._clear_marker(run_id)
         for target in self._local.made() if self._local else ():
@@ -226,9 +224,9 @@ class DAGExecutor(dag_executor.DAGExecutor):
     def _look_after_from_now_on(self, run_id: str) -> None:
         with self._changed:
             self._mine.add(run_id)
-            if self._ticker is None and self._own_broker is not None and not self._stopping.is_set():
-                self._ticker = Thread(target=self._tick_on, name="orchestrator-tick", daemon=True)
-                self._ticker.start()
+            if self._timer is None and self._own_broker is not None and not self._stopping.is_set():
+                self._timer = Thread(target=self._tick_on, name="orchestrator-tick", daemon=True)
+                self._timer.start()
 
     def _tick_on(self) -> None:
         """Tick for the runs of this process; those that another process left are for `resume`."""

@@ -27,12 +27,12 @@ def executor() -> DAGExecutor:
     return DAGExecutor(catalog, folders=found.folders, settings=settings)
 
 
-def handle(data: Json, *, event_id: str | None = None) -> Handled | None:
+def handle(data: Json, *, event_id: str | None = None, event_time: str | None = None) -> Handled | None:
     """Handle what a Pub/Sub trigger delivers.
 
     Args:
         data: `data` of the CloudEvent: `{"message": {"data": <base64>, "messageId": …}, …}`.
-        event_id: id of the CloudEvent, for messages that hold none.
+        event_id, event_time: of the CloudEvent, for messages that hold none.
     Returns:
         What was done, or None for a message that nothing can be done with: it is acknowledged,
         logged as an error and kept under `dead_letters/`.
@@ -43,7 +43,7 @@ def handle(data: Json, *, event_id: str | None = None) -> Handled | None:
     message_id = event_id or "unknown"
     event: Json = data
     try:
-        message = decode(data, event_id=event_id)
+        message = decode(data, event_id=event_id, event_time=event_time)
         message_id, event = message.message_id or message_id, message.event_data
         return runs.execute(message.event_data, message_id=message.message_id, publish_time=message.publish_time)
     except OrchestratorError as exc:

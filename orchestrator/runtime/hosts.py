@@ -56,9 +56,13 @@ class LocalHosts:
         while True:
             me = os.urandom(6).hex()
             fd = os.open(self._path(me), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            if os.fstat(fd).st_nlink:
-                return me, fd
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                if os.fstat(fd).st_nlink:
+                    return me, fd
+            except OSError:
+                _leave(fd, self._path(me))
+                raise
             os.close(fd)  # another one came by before we had locked it, and took it for a dead one's
 
     def _probe(self, instance: str, *, remove_dead: bool = False) -> bool | None:

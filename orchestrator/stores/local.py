@@ -184,7 +184,8 @@ class LocalStore:
         """Put a new file in place of `path`; return its modification time, which is > `above_ns`."""
         folder = path[: path.rfind("/")]
         temporary = self._temporary(folder)
-        directory = self._directory(folder) if sync else None
+        if sync:
+            self._directory(folder)
         fd = self._create(temporary, sync=sync)
         try:
             try:
@@ -201,8 +202,8 @@ class LocalStore:
             with suppress(OSError):
                 os.unlink(temporary)
             raise
-        if directory is not None:
-            self._sync_directory(directory)
+        if sync:
+            self._sync_directory(self._directory(folder))
         return version
 
     def _stamp(self, fd: int, above_ns: int) -> int:
@@ -306,9 +307,7 @@ class LocalStore:
 
     def _is_absence(self, exc: OSError) -> bool:
         """Whether the error means no more than that there is no such key."""
-        if isinstance(
-            exc, NotADirectoryError
-        ):  # a key where others have a folder, or the root is no directory
+        if isinstance(exc, NotADirectoryError):  # a key where others have a folder, or the root is no directory
             return os.path.isdir(self._root)
         return isinstance(exc, (FileNotFoundError, IsADirectoryError))
 
@@ -370,11 +369,13 @@ class _Stripe:
             raise
 
     def __exit__(self, *_: object) -> None:
-        if len(self._opened) > _OPEN_LOCKS:
-            self.close()
-        else:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
-        self._lock.release()
+        try:
+            if len(self._opened) > _OPEN_LOCKS:
+                self.close()
+            else:
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
+        finally:
+            self._lock.release()
 
     def raise_floor(self, floor_ns: int) -> None:
         """Have every later `with` return at least `floor_ns`, in any process. Only while it is held."""

@@ -6,13 +6,19 @@ FunctionTarget does this in its own process and in its worker processes.
 import math
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import import_module
 from operator import attrgetter
 
 import msgspec
 
 from orchestrator.model.commands import Json, Outcome
+from orchestrator.model.messages import MAX_DEPTH, is_too_deep
 from orchestrator.targets.twins import plain
+
+NESTED_TOO_DEEPLY = Outcome.failed(
+    "Task.BadResult", f"result: is nested too deeply, or contains itself; allowed are {MAX_DEPTH} levels"
+)
 
 _NOTHING = Outcome.completed()
 
@@ -65,16 +71,25 @@ def _as_json(result: object) -> Outcome:
     try:
         data = msgspec.json.encode(result)
         # msgspec writes nan and inf as null, so only where there is a null can there have been one.
-        if b"null" not in data or (misfit := _misfit(result, "result")) is None:
-            return Outcome.completed(msgspec.json.decode(data))
+        misfit = _misfit(result, "result") if b"null" in data else None
+        if misfit is None:
+            return completed(msgspec.json.decode(data), data)
     except RecursionError:
-        misfit = "result: is nested too deeply, or contains itself"
+        return NESTED_TOO_DEEPLY
     except Exception as exc:
-        misfit = _misfit(result, "result") or f"result: {words_of(exc)}"
+        misfit = f"result: {words_of(exc)}"
+        with suppress(Exception):  # it only looks for better words
+            misfit = _misfit(result, "result") or misfit
     return Outcome.failed(
         "Task.BadResult",
         plain(f"{misfit}; a function may return dict, list, str, int, float, bool, None and dataclasses of these"),
     )
+
+
+def completed(result: Json, data: bytes) -> Outcome:
+    """The outcome of what has returned `result`, read from the JSON text `data`; a run document has to hold it."""
+    is_deep = data.count(b"[") + data.count(b"{") > MAX_DEPTH and is_too_deep(result)
+    return NESTED_TOO_DEEPLY if is_deep else Outcome.completed(result)
 
 
 def _misfit(value: object, path: str) -> str | None:

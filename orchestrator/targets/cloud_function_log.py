@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from urllib.parse import quote
 
 import msgspec
 
 from orchestrator.model.commands import Json, Launch, Outcome
+from orchestrator.model.messages import launch_query
 from orchestrator.targets.twins import digest_of, timestamp
 
 _USER_AGENT = "Google-Cloud-Tasks"
@@ -38,7 +38,6 @@ class Call:
 
     @classmethod
     def of(cls, launch: Launch, project: str, region: str) -> "Call":
-        query = f"orchestrator_launch={quote(launch.launch_id, safe='')}&orchestrator_nonce={quote(launch.nonce)}"
         return cls(
             project=project,
             region=region,
@@ -46,7 +45,7 @@ class Call:
             execution_id=execution_id_of(launch.key),
             trace_id=launch.trace_id,
             span_id=digest_of("span", launch.key)[:16],
-            path=f"/?{query}",
+            path=f"/?{launch_query(launch.launch_id, launch.nonce)}",
             body=msgspec.json.encode(launch.parameters),
         )
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from orchestrator.model.commands import Execution, Json, Launch, Outcome
 from orchestrator.model.enums import Identity
 from orchestrator.model.errors import LaunchRefused, LaunchUncertain
+from orchestrator.model.messages import function_message
 from orchestrator.ports import Hosts
 from orchestrator.targets.callables import NotLoaded, attempt, load, words_of
 from orchestrator.targets.twins import tell, timestamp, utc_now
@@ -189,19 +190,14 @@ class FunctionTarget:
         if trace:
             log.debug("run_id=%s node=%s: the function raised\n%s", launch.run_id, launch.node_name, trace)
         entry.outcome = outcome
-        event: dict[str, Json] = {
-            "resource": {"type": "function", "labels": {"function_name": launch.target_name}},
-            "launch_id": launch.launch_id,
-            "nonce": launch.nonce,
-            "execution_id": entry.execution.execution_id,
-            "status": outcome.kind.value,
-            "timestamp": timestamp(self._now()),
-        }
-        if outcome.error is not None:
-            error = outcome.error
-            event["error"] = {"error_type": error.error_type, "message": error.message}
-        elif outcome.result is not None:
-            event["result"] = outcome.result
+        event = function_message(
+            launch.launch_id,
+            launch.nonce,
+            outcome,
+            execution_id=entry.execution.execution_id,
+            task_name=launch.target_name,
+        )
+        event["timestamp"] = timestamp(self._now())
         tell(self._publish, launch, event)
 
 

@@ -1,6 +1,6 @@
 """Run one job of LocalDataflow to its end, and keep its outcome before anybody is told.
 
-`python -m orchestrator.targets.job_runner LEDGER KEY HOLDER JOB_ID COMMAND…`, started by LocalDataflow with the
+`python -m orchestrator.targets.job_runner LEDGER KEY HOLDER JOB_ID GRACE_S COMMAND…`, started by LocalDataflow with the
 holder's locked file inherited. It tells the job's process group on standard output. It kills the group when its
 standard input ends (its parent died, however), and when the ledger says that somebody wants it stopped.
 """
@@ -21,7 +21,6 @@ from orchestrator.targets.ledger import Ledger
 from orchestrator.targets.twins import exit_words, last_words
 
 _LOOK_EVERY_S = 0.1
-_GRACE_S = 5.0
 
 
 class _Why(Enum):
@@ -32,7 +31,7 @@ class _Why(Enum):
     ORPHANED = "our parent is gone"
 
 
-def main(ledger_root: str, key: str, holder: str, job_id: str, *command: str) -> None:
+def main(ledger_root: str, key: str, holder: str, job_id: str, grace_s: str, *command: str) -> None:
     """Run `command` in a process group of its own, wait for its end, keep the outcome."""
     ledger = Ledger(Path(ledger_root))
     parent = os.dup(0)
@@ -50,7 +49,7 @@ def main(ledger_root: str, key: str, holder: str, job_id: str, *command: str) ->
         with suppress(BrokenPipeError):  # our parent may be gone by now
             os.write(1, b"%d\n" % job.pid)
         why = _wait(job, parent, lambda: ledger.is_asked_to_stop(key, holder))
-        is_stopped = why is not _Why.ENDED and _stop(job)
+        is_stopped = why is not _Why.ENDED and _stop(job, float(grace_s))
         code = job.wait()
     finally:
         _signal_group(job.pid, signal.SIGKILL)  # what it has left running, or all of it if we fail
@@ -89,13 +88,13 @@ def _wait(job: "subprocess.Popen[bytes]", parent: int, is_asked_to_stop: Callabl
             return _Why.CANCELLED
 
 
-def _stop(job: "subprocess.Popen[bytes]") -> bool:
+def _stop(job: "subprocess.Popen[bytes]", grace_s: float) -> bool:
     """Have the job end, by force if it takes its time; False if it had ended by itself."""
     if job.poll() is not None:
         return False
     _signal_group(job.pid, signal.SIGTERM)
     try:
-        job.wait(_GRACE_S)
+        job.wait(grace_s)
     except subprocess.TimeoutExpired:
         _signal_group(job.pid, signal.SIGKILL)
     return True

@@ -26,6 +26,7 @@ import msgspec
 from orchestrator.model.commands import Execution, Json, Launch, Outcome
 from orchestrator.model.enums import Identity
 from orchestrator.model.errors import LaunchUncertain, OrchestratorError
+from orchestrator.targets.callables import NESTED_TOO_DEEPLY, completed
 from orchestrator.targets.cloud_function_log import Call, End, gen1_entry, gen2_entry
 from orchestrator.targets.function_server import ERROR_HEADER
 from orchestrator.targets.ledger import Ledger
@@ -158,7 +159,7 @@ class LocalCloudFunction:
         finally:
             connection.close()
         if 200 <= response.status < 300:
-            return End(response.status, Outcome.completed(_result(content)), "", len(content))
+            return End(response.status, _outcome(content), "", len(content))
         error = unquote(response.headers.get(ERROR_HEADER, ""))
         words = error or " ".join(content.decode("utf-8", "replace").split())[:500] or response.reason
         message = plain(f"HTTP {response.status}: {words}; log: {self._log(launch)}")
@@ -179,14 +180,16 @@ class LocalCloudFunction:
         return self._ledger.log_file(launch.key)
 
 
-def _result(content: bytes) -> Json:
-    """The result that an answer's body holds: its JSON, else its text; nothing, where it is empty."""
+def _outcome(content: bytes) -> Outcome:
+    """What an answer's body says: its JSON is the result, else its text; there is none where it is empty."""
     if not content.strip():
-        return None
-    with suppress(msgspec.DecodeError):
-        result: Json = msgspec.json.decode(content)
-        return result
-    return content.decode("utf-8", "replace")
+        return Outcome.completed()
+    try:
+        return completed(msgspec.json.decode(content), content)
+    except msgspec.DecodeError:
+        return Outcome.completed(content.decode("utf-8", "replace"))
+    except RecursionError:
+        return NESTED_TOO_DEEPLY
 
 
 def _crash_words(process: "subprocess.Popen[bytes]") -> str:
@@ -274,7 +277,7 @@ class _Server:
         process.stdout.close()
         if not line or self._stopped:
             self._kill(process)
-            why = " | ".join(last_lines(self._log_file, begin)[-4:]) if is_ready else f"took over {_START_LIMIT_S} s"
+            why = " | ".join(last_lines(self._log_file, begin)[-3:]) if is_ready else f"took over {_START_LIMIT_S} s"
             raise _NoServer(plain(f"{self._source}: cannot be loaded: {why}; log: {self._log_file}"))
         self._port = int(line)
         return process

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 _RUN_ID_TIME = re.compile(r"run_(\d{1,11})_")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_CLOSE_S = 7.0  # the wrapper's own grace and a little
+_MARGIN_S = 2.0  # for a wrapper to end, after the grace that it gives its job
 
 
 class LocalDataflow:
@@ -41,6 +41,7 @@ class LocalDataflow:
         work_dir: where outcomes and logs are kept.
         project: what stands for the project in log entries.
         region: what stands for the region.
+        grace_s: how long a job that is to be stopped has between SIGTERM and SIGKILL.
         now: the time, aware.
     """
 
@@ -58,6 +59,7 @@ class LocalDataflow:
         *,
         project: str = "local-project",
         region: str = "local",
+        grace_s: float = 5.0,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._folders = folders
@@ -65,6 +67,7 @@ class LocalDataflow:
         self._ledger = Ledger(work_dir)
         self._project = project
         self._region = region
+        self._grace_s = grace_s
         self._now = now
         self._lock = threading.Lock()
         self._runners = dict[str, subprocess.Popen[bytes]]()
@@ -105,7 +108,7 @@ class LocalDataflow:
         return self._ledger.outcome(execution.execution_id)
 
     def cancel(self, execution: Execution) -> None:
-        """Have the job's wrapper stop it: SIGTERM, after 5 s SIGKILL. Whichever process has started it.
+        """Have the job's wrapper stop it: SIGTERM, and after `grace_s` SIGKILL. Whichever process has started it.
 
         Raises:
             LaunchUncertain: the wish cannot be written down.
@@ -123,7 +126,7 @@ class LocalDataflow:
                 runner.stdin.close()
         for runner in runners:
             try:
-                runner.wait(_CLOSE_S)
+                runner.wait(self._grace_s + _MARGIN_S)
             except subprocess.TimeoutExpired:
                 runner.kill()  # its watcher kills the job
         self._ledger.close()
@@ -132,7 +135,7 @@ class LocalDataflow:
         """Start the wrapper, which inherits the holder's lock."""
         command = [
             *(sys.executable, "-m", "orchestrator.targets.job_runner"),
-            *(str(self._ledger.root), launch.key, holder.name, execution.execution_id),
+            *(str(self._ledger.root), launch.key, holder.name, execution.execution_id, str(self._grace_s)),
             *(sys.executable, str(source), "--runner=DirectRunner", f"--job_name={launch.key}"),
             *(f"--{name}={_flag(value)}" for name, value in launch.parameters.items()),
         ]

@@ -89,11 +89,13 @@ def test_a_completion_of_nobody_is_put_off_only_while_it_is_young():
     world = World(chain("A"))
     world.start()
     line = {
-        "resource": {"type": "dataflow_step", "labels": {"job_id": "2026-01-01_x", "job_name": "theirs"}},
+        "resource": {"type": "dataflow_step", "labels": {"job_id": "2026-01-01_x", "job_name": "orch-theirs"}},
         "logName": "projects/p/logs/dataflow.googleapis.com%2Fjob-message",
         "textPayload": "Worker pool stopped.",
     }
     published = world.clock.now()
+    with pytest.raises(NotYet):
+        world.executor.execute(line, message_id="m2", publish_time=published)
     world.clock.forward(61)
     assert world.executor.execute(line, message_id="m2", publish_time=published).verdict == "not ours"
 

@@ -552,7 +552,7 @@ def test_any_json_is_an_event_or_none_or_an_event_error(data):
     answers(data)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.sampled_from(REAL), st.data())
 def test_a_real_message_with_anything_changed_is_one_too(real, data):
     changed = deepcopy(real)

@@ -1,5 +1,6 @@
 """Who is alive: real processes that live, are killed and fork."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -120,6 +121,14 @@ def test_a_child_that_ends_takes_nothing_from_its_parent(hosts, member):
     instance = process.stdout.readline().strip()
     assert (child_sees, process.stdout.readline().strip()) == ("True", "True")
     assert hosts.is_alive(instance) is True
+
+
+def test_those_who_ask_at_the_same_time_do_not_see_each_other(hosts, member, tmp_path):
+    process, (instance,) = member()
+    kill(process)
+    with open(tmp_path / ".hosts" / instance) as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)  # as another process does in the middle of its is_alive
+        assert hosts.is_alive(instance) is False
 
 
 def test_what_the_dead_left_is_removed_by_the_next_to_join(hosts, member, tmp_path):

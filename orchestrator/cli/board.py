@@ -1,0 +1,215 @@
+"""The board: a run as a table for people, a row a node, those inside of a Parallel as a tree under it. Pure.
+
+    wordcount  run_1791283200_5c1e9f0b2a47                         Running  4.2 s
+
+    Step        Target                            Status       Attempt     Time
+    Init        CloudFunction wordcount-init      ✓ Completed        1    0.6 s
+    Analyse     2 branches                        ● Running               3.1 s
+    ├─ Count    Dataflow wordcount                ● Running          1    3.1 s
+    └─ Profile  CloudFunction wordcount-profile   ✓ Completed        1    1.2 s
+    Report      CloudFunction wordcount-report    · New
+
+A run of more nodes than fit is summed up: how many there are of each status, and the rows that matter.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from orchestrator.cli.lines import Line, columns, counted, cut, line, pad, plain, printable, took, width_of
+from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus
+from orchestrator.model.run_state import NodeState, RunState
+
+MAX_ROWS = 40
+"""A board of more rows nobody reads."""
+
+STYLES: Mapping[str, str] = {
+    TaskStatus.NEW: "dim",
+    TaskStatus.RUNNING: "cyan",
+    TaskStatus.COMPLETED: "green",
+    TaskStatus.FAILED: "red",
+    TaskStatus.SKIPPED: "dim",
+    TaskStatus.CANCELLED: "yellow",
+    RunStatus.QUEUED: "dim",
+    RunStatus.PAUSED: "yellow",
+}
+"""Status of a node or a run -> its style."""
+
+_MATTERS = (TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """What is drawn beside the words: `marks` by status, and the parts of a tree."""
+
+    marks: Mapping[str, str]
+    branch: str
+    last_branch: str
+    trunk: str
+    dots: str
+
+
+UNICODE = Signs(
+    dict(zip(TaskStatus, "·●✓✗–■", strict=True)) | {RunStatus.QUEUED: "·", RunStatus.PAUSED: "■"}, "├─ ", "└─ ", "│  ", "…"
+)
+ASCII = Signs(
+    dict(zip(TaskStatus, ".>+x-#", strict=True)) | {RunStatus.QUEUED: ".", RunStatus.PAUSED: "#"}, "|- ", "`- ", "|  ", "..."
+)
+
+
+def signs_for(encoding: str | None) -> Signs:
+    """Return the signs that a stream of this encoding can show."""
+    return UNICODE if (encoding or "").lower().replace("-", "") in ("utf8", "utf16", "utf8sig") else ASCII
+
+
+def board(state: RunState, now: datetime, width: int, height: int, signs: Signs = UNICODE) -> list[Line]:
+    """Return the board's lines, at most `height` (10 or more) of at most `width` columns."""
+    most = min(MAX_ROWS, height - 3)
+    if len(state.nodes) <= most:
+        rows = table(list(tree(state, signs)), now, width, signs)
+        return [_header(state, now, max(width_of(plain(each)) for each in rows)), line(""), *rows]
+    lines = [_header(state, now, min(width, 80)), line(""), _counts(state, signs)]
+    tasks = [node for node in state.nodes.values() if node.node_type is NodeTypes.TASK]
+    matter = [node for status in _MATTERS for node in tasks if node.status is status]
+    if not matter:
+        return lines
+    most -= 4
+    lines += [line(""), *table([("", node) for node in matter[:most]], now, width, signs)]
+    if len(matter) > most:
+        lines.append(line(f"{signs.dots} and {len(matter) - most:,} more", "dim"))
+    return lines
+
+
+def tree(state: RunState, signs: Signs = UNICODE) -> Iterator[tuple[str, NodeState]]:
+    """Yield (what is drawn before its name, node) in definition order, a Parallel before what is inside."""
+    inside = {name for node in state.nodes.values() for members in _branches(state, node) for name in members}
+    rank = {name: number for number, name in enumerate(state.nodes)}
+    shown: set[str] = set()
+
+    def below(names: Sequence[str], before: str, first: str, trunk: str) -> Iterator[tuple[str, NodeState]]:
+        prefix = before + first
+        for name in sorted(names, key=rank.__getitem__):
+            if name in shown:
+                continue
+            shown.add(name)
+            node = state.nodes[name]
+            yield prefix, node
+            prefix = before + trunk
+            branches = _branches(state, node)
+            for number, members in enumerate(branches, start=1):
+                is_last = number == len(branches)
+                sign, down = (signs.last_branch, "   ") if is_last else (signs.branch, signs.trunk)
+                yield from below(members, before + trunk, sign, down)
+
+    yield from below([name for name in state.nodes if name not in inside], "", "", "")
+    yield from below(list(state.nodes), "", "", "")  # what a spoilt document leaves over
+
+
+def table(rows: Sequence[tuple[str, NodeState]], now: datetime, width: int, signs: Signs = UNICODE) -> list[Line]:
+    """Return the heading and a line for each (prefix, node)."""
+    cells = [("Step", "Target", "  Status", "Attempt", "Time")]
+    for prefix, node in rows:
+        cells.append(
+            (
+                prefix + node.node_name,
+                target_of(node),
+                f"{signs.marks[node.status]} {node.status}",
+                str(node.attempt) if node.attempt else "",
+                took(seconds) if (seconds := seconds_of(node, now)) is not None else "",
+            )
+        )
+    widths = columns(cells)
+    widths[2], widths[4] = max(widths[2], 11), max(widths[4], 8)
+    room = width - widths[2] - widths[3] - widths[4] - 8
+    widths[0] = min(widths[0], max(room // 2, room - widths[1]))
+    widths[1] = max(0, min(widths[1], room - widths[0]))
+    lines: list[Line] = []
+    for number, (step, target, status, attempt, time) in enumerate(cells):
+        style = STYLES[rows[number - 1][1].status] if number else "dim"
+        quiet = "dim" if not number or rows[number - 1][1].status in (TaskStatus.NEW, TaskStatus.SKIPPED) else ""
+        prefix = rows[number - 1][0] if number else ""
+        step = pad(step, widths[0])
+        lines.append(
+            (
+                (step[: len(prefix)], "dim"),
+                (f"{step[len(prefix) :]}  ", quiet),
+                (f"{pad(target, widths[1])}  ", "dim"),
+                (f"{pad(status, widths[2])}  ", style),
+                (f"{pad(attempt, widths[3], is_number=True)}  ", quiet),
+                (pad(time, widths[4], is_number=True), quiet),
+            )
+        )
+    return lines
+
+
+def target_of(node: NodeState) -> str:
+    """Return where and what a node runs."""
+    if node.node_type is NodeTypes.PARALLEL:
+        count = len(node.branches)
+        return f"{count} branch{'' if count == 1 else 'es'}"
+    return printable(f"{node.target_type or ''} {node.target_name or ''}".strip())
+
+
+def seconds_of(node: NodeState, now: datetime) -> float | None:
+    """Return how long a node took, or has taken up to now; None where it has not started."""
+    if node.started_at is None:
+        return None
+    return ((node.ended_at or now) - node.started_at).total_seconds()
+
+
+def run_seconds(state: RunState, now: datetime) -> float:
+    """Return how long a run took, or has taken up to now."""
+    return ((state.run.ended_at or now) - state.run.started_at).total_seconds()
+
+
+def ends(state: RunState) -> list[NodeState]:
+    """Return the nodes that a run ends with: its last one, and for a Parallel those of its branches."""
+
+    seen: set[str] = set()
+
+    def within(names: Sequence[str]) -> Iterator[NodeState]:
+        for name in names:
+            node = state.nodes[name]
+            if name in seen:
+                continue
+            seen.add(name)
+            if node.next is None and node.node_type is NodeTypes.PARALLEL:
+                for members in _branches(state, node):
+                    yield from within(members)
+            elif node.next is None:
+                yield node
+
+    inside = {name for node in state.nodes.values() for members in _branches(state, node) for name in members}
+    return list(within([name for name in state.nodes if name not in inside]))
+
+
+def _branches(state: RunState, node: NodeState) -> list[list[str]]:
+    """Return the names of the nodes of each branch of a Parallel, without those in Parallels in it."""
+    found = []
+    for branch in node.branches:
+        members: list[str] = []
+        name: str | None = branch.start
+        while name is not None and name in state.nodes and name not in members:
+            members.append(name)
+            name = state.nodes[name].next
+        found.append(members)
+    return found
+
+
+def _header(state: RunState, now: datetime, width: int) -> Line:
+    run = state.run
+    name, run_id = cut(printable(run.dag), max(8, width - len(run.run_id) - 30)), run.run_id
+    end = f"{run.status}  {took(run_seconds(state, now))}"
+    gap = max(2, width - width_of(name) - len(run_id) - len(end) - 2)
+    status, _, time = end.partition("  ")
+    return ((name, "bold"), (f"  {run_id}", "dim"), (" " * gap, ""), (status, STYLES[run.status]), (f"  {time}", ""))
+
+
+def _counts(state: RunState, signs: Signs) -> Line:
+    counts = Counter(node.status for node in state.nodes.values())
+    spans = [(f"{counted(len(state.nodes), 'step')}: ", "")]
+    for status in TaskStatus:
+        if counts[status]:
+            spans.append((f"{signs.marks[status]} {counts[status]:,} {status}   ", STYLES[status]))
+    return tuple(spans)

@@ -1,0 +1,97 @@
+"""The bucket that a command looks at, and where in it things lie for a person to open."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import islice
+from pathlib import Path
+
+from orchestrator.engine.status import OrchestrationStatus
+from orchestrator.model.errors import InputError, RunNotFound
+from orchestrator.model.ids import RUN_ID, key_of
+from orchestrator.model.run_state import RunState
+from orchestrator.ports import ObjectStore
+from orchestrator.runtime.registry import open_store
+from orchestrator.runtime.settings import Settings
+
+_PREFIX, _SUFFIX = "runs/", ".json"
+_MAX_COMPARED = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A store and its name."""
+
+    url: str
+    store: ObjectStore
+
+    @property
+    def root(self) -> Path | None:
+        """The directory that it is, if it is one."""
+        root: Path | None = getattr(self.store, "root", None)
+        return root
+
+    def document(self, run_id: str) -> str:
+        """Path or URL of a run's document."""
+        key = f"{_PREFIX}{run_id}{_SUFFIX}"
+        return short(self.root / key) if self.root else f"{self.url.rstrip('/')}/{key}"
+
+    def log_of(self, launch_id: str) -> Path | None:
+        """Where an attempt's log lies, if it has one."""
+        path = self.root / "attempts" / key_of(launch_id) / "log.txt" if self.root else None
+        return path if path is not None and path.is_file() else None
+
+    def run_ids(self) -> Iterator[str]:
+        """Yield the ids of all runs, in the order of their names."""
+        for key in self.store.list(_PREFIX):
+            run_id = key.removeprefix(_PREFIX).removesuffix(_SUFFIX)
+            if key.endswith(_SUFFIX) and RUN_ID.fullmatch(run_id):
+                yield run_id
+
+    def load(self, run_id: str) -> RunState:
+        """Return a run. Raises RunNotFound, which names ids that are near, or CorruptState."""
+        if RUN_ID.fullmatch(run_id):
+            loaded = OrchestrationStatus(self.store, run_id).load()
+            if loaded is not None:
+                return loaded[0]
+        raise self.not_found(run_id)
+
+    def not_found(self, run_id: str) -> RunNotFound:
+        """Return the error that says which runs there are."""
+        known = list(islice(reversed(list(self.run_ids())), _MAX_COMPARED))
+        part = [each for each in known if run_id and run_id in each]
+        near = part[:3] or get_close_matches(run_id, known, 3)
+        if near:
+            hint = f"did you mean {' or '.join(near)}?"
+        else:
+            hint = f"the last one there is {known[0]}" if known else "there are none yet"
+        return RunNotFound(f"run {run_id}: there is no such run in {self.url}; {hint}")
+
+
+def open_to_read(url: str | None, settings: Settings) -> Bucket:
+    """Return the bucket `url`, or that of the settings; nothing is made.
+
+    Raises:
+        InputError: there is no such directory, or nothing can be in it.
+        SettingsError: there is no store of this kind.
+    """
+    url = url or settings.status_bucket
+    bucket = Bucket(url, open_store(url))
+    if url.startswith("memory://"):
+        raise InputError(f"bucket {url}: is empty, it lives and ends with the process that has runs in it; name another")
+    if bucket.root is not None and not bucket.root.is_dir():
+        what = "is no directory" if bucket.root.exists() else "there is no such directory"
+        raise InputError(
+            f"bucket {url}: {short(bucket.root)}: {what}; run a DAG first, or name a bucket by --bucket or STATUS_BUCKET"
+        )
+    return bucket
+
+
+def short(path: Path) -> str:
+    """Return a path as seen from here, if it lies below."""
+    path = path.absolute()
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return os.fspath(path)

@@ -1,0 +1,92 @@
+"""Steps 2 and 3 of the loop: from what a topic delivered to whose event it is."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+
+from orchestrator.engine.address import CancelRun, Completion, Item, Reminder, Start, TickAll
+from orchestrator.engine.catalog import Catalog
+from orchestrator.engine.status import ExecutionStatus
+from orchestrator.model.commands import Json
+from orchestrator.model.errors import EventError, NotYet
+from orchestrator.model.event_factory import EventFactory
+from orchestrator.model.events import (
+    CancelEvent,
+    CompletionEvent,
+    DataflowEvent,
+    ReminderEvent,
+    StartEvent,
+    TickEvent,
+)
+from orchestrator.model.ids import KEY_PREFIX, parse_launch_id, run_id_of
+
+
+class Resolver:
+    """Finds the run, node and attempt of an event.
+
+    Args:
+        new_message_id: makes one for a start that came without, which is then a run of its own.
+        grace_s: how long an event is put off whose execution is not recorded (yet).
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        executions: ExecutionStatus,
+        new_message_id: Callable[[], str],
+        grace_s: float,
+    ) -> None:
+        self._catalog, self._executions = catalog, executions
+        self._new_message_id, self._grace_s = new_message_id, grace_s
+
+    def resolve(
+        self, data: Mapping[str, Json], message_id: str | None, publish_time: datetime | None, now: datetime
+    ) -> Item | TickAll | None:
+        """Return whose event this is, or None for somebody else's.
+
+        Raises:
+            EventError, UnknownDag, DefinitionError: it is ours, and wrong for good.
+            NotYet: too early to tell.
+        """
+        at = publish_time or now
+        event = EventFactory.create_from_event(data, message_id=message_id, publish_time=at)
+        match event:
+            case None:
+                return None
+            case StartEvent():
+                return self._start(event, at)
+            case TickEvent():
+                return TickAll()
+            case ReminderEvent(run_id=str(run_id)):
+                return Reminder(run_id, event.node_name, event.attempt, event.kind, event.at)
+            case CancelEvent(run_id=str(run_id)):
+                return CancelRun(run_id, event.reason)
+            case CompletionEvent():
+                return self._completion(event, at, now)
+        raise EventError(f"event {message_id}: a {type(event).__name__} that names no run")
+
+    def is_young(self, published: datetime, now: datetime) -> bool:
+        """Whether what an event of this age belongs to may still be on its way."""
+        return now - published < timedelta(seconds=self._grace_s)
+
+    def _start(self, event: StartEvent, at: datetime) -> Start:
+        name, definition, dag = self._catalog.find(event.dag)
+        message_id = event.message_id or self._new_message_id()
+        run_id = event.run_id or run_id_of(message_id, at)
+        return Start(run_id, name, definition, dag, event.input, message_id)
+
+    def _completion(self, event: CompletionEvent, at: datetime, now: datetime) -> Completion | None:
+        if isinstance(event, DataflowEvent) and event.job_name and not event.job_name.startswith(KEY_PREFIX):
+            return None  # its name could be ours, and is not
+        launch_id = event.launch_id
+        if launch_id is None and event.execution_id is not None:
+            record = self._executions.get_execution(event.execution_id)
+            launch_id = record.launch_id if record else None
+        parts = parse_launch_id(launch_id) if launch_id else None
+        if parts is not None:
+            return Completion(*parts, event)
+        if self.is_young(at, now):
+            raise NotYet(
+                f"execution {event.execution_id}: no launch of ours is recorded for it (yet); "
+                f"put off until the event is {self._grace_s:g} s old"
+            )
+        return None

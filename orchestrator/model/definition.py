@@ -1,0 +1,342 @@
+"""Judge a definition: report every rule that it breaks, each with its path and what to write instead. Pure.
+
+What each key may hold the grammar's table says; here is what concerns several steps at once: names,
+the order in which steps run, and which steps an expression may ask about. Any value at all can be
+judged, also what YAML makes and JSON cannot (dates, keys that are no strings, a list inside of itself).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from orchestrator.model.enums import NodeTypes
+from orchestrator.model.errors import DefinitionError, ExpressionError
+from orchestrator.model.expressions import Expression, at, closest, did_you_mean, kind_of, listed, parse, quoted
+from orchestrator.model.grammar import (
+    BRANCH,
+    DEFINITION,
+    STEP_NAME_RULE,
+    Kind,
+    Shape,
+    key_problem,
+    shape_of,
+    text_problem,
+)
+
+MAX_DEPTH = 100
+"""Levels of Parallels in one another, and of lists and objects in one another in `parameters`."""
+
+MAX_VALUES = 1_000_000
+"""Values in all `parameters` together: YAML aliases can make more of a few lines than fits in memory."""
+
+
+_MOST = 1.7976931348623157e308
+"""The largest number that a double holds."""
+
+
+def check(definition: object) -> None:
+    """Raise DefinitionError with all problems of `definition`, if it has any."""
+    found = problems(definition)
+    if found:
+        raise DefinitionError(found)
+
+
+def problems(definition: object) -> list[str]:
+    """Return every problem of `definition` as `path: what is wrong; what is allowed`; never raises."""
+    if not isinstance(definition, dict):
+        return [f"definition: must be an object with start and steps, not {kind_of(definition)}"]
+    return list(_Judge(definition).problems())
+
+
+@dataclass(eq=False)
+class _Body:
+    """A `start` with its `steps`: the definition itself, or one branch."""
+
+    path: str
+    value: Mapping[object, object]
+    shape: Shape
+    holder: _Place | None = None
+    """The Parallel that this is a branch of."""
+    depth: int = 0
+    flaw: str = ""
+    """Why what is in it is not judged."""
+
+    @property
+    def start(self) -> object:
+        return self.value.get("start")
+
+    @cached_property
+    def steps(self) -> Mapping[object, object]:
+        """Its steps, as far as there are any to judge."""
+        steps = self.value.get("steps")
+        return steps if isinstance(steps, dict) and not self.flaw else {}
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for name in self.steps if isinstance(name, str))
+
+    @cached_property
+    def order(self) -> Mapping[str, int]:
+        """Name -> position of each step that the way from the start comes by."""
+        found: dict[str, int] = {}
+        name = self.start
+        while isinstance(name, str) and name in self.steps and name not in found:
+            found[name] = len(found)
+            name = _next_of(self.steps[name])
+        return found
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a step is."""
+
+    name: str
+    body: _Body
+
+    @property
+    def path(self) -> str:
+        return _step_path(self.body, self.name)
+
+    def lineage(self) -> Iterator[_Place]:
+        """Itself, the Parallel that holds it, the Parallel that holds that one, …"""
+        place: _Place | None = self
+        while place is not None:
+            yield place
+            place = place.body.holder
+
+
+_UNKNOWN = object()
+"""In place of a name: something is there, but it does not name a step."""
+
+
+def _next_of(step: object) -> object:
+    """Return the name in a step's `next`; None where the way ends, _UNKNOWN where that is unclear."""
+    if not isinstance(step, dict):
+        return _UNKNOWN
+    if "next" in step:
+        return step["next"] if isinstance(step["next"], str) else _UNKNOWN
+    misspelt = (key for key in step if isinstance(key, str) and key not in shape_of(step).keys)
+    return _UNKNOWN if any(closest(key, ("next",)) for key in misspelt) else None
+
+
+def _step_path(body: _Body, name: str) -> str:
+    return at(at(body.path, "steps"), name)
+
+
+@dataclass
+class _Judge:
+    definition: Mapping[object, object]
+    bodies: list[_Body] = field(default_factory=list)
+    """All of them, each before those inside of it, in definition order."""
+    places: dict[str, _Place] = field(default_factory=dict)
+    """Name -> where it stands first."""
+    shared: set[str] = field(default_factory=set)
+    """Names that stand more than once."""
+    values_left: int = MAX_VALUES
+    hints_left: int = 100
+
+    def problems(self) -> Iterator[str]:
+        self.find_bodies()
+        for body in self.bodies:
+            if body.flaw:
+                yield f"{body.path}: {body.flaw}"
+                continue
+            yield from body.shape.problems(body.path, body.value)
+            start = body.start
+            if isinstance(start, str) and body.names and start not in body.steps:
+                yield f"{at(body.path, 'start')}: {self.no_step(start, body)}"
+            for name, step in body.steps.items():
+                if not isinstance(name, str):
+                    yield key_problem(at(body.path, "steps"), name)
+                else:
+                    yield from self.step(_Place(name, body), step)
+            yield from self.ways(body)
+
+    def find_bodies(self) -> None:
+        """Fill `bodies` and `places`; whatever is not as it should be is passed over here."""
+        waiting = [_Body("", self.definition, DEFINITION)]
+        seen: set[int] = set()
+        while waiting:
+            body = waiting.pop()
+            self.bodies.append(body)
+            if body.depth > MAX_DEPTH:
+                body.flaw = f"is nested too deeply; allowed: {MAX_DEPTH} levels of Parallels"
+            elif id(steps := body.value.get("steps")) in seen:
+                body.flaw = "has the very steps of another place (a YAML alias); step names are unique"
+            elif isinstance(steps, dict) and steps:
+                seen.add(id(steps))
+            inner = []
+            for name in body.names:
+                place = _Place(name, body)
+                if self.places.setdefault(name, place) is not place:
+                    self.shared.add(name)
+                step = body.steps[name]
+                if isinstance(step, dict) and step.get("type") != NodeTypes.TASK:
+                    branches = step.get("branches")
+                    for index, branch in enumerate(branches if isinstance(branches, list) else ()):
+                        if isinstance(branch, dict):
+                            path = at(at(place.path, "branches"), index)
+                            inner.append(_Body(path, branch, BRANCH, place, body.depth + 1))
+            waiting.extend(reversed(inner))
+
+    def step(self, place: _Place, step: object) -> Iterator[str]:
+        """Yield the problems of one step and of its name."""
+        name, path = place.name, place.path
+        problem = STEP_NAME_RULE.problem(name)
+        if problem:
+            yield f"{path}: {problem}"
+        first = self.places[name]
+        if first.body is not place.body:
+            yield f"{path}: the name {quoted(name)} is taken by {first.path}; names are unique over all branches"
+        if not isinstance(step, dict):
+            yield f"{path}: must be an object with the keys of a step, not {kind_of(step)}"
+            return
+        shape = shape_of(step)
+        yield from shape.problems(path, step)
+        following = step.get("next")
+        if isinstance(following, str) and following not in place.body.steps:
+            yield f"{path}.next: {self.no_step(following, place.body)}"
+        for key, row in shape.keys.items():
+            held = step.get(key)
+            if row.kind is Kind.VALUES and isinstance(held, dict):
+                for held_name in held if row.rule else ():
+                    problem = row.rule.problem(held_name) if row.rule and isinstance(held_name, str) else None
+                    if problem:
+                        yield f"{at(at(path, key), held_name)}: {problem}"
+                yield from self.values(place, at(path, key), held)
+            elif row.kind is Kind.BRANCHES and isinstance(held, list):
+                for index, branch in enumerate(held):
+                    if not isinstance(branch, dict):
+                        wrong = f"must be an object with start and steps, not {kind_of(branch)}"
+                        yield f"{at(at(path, key), index)}: {wrong}"
+
+    def no_step(self, name: str, body: _Body) -> str:
+        """Return what to say of a `start` or `next` that names no step of its body."""
+        elsewhere = self.places.get(name)
+        if elsewhere is not None:
+            return f"{quoted(name)} is not one of the same steps, it is {elsewhere.path}; allowed: {listed(body.names)}"
+        return f"no step named {quoted(name)};{self.near(name, body.names)}"
+
+    def near(self, name: str, known: Collection[str]) -> str:
+        """Return the one of `known` that may be meant, else some of them."""
+        self.hints_left -= 1  # each costs a look at every name
+        return (did_you_mean(name, known) if self.hints_left >= 0 else "") or f" there are {listed(known)}"
+
+    def ways(self, body: _Body) -> Iterator[str]:
+        """Yield the cycles of a body, and the steps that no way from its start leads to."""
+        walk_of: dict[str, int] = {}
+        for number, first in enumerate(body.names):
+            walk: list[str] = []
+            name: object = first
+            while isinstance(name, str) and name in body.steps and name not in walk_of:
+                walk_of[name] = number
+                walk.append(name)
+                name = _next_of(body.steps[name])
+            if isinstance(name, str) and walk_of.get(name) == number:
+                cycle = self.from_the_start(body, [*walk[walk.index(name) :]])
+                shown = cycle if len(cycle) <= 12 else [*cycle[:10], "…", cycle[-1]]
+                yield (
+                    f"{_step_path(body, cycle[-1])}.next: makes a cycle: {' -> '.join([*shown, cycle[0]])}; "
+                    "a run comes by each step once"
+                )
+        end = _next_of(body.steps[list(body.order)[-1]]) if body.order else _UNKNOWN
+        if end is None or end in body.order:
+            for name in body.names:
+                if name not in body.order:
+                    yield (
+                        f"{_step_path(body, name)}: no way leads to it from the start {quoted(str(body.start))}; "
+                        'name it in the "next" of a step before it'
+                    )
+
+    @staticmethod
+    def from_the_start(body: _Body, cycle: list[str]) -> list[str]:
+        """Return the cycle, turned so that it begins with the step that the way comes by first."""
+        first = min(range(len(cycle)), key=lambda index: body.order.get(cycle[index], len(body.order)))
+        return cycle[first:] + cycle[:first]
+
+    def values(self, place: _Place, path: str, parameters: Mapping[object, object]) -> Iterator[str]:
+        """Yield the problems of `parameters`: what is not JSON, and the expressions in it."""
+        waiting: list[tuple[str, object, int]] = [(path, parameters, 1)]
+        is_too_deep = False
+        while waiting:
+            where, value, depth = waiting.pop()
+            self.values_left -= 1
+            if self.values_left <= 0:
+                if self.values_left == 0:
+                    yield f"{where}: is one value too many; allowed: {MAX_VALUES:,} in a definition"
+                return
+            if isinstance(value, str):
+                problem = text_problem(value)
+                if problem:
+                    yield f"{where}: {problem}"
+                elif "${" in value:
+                    yield from (f"{where}: {problem}" for problem in self.text(place, value))
+            elif isinstance(value, dict | list):
+                if depth > MAX_DEPTH:
+                    if not is_too_deep:
+                        yield f"{where}: is nested too deeply; allowed: {MAX_DEPTH} levels"
+                    is_too_deep = True
+                elif isinstance(value, list):
+                    waiting.extend(
+                        (at(where, index), value[index], depth + 1) for index in range(len(value) - 1, -1, -1)
+                    )
+                else:
+                    for key in value:
+                        if not isinstance(key, str):
+                            yield key_problem(where, key)
+                        elif problem := text_problem(key):
+                            yield f"{where}: the key {problem}"
+                    waiting.extend(
+                        (at(where, key), value[key], depth + 1) for key in reversed(value) if isinstance(key, str)
+                    )
+            elif not _is_json(value):
+                yield f"{where}: {kind_of(value)} that JSON cannot hold; write it as a string, in quotes"
+
+    def text(self, place: _Place, text: str) -> Iterator[str]:
+        """Yield the problems of the expressions in a string."""
+        try:
+            parts = parse(text)
+        except ExpressionError as exc:
+            yield str(exc)
+            return
+        for part in parts:
+            if isinstance(part, Expression) and part.step is not None:
+                problem = self.reference(place, part.step)
+                if problem:
+                    yield f"{part.text}: {problem}"
+
+    def reference(self, place: _Place, name: str) -> str | None:
+        """Return why an expression of the step at `place` cannot ask about the step `name`, if so."""
+        other = self.places.get(name)
+        if other is None:
+            return f"no step named {quoted(name)};{self.near(name, self.places)}"
+        if name in self.shared or place.name in self.shared:
+            return None
+        why = _why_not_ended(place, other)
+        return f"{why}; only steps that have ended before {quoted(place.name)} starts have a result" if why else None
+
+
+def _why_not_ended(place: _Place, other: _Place) -> str:
+    """Return why `other` is not certain to have ended before `place` starts; "" if it is certain."""
+    if other == place:
+        return f"{quoted(other.name)} is the step itself"
+    # Compare where the two ways part: in the innermost body that both are in.
+    ours = {id(holder.body): holder for holder in place.lineage()}
+    theirs = next(holder for holder in other.lineage() if id(holder.body) in ours)
+    mine, order = ours[id(theirs.body)], theirs.body.order
+    if theirs.name == mine.name:
+        if other == theirs:
+            return f"{quoted(other.name)} holds this step and ends after it"
+        return f"{quoted(other.name)} is in another branch of {quoted(mine.name)}, at the same time"
+    if theirs.name in order and mine.name in order and order[theirs.name] > order[mine.name]:
+        return f"{quoted(other.name)} comes later than {quoted(place.name)}"
+    return ""
+
+
+def _is_json(value: object) -> bool:
+    """Whether a value that is no string, list or object is one of JSON's, and a double can hold it."""
+    if value is None or isinstance(value, bool):
+        return True
+    return isinstance(value, int | float) and -_MOST <= value <= _MOST

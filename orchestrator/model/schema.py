@@ -1,0 +1,71 @@
+"""The JSON Schema of a definition, for editors and other tools, made from the grammar's table. Pure.
+
+What no schema can say (names that must exist and be unique, cycles, steps that no way leads to, the
+contents of expressions, how deep and how long things may be) only `definition.problems` checks.
+"""
+
+from orchestrator.model.commands import Json
+from orchestrator.model.enums import NodeTypes
+from orchestrator.model.grammar import BRANCH, DEFINITION, PARALLEL, STEP_NAME_RULE, TASKS, Kind, Shape
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def schema() -> dict[str, Json]:
+    """Return the schema, JSON Schema 2020-12: a new dict each time."""
+    return {
+        "$schema": DIALECT,
+        "title": "DAG definition",
+        "description": "The steps of a data pipeline and the order in which they run.",
+        **_object(DEFINITION),
+        "$defs": {
+            "steps": {
+                "type": "object",
+                "minProperties": 1,
+                "propertyNames": STEP_NAME_RULE.schema(),
+                "additionalProperties": {"$ref": "#/$defs/step"},
+            },
+            "branch": {"description": "One of the branches of a Parallel.", **_object(BRANCH)},
+            "step": {
+                "description": "One step.",
+                "type": "object",
+                **_one_of("type", {NodeTypes.TASK: "task", NodeTypes.PARALLEL: "parallel"}),
+            },
+            "task": {
+                "description": "A step that runs something at a target.",
+                **_one_of("target_type", {target: f"task_{target}" for target in TASKS}),
+            },
+            "parallel": {"description": "A step whose branches run at the same time.", **_object(PARALLEL)},
+            **{f"task_{target}": {"description": shape.noun, **_object(shape)} for target, shape in TASKS.items()},
+        },
+    }
+
+
+def _object(shape: Shape) -> dict[str, Json]:
+    """Return the schema of an object with the keys of a shape and no others."""
+    found: dict[str, Json] = {
+        "type": "object",
+        "properties": {name: row.schema() for name, row in shape.keys.items()},
+        "required": [name for name, row in shape.keys.items() if row.is_required],
+        "additionalProperties": False,
+    }
+    exclusions: list[Json] = []
+    for name, row in shape.keys.items():
+        if row.not_with is not None:
+            both: dict[str, Json] = {"required": [name, row.not_with]}
+            if row.kind is Kind.FLAG:
+                both["properties"] = {name: {"const": True}}
+            exclusions.append({"not": both})
+    return found | {"allOf": exclusions} if exclusions else found
+
+
+def _one_of(key: str, definitions: dict[str, str]) -> dict[str, Json]:
+    """Return the schema of an object whose `key` tells which of `$defs` describes it."""
+    choices: list[Json] = [
+        {
+            "if": {"required": [key], "properties": {key: {"const": word}}},
+            "then": {"$ref": f"#/$defs/{name}"},
+        }
+        for word, name in definitions.items()
+    ]
+    return {"required": [key], "properties": {key: {"enum": list(definitions)}}, "allOf": choices}
