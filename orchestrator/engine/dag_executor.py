@@ -256,9 +256,15 @@ class DAGExecutor:
             if decision.state.run.status.is_final:
                 box.saved = None
                 box.executions.clear()
-            if self._on_saved is not None:
-                self._on_saved(decision.state)
+            self._tell(decision.state)
             return mine + decision.commands + questions, results
+
+    def _tell(self, state: RunState) -> None:
+        try:
+            if self._on_saved is not None:
+                self._on_saved(state)
+        except Exception:
+            log.exception("on_saved failed; the run goes on", extra={"run_id": state.run.run_id})
 
     def _save(self, status: OrchestrationStatus, state: RunState, version: Version | None) -> Version:
         if version is None:

@@ -239,7 +239,7 @@ class _Judge:
                 shown = cycle if len(cycle) <= 12 else [*cycle[:10], "…", cycle[-1]]
                 yield (
                     f"{_step_path(body, cycle[-1])}.next: makes a cycle: {' -> '.join([*shown, cycle[0]])}; "
-                    "a run comes by each step once"
+                    "a run enters a step once"
                 )
         end = _next_of(body.steps[list(body.order)[-1]]) if body.order else _UNKNOWN
         if end is None or end in body.order:
@@ -292,7 +292,7 @@ class _Judge:
                         (at(where, key), value[key], depth + 1) for key in reversed(value) if isinstance(key, str)
                     )
             elif not _is_json(value):
-                yield f"{where}: {kind_of(value)} that JSON cannot hold; write it as a string, in quotes"
+                yield f"{where}: is {kind_of(value)} that JSON cannot hold; write it as a string, in quotes"
 
     def text(self, place: _Place, text: str) -> Iterator[str]:
         """Yield the problems of the expressions in a string."""

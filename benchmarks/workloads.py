@@ -1,0 +1,53 @@
+"""The workloads: definitions of no-op Functions."""
+
+from collections.abc import Mapping
+from typing import Any
+
+NOOP = {"type": "Task", "target_type": "Function", "function": "benchmarks.noop:noop"}
+
+
+def chain(length: int, prefix: str = "S", function: str = "benchmarks.noop:noop") -> dict[str, Any]:
+    """`length` tasks one after another."""
+    steps = {}
+    for place in range(length):
+        following = {"next": f"{prefix}{place + 1}"} if place + 1 < length else {}
+        steps[f"{prefix}{place}"] = {**NOOP, "function": function, **following}
+    return {"start": f"{prefix}0", "steps": steps}
+
+
+def fan_out(width: int) -> dict[str, Any]:
+    """One task, `width` at once, one task."""
+    branches = [chain(1, f"B{branch}_") for branch in range(width)]
+    steps = {"First": {**NOOP, "next": "Fan"}, "Fan": {"type": "Parallel", "branches": branches, "next": "Last"}}
+    return {"start": "First", "steps": {**steps, "Last": NOOP}}
+
+
+def layers(depth: int, width: int) -> dict[str, Any]:
+    """`depth` Parallels of `width` tasks one after another."""
+    steps = {}
+    for layer in range(depth):
+        branches = [chain(1, f"L{layer}_{branch}_") for branch in range(width)]
+        following = {"next": f"P{layer + 1}"} if layer + 1 < depth else {}
+        steps[f"P{layer}"] = {"type": "Parallel", "branches": branches, **following}
+    return {"start": "P0", "steps": steps}
+
+
+DEFINITIONS: Mapping[str, dict[str, Any]] = {
+    "W1": chain(100),
+    "W2": fan_out(1000),
+    "W3": layers(5, 20),
+    "W4": chain(1, function="benchmarks.noop:note"),
+    "W5": chain(10),
+}
+TASKS = {"W1": 100, "W2": 1002, "W3": 100, "W4": 1, "W5": 1000}
+RUNS = {"W1": 1, "W2": 1, "W3": 1, "W4": 1, "W5": 100}
+WHAT = {
+    "W1": "chain of 100",
+    "W2": "fan-out 1 -> 1,000 -> 1",
+    "W3": "five layers of 20",
+    "W4": "start to first task, warm",
+    "W5": "100 runs of a chain of 10 at once",
+}
+AIMS = {"W1": 4.0, "W2": 1.0, "W3": 1.5, "W5": 5.0}
+"""Largest ratio to the floor that is aimed at; W4's aim is 5 ms."""
+W4_AIM_MS = 5.0

@@ -1,0 +1,170 @@
+"""The live view of a run: a table that is drawn again and again, or a line for each change."""
+
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Protocol
+
+from orchestrator.cli.board import board, seconds_of
+from orchestrator.cli.console import Console
+from orchestrator.cli.lines import cut, pad, printable, took
+from orchestrator.model.enums import NodeTypes, TaskStatus
+from orchestrator.model.run_state import NodeState, RunState
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+_FRAME_S = 0.1
+_SHARE = 12
+"""Drawing takes at most about one part in so many of the time."""
+
+
+class View(Protocol):
+    """Shows a run as it goes on."""
+
+    pause_s: float
+    """How long to wait before the next `show`."""
+
+    def show(self, state: RunState, now: datetime) -> None:
+        """Show the run as it is at `now`."""
+
+    def close(self) -> None:
+        """Leave what was shown last on the screen, and let go of the terminal."""
+
+
+class NoView:
+    """Shows nothing."""
+
+    pause_s = _FRAME_S
+
+    def show(self, state: RunState, now: datetime) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class LinesView:
+    """Writes a line for each change: `12:00:01 Init       Running    attempt 1`.
+
+    Args:
+        write: takes a line.
+        before: the run as it was, whose changes up to then are not told.
+    """
+
+    pause_s = _FRAME_S
+
+    def __init__(self, write: Callable[..., None], before: RunState | None = None) -> None:
+        self._write = write
+        self._before = before.nodes if before else {}
+        self._width = 0
+
+    def show(self, state: RunState, now: datetime) -> None:
+        """Write what has changed since the last time, in the order in which it did."""
+        changes: list[tuple[datetime, str, str]] = []
+        for name, node in state.nodes.items():
+            before = self._before.get(name)
+            if node is not before:
+                changes += _changes(before, node, state, now)
+        self._before = state.nodes
+        if changes:
+            self._width = self._width or min(32, max(map(len, state.nodes)))
+            changes.sort(key=lambda change: change[0])
+            self._write(*(f"{clock(at)} {pad(cut(name, 32), self._width)} {words}" for at, name, words in changes))
+
+    def close(self) -> None:
+        """Nothing is left to do."""
+
+
+class TableView:
+    """Draws the board on the terminal, over what it drew before; ten times a second, or less often."""
+
+    def __init__(self, console: Console) -> None:
+        self.pause_s = _FRAME_S
+        self._console = console
+        self._live: Live | None = None
+        self._last: tuple[RunState, datetime] | None = None
+
+    def show(self, state: RunState, now: datetime) -> None:
+        """Draw. What has ended before the first frame is drawn once, by `close`."""
+        self._last = (state, now)
+        if self._live is None and state.run.status.is_final:
+            return
+        started_s = time.perf_counter()
+        self._draw(state, now)
+        self.pause_s = max(_FRAME_S, _SHARE * (time.perf_counter() - started_s))
+
+    def close(self) -> None:
+        """Stop drawing; the last board stays."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        elif self._last is not None:
+            self._console.styled(board(*self._last, *self._console.size, self._console.signs))
+        self._last = None
+
+    def _draw(self, state: RunState, now: datetime) -> None:
+        from rich.text import Text
+
+        lines = board(state, now, *self._console.size, self._console.signs)
+        text = Text(no_wrap=True, overflow="crop")
+        for number, spans in enumerate(lines):
+            text.append("\n" if number else "")
+            for words, style in spans:
+                text.append(words, style)
+        if self._live is None:
+            self._live = _live()
+        self._live.update(text, refresh=True)
+
+
+def view_for(console: Console, *, is_json: bool, is_verbose: bool, before: RunState | None = None) -> View:
+    """Return the view that suits standard output."""
+    if is_json:
+        return LinesView(console.err, before) if is_verbose else NoView()
+    if console.is_terminal and _has_rich():
+        return TableView(console)
+    return LinesView(console.out, before)
+
+
+def clock(at: datetime) -> str:
+    """Return the time of day, here."""
+    return f"{at.astimezone():%H:%M:%S}"
+
+
+def _has_rich() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("rich") is not None
+
+
+def _live() -> "Live":
+    import sys
+
+    from rich.console import Console as RichConsole
+    from rich.live import Live
+
+    # What functions print goes above the table; standard error only where it is the same terminal.
+    live = Live(console=RichConsole(), auto_refresh=False, redirect_stderr=sys.stderr.isatty())
+    live.start()
+    return live
+
+
+def _changes(
+    before: NodeState | None, node: NodeState, state: RunState, now: datetime
+) -> list[tuple[datetime, str, str]]:
+    found: list[tuple[datetime, str, str]] = []
+    attempt = before.attempt if before else 0
+    was = before.status if before else TaskStatus.NEW
+    has_started = node.node_type is not NodeTypes.TASK and was is TaskStatus.NEW and node.started_at is not None
+    if node.attempt > attempt or has_started:
+        at = node.started_at if not attempt and node.started_at else now
+        words = f"attempt {node.attempt}" if node.attempt else ""
+        found.append((at, node.node_name, f"{TaskStatus.RUNNING:<10} {words}".rstrip()))
+    if node.status.is_final and not was.is_final:
+        at = node.ended_at or state.run.ended_at or now
+        seconds = seconds_of(node, now)
+        words = took(seconds) if seconds is not None else ""
+        if node.error is not None:
+            words += f"  {node.error.error_type}: {printable(node.error.message)}"
+        found.append((at, node.node_name, f"{node.status:<10} {words}".rstrip()))
+    return found

@@ -1,0 +1,120 @@
+"""What is to be said of a run that has ended: what came out, or why it failed and what to do next."""
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from orchestrator.cli.board import STYLES, ends, run_seconds
+from orchestrator.cli.bucket import Bucket, short
+from orchestrator.cli.lines import Line, cut, line, printable, took
+from orchestrator.cli.results import outcome_lines
+from orchestrator.model.commands import Failure
+from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus
+from orchestrator.model.run_state import NodeState, RunState
+
+_MAX_ALSO = 5
+_MAX_MESSAGE = 1000
+
+
+def summary(state: RunState, bucket: Bucket, now: datetime, width: int, again: str) -> list[Line]:
+    """Return the lines under the board.
+
+    Args:
+        state: the run.
+        bucket: where it is.
+        now: the time, aware.
+        width: columns of the terminal.
+        again: the command that starts such a run anew.
+    """
+    run = state.run
+    lines: list[Line] = []
+    if run.status is RunStatus.COMPLETED:
+        lines += outcome_lines(ends(state), width, size_of)
+        lines += [line("")] if lines else []
+    seconds = took(run_seconds(state, now))
+    lines.append(((run.status, STYLES[run.status]), (f" {'in' if run.status.is_final else 'for'} {seconds}", "")))
+    if run.status in (RunStatus.FAILED, RunStatus.CANCELLED):
+        lines += reason_lines(state, bucket)
+    lines.append((("run document: ", "dim"), (bucket.document(run.run_id), "")))
+    if run.status is RunStatus.FAILED:
+        lines.append((("next: ", "dim"), (advice(state, again), "")))
+    return lines
+
+
+def reason_lines(state: RunState, bucket: Bucket) -> list[Line]:
+    """Return why a run did not complete: its step, the error, the log."""
+    run = state.run
+    error = run.error
+    if error is None:
+        return [line(f"  {printable(run.cancel_reason or '')}")] if run.cancel_reason else []
+    if error.node is None or error.node not in state.nodes:
+        return [line(f"  {words_of(error)}")]
+    node = state.nodes[error.node]
+    lines = _why(state, node, error, bucket)
+    others = [
+        each
+        for each in state.nodes.values()
+        if each.status is TaskStatus.FAILED and each.node_type is NodeTypes.TASK and each is not node and each.error
+    ]
+    for each in others[:_MAX_ALSO]:
+        lines += _why(state, each, each.error or error, bucket)
+    if len(others) > _MAX_ALSO:
+        lines.append(line(f"  … and {len(others) - _MAX_ALSO:,} more failed steps", "dim"))
+    return lines
+
+
+def one_line(state: RunState) -> str:
+    """Return how a run ended, and why, for standard error."""
+    error = state.run.error
+    if error is None:
+        return f"run {state.run.run_id}: {state.run.status} {printable(state.run.cancel_reason or '')}".rstrip()
+    where = f"step {error.node}: " if error.node else ""
+    return f"run {state.run.run_id}: {state.run.status}: {where}{words_of(error)}"
+
+
+def words_of(error: Failure) -> str:
+    """Return an error's kind and message on one line."""
+    return f"{error.error_type}: {cut(printable(error.message), _MAX_MESSAGE)}"
+
+
+def advice(state: RunState, again: str) -> str:
+    """Return what to do about a failed run."""
+    error = state.run.error
+    node = state.nodes.get(error.node) if error and error.node else None
+    if error is None or node is None:
+        return f"start a new run: {again}"
+    step, target = f"step {node.node_name}", printable(node.target_name or "")
+    match error.error_type:
+        case "Task.BadParameters":
+            what = f"correct the parameters of {step}, or the run's input"
+        case "Task.Timeout":
+            what = f"give {step} a longer timeout, or make {target} faster"
+        case "Function.NotFound":
+            what = f"make {target} importable from here"
+        case "CloudFunction.NotFound" | "Dataflow.NotFound":
+            what = f"write the source of {target} where it was looked for"
+        case _:
+            what = f"mend {target}, which {step} runs"
+    return f"{what}, then start a new run: {again}"
+
+
+def size_of(text: str) -> int | None:
+    """Return the size of the file at a path, None if `text` is not the path of a file."""
+    try:
+        path = Path(text)
+        return path.stat().st_size if path.is_file() else None
+    except (OSError, ValueError):
+        return None
+
+
+def _why(state: RunState, node: NodeState, error: Failure, bucket: Bucket) -> list[Line]:
+    attempt = f", attempt {node.attempt}" if node.attempt else ""
+    log = bucket.log_of(state.launch_id(node.node_name)) if node.attempt else None
+    if log is not None:
+        error = Failure(error.error_type, error.message.replace(f"; log: {log}", ""))
+    lines: list[Line] = [((f"  step {node.node_name}{attempt}: ", ""), (words_of(error), STYLES[node.status]))]
+    if log is not None:
+        lines.append((("  log: ", "dim"), (short(log), "")))
+    return lines
+
+

@@ -1,0 +1,95 @@
+"""Drawings of a DAG: Mermaid and Graphviz text, the same for the same definition. Pure.
+
+A node's id is its number in definition order, so that no name has to be made one; names stand in labels.
+A Parallel is a box around its branches. Graphviz cannot point at a box, so there a dot on its upper edge
+forks the way and one on its lower edge joins it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from orchestrator.model.dag import DAG
+from orchestrator.model.nodes import Graph, Node, Parallel, Task
+
+Draw = Callable[[DAG], str]
+
+
+def mermaid(dag: DAG) -> str:
+    """Return a Mermaid flowchart."""
+    ids = _ids(dag)
+
+    def inside(graph: Graph, indent: str) -> Iterator[str]:
+        for node in graph.chain():
+            if isinstance(node, Parallel):
+                yield f'{indent}subgraph {ids[node.node_name]}["{_mermaid_text(node.node_name)}"]'
+                for branch in node.branches:
+                    yield from inside(branch, f"{indent}    ")
+                yield f"{indent}end"
+            else:
+                label = "<br/>".join(map(_mermaid_text, _words(node)))
+                yield f'{indent}{ids[node.node_name]}["{label}"]'
+        for node in graph.chain():
+            if node.next is not None:
+                yield f"{indent}{ids[node.node_name]} --> {ids[node.next]}"
+
+    return "\n".join(["flowchart TD", *inside(dag, "    ")]) + "\n"
+
+
+def dot(dag: DAG) -> str:
+    """Return a Graphviz digraph."""
+    ids = _ids(dag)
+
+    def entry(node: Node) -> str:
+        return f"{ids[node.node_name]}_fork" if isinstance(node, Parallel) else ids[node.node_name]
+
+    def exit_(node: Node) -> str:
+        return f"{ids[node.node_name]}_join" if isinstance(node, Parallel) else ids[node.node_name]
+
+    def inside(graph: Graph, indent: str) -> Iterator[str]:
+        chain = graph.chain()
+        for node in chain:
+            if isinstance(node, Parallel):
+                yield f"{indent}subgraph cluster_{ids[node.node_name]} {{"
+                yield from parallel(node, f"{indent}    ")
+                yield f"{indent}}}"
+            else:
+                label = r"\n".join(map(_dot_text, _words(node)))
+                yield f'{indent}{ids[node.node_name]} [label="{label}"];'
+        for node, following in zip(chain, chain[1:], strict=False):
+            yield f"{indent}{exit_(node)} -> {entry(following)};"
+
+    def parallel(node: Parallel, indent: str) -> Iterator[str]:
+        yield f'{indent}label="{_dot_text(node.node_name)}";'
+        yield f"{indent}{entry(node)} [shape=point];"
+        yield f"{indent}{exit_(node)} [shape=point];"
+        for branch in node.branches:
+            yield from inside(branch, indent)
+            yield f"{indent}{entry(node)} -> {entry(branch.start_node)};"
+            yield f"{indent}{exit_(branch.chain()[-1])} -> {exit_(node)};"
+
+    head = ["digraph {", "    node [shape=box, style=rounded];", '    graph [style="rounded,dashed"];']
+    return "\n".join([*head, *inside(dag, "    "), "}"]) + "\n"
+
+
+FORMATS: Mapping[str, Draw] = {"mermaid": mermaid, "dot": dot}
+"""Name of a format -> what draws it."""
+
+
+def _ids(dag: DAG) -> Mapping[str, str]:
+    return {node.node_name: f"n{number}" for number, node in enumerate(dag.all_nodes)}
+
+
+def _words(node: Node) -> tuple[str, ...]:
+    """Return the lines of a node's label: its name, and what it runs where."""
+    if isinstance(node, Task):
+        return node.node_name, f"{node.target_type} {node.target_name}"
+    return (node.node_name,)
+
+
+def _mermaid_text(text: str) -> str:
+    """Return `text` as a quoted label can hold it: Mermaid's own entities begin with #, not with &."""
+    return "".join(each if each.isalnum() or each in " _-.,:/()" else f"#{ord(each)};" for each in text)
+
+
+def _dot_text(text: str) -> str:
+    """Return `text` as a quoted string of Graphviz can hold it."""
+    return "".join("\\" + each if each in '"\\' else each if each.isprintable() else " " for each in text)

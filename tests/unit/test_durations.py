@@ -1,0 +1,101 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.model.durations import DurationError, format_duration, parse_duration
+from orchestrator.model.errors import OrchestratorError
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("500ms", 0.5),
+        ("10s", 10.0),
+        ("5m", 300.0),
+        ("2h", 7200.0),
+        ("1d", 86400.0),
+        ("1.5h", 5400.0),
+        ("0s", 0.0),
+        ("007m", 420.0),
+        pytest.param("1.1h", 3960.0, id="no error of binary fractions"),
+        pytest.param("0.3s", 0.3, id="the float that a person means"),
+        pytest.param("999999999999999d", 8.64e19, id="the longest is still a number"),
+    ],
+)
+def test_what_a_duration_says(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "10",
+        "s",
+        "-5s",
+        "+5s",
+        "5 m",
+        " 5m",
+        "5m\n",
+        "1h30m",
+        "5M",
+        "5min",
+        ".5s",
+        "5.s",
+        "1e3s",
+        "nans",
+        "infd",
+        "1,5h",
+        pytest.param("٣s", id="digits of another script"),
+        pytest.param("9" * 5000 + "s", id="more digits than int() takes"),
+    ],
+)
+def test_what_is_no_duration(text):
+    with pytest.raises(DurationError):
+        parse_duration(text)
+
+
+def test_the_message_says_how_to_write_one():
+    with pytest.raises(ValueError, match="parsecs") as caught:
+        parse_duration("10 parsecs")
+    assert str(caught.value) == ('"10 parsecs" is not a duration; write a number and ms, s, m, h or d, as in "90s"')
+    assert isinstance(caught.value, OrchestratorError)
+    assert caught.value.retry is False
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (0.5, "500ms"),
+        (1.5, "1500ms"),
+        (0.0000015, "0.0015ms"),
+        (1, "1s"),
+        (90, "90s"),
+        (600, "10m"),
+        (5400, "90m"),
+        (7200, "2h"),
+        (86400, "1d"),
+        (100 * 86400, "100d"),
+        (1e10, "10000000000s"),
+        pytest.param(0.29, "290ms", id="no error of binary fractions"),
+    ],
+)
+def test_how_a_duration_is_written(seconds, text):
+    assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize("seconds", [-1, -0.001, float("nan"), float("inf"), 1e11, 1e300])
+def test_what_cannot_be_written(seconds):
+    with pytest.raises(DurationError):
+        format_duration(seconds)
+
+
+@given(st.integers(0, 10**10))
+def test_milliseconds_survive_writing_and_reading(milliseconds):
+    assert parse_duration(format_duration(milliseconds / 1000)) == milliseconds / 1000
+
+
+@given(st.floats(0, 1e11, exclude_max=True))
+def test_any_duration_survives_to_the_nanosecond(seconds):
+    assert abs(parse_duration(format_duration(seconds)) - seconds) <= 0.5e-9 + seconds * 1e-15
