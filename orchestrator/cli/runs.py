@@ -1,17 +1,18 @@
 """`orchestrator runs`: the runs of a bucket, newest first."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
+from math import inf
 
 import msgspec
 
 from orchestrator.cli.board import STYLES
 from orchestrator.cli.bucket import Bucket
 from orchestrator.cli.console import Console
-from orchestrator.cli.lines import Line, columns, counted, cut, line, pad, printable, took
+from orchestrator.cli.lines import Line, columns, cut, pad, printable, took
 from orchestrator.model.commands import Json
 from orchestrator.model.run_state import RunInfo
 from orchestrator.runtime.catalog import as_json
@@ -50,9 +51,9 @@ def runs(console: Console, bucket: Bucket, *, limit: int, dag: str | None, is_js
 
 
 def newest(bucket: Bucket, limit: int, dag: str | None) -> list[Entry]:
-    """Return the newest runs (of one DAG), newest first; what cannot be read comes where its id says, else first.
+    """Return the newest runs (of one DAG), newest first; one that cannot be read comes where its id says, else first.
 
-    Only as many documents are read as it takes, but for runs whose ids were chosen.
+    Only as many documents are read as it takes, and those of the runs whose ids were chosen.
     """
     chosen: list[str] = []
     by_second: list[tuple[int, str]] = []
@@ -62,49 +63,85 @@ def newest(bucket: Bucket, limit: int, dag: str | None) -> list[Entry]:
             by_second.append((int(match[1]), run_id))
         else:
             chosen.append(run_id)
-    found = [entry for run_id in chosen if _is_of(entry := read(bucket, run_id), dag)]
-    enough = len(found) + limit
+    found: list[Entry] = []
     for _, group in groupby(sorted(by_second, reverse=True), key=lambda pair: pair[0]):
-        found += [entry for _, run_id in group if _is_of(entry := read(bucket, run_id), dag)]
-        if len(found) >= enough:
+        if len(found) >= limit:
             break
+        found += _read_all(bucket, (run_id for _, run_id in group), dag)
+    found += _read_all(bucket, chosen, dag)
     return sorted(found, key=_began, reverse=True)[:limit]
 
 
-def read(bucket: Bucket, run_id: str) -> Entry:
-    """Return what is to be shown of a run."""
+def read(bucket: Bucket, run_id: str) -> Entry | None:
+    """Return what is to be shown of a run; None if it has just been deleted."""
     key = f"runs/{run_id}.json"
     found = bucket.store.get(key)
     if found is None:
-        return Entry(run_id, None, "deleted just now")
+        return None
     try:
         run = msgspec.json.decode(found[0], type=_Head).run
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         return Entry(run_id, None, f"corrupt: {key} is not a run document: {exc}")
     if run.run_id != run_id:
-        return Entry(run_id, None, f"corrupt: {key} says that it is run {printable(run.run_id)}")
+        return Entry(run_id, None, f"corrupt: {key} says that it is run {run.run_id}")
     return Entry(run_id, run)
 
 
 def table(entries: Sequence[Entry], width: int, now: datetime) -> list[Line]:
     """Return the heading and a line for each run."""
-    cells = [_HEADING, *(_cells(entry, now) for entry in entries)]
-    readable = [row for row, entry in zip(cells[1:], entries, strict=True) if entry.run]
-    widths = columns([_HEADING, *readable])
-    widths[0] = max(len(row[0]) for row in cells)
-    lines: list[Line] = []
-    for row, run, error in zip(cells, [None, *_infos(entries)], ["", *_errors(entries)], strict=True):
-        if error:
-            lines.append(((f"{pad(row[0], widths[0])}  ", ""), (cut(printable(error), max(20, width - widths[0] - 2)), "red")))
-            continue
-        style = STYLES[run.status] if run else "dim"
-        quiet = "" if run else "dim"
-        lines.append(
-            (
-                (f"{pad(row[0], widths[0])}  {pad(row[1], widths[1])}  ", quiet),
-                (f"{pad(row[2], widths[2])}  ", style),
-                (f"{pad(row[3], widths[3])}  ", "dim"),
-                (pad(row[4], widths[4], is_number=True), quiet),
-            )
-        )
+    rows = [_cells(entry.run, now) for entry in entries if entry.run]
+    first = max(len(_HEADING[0]), *(len(entry.run_id) for entry in entries))
+    widths = columns([_HEADING, *rows])[1:]
+    lines = [_row(_HEADING, first, widths, "dim", "dim")]
+    for entry in entries:
+        if entry.run is None:
+            words = cut(printable(entry.error), max(20, width - first - 2))
+            lines.append(((f"{pad(entry.run_id, first)}  ", ""), (words, "red")))
+        else:
+            lines.append(_row(_cells(entry.run, now), first, widths, "", STYLES[entry.run.status]))
     return lines
+
+
+def _row(cells: Sequence[str], first: int, widths: Sequence[int], style: str, status_style: str) -> Line:
+    run_id, dag, status, started, duration = cells
+    return (
+        (f"{pad(run_id, first)}  {pad(dag, widths[0])}  ", style),
+        (f"{pad(status, widths[1])}  ", status_style),
+        (f"{pad(started, widths[2])}  {pad(duration, widths[3], is_number=True)}", style),
+    )
+
+
+def _cells(run: RunInfo, now: datetime) -> tuple[str, ...]:
+    started = f"{run.started_at.astimezone():%Y-%m-%d %H:%M:%S}"
+    return run.run_id, cut(printable(run.dag), 40), str(run.status), started, took(_seconds(run, now))
+
+
+def _read_all(bucket: Bucket, run_ids: Iterable[str], dag: str | None) -> Iterator[Entry]:
+    for run_id in run_ids:
+        entry = read(bucket, run_id)
+        if entry is not None and (dag is None or entry.run is None or entry.run.dag == dag):
+            yield entry
+
+
+def _began(entry: Entry) -> tuple[float, str]:
+    match = _OURS.fullmatch(entry.run_id)
+    if entry.run is not None:
+        return entry.run.started_at.timestamp(), entry.run_id
+    return (float(match[1]) if match else inf), entry.run_id
+
+
+def _seconds(run: RunInfo, now: datetime) -> float:
+    return ((run.ended_at or now) - run.started_at).total_seconds()
+
+
+def _as_json(entry: Entry) -> Json:
+    run = entry.run
+    if run is None:
+        return {"run_id": entry.run_id, "error": entry.error}
+    return {
+        "run_id": run.run_id,
+        "dag": run.dag,
+        "status": run.status,
+        "started_at": run.started_at,
+        "ended_at": run.ended_at,
+    }

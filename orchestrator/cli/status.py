@@ -1,0 +1,73 @@
+"""`orchestrator status RUN_ID`: a run as its document has it, once or again and again until it has ended."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from orchestrator.cli.board import board
+from orchestrator.cli.bucket import Bucket
+from orchestrator.cli.console import Console
+from orchestrator.cli.follow import News, follow
+from orchestrator.cli.progress import NoView, view_for
+from orchestrator.cli.summary import summary
+from orchestrator.cli.trouble import StoreTrouble
+from orchestrator.model.enums import RunStatus
+from orchestrator.model.run_state import RunState, encode
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is to be shown of a run, and how."""
+
+    run_id: str
+    is_watching: bool = False
+    is_json: bool = False
+    is_verbose: bool = False
+    interval_s: float = 1.0
+
+
+def status(console: Console, bucket: Bucket, asked: Asked) -> int:
+    """Write the run; return 1 if it Failed or was Cancelled."""
+    state = bucket.load(asked.run_id)
+    if asked.is_watching and not state.run.status.is_final:
+        state = _watch(console, bucket, asked)
+    elif not asked.is_json:
+        console.styled(board(state, _now(), *console.size, console.signs))
+    if asked.is_json:
+        console.document(encode(state))
+    else:
+        console.out("")
+        console.styled(summary(state, bucket, _now(), console.size[0], _again(state)))
+        if not state.run.status.is_final:
+            flag = f" --bucket {bucket.url}"
+            console.out(f"if nothing runs it any more: orchestrator run PATH --resume {asked.run_id}{flag}")
+    return exit_code(state)
+
+
+def exit_code(state: RunState) -> int:
+    """Return 1 for a run that Failed or was Cancelled, else 0."""
+    return 1 if state.run.status in (RunStatus.FAILED, RunStatus.CANCELLED) else 0
+
+
+def _watch(console: Console, bucket: Bucket, asked: Asked) -> RunState:
+    trouble = StoreTrouble()
+    view = view_for(console, is_json=asked.is_json, is_verbose=asked.is_verbose)
+    if asked.is_json and not asked.is_verbose:
+        view = NoView()
+
+    def load() -> RunState:
+        state = bucket.load(asked.run_id)
+        trouble.saved()
+        return state
+
+    try:
+        return follow(News(), view, load, _now, trouble.check, trouble.told, asked.interval_s)
+    finally:
+        view.close()
+
+
+def _again(state: RunState) -> str:
+    return f"orchestrator run PATH, with the folder of {state.run.dag}"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

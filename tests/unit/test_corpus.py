@@ -1,0 +1,146 @@
+"""One corpus of definitions, two judges: the JSON Schema and `problems` agree on every file.
+
+Where a schema cannot say a rule, the file stands in ONLY_PROBLEMS with the reason.
+"""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from orchestrator.model.definition import problems
+from orchestrator.model.schema import schema
+
+CORPUS = Path(__file__).parent.parent / "definitions"
+FILES = {f"{path.parent.name}/{path.stem}": path for path in sorted(CORPUS.glob("*/*.json"))}
+VALIDATOR = Draft202012Validator(schema())
+
+REFERENCE = "a schema cannot compare a value with the names of other keys"
+UNIQUE = "a schema knows only the names of one object to be unique"
+ORDER = "a schema cannot follow `next` from step to step"
+EXPRESSION = "a pattern cannot say what is in an expression, nor which steps have ended"
+SIZE = "a pattern cannot compare numbers"
+TEXT = "to a schema any string is text"
+
+ONLY_PROBLEMS = {
+    "start_names_no_step": REFERENCE,
+    "start_names_a_step_of_a_branch": REFERENCE,
+    "next_names_no_step": REFERENCE,
+    "next_names_a_step_of_a_branch": REFERENCE,
+    "next_names_a_step_outside_of_its_branch": REFERENCE,
+    "name_twice_in_one_branch_and_outside": UNIQUE,
+    "name_twice_in_two_branches": UNIQUE,
+    "cycle_of_itself": ORDER,
+    "cycle_of_three": ORDER,
+    "cycle_in_a_branch": ORDER,
+    "no_way_leads_to_a_step": ORDER,
+    "no_way_leads_to_a_step_of_a_branch": ORDER,
+    "expression_with_a_syntax_error": EXPRESSION,
+    "expression_never_closed": EXPRESSION,
+    "expression_of_an_unknown_root": EXPRESSION,
+    "expression_of_an_unknown_key_of_the_run": EXPRESSION,
+    "expression_of_a_whole_step": EXPRESSION,
+    "expression_of_no_step": EXPRESSION,
+    "expression_of_itself": EXPRESSION,
+    "expression_of_a_later_step": EXPRESSION,
+    "expression_of_a_sibling_branch": EXPRESSION,
+    "expression_of_the_parallel_around_it": EXPRESSION,
+    "timeout_over_30_days": SIZE,
+    "parameters_with_half_a_character": TEXT,
+}
+
+
+def read(name):
+    return json.loads(FILES[name].read_text(encoding="utf-8"))
+
+
+def test_the_schema_is_one():
+    Draft202012Validator.check_schema(schema())
+    assert json.loads(json.dumps(schema())) == schema()
+
+
+def test_the_corpus_is_all_there():
+    kinds = [name.split("/")[0] for name in FILES]
+    assert set(kinds) == {"valid", "invalid"}
+    assert kinds.count("valid") >= 15
+    assert kinds.count("invalid") >= 40
+    assert {f"invalid/{name}" for name in ONLY_PROBLEMS} <= set(FILES)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_both_judge_alike(name):
+    kind, stem = name.split("/")
+    definition = read(name)
+    assert (problems(definition) == []) == (kind == "valid")
+    # An exception that the schema has learnt to tell is to be taken out of the table.
+    assert VALIDATOR.is_valid(definition) == (kind == "valid" or stem in ONLY_PROBLEMS)
+
+
+@pytest.mark.parametrize("key", ["type", "next", "end", "target_type", "timeout", "parameters", "branches", "worker"])
+def test_the_schema_describes_every_key(key):
+    objects = [made for made in schema()["$defs"].values() if key in made.get("properties", {})]
+    described = [made["properties"][key] for made in objects if made.get("additionalProperties") is False]
+    assert described
+    assert all(row["description"] for row in described)
+
+
+VALID = [read(name) for name in FILES if name.startswith("valid/")]
+WORDS = sorted({"start", "steps", "next", "end", "branches", "type", "A", "B", "P", "Task", "Parallel", "Function"})
+
+texts = st.text(max_size=8) | st.sampled_from(
+    [*WORDS, "10s", "${steps.A.result}", "${run.input}", "gs://b1/x", "a.b:c"]
+)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=15,
+)
+
+
+@st.composite
+def mutated_definitions(draw):
+    """A valid definition in which one to three values were replaced, removed, renamed, added or swapped."""
+    definition = copy.deepcopy(draw(st.sampled_from(VALID)))
+    for _ in range(draw(st.integers(1, 3))):
+        spots = [
+            (holder, key)
+            for holder in containers(definition)
+            for key in (holder if isinstance(holder, dict) else range(len(holder)))
+        ]
+        if not spots:
+            break
+        holder, key = draw(st.sampled_from(spots))
+        match draw(st.sampled_from(["replace", "remove", "rename", "add", "swap"])):
+            case "replace":
+                holder[key] = draw(json_values)
+            case "remove":
+                del holder[key]
+            case "rename" if isinstance(holder, dict):
+                holder[draw(texts)] = holder.pop(key)
+            case "swap":
+                other, other_key = draw(st.sampled_from(spots))
+                holder[key] = copy.deepcopy(other[other_key])
+            case _ if isinstance(holder, dict):
+                holder[draw(texts)] = draw(json_values)
+    return definition
+
+
+def containers(value):
+    if isinstance(value, dict | list):
+        yield value
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from containers(inner)
+
+
+@settings(deadline=None, max_examples=400)
+@given(json_values | mutated_definitions())
+def test_nothing_makes_problems_raise_and_the_schema_is_never_stricter(definition):
+    found = problems(definition)
+    assert all(isinstance(problem, str) and ": " in problem for problem in found)
+    "\n".join(found).encode()  # fit to be printed
+    if not VALIDATOR.is_valid(definition):
+        assert found
