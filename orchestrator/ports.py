@@ -59,6 +59,10 @@ class Target(Protocol):
     synchronous: bool
     """Whether `launch` returns only when the execution has ended, with its outcome."""
 
+    id_is_ours: bool
+    """Whether its events carry our launch id, so that nobody needs an execution's record to know whose
+    it is: then the record is written off the critical path."""
+
     def launch(self, launch: Launch) -> Execution:
         """Start the attempt. The same key again returns the execution that it started before,
         as far as `identity` promises that.

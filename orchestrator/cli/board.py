@@ -51,10 +51,18 @@ class Signs:
 
 
 UNICODE = Signs(
-    dict(zip(TaskStatus, "·●✓✗–■", strict=True)) | {RunStatus.QUEUED: "·", RunStatus.PAUSED: "■"}, "├─ ", "└─ ", "│  ", "…"
+    dict(zip(TaskStatus, "·●✓✗–■", strict=True)) | {RunStatus.QUEUED: "·", RunStatus.PAUSED: "■"},
+    "├─ ",
+    "└─ ",
+    "│  ",
+    "…",
 )
 ASCII = Signs(
-    dict(zip(TaskStatus, ".>+x-#", strict=True)) | {RunStatus.QUEUED: ".", RunStatus.PAUSED: "#"}, "|- ", "`- ", "|  ", "..."
+    dict(zip(TaskStatus, ".>+x-#", strict=True)) | {RunStatus.QUEUED: ".", RunStatus.PAUSED: "#"},
+    "|- ",
+    "`- ",
+    "|  ",
+    "...",
 )
 
 

@@ -32,9 +32,11 @@ class Bucket:
         root: Path | None = getattr(self.store, "root", None)
         return root
 
-    def document(self, run_id: str) -> str:
-        """Path or URL of a run's document."""
+    def document(self, run_id: str) -> str | None:
+        """Path or URL of a run's document; None where it ends with this process."""
         key = f"{_PREFIX}{run_id}{_SUFFIX}"
+        if self.url.startswith("memory://"):
+            return None
         return short(self.root / key) if self.root else f"{self.url.rstrip('/')}/{key}"
 
     def log_of(self, launch_id: str) -> Path | None:
@@ -79,12 +81,12 @@ def open_to_read(url: str | None, settings: Settings) -> Bucket:
     url = url or settings.status_bucket
     bucket = Bucket(url, open_store(url))
     if url.startswith("memory://"):
-        raise InputError(f"bucket {url}: is empty, it lives and ends with the process that has runs in it; name another")
+        raise InputError(
+            f"bucket {url}: is empty, it lives and ends with the process that has runs in it; name another"
+        )
     if bucket.root is not None and not bucket.root.is_dir():
         what = "is no directory" if bucket.root.exists() else "there is no such directory"
-        raise InputError(
-            f"bucket {url}: {short(bucket.root)}: {what}; run a DAG first, or name a bucket by --bucket or STATUS_BUCKET"
-        )
+        raise InputError(f"bucket {url}: {short(bucket.root)}: {what}; run a DAG first, or name another by --bucket")
     return bucket
 
 

@@ -16,28 +16,32 @@ from orchestrator.model.errors import InputError
 
 _PLAIN_WIDTH = 120
 """Columns of a line that no terminal limits."""
+_PLAIN_HEIGHT = 1000
 
 
 class Console:
-    """Writes lines; `sys.stdout` and `sys.stderr` are looked up each time, as others may replace them."""
+    """Writes lines. `sys.stdout` and `sys.stderr` are looked up each time, as others may put their own there.
 
-    @property
-    def is_terminal(self) -> bool:
-        """Whether standard output is a terminal that can move its cursor."""
-        return _is_terminal(sys.stdout) and os.environ.get("TERM") != "dumb"
+    Attributes:
+        is_terminal: whether standard output is a terminal that can move its cursor.
+        signs: what standard output can draw with.
+    """
+
+    is_terminal: bool
+    signs: Signs
+
+    def __init__(self) -> None:
+        self._is_limited = _is_terminal(sys.stdout)
+        self.is_terminal = self._is_limited and os.environ.get("TERM") != "dumb"
+        self.signs = signs_for(getattr(sys.stdout, "encoding", None))
 
     @property
     def size(self) -> tuple[int, int]:
-        """Columns and lines that standard output has."""
-        if not _is_terminal(sys.stdout):
-            return _PLAIN_WIDTH, 1000
+        """Columns and lines that standard output has now."""
+        if not self._is_limited:
+            return _PLAIN_WIDTH, _PLAIN_HEIGHT
         found = shutil.get_terminal_size()
         return max(40, found.columns), max(10, found.lines)
-
-    @property
-    def signs(self) -> Signs:
-        """What standard output can draw with."""
-        return signs_for(getattr(sys.stdout, "encoding", None))
 
     def out(self, *lines: str) -> None:
         """Write lines to standard output, at once."""

@@ -59,7 +59,9 @@ class News:
                     signal.signal(signum, self._on_signal)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for signum, before in self._before.items():
             signal.signal(signum, before)
 

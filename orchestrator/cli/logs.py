@@ -32,8 +32,9 @@ def shown(level: int, write: Callable[[str], None]) -> Iterator[None]:
     """Show the log by `write`, line by line, as long as this lasts."""
     logger = logging.getLogger("orchestrator")
     handler, before = LineHandler(write), logger.level
+    handler.setLevel(level)
     logger.addHandler(handler)
-    logger.setLevel(level)
+    logger.setLevel(min(level, logging.WARNING))  # warnings are listened to by others too
     try:
         yield
     finally:
@@ -70,7 +71,7 @@ class LineHandler(logging.Handler):
 
 
 def text_of(record: logging.LogRecord) -> str:
-    """Return a record as `orchestrator: warning: what; where`, on one line."""
+    """Return a record as `orchestrator: warning: what (step X)`, on one line."""
     node = getattr(record, "node", None)
     error = record.exc_info[1] if record.exc_info else None
     text = record.getMessage() + (f": {type(error).__name__}: {error}" if error else "")

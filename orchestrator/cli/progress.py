@@ -1,8 +1,11 @@
 """The live view of a run: a table that is drawn again and again, or a line for each change."""
 
+import sys
 import time
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.cli.board import board, seconds_of
@@ -25,6 +28,9 @@ class View(Protocol):
     pause_s: float
     """How long to wait before the next `show`."""
 
+    def say(self, words: str) -> None:
+        """Say how it begins."""
+
     def show(self, state: RunState, now: datetime) -> None:
         """Show the run as it is at `now`."""
 
@@ -36,6 +42,9 @@ class NoView:
     """Shows nothing."""
 
     pause_s = _FRAME_S
+
+    def say(self, words: str) -> None:
+        """Nothing."""
 
     def show(self, state: RunState, now: datetime) -> None:
         """Nothing."""
@@ -59,21 +68,27 @@ class LinesView:
         self._before = before.nodes if before else {}
         self._width = 0
 
+    def say(self, words: str) -> None:
+        """Write that, with the time."""
+        self._write(f"{clock(datetime.now(UTC))} {words}")
+
     def show(self, state: RunState, now: datetime) -> None:
         """Write what has changed since the last time, in the order in which it did."""
-        changes: list[tuple[datetime, str, str]] = []
-        for name, node in state.nodes.items():
+        changes: list[_Change] = []
+        for rank, (name, node) in enumerate(state.nodes.items()):
             before = self._before.get(name)
             if node is not before:
-                changes += _changes(before, node, state, now)
+                changes += _changes(rank, before, node, state, now)
         self._before = state.nodes
         if changes:
             self._width = self._width or min(32, max(map(len, state.nodes)))
-            changes.sort(key=lambda change: change[0])
-            self._write(*(f"{clock(at)} {pad(cut(name, 32), self._width)} {words}" for at, name, words in changes))
+            self._write(*map(self._line, sorted(changes)))
 
     def close(self) -> None:
         """Nothing is left to do."""
+
+    def _line(self, change: "_Change") -> str:
+        return f"{clock(change.at)} {pad(cut(change.node_name, 32), self._width)} {change.words}"
 
 
 class TableView:
@@ -84,6 +99,9 @@ class TableView:
         self._console = console
         self._live: Live | None = None
         self._last: tuple[RunState, datetime] | None = None
+
+    def say(self, words: str) -> None:
+        """Nothing: it stands in the board's header."""
 
     def show(self, state: RunState, now: datetime) -> None:
         """Draw. What has ended before the first frame is drawn once, by `close`."""
@@ -132,14 +150,10 @@ def clock(at: datetime) -> str:
 
 
 def _has_rich() -> bool:
-    from importlib.util import find_spec
-
     return find_spec("rich") is not None
 
 
 def _live() -> "Live":
-    import sys
-
     from rich.console import Console as RichConsole
     from rich.live import Live
 
@@ -149,22 +163,31 @@ def _live() -> "Live":
     return live
 
 
-def _changes(
-    before: NodeState | None, node: NodeState, state: RunState, now: datetime
-) -> list[tuple[datetime, str, str]]:
-    found: list[tuple[datetime, str, str]] = []
+@dataclass(frozen=True, slots=True, order=True)
+class _Change:
+    """A line to be written. Of what one save brought, ends come first, from the inside out, and then starts."""
+
+    at: datetime
+    phase: int
+    rank: int
+    node_name: str
+    words: str
+
+
+def _changes(rank: int, before: NodeState | None, node: NodeState, state: RunState, now: datetime) -> Iterator[_Change]:
     attempt = before.attempt if before else 0
     was = before.status if before else TaskStatus.NEW
-    has_started = node.node_type is not NodeTypes.TASK and was is TaskStatus.NEW and node.started_at is not None
-    if node.attempt > attempt or has_started:
-        at = node.started_at if not attempt and node.started_at else now
+    is_opened = node.node_type is not NodeTypes.TASK and was is TaskStatus.NEW and node.started_at is not None
+    started_at = None
+    if node.attempt > attempt or is_opened:
+        started_at = node.started_at if not attempt and node.started_at else now
         words = f"attempt {node.attempt}" if node.attempt else ""
-        found.append((at, node.node_name, f"{TaskStatus.RUNNING:<10} {words}".rstrip()))
+        yield _Change(started_at, 1, rank, node.node_name, f"{TaskStatus.RUNNING:<10} {words}".rstrip())
     if node.status.is_final and not was.is_final:
-        at = node.ended_at or state.run.ended_at or now
+        ended_at = node.ended_at or state.run.ended_at or now
         seconds = seconds_of(node, now)
         words = took(seconds) if seconds is not None else ""
         if node.error is not None:
             words += f"  {node.error.error_type}: {printable(node.error.message)}"
-        found.append((at, node.node_name, f"{node.status:<10} {words}".rstrip()))
-    return found
+        phase = 2 if started_at is not None and started_at >= ended_at else 0
+        yield _Change(ended_at, phase, -rank, node.node_name, f"{node.status:<10} {words}".rstrip())

@@ -121,15 +121,16 @@ def _is_small(value: Json) -> bool:
 
 
 def _table(rows: Sequence[Mapping[str, Json]], width: int) -> Iterator[Line]:
-    keys = list(rows[0])
+    # Names on the left, numbers on the right, whatever order the keys came in.
+    is_number = {key: all(isinstance(row[key], int | float) for row in rows[:MAX_ROWS]) for key in rows[0]}
+    keys = sorted(rows[0], key=is_number.__getitem__)
     shown = [[_cell(row[key]) for key in keys] for row in rows[:MAX_ROWS]]
     heading = [cut(printable(key), _MAX_CELL) for key in keys]
     widths = columns([heading, *shown])
-    are_numbers = [all(isinstance(row[key], int | float) for row in rows[:MAX_ROWS]) for key in keys]
 
     def block_line(cells: Sequence[str]) -> str:
-        parts = zip(cells, widths, are_numbers, strict=True)
-        return "  ".join(pad(cell, size, is_number=is_number) for cell, size, is_number in parts)
+        parts = zip(cells, widths, keys, strict=True)
+        return "  ".join(pad(cell, size, is_number=is_number[key]) for cell, size, key in parts)
 
     block_width = sum(widths) + 2 * len(widths) + 2
     blocks = max(1, min(_MAX_BLOCKS, (width + 4) // block_width, len(shown) // _MIN_BLOCK_ROWS))

@@ -6,21 +6,22 @@ with --resume where it was left.
 
 import os
 import shlex
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from logging import CRITICAL, getLogger
 from pathlib import Path
 
+from orchestrator.cli.board import board
 from orchestrator.cli.bucket import Bucket, open_to_read
 from orchestrator.cli.console import Console
 from orchestrator.cli.definitions import find, load
 from orchestrator.cli.follow import Interrupted, News, follow
 from orchestrator.cli.inputs import read_inputs
-from orchestrator.cli.progress import View, clock, view_for
+from orchestrator.cli.lines import counted
+from orchestrator.cli.progress import View, view_for
 from orchestrator.cli.sources import missing_modules, missing_sources
 from orchestrator.cli.status import exit_code
 from orchestrator.cli.summary import one_line, summary
@@ -32,7 +33,10 @@ from orchestrator.model.ids import RUN_ID
 from orchestrator.model.nodes import Task
 from orchestrator.model.run_state import RunState, encode
 from orchestrator.runtime.executor import DAGExecutor
+from orchestrator.runtime.registry import open_store
 from orchestrator.runtime.settings import Settings
+
+_RUN_ID_HOW = "write 1 to 128 of A-Z a-z 0-9 _ -, beginning with a letter or digit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +66,15 @@ def run(console: Console, wanted: Wanted, settings: Settings) -> int:
     """Run it, show it, and return the exit code."""
     _check(wanted)
     # As python -m has it: Function steps are importable from where the command is started.
-    here = os.getcwd()
-    if here not in sys.path and "" not in sys.path:
-        sys.path.insert(0, here)
-    with console.output_kept_clean() if wanted.is_json else nullcontext():
-        state = _resume(console, wanted, settings) if wanted.resume else _start(console, wanted, settings)
+    if not {"", os.getcwd()} & set(sys.path):
+        sys.path.insert(0, os.getcwd())
+    session = _Session(console, wanted, settings)
+    try:
+        with console.output_kept_clean() if wanted.is_json else nullcontext():
+            state = session.resume(wanted.resume) if wanted.resume else session.start()
+    except Interrupted as exc:
+        console.err(f"interrupted; {session.how_to_finish}")
+        return 128 + exc.signum
     if wanted.is_json:
         console.document(encode(state))
         if exit_code(state):
@@ -75,41 +83,130 @@ def run(console: Console, wanted: Wanted, settings: Settings) -> int:
 
 
 def _check(wanted: Wanted) -> None:
-    if wanted.resume and wanted.inputs:
-        raise InputError("run: --input and --resume do not go together; a run that was started has its input")
-    if wanted.resume and wanted.run_id:
-        raise InputError("run: --run-id and --resume do not go together; a run that was started has its id")
-    for option, run_id in (("--run-id", wanted.run_id), ("--resume", wanted.resume)):
-        if run_id is not None and not RUN_ID.fullmatch(run_id):
-            raise InputError(f'run: {option} "{run_id}" is no run id; write 1 to 128 of A-Z a-z 0-9 _ -, no _ or - first')
+    for option, value, what in (("--input", wanted.inputs, "input"), ("--run-id", wanted.run_id, "id")):
+        if wanted.resume and value:
+            raise InputError(f"run: {option} and --resume do not go together; a run that was started has its {what}")
+    if wanted.run_id is not None and not RUN_ID.fullmatch(wanted.run_id):
+        raise InputError(f'run: --run-id "{wanted.run_id}" is no run id; {_RUN_ID_HOW}')
 
 
-def _start(console: Console, wanted: Wanted, settings: Settings) -> RunState:
-    loaded = load(wanted.path)
-    run_input = read_inputs(wanted.inputs)
-    _check_sources(loaded.dag.all_tasks, loaded.folder)
-    news, trouble = News(), StoreTrouble()
+class _Session:
+    """One run, from its start or where it was left up to its end."""
 
-    def saved(state: RunState) -> None:
-        trouble.saved()
-        news.saved(state)
+    def __init__(self, console: Console, wanted: Wanted, settings: Settings) -> None:
+        self._console, self._wanted, self._settings = console, wanted, settings
+        self._url = wanted.bucket or settings.status_bucket
+        self._news, self._trouble = News(), StoreTrouble()
+        self._run_id = ""
 
-    executor = DAGExecutor(
-        Catalog({loaded.name: loaded.definition}, loaded.name),
-        wanted.bucket,
-        folders={loaded.name: loaded.folder},
-        settings=settings,
-        on_saved=saved,
-    )
-    bucket = Bucket(wanted.bucket or settings.status_bucket, executor.store)
-    view = view_for(console, is_json=wanted.is_json, is_verbose=wanted.is_verbose)
-    with _closed_after(executor), news:
+    @property
+    def how_to_finish(self) -> str:
+        """What a person can do about a run that this process leaves."""
+        if self._url.startswith("memory://"):
+            return f"the run was kept in {self._url} and is gone"
+        return f"finish it with: {self._wanted.command('--resume', self._run_id)}"
+
+    def start(self) -> RunState:
+        """Start a run and return it as it ended."""
+        loaded = load(self._wanted.path)
+        run_input = read_inputs(self._wanted.inputs)
+        _check_sources(loaded.dag.all_tasks, loaded.folder)
+        view = view_for(self._console, is_json=self._wanted.is_json, is_verbose=self._wanted.is_verbose)
+        with self._executor(Catalog({loaded.name: loaded.definition}), {loaded.name: loaded.folder}) as executor:
+            try:
+                self._run_id = executor.start(loaded.name, run_input, run_id=self._wanted.run_id)
+            except RunExists as exc:
+                resume = self._wanted.command("--resume", str(self._wanted.run_id))
+                raise InputError(f"{exc}, or finish that one with: {resume}") from exc
+            view.say(f"run {self._run_id} of {loaded.name} started")
+            state = self._to_its_end(executor, view)
+        self._show_summary(state)
+        return state
+
+    def resume(self, run_id: str) -> RunState:
+        """Take up a run and return it as it ended."""
+        name, file = find(self._wanted.path)
+        bucket = open_to_read(self._wanted.bucket, self._settings)
+        state, self._run_id = bucket.load(run_id), run_id
+        if state.run.dag != name:
+            raise InputError(f'run {run_id}: is one of "{state.run.dag}"; {self._wanted.path} is "{name}"')
+        if state.run.status.is_final:
+            self._console.err(f"run {run_id} has ended already")
+            if not self._wanted.is_json:
+                self._console.styled(board(state, _now(), *self._console.size, self._console.signs))
+            self._show_summary(state)
+            return state
+        tasks = DefinitionStatus(bucket.store).load(state.run.definition).all_tasks
+        _check_sources((task for task in tasks if not state.nodes[task.node_name].status.is_final), file.parent)
+        view = view_for(self._console, is_json=self._wanted.is_json, is_verbose=self._wanted.is_verbose, before=state)
+        with self._executor(Catalog({}), {name: file.parent}) as executor:
+            ended = sum(node.status.is_final for node in state.nodes.values())
+            view.say(f"run {run_id} of {name} taken up; {ended:,} of {counted(len(state.nodes), 'step')} had ended")
+            executor.resume(run_id)
+            state = self._to_its_end(executor, view)
+        self._show_summary(state)
+        return state
+
+    @contextmanager
+    def _executor(self, catalog: Catalog, folders: Mapping[str, Path]) -> Iterator[DAGExecutor]:
+        """Hold an executor that tells its news here; it is closed while a second ctrl-C would kill."""
+        logger = getLogger("orchestrator")
+        logger.addHandler(self._trouble)
         try:
-            run_id = executor.start(loaded.name, run_input, run_id=wanted.run_id)
-        except RunExists as exc:
-            hint = f"; or see it with: orchestrator status {wanted.run_id}"
-            raise InputError(f"{exc}{hint}") from exc
-        _tell(console, wanted, f"run {run_id} of {loaded.name} started")
-        state = _to_the_end(console, wanted, run_id, executor, news, trouble, view)
-    _show(console, wanted, state, bucket)
-    return state
+            with (
+                self._news,
+                DAGExecutor(
+                    catalog, self._wanted.bucket, folders=folders, settings=self._settings, on_saved=self._saved
+                ) as executor,
+            ):
+                try:
+                    yield executor
+                except Interrupted:
+                    logger.setLevel(CRITICAL)  # what breaks off now breaks off because we asked for it
+                    raise
+                except Exception as exc:
+                    if self._run_id:
+                        exc.add_note(self.how_to_finish)
+                    raise
+        finally:
+            logger.removeHandler(self._trouble)
+
+    def _saved(self, state: RunState) -> None:
+        self._trouble.saved()
+        self._news.saved(state)
+
+    def _to_its_end(self, executor: DAGExecutor, view: View) -> RunState:
+        bucket = Bucket(self._url, executor.store)
+        try:
+            follow(
+                self._news,
+                view,
+                lambda: bucket.load(self._run_id),
+                _now,
+                self._trouble.check,
+                self._trouble.told,
+            )
+        finally:
+            view.close()
+        return executor.wait(self._run_id)
+
+    def _show_summary(self, state: RunState) -> None:
+        if self._wanted.is_json:
+            return
+        bucket = Bucket(self._url, open_store(self._url))
+        again = self._wanted.again
+        if self._wanted.resume and state.run.input:
+            again = self._wanted.command("--input", "FILE")
+        self._console.out("")
+        self._console.styled(summary(state, bucket, _now(), self._console.size[0], again))
+
+
+def _check_sources(tasks: Iterable[Task], folder: Path) -> None:
+    tasks = tuple(tasks)
+    found = [*missing_sources(tasks, folder), *missing_modules(tasks)]
+    if found:
+        raise InputError("\n".join(found))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,6 +1,5 @@
 """What is to be said of a run that has ended: what came out, or why it failed and what to do next."""
 
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -35,7 +34,9 @@ def summary(state: RunState, bucket: Bucket, now: datetime, width: int, again: s
     lines.append(((run.status, STYLES[run.status]), (f" {'in' if run.status.is_final else 'for'} {seconds}", "")))
     if run.status in (RunStatus.FAILED, RunStatus.CANCELLED):
         lines += reason_lines(state, bucket)
-    lines.append((("run document: ", "dim"), (bucket.document(run.run_id), "")))
+    document = bucket.document(run.run_id)
+    if document is not None:
+        lines.append((("run document: ", "dim"), (document, "")))
     if run.status is RunStatus.FAILED:
         lines.append((("next: ", "dim"), (advice(state, again), "")))
     return lines
@@ -116,5 +117,3 @@ def _why(state: RunState, node: NodeState, error: Failure, bucket: Bucket) -> li
     if log is not None:
         lines.append((("  log: ", "dim"), (short(log), "")))
     return lines
-
-

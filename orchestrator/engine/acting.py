@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
+from orchestrator.engine.records import Records
 from orchestrator.engine.run_box import RunBox
 from orchestrator.engine.status import ExecutionStatus
 from orchestrator.model.commands import Cancel, Command, Execution, Failure, Launch, Remind
@@ -41,7 +42,8 @@ class Actor:
         is_dead: Callable[[Launch], bool],
     ) -> None:
         self._targets, self._broker, self._clock, self._policy = targets, broker, clock, policy
-        self._executions, self._is_dead = executions, is_dead
+        self._is_dead = is_dead
+        self._records = Records(executions)
 
     def act(self, box: RunBox, commands: Sequence[Command]) -> list[Fact]:
         """Carry out what a save entitles to, calls that block side by side; return what came of it."""
@@ -122,7 +124,7 @@ class Actor:
             return None
         box.executions[launch.launch_id] = execution
         self._cancel_if_dead(target, launch, execution)
-        self._bind(launch, execution)
+        self._bind(launch, execution, is_urgent=not target.id_is_ours)
         if execution.outcome is not None:
             return AttemptEnded(launch.node_name, launch.attempt, execution.outcome, execution.execution_id)
         if launch.recover:
@@ -145,8 +147,8 @@ class Actor:
         except OrchestratorError as exc:
             log.warning("cannot cancel a late launch: %s", exc, extra=_where(launch))
 
-    def _bind(self, launch: Launch, execution: Execution) -> None:
-        """Record whose the execution is. It can be rebuilt, so that a failure is no more than logged."""
+    def _bind(self, launch: Launch, execution: Execution, *, is_urgent: bool) -> None:
+        """Record whose the execution is."""
         record = ExecutionRecord(
             execution_id=execution.execution_id,
             task_name=launch.target_name,
@@ -159,10 +161,14 @@ class Actor:
             target_type=launch.target_type,
             launched_at=self._clock.now(),
         )
-        try:
-            self._executions.save_execution(record)
-        except OrchestratorError as exc:
-            log.warning("cannot record an execution: %s", exc, extra=_where(launch))
+        if is_urgent:
+            self._records.write(record)
+        else:
+            self._records.write_later(record)
+
+    def close(self) -> None:
+        """Write the records that wait."""
+        self._records.close()
 
     def _failed(self, launch: Launch, failure: Failure) -> LaunchFailed:
         return LaunchFailed(launch.node_name, launch.attempt, launch.owner, failure)

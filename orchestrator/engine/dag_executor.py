@@ -150,6 +150,10 @@ class DAGExecutor:
         """Do a Tick's work for one run; see `Ticker.look_after`."""
         return self._ticker.look_after(run_id, marker)
 
+    def close(self) -> None:
+        """Finish what can be finished at once; everything else is for a Tick, here or elsewhere."""
+        self._actor.close()
+
     def _of_no_run(self, item: TickAll | None, message_id: str | None) -> Handled:
         if item is None:
             log.debug("not ours", extra={"event_id": message_id})
@@ -213,7 +217,7 @@ class DAGExecutor:
 
     def _commit(self, box: RunBox, batch: list[Entry]) -> tuple[tuple[Command, ...], dict[Entry, str | BaseException]]:
         """Fold a batch into one save. Returns what to act on, and a verdict or an error an entry."""
-        status = OrchestrationStatus(self._store, box.run_id)
+        status = box.status
         tried: list[tuple[Token, Decision]] = []
         mine: tuple[Command, ...] = ()
         saves = faults = 0
@@ -337,7 +341,7 @@ class DAGExecutor:
         with self._boxes_lock:
             box = self._boxes.get(run_id)
             if box is None:
-                box = self._boxes[run_id] = RunBox(run_id)
+                box = self._boxes[run_id] = RunBox(run_id, OrchestrationStatus(self._store, run_id))
                 if len(self._boxes) > MAX_IDLE_RUNS:
                     for old in list(self._boxes)[: MAX_IDLE_RUNS // 10]:
                         if self._boxes[old].is_idle:

@@ -11,6 +11,7 @@ from threading import Event, Lock
 
 from orchestrator.engine.address import Item
 from orchestrator.engine.handled import Handled
+from orchestrator.engine.status import OrchestrationStatus
 from orchestrator.model.commands import Execution, Outcome
 from orchestrator.model.run_state import RunState
 from orchestrator.ports import Version
@@ -58,12 +59,14 @@ class RunBox:
     """The inbox of one run in this instance, and what this instance knows of the run.
 
     Attributes:
+        status: the run's document in the store.
         saved: the run as this instance saved or loaded it last, with its version; perhaps stale.
         executions: launch id -> execution that this instance launched or found.
     """
 
-    def __init__(self, run_id: str) -> None:
+    def __init__(self, run_id: str, status: OrchestrationStatus) -> None:
         self.run_id = run_id
+        self.status = status
         self.saved: tuple[RunState, Version] | None = None
         self.executions: dict[str, Execution] = {}
         self._lock = Lock()

@@ -20,19 +20,20 @@ from orchestrator.model.dag import DAG
 from orchestrator.model.definition import check
 from orchestrator.model.errors import CorruptState, DefinitionError, VersionConflict
 from orchestrator.model.execution import ExecutionRecord
-from orchestrator.model.run_state import NodeState, RunState, decode, encode
+from orchestrator.model.run_state import DocumentEncoder, NodeState, RunState, decode
 from orchestrator.ports import ObjectStore, Version
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 
 
 class OrchestrationStatus:
-    """The document of one run."""
+    """The document of one run. One instance saves it from one thread at a time."""
 
     def __init__(self, store: ObjectStore, run_id: str) -> None:
         self._store = store
         self.run_id = run_id
         self.key = f"runs/{run_id}.json"
+        self._encoder = DocumentEncoder()
 
     def load(self) -> tuple[RunState, Version] | None:
         """Return the run and its version, or None if there is none. Raises CorruptState."""
@@ -46,7 +47,7 @@ class OrchestrationStatus:
 
     def save(self, state: RunState, *, expect: Version | None) -> Version:
         """Write the run iff its stored version is `expect` (None = create). Raises VersionConflict."""
-        return self._store.put(self.key, encode(state), expect=expect)
+        return self._store.put(self.key, self._encoder.encode(state), expect=expect)
 
     def nodes(self) -> Mapping[str, NodeState]:
         """Node name -> its state; empty where the run does not exist."""

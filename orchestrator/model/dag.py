@@ -43,9 +43,10 @@ class DAG:
         self.parent_node = parent_node
         self._statuses = statuses or {}
         self._executions = executions or {}
-        self.nodes: tuple[Node, ...] = tuple(
-            NodeFactory.create_node({"node_name": name, **step}, self) for name, step in steps.items()
-        )
+        nodes: list[Node] = []
+        for name, step in steps.items():  # a loop, not a comprehension: a frame less for each level of nesting
+            nodes.append(NodeFactory.create_node({"node_name": name, **step}, self))
+        self.nodes: tuple[Node, ...] = tuple(nodes)
         own = {node.node_name: node for node in self.nodes}
         self.start_node = own[str(definition["start"])]
         self.tasks = tuple(node for node in self.nodes if isinstance(node, Task))

@@ -2,6 +2,7 @@
 
     OrchestratorError
     ├── DefinitionError        a definition breaks rules; all of them at once
+    ├── DurationError          a text is no duration (durations.py)
     ├── ExpressionError        a ${…} cannot be parsed or has no value
     ├── EventError             an event of ours is malformed
     ├── UnknownDag             a start names a DAG that the catalog does not have

@@ -85,12 +85,5 @@ class CancelSettled(msgspec.Struct, frozen=True):
 
 
 Fact = (
-    RunStarted
-    | AttemptEnded
-    | LaunchFailed
-    | LaunchBound
-    | ClaimExpired
-    | TimeCame
-    | CancelRequested
-    | CancelSettled
+    RunStarted | AttemptEnded | LaunchFailed | LaunchBound | ClaimExpired | TimeCame | CancelRequested | CancelSettled
 )

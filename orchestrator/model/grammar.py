@@ -298,7 +298,7 @@ class Shape:
                 allowed = f"allowed: {', '.join(row.rule.allowed)}" if isinstance(row.rule, Choice) else ""
                 yield f"{at(path, name)}: is missing; {allowed or f'{self.noun} needs it'}"
             stands = found.get(name) is True if row.kind is Kind.FLAG else name in found
-            if stands and row.not_with in found:
+            if stands and row.not_with is not None and row.not_with in found:
                 yield f'{at(path, name)}: cannot stand beside "{row.not_with}"; keep one of the two'
 
     def _unknown(self, name: str) -> str:

@@ -6,6 +6,7 @@ forks the way and one on its lower edge joins it.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
 
 from orchestrator.model.dag import DAG
 from orchestrator.model.nodes import Graph, Node, Parallel, Task
@@ -54,7 +55,7 @@ def dot(dag: DAG) -> str:
             else:
                 label = r"\n".join(map(_dot_text, _words(node)))
                 yield f'{indent}{ids[node.node_name]} [label="{label}"];'
-        for node, following in zip(chain, chain[1:], strict=False):
+        for node, following in pairwise(chain):
             yield f"{indent}{exit_(node)} -> {entry(following)};"
 
     def parallel(node: Parallel, indent: str) -> Iterator[str]:

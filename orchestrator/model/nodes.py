@@ -103,9 +103,7 @@ class Task(Node):
         self.timeout_s = None if timeout is None else parse_duration(str(timeout))
         self.template = compile_value(self.parameters)
         own = {key: value for key, value in step.items() if key not in _SHARED_KEYS}
-        self._launch = Launch(
-            self.node_name, self.target_type.value, self.target_name, self.parameters, own or EMPTY
-        )
+        self._launch = Launch(self.node_name, self.target_type.value, self.target_name, self.parameters, own or EMPTY)
 
     @property
     def template_type(self) -> DataflowTemplateType | None:
@@ -140,14 +138,18 @@ class Parallel(Node):
         branches = step["branches"]
         if not isinstance(branches, list):
             raise TypeError(f"{self.node_name}.branches: is no list")
-        self.branches: tuple[Graph, ...] = tuple(parent_dag.branch(branch, self) for branch in branches)
+        graphs: list[Graph] = []
+        for branch in branches:  # loops, not comprehensions: a frame less for each level of nesting
+            graphs.append(parent_dag.branch(branch, self))
+        self.branches: tuple[Graph, ...] = tuple(graphs)
 
     def execute(self) -> tuple[Launch, ...]:
         """What starts the first node of each branch, at any depth."""
-        return tuple(launch for branch in self.branches for launch in branch.init())
+        launches: list[Launch] = []
+        for branch in self.branches:
+            launches.extend(branch.init())
+        return tuple(launches)
 
 
-_SHARED_KEYS = frozenset(
-    ("node_name", "type", "next", "end", "target_type", "target_name", "parameters", "timeout")
-)
+_SHARED_KEYS = frozenset(("node_name", "type", "next", "end", "target_type", "target_name", "parameters", "timeout"))
 """Keys that a Launch carries in fields of its own, or that are none of the target's business."""

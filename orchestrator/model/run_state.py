@@ -106,14 +106,27 @@ _node_decoder = msgspec.json.Decoder(NodeState)
 _document_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
+class DocumentEncoder:
+    """Encodes the states of one run one after another; only nodes that changed since are encoded anew."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, tuple[NodeState, bytes]] = {}
+
+    def encode(self, state: RunState) -> bytes:
+        """Return the run document: JSON, one line a node, so that a person and `grep` can read it."""
+        known = self._lines
+        lines = [b'{"$run": ' + _encoder.encode(state.run)]
+        for name, node in state.nodes.items():
+            line = known.get(name)
+            if line is None or line[0] is not node:
+                line = known[name] = (node, b'"%s": %s' % (name.encode(), _encoder.encode(node)))
+            lines.append(line[1])
+        return b",\n".join(lines) + b"}\n"
+
+
 def encode(state: RunState) -> bytes:
-    """Return the run document: JSON, one line a node, so that a person and `grep` can read it."""
-    encode_one = _encoder.encode
-    lines = [b'{"$run": ', encode_one(state.run)]
-    for name, node in state.nodes.items():
-        lines += (b',\n"', name.encode(), b'": ', encode_one(node))
-    lines.append(b"}\n")
-    return b"".join(lines)
+    """Return the document of one state."""
+    return DocumentEncoder().encode(state)
 
 
 def decode(data: bytes, where: str) -> RunState:

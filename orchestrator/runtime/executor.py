@@ -189,6 +189,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
             self._own_broker.close()
         if self._timer is not None:
             self._timer.join(timeout=5.0)
+        super().close()
         for run_id in tuple(self._ended):
             self._clear_marker(run_id)
         for target in self._local.made() if self._local else ():

@@ -48,6 +48,7 @@ class FunctionTarget:
     can_cancel: bool = False
     launch_limit_s: float = 0.0
     synchronous: bool = False
+    id_is_ours: bool = True
 
     def __init__(
         self,
@@ -168,7 +169,7 @@ class FunctionTarget:
 
     def _child(self) -> "FunctionProcess":
         """The worker process of this thread; a new one if it has none that lives."""
-        from orchestrator.targets.function_process import FunctionProcess  # few runs need multiprocessing
+        from orchestrator.targets.function_process import FunctionProcess  # few runs need one
 
         child: FunctionProcess | None = getattr(self._slot, "child", None)
         if child is None or not child.is_alive():
@@ -181,7 +182,7 @@ class FunctionTarget:
 
     def _drop(self, child: "FunctionProcess | None") -> None:
         if child is not None:
-            child.kill()
+            child.close()
             self._children.discard(child)
             self._slot.child = None
 

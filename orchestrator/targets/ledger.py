@@ -227,7 +227,8 @@ class Ledger:
             raise CorruptState(f"{path}: {exc}; remove the folder to have the attempt forgotten") from exc
 
     def _write(self, key: str, name: str, value: Record | Outcome) -> None:
-        """Replace the file as a whole, and be sure that it is on disk."""
+        """Replace the file as a whole. An outcome is on disk when this returns; that a launch was begun, which
+        the power cut that forgets it ends anyway, need not be."""
         folder = self.root / key
         fd, temporary = tempfile.mkstemp(dir=folder, prefix=".new-")
         try:
@@ -240,11 +241,12 @@ class Ledger:
             with suppress(OSError):
                 os.unlink(temporary)
             raise
-        directory = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        if isinstance(value, Outcome):
+            directory = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
 
     @contextmanager
     def _locked(self, key: str) -> Iterator[None]:

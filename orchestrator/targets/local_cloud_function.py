@@ -19,7 +19,7 @@ from functools import partial
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from time import monotonic
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -66,6 +66,7 @@ class LocalCloudFunction:
     can_cancel: bool = False
     launch_limit_s: float = 0.0
     synchronous: bool = False
+    id_is_ours: bool = False
 
     def __init__(
         self,
@@ -170,7 +171,7 @@ class LocalCloudFunction:
         key = (launch.dag, launch.target_name, entry_point)
         server = self._servers.get(key)
         if server is None:
-            log_file = self._ledger.root / ".servers" / f"{'.'.join(key)}.txt"
+            log_file = self._ledger.root / ".servers" / f"{quote('.'.join(key), safe='')}.txt"
             server = self._servers.setdefault(key, _Server(source, entry_point, self._ledger.root, log_file))
             if self._closed:  # close() may have looked before it was in the dict
                 server.stop()

@@ -50,6 +50,7 @@ class LocalDataflow:
     can_cancel: bool = True
     launch_limit_s: float = 0.0
     synchronous: bool = False
+    id_is_ours: bool = False
 
     def __init__(
         self,

@@ -31,18 +31,18 @@ class Workers:
 
     def submit(self, work: Callable[[], object]) -> bool:
         """Have `work` run soon; False if the workers are closed. It should not raise: that is only logged."""
-        is_short = False
+        new = 0
         with self._lock:
             if self._closed:
                 return False
             self._free -= 1
             if self._free < 0 and self._threads < self._limit:
-                self._threads += 1
                 self._free += 1
-                is_short = True
+                self._threads += 1
+                new = self._threads
         self._queue.put(work)
-        if is_short:
-            Thread(target=self._work, name=f"{self._name}-{self._threads}", daemon=True).start()
+        if new:
+            Thread(target=self._work, name=f"{self._name}-{new}", daemon=True).start()
         return True
 
     def close(self) -> None:

@@ -45,6 +45,7 @@ class NotedTarget:
     identity = Identity.FOREVER
     launch_limit_s = 0.0
     synchronous = False
+    id_is_ours = False
 
     def __init__(self, *, has_outcome: bool = False, can_cancel: bool = False) -> None:
         self.has_outcome, self.can_cancel = has_outcome, can_cancel

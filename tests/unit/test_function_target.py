@@ -351,6 +351,27 @@ def test_a_chain_that_is_launched_from_within_the_workers_never_waits_for_itself
     target.close()
 
 
+def test_launch_call_and_event_cost_microseconds():
+    """10 to 25 µs here; the limit is wide enough for any machine that is busy with something else."""
+    length, done = 2000, Event()
+
+    def publish(event):
+        number = int(event["launch_id"].split("/")[1][1:])
+        if number == length:
+            done.set()
+        target.launch(step(number + 1))
+
+    def step(number):
+        return Launch(f"n{number}", "Function", "add", {"a": 1}, {"function": f"{MODULE}:echo"}, run_id=RUN_ID)
+
+    target = FunctionTarget(publish, Alive(), "host-1")
+    begun = time.perf_counter()
+    target.launch(step(0))
+    assert done.wait(10)
+    assert (time.perf_counter() - begun) / length < 500e-6
+    target.close()
+
+
 def test_a_worker_goes_on_when_the_event_is_not_taken(caplog):
     caller = Caller(workers=1)
     target, put, fails = caller.target, caller.events.put, iter([True, False])
@@ -395,15 +416,15 @@ def launch(target, name, reference, worker, **parameters):
     step = {{"function": reference, "worker": worker}}
     target.launch(Launch(name, "Function", "f", parameters, step, run_id="r", nonce="n"))
 
-if __name__ == "__main__":
-    target = FunctionTarget(print, None, "host-1")
-    launch(target, "A", "{MODULE}:hold", "thread", path=sys.argv[1] + "/thread.lock")
-    launch(target, "B", "{MODULE}:hold", "process", path=sys.argv[1] + "/process.lock")
-    while not Path(sys.argv[1], "process.lock").exists():
-        time.sleep(0.01)
-    print("running", flush=True)
-    if sys.argv[2] == "wait":
-        time.sleep(600)
+# no `if __name__` around it: a worker process must not import this script
+target = FunctionTarget(print, None, "host-1")
+launch(target, "A", "{MODULE}:hold", "thread", path=sys.argv[1] + "/thread.lock")
+launch(target, "B", "{MODULE}:hold", "process", path=sys.argv[1] + "/process.lock")
+while not Path(sys.argv[1], "process.lock").exists():
+    time.sleep(0.01)
+print("running", flush=True)
+if sys.argv[2] == "wait":
+    time.sleep(600)
 """
 
 
@@ -433,6 +454,7 @@ def never_ends(tmp_path):
 def test_functions_that_never_return_do_not_keep_the_process_from_ending(never_ends, tmp_path):
     program = never_ends("end")
     assert program.wait(5) == 0
+    assert program.stdout.read() == b""  # "running" was said once
     assert until(lambda: is_free(tmp_path / "process.lock"), 5)
 
 

@@ -1,0 +1,280 @@
+"""The command line: what can be asked for, and the one place where errors become messages and exit codes.
+
+0    done, and the run Completed (or still runs, for status)
+1    the run Failed or was Cancelled
+2    what was asked for is wrong, or cannot be done here; the message says where
+70   a fault of ours; the traceback is in a file that the message names
+130  interrupted by ctrl-C (143: by SIGTERM)
+"""
+
+import os
+import sys
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from io import TextIOWrapper
+from pathlib import Path
+from typing import NoReturn
+
+from orchestrator.cli.console import Console
+from orchestrator.cli.lines import printable
+from orchestrator.cli.logs import LEVELS, VARIABLE, level_of, shown
+from orchestrator.model.durations import DurationError, parse_duration
+from orchestrator.model.errors import DefinitionError, InputError, OrchestratorError
+from orchestrator.model.expressions import did_you_mean
+
+_EXAMPLES = f"""\
+examples:
+  orchestrator validate dag_definitions
+  orchestrator run dag_definitions/wordcount --input dag_definitions/wordcount/input.json
+  orchestrator run my_dag --input day=2026-01-31 limit=10
+  orchestrator run my_dag --resume run_1791283200_5c1e9f0b2a47
+  orchestrator runs
+  orchestrator graph my_dag --format dot | dot -Tsvg > my_dag.svg
+
+exit codes:
+  0  done and Completed        2  what was asked for is wrong; the message says where
+  1  Failed or Cancelled      70  a fault of ours; the traceback is in a file
+
+environment:
+  STATUS_BUCKET  where runs are kept (file://.orchestrator)
+  {VARIABLE}  level of the log on standard error: {", ".join(LEVELS)}
+"""
+
+_BUCKET = "where runs are kept, as file://DIRECTORY (by default STATUS_BUCKET, else file://.orchestrator)"
+
+
+def entry() -> NoReturn:
+    """Run the command line of this process."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show é is no fault
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Do what the arguments say, and return the exit code."""
+    console = Console()
+    try:
+        try:
+            return _do(console, argv)
+        finally:
+            console.flush()
+    except KeyboardInterrupt:
+        return 130
+    except OrchestratorError as exc:
+        problems = exc.problems if isinstance(exc, DefinitionError) else str(exc).splitlines()
+        console.err(*(f"orchestrator: {printable(each)}" for each in (*problems, *_notes(exc))))
+        return 2
+    except Exception as exc:
+        words = printable(f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__)
+        console.err(f"orchestrator: a fault of ours: {words}; {_saved_traceback(exc)}")
+        console.err(*(f"orchestrator: {note}" for note in _notes(exc)))
+        return 70
+
+
+def _do(console: Console, argv: Sequence[str]) -> int:
+    parser = _parser()
+    word = next((each for each in argv if not each.startswith("-")), None)
+    if word is not None and word not in COMMANDS and argv[0] in (word, "--verbose"):
+        hint = did_you_mean(word, COMMANDS) or f" there are {', '.join(COMMANDS)}"
+        raise InputError(f'there is no command "{word}";{hint}')
+    try:
+        args = parser.parse_args(argv)
+    except SystemExit as exc:  # -h and --version; errors come as InputError
+        return int(exc.code or 0)
+    with shown(level_of(os.environ, is_verbose=args.verbose), console.err):
+        return COMMANDS[args.command](console, args)
+
+
+# -- the commands: from arguments to typed values; each part is imported when it is needed ---------------
+
+
+def _validate(console: Console, args: Namespace) -> int:
+    from orchestrator.cli.validate import validate
+
+    return validate(console, args.path)
+
+
+def _graph(console: Console, args: Namespace) -> int:
+    from orchestrator.cli.graph import graph
+
+    return graph(console, args.path, args.format)
+
+
+def _schema(console: Console, _: Namespace) -> int:
+    from orchestrator.cli.schema import schema
+
+    return schema(console)
+
+
+def _run(console: Console, args: Namespace) -> int:
+    from orchestrator.cli.run import Wanted, run
+    from orchestrator.runtime.settings import Settings
+
+    if args.path is None:
+        raise InputError("run: needs the PATH of a DAG, before --input; see orchestrator run -h")
+    inputs = tuple(each for group in args.input for each in group)
+    wanted = Wanted(args.path, inputs, args.bucket, args.resume, args.run_id, args.json, args.verbose)
+    return run(console, wanted, Settings.read(os.environ))
+
+
+def _status(console: Console, args: Namespace) -> int:
+    from orchestrator.cli.bucket import open_to_read
+    from orchestrator.cli.status import Asked, status
+    from orchestrator.runtime.settings import Settings
+
+    bucket = open_to_read(args.bucket, Settings.read(os.environ))
+    return status(console, bucket, Asked(args.run_id, args.watch, args.json, args.verbose, args.interval))
+
+
+def _runs(console: Console, args: Namespace) -> int:
+    from orchestrator.cli.bucket import open_to_read
+    from orchestrator.cli.runs import runs
+    from orchestrator.runtime.settings import Settings
+
+    bucket = open_to_read(args.bucket, Settings.read(os.environ))
+    return runs(console, bucket, limit=args.limit, dag=args.dag, is_json=args.json, now=datetime.now(UTC))
+
+
+COMMANDS: Mapping[str, Callable[[Console, Namespace], int]] = {
+    "validate": _validate,
+    "graph": _graph,
+    "schema": _schema,
+    "run": _run,
+    "status": _status,
+    "runs": _runs,
+}
+
+
+# -- the arguments -------------------------------------------------------------------------------------
+
+
+class _Parser(ArgumentParser):
+    """ArgumentParser whose errors go the way of all others."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise InputError."""
+        where = self.prog.partition(" ")[2]
+        raise InputError(f"{f'{where}: ' if where else ''}{message}; see {self.prog} -h")
+
+
+def _parser() -> ArgumentParser:
+    parser = _Parser(
+        prog="orchestrator",
+        description="Run data pipelines that are written as DAGs, here as in the cloud.",
+        epilog=_EXAMPLES,
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"orchestrator {_version()}")
+    parser.add_argument("--verbose", action="store_true", help="show the whole log on standard error")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, about: str, usage: str | None = None, epilog: str = "") -> ArgumentParser:
+        found = commands.add_parser(
+            name,
+            usage=usage,
+            help=about,
+            description=f"{about[0].upper()}{about[1:]}.",
+            epilog=epilog,
+            formatter_class=RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        # Only where it stands, so that it may stand before the command too.
+        found.add_argument("--verbose", action="store_true", default=SUPPRESS, help="show the whole log")
+        return found
+
+    found = command("validate", "say what is wrong with definitions, all of it")
+    found.add_argument("path", metavar="PATH", nargs="+", type=Path, help="a DAG's folder or file, or a folder of DAGs")
+
+    found = command("graph", "draw a DAG as a flowchart")
+    found.add_argument("path", metavar="PATH", type=Path, help="a DAG's folder or file")
+    found.add_argument("--format", choices=("mermaid", "dot"), default="mermaid", help="mermaid (default) or dot")
+
+    command("schema", "write the JSON Schema of a definition")
+
+    usage = "orchestrator run PATH [--input INPUT …] [--bucket URL] [--json] [--run-id ID | --resume RUN_ID]"
+    found = command("run", "run a DAG on this machine, or finish a run that was left", usage, _RUN_EXAMPLES)
+    found.add_argument("path", metavar="PATH", nargs="?", type=Path, help="the DAG's folder or file")
+    found.add_argument(
+        "--input",
+        metavar="INPUT",
+        nargs="+",
+        action="append",
+        default=[],
+        help="the run's input: name=value (JSON, else a string), or a JSON or YAML file; later ones win",
+    )
+    found.add_argument("--bucket", metavar="URL", help=_BUCKET)
+    found.add_argument("--json", action="store_true", help="write the run document, and nothing else")
+    found.add_argument("--resume", metavar="RUN_ID", help="finish this run, where it was left")
+    found.add_argument("--run-id", metavar="ID", help="the id of the run; by default a new one")
+
+    found = command("status", "show a run")
+    found.add_argument("run_id", metavar="RUN_ID")
+    found.add_argument("--bucket", metavar="URL", help=_BUCKET)
+    found.add_argument("--watch", action="store_true", help="follow it until it has ended")
+    found.add_argument("--interval", metavar="TIME", type=_interval, default=1.0, help="how often to look (1s)")
+    found.add_argument("--json", action="store_true", help="write the run document, and nothing else")
+
+    found = command("runs", "list runs, newest first")
+    found.add_argument("--bucket", metavar="URL", help=_BUCKET)
+    found.add_argument("--dag", metavar="NAME", help="only those of this DAG")
+    found.add_argument("--limit", metavar="N", type=_positive, default=20, help="how many at most (20)")
+    found.add_argument("--json", action="store_true", help="write one JSON list, and nothing else")
+    return parser
+
+
+_RUN_EXAMPLES = """\
+examples:
+  orchestrator run my_dag
+  orchestrator run my_dag --input input.json day=2026-01-31 'tags=["a", "b"]'
+  orchestrator run my_dag --resume run_1791283200_5c1e9f0b2a47
+"""
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text[:12]) > 0):
+        raise ArgumentTypeError(f'"{text}" is not a whole number from 1 on')
+    return int(text[:12])
+
+
+def _interval(text: str) -> float:
+    try:
+        seconds = parse_duration(text if not text[-1:].isdigit() else f"{text}s")
+    except DurationError as exc:
+        raise ArgumentTypeError(str(exc)) from exc
+    if seconds < 0.05:
+        raise ArgumentTypeError(f'"{text}" is too short; at least 50ms')
+    return seconds
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("orchestrator")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _notes(exc: BaseException) -> Sequence[str]:
+    return getattr(exc, "__notes__", ())
+
+
+def _saved_traceback(exc: BaseException) -> str:
+    """Save the traceback, and say where."""
+    import tempfile
+    import traceback
+
+    text = "".join(traceback.format_exception(exc))
+    with (
+        suppress(OSError),
+        tempfile.NamedTemporaryFile(
+            "w", prefix="orchestrator-fault-", suffix=".txt", encoding="utf-8", errors="replace", delete=False
+        ) as file,
+    ):
+        file.write(text)
+        return f"the traceback is in {file.name}"
+    return "its traceback cannot be saved"

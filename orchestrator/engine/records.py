@@ -1,0 +1,51 @@
+"""Execution records, written at once or a little later, off the critical path."""
+
+import logging
+from queue import SimpleQueue
+from threading import Lock, Thread
+
+from orchestrator.engine.status import ExecutionStatus
+from orchestrator.model.errors import OrchestratorError
+from orchestrator.model.execution import ExecutionRecord
+
+log = logging.getLogger("orchestrator")
+
+
+class Records:
+    """Writes execution records. They can be rebuilt, so that a failure is no more than logged."""
+
+    def __init__(self, executions: ExecutionStatus) -> None:
+        self._executions = executions
+        self._queue = SimpleQueue[ExecutionRecord | None]()
+        self._lock = Lock()
+        self._writer: Thread | None = None
+        self._is_closed = False
+
+    def write(self, record: ExecutionRecord) -> None:
+        """Write a record now."""
+        try:
+            self._executions.save_execution(record)
+        except OrchestratorError as exc:
+            log.warning("cannot record an execution: %s", exc, extra={"run_id": record.run_id})
+
+    def write_later(self, record: ExecutionRecord) -> None:
+        """Have a record written soon, by a thread of its own."""
+        self._queue.put(record)
+        if self._writer is None:
+            with self._lock:
+                if self._writer is None and not self._is_closed:
+                    self._writer = Thread(target=self._run, name="orchestrator-records", daemon=True)
+                    self._writer.start()
+
+    def close(self) -> None:
+        """Write what waits, and stop."""
+        with self._lock:
+            self._is_closed = True
+            writer = self._writer
+        if writer is not None:
+            self._queue.put(None)
+            writer.join(timeout=30.0)
+
+    def _run(self) -> None:
+        while (record := self._queue.get()) is not None:
+            self.write(record)
