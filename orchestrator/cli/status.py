@@ -66,7 +66,7 @@ def _watch(console: Console, bucket: Bucket, asked: Asked) -> RunState:
 
 
 def _again(state: RunState) -> str:
-    return f"orchestrator run PATH, with the folder of {state.run.dag}"
+    return f"orchestrator run PATH{' --input FILE' if state.run.input else ''}"
 
 
 def _now() -> datetime:

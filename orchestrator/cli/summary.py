@@ -38,7 +38,7 @@ def summary(state: RunState, bucket: Bucket, now: datetime, width: int, again: s
     if document is not None:
         lines.append((("run document: ", "dim"), (document, "")))
     if run.status is RunStatus.FAILED:
-        lines.append((("next: ", "dim"), (advice(state, again), "")))
+        lines += [(("next: ", "dim"), (f"{advice(state)}, then start a new run:", "")), line(f"  {again}")]
     return lines
 
 
@@ -78,25 +78,24 @@ def words_of(error: Failure) -> str:
     return f"{error.error_type}: {cut(printable(error.message), _MAX_MESSAGE)}"
 
 
-def advice(state: RunState, again: str) -> str:
+def advice(state: RunState) -> str:
     """Return what to do about a failed run."""
     error = state.run.error
     node = state.nodes.get(error.node) if error and error.node else None
     if error is None or node is None:
-        return f"start a new run: {again}"
+        return "see what is wrong"
     step, target = f"step {node.node_name}", printable(node.target_name or "")
     match error.error_type:
         case "Task.BadParameters":
-            what = f"correct the parameters of {step}, or the run's input"
+            return f"correct the parameters of {step}, or the run's input"
         case "Task.Timeout":
-            what = f"give {step} a longer timeout, or make {target} faster"
+            return f"give {step} a longer timeout, or make {target} faster"
         case "Function.NotFound":
-            what = f"make {target} importable from here"
+            return f"make {target} importable from here"
         case "CloudFunction.NotFound" | "Dataflow.NotFound":
-            what = f"write the source of {target} where it was looked for"
+            return f"write the source of {target} where it was looked for"
         case _:
-            what = f"mend {target}, which {step} runs"
-    return f"{what}, then start a new run: {again}"
+            return f"mend {target}, which {step} runs"
 
 
 def size_of(text: str) -> int | None:

@@ -324,7 +324,8 @@ def _any_of(*rows: Key) -> tuple[Key, ...]:
     return tuple(found.values())
 
 
-DEFINITION = Shape.of("a definition", _START, _STEPS, _ABOUT)
+_SCHEMA = Key("$schema", Kind.STRING, "Where an editor finds the JSON Schema of a definition; the engine ignores it.")
+DEFINITION = Shape.of("a definition", _START, _STEPS, _ABOUT, _SCHEMA)
 BRANCH = Shape.of("a branch", _START, _STEPS)
 PARALLEL = Shape.of("a Parallel", *_STEP, _BRANCHES)
 TASKS = {target: Shape.of(f"a {target} Task", *_TASK, *rows) for target, rows in _TARGETS.items()}

@@ -237,6 +237,8 @@ def test_what_it_leaves_is_read_as_an_event_of_this_launch(bench, fail):
         event = EventFactory.create_from_event(data)
         assert event is not None
         assert event.target_type == launch.target_type
+        if bench.target.id_is_ours:
+            assert event.launch_id == launch.launch_id
         if launch.target_type == "Dataflow":
             assert (event.job_name, event.execution_id) == (launch.key, execution.execution_id)
             continue
