@@ -66,7 +66,6 @@ class LocalCloudFunction:
     can_cancel: bool = False
     launch_limit_s: float = 0.0
     synchronous: bool = False
-    id_is_ours: bool = False
 
     def __init__(
         self,
@@ -85,6 +84,7 @@ class LocalCloudFunction:
         self._ledger = Ledger(work_dir)
         self._project = project
         self._region = region
+        self.id_is_ours = generation == 2  # its request log shows our URL; 1st gen's line only an execution id
         self._entry = gen1_entry if generation == 1 else gen2_entry
         self._workers = Workers("cloud-function", workers)
         self._now = now
