@@ -187,6 +187,7 @@ def test_after_a_crash_of_the_server_the_next_launch_gets_a_new_one(caller, die,
 def test_a_server_that_died_while_idle_is_replaced(caller):
     pid = caller.run(caller.launch_of()).result["pid"]
     os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # the kill takes its time; it is the child of this process
     assert caller.run(caller.launch_of()).result["pid"] != pid
 
 

@@ -1,0 +1,203 @@
+"""From arguments to an exit code: every one of them, and no traceback in any case."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli import main as main_module
+from orchestrator.cli.main import COMMANDS, main
+from orchestrator.model.errors import DefinitionError, StoreUnavailable
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("STATUS_BUCKET", "ORCHESTRATOR_LOG"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def a_command_that(monkeypatch):
+    """Have `schema` raise something."""
+
+    def install(error):
+        def fail(console, args):
+            raise error
+
+        monkeypatch.setitem(COMMANDS, "schema", fail)
+
+    return install
+
+
+@pytest.mark.parametrize("argv", [["-h"], ["run", "-h"], ["status", "--help"], ["--version"]])
+def test_help_and_version_are_no_errors(argv, capsys):
+    assert main(argv) == 0
+    said = capsys.readouterr()
+    assert "orchestrator" in said.out
+    assert said.err == ""
+
+
+def test_help_names_every_command_and_shows_examples(capsys):
+    main(["-h"])
+    said = capsys.readouterr().out
+    assert [name for name in COMMANDS if f"    {name} " not in said] == []
+    assert "orchestrator run my_dag --resume" in said
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        pytest.param([], "the following arguments are required: COMMAND; see orchestrator -h", id="nothing"),
+        pytest.param(["rnu"], 'there is no command "rnu"; did you mean "run"?', id="misspelt"),
+        pytest.param(["frobnicate"], 'there is no command "frobnicate"; there are validate, graph, ', id="unknown"),
+        pytest.param(["validate"], "validate: the following arguments are required: PATH", id="no path"),
+        pytest.param(["run"], "run: needs the PATH of a DAG, before --input", id="run without a path"),
+        pytest.param(
+            ["run", "--input", "a=1", "my_dag"], "run: needs the PATH of a DAG, before --input", id="swallowed"
+        ),
+        pytest.param(["graph", "x", "--format", "png"], "graph: argument --format: invalid choice: 'png'", id="choice"),
+        pytest.param(
+            ["runs", "--limit", "0"], 'runs: argument --limit: "0" is not a whole number from 1 on', id="limit"
+        ),
+        pytest.param(["runs", "--limt", "5"], "unrecognized arguments: --limt 5", id="option"),
+        pytest.param(["status", "x", "--interval", "soon"], '"soons" is not a duration', id="interval"),
+        pytest.param(["status", "x", "--interval", "1ms"], '"1ms" is too short', id="interval too short"),
+    ],
+)
+def test_wrong_arguments_are_2_and_one_line(argv, expected, capsys):
+    assert main(argv) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("orchestrator: ")
+    assert expected in said.err
+    assert said.err.count("\n") == 1
+
+
+def test_a_wrong_setting_is_2(monkeypatch, capsys):
+    monkeypatch.setenv("LOCAL_WORKERS", "many")
+    assert main(["runs"]) == 2
+    assert capsys.readouterr().err == 'orchestrator: LOCAL_WORKERS: "many" is not a whole number from 1 on\n'
+
+
+def test_a_wrong_log_level_is_2_and_says_which_there_are(monkeypatch, capsys):
+    monkeypatch.setenv("ORCHESTRATOR_LOG", "loud")
+    assert main(["schema"]) == 2
+    assert "allowed: DEBUG, INFO, WARNING, ERROR, CRITICAL" in capsys.readouterr().err
+
+
+def test_a_bucket_that_no_store_is_for_is_2(capsys):
+    assert main(["runs", "--bucket", "ftp://there"]) == 2
+    assert capsys.readouterr().err.startswith("orchestrator: bucket ftp://there: there is no store for ftp://")
+
+
+def test_an_error_of_ours_is_2_with_all_its_lines_and_notes(a_command_that, capsys):
+    error = DefinitionError(["a.b: is missing", "c: is \x1b[31mred"])
+    error.add_note("do that then")
+    a_command_that(error)
+    assert main(["schema"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "orchestrator: a.b: is missing",
+        r"orchestrator: c: is \x1b[31mred",
+        "orchestrator: do that then",
+    ]
+
+
+def test_a_store_that_cannot_be_used_is_2(a_command_that, capsys):
+    a_command_that(StoreUnavailable("/x/runs/r.json: cannot be written: No space left on device"))
+    assert main(["schema"]) == 2
+    assert capsys.readouterr().err == "orchestrator: /x/runs/r.json: cannot be written: No space left on device\n"
+
+
+def test_a_fault_of_ours_is_70_and_one_line_that_names_the_file_with_the_traceback(a_command_that, capsys):
+    a_command_that(KeyError("x"))
+    assert main(["schema"]) == 70
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1
+    found = re.fullmatch(r"orchestrator: a fault of ours: KeyError: 'x'; the traceback is in (\S+)\n", said.err)
+    content = Path(found[1]).read_text()
+    Path(found[1]).unlink()
+    assert content.startswith("Traceback (most recent call last):")
+    assert "a_command_that" in content
+
+
+def test_a_fault_whose_traceback_cannot_be_saved_is_told_all_the_same(a_command_that, monkeypatch, capsys):
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere/at/all")
+    a_command_that(KeyError("x"))
+    assert main(["schema"]) == 70
+    assert "its traceback cannot be saved" in capsys.readouterr().err
+
+
+def test_ctrl_c_in_a_command_that_does_not_run_anything_is_130_and_silent(a_command_that, capsys):
+    a_command_that(KeyboardInterrupt())
+    assert main(["schema"]) == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_verbose_may_stand_before_or_after_the_command(monkeypatch):
+    seen = []
+    monkeypatch.setitem(COMMANDS, "schema", lambda console, args: seen.append(args.verbose) or 0)
+    main(["schema"])
+    main(["--verbose", "schema"])
+    main(["schema", "--verbose"])
+    assert seen == [False, True, True]
+
+
+def test_the_module_can_be_run_and_so_can_the_script():
+    for command in ([sys.executable, "-m", "orchestrator"], [Path(sys.executable).parent / "orchestrator"]):
+        done = subprocess.run([*command, "--version"], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert re.fullmatch(r"orchestrator \S+\n", done.stdout)
+
+
+def test_a_reader_that_goes_away_is_quiet():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "orchestrator", "schema"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    assert (process.wait(), process.stderr.read()) == (0, b"")
+    process.stderr.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_standard_output_that_cannot_be_written_is_2():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "orchestrator", "schema"], stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 2
+    assert done.stderr == b"orchestrator: standard output: cannot be written: No space left on device\n"
+
+
+def test_no_standard_output_at_all_is_no_fault():
+    command = f"'{sys.executable}' -m orchestrator schema >&-"
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_what_the_locale_cannot_show_is_no_fault(here):
+    (here / "dag.json").write_text('{"start": "Ä", "steps": {}}')
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestrator", "validate", "."],
+        capture_output=True,
+        text=True,
+        env={"PYTHONIOENCODING": "ascii", "PATH": "/bin"},
+    )
+    assert done.returncode == 2
+    assert "steps: is empty" in done.stderr
+
+
+def test_asking_for_help_imports_no_part_that_runs_anything():
+    code = (
+        "import sys; from orchestrator.cli.main import main; main(['-h']);"
+        "print([name for name in ('rich', 'yaml', 'multiprocessing', 'orchestrator.engine', 'orchestrator.targets')"
+        " if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_every_command_has_its_file():
+    folder = Path(main_module.__file__).parent
+    assert [name for name in COMMANDS if not (folder / f"{name}.py").is_file()] == []

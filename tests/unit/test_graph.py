@@ -1,0 +1,117 @@
+"""Drawings of DAGs: read as people do, and again by a small reader of each language."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.model.dag import DAG
+from orchestrator.model.graph import FORMATS, _dot_text, _mermaid_text, dot, mermaid
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def task(following=None, name="f"):
+    step = {"type": "Task", "target_type": "CloudFunction", "target_name": name}
+    return {**step, "next": following} if following else step
+
+
+DIAMOND = DAG(
+    {
+        "start": "Init",
+        "steps": {
+            "Init": task("Both"),
+            "Both": {
+                "type": "Parallel",
+                "branches": [
+                    {"start": "Left", "steps": {"Left": task("Deep"), "Deep": {"type": "Parallel", "branches": [
+                        {"start": "end", "steps": {"end": task()}}]}}},
+                    {"start": "Right", "steps": {"Right": task()}},
+                ],
+                "next": "Last",
+            },
+            "Last": task(name="orch-test.1"),
+        },
+    }
+)  # fmt: skip
+
+
+def test_mermaid():
+    assert mermaid(DIAMOND) == (
+        "flowchart TD\n"
+        '    n0["Init<br/>CloudFunction f"]\n'
+        '    subgraph n1["Both"]\n'
+        '        n2["Left<br/>CloudFunction f"]\n'
+        '        subgraph n3["Deep"]\n'
+        '            n4["end<br/>CloudFunction f"]\n'
+        "        end\n"
+        "        n2 --> n3\n"
+        '        n5["Right<br/>CloudFunction f"]\n'
+        "    end\n"
+        '    n6["Last<br/>CloudFunction orch-test.1"]\n'
+        "    n0 --> n1\n"
+        "    n1 --> n6\n"
+    )
+
+
+def test_dot():
+    assert dot(DIAMOND) == (
+        "digraph {\n"
+        "    node [shape=box, style=rounded];\n"
+        '    graph [style="rounded,dashed"];\n'
+        '    n0 [label="Init\\nCloudFunction f"];\n'
+        "    subgraph cluster_n1 {\n"
+        '        label="Both";\n'
+        "        n1_fork [shape=point];\n"
+        "        n1_join [shape=point];\n"
+        '        n2 [label="Left\\nCloudFunction f"];\n'
+        "        subgraph cluster_n3 {\n"
+        '            label="Deep";\n'
+        "            n3_fork [shape=point];\n"
+        "            n3_join [shape=point];\n"
+        '            n4 [label="end\\nCloudFunction f"];\n'
+        "            n3_fork -> n4;\n"
+        "            n4 -> n3_join;\n"
+        "        }\n"
+        "        n2 -> n3_fork;\n"
+        "        n1_fork -> n2;\n"
+        "        n3_join -> n1_join;\n"
+        '        n5 [label="Right\\nCloudFunction f"];\n'
+        "        n1_fork -> n5;\n"
+        "        n5 -> n1_join;\n"
+        "    }\n"
+        '    n6 [label="Last\\nCloudFunction orch-test.1"];\n'
+        "    n0 -> n1_fork;\n"
+        "    n1_join -> n6;\n"
+        "}\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["wordcount", "sample"])
+@pytest.mark.parametrize("draw", FORMATS.values(), ids=FORMATS)
+def test_every_step_of_a_sample_is_drawn_once_and_every_brace_closed(name, draw):
+    dag = DAG(json.loads((ROOT / "dag_definitions" / name / "dag.json").read_text()))
+    text = draw(dag)
+    assert draw(dag) == text
+    for node in dag.all_nodes:
+        assert len(re.findall(rf'"{node.node_name}(?:"|<br/>|\\n)', text)) == 1
+    assert text.count("{") == text.count("}")
+    assert len(re.findall(r"^ *subgraph", text, re.M)) == len(re.findall(r"^ *(?:end|})$", text, re.M)) - (draw is dot)
+
+
+def test_whatever_is_in_a_mermaid_label_stays_in_it():
+    assert _mermaid_text('a"]; <b>&#') == "a#34;#93;#59; #60;b#62;#38;#35;"
+
+
+@given(st.text())
+def test_whatever_is_in_a_dot_label_stays_in_it(text):
+    label = f'"{_dot_text(text)}"'
+    assert re.fullmatch(r'"(?:[^"\\\n]|\\["\\])*"', label)
+
+
+@given(st.text())
+def test_a_mermaid_label_has_neither_quotes_nor_tags(text):
+    assert not set(_mermaid_text(text)) & set('"<>&[]{}|`\n')
