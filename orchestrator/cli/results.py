@@ -28,16 +28,15 @@ SizeOf = Callable[[str], int | None]
 def outcome_lines(nodes: Sequence[NodeState], width: int, size_of: SizeOf) -> list[Line]:
     """Return what the nodes that a run ended with came to, each under its name."""
     lines: list[Line] = []
-    for node in nodes[:MAX_ROWS]:
-        if node.result is None:
-            continue
-        name = printable(node.node_name)
-        body = list(_block(node.result, max(40, width - 2), size_of))
-        if len(body) == 1 and not isinstance(node.result, dict):
-            lines.append(((f"{name}  ", "bold"), *body[0]))
+    shown = [node for node in nodes[:MAX_ROWS] if node.result is not None]
+    column = max((width_of(node.node_name) for node in shown if _is_short(node.result)), default=0)
+    for node in shown:
+        if _is_short(node.result):
+            value = _inline(node.result, max(40, width - column - 2), size_of)
+            lines.append(((f"{pad(node.node_name, column)}  ", "bold"), *value))
         else:
-            lines.append(line(name, "bold"))
-            lines += [(("  ", ""), *each) for each in body]
+            lines.append(line(node.node_name, "bold"))
+            lines += [(("  ", ""), *each) for each in _block(node.result, max(40, width - 2), size_of)]
     if len(nodes) > MAX_ROWS:
         lines.append(line(f"… and {counted(len(nodes) - MAX_ROWS, 'more step')}", "dim"))
     return lines
@@ -53,6 +52,11 @@ def size_words(size_bytes: int) -> str:
         if size < 999.95:
             return f"{size:.1f} {unit}"
     return f"{size / 1000:.1f} TB"
+
+
+def _is_short(value: Json) -> bool:
+    """Whether a result is shown beside the name of its step."""
+    return _as_rows(value) is None and not (isinstance(value, dict) and value)
 
 
 def _block(value: Json, width: int, size_of: SizeOf) -> Iterator[Line]:

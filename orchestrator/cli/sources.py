@@ -67,7 +67,7 @@ def _near(task: Task, folder: Path) -> str:
     before, _, after = PATTERNS[task.target_type].partition("*")
     there = (found.relative_to(folder).as_posix() for found in folder.glob(f"{before}*{after}"))
     names = sorted(each.removeprefix(before).removesuffix(after) for each in there)
-    return did_you_mean(task.target_name, names) or f" {before}* that there are: {listed(names)}"
+    return did_you_mean(task.target_name, names) or f" {before.rstrip('/')} that exist: {listed(names)}"
 
 
 def _steps(users: list[Task]) -> str:

@@ -65,7 +65,7 @@ def test_sources_that_are_missing_are_warnings(here, capsys):
         "d/dag.json: will not run locally: steps A, B: d/functions/greet/main.py: there is no such file; "
         'did you mean "great"?',
         "d/dag.json: will not run locally: step C: d/pipelines/count.py: there is no such file; "
-        "pipelines/ that there are: none",
+        "pipelines that exist: none",
     ]
 
 

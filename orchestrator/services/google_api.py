@@ -1,0 +1,110 @@
+"""Google's REST APIs by google-api-python-client: built lazily, cached, and with one kind of error.
+
+Source of the endpoints: the discovery documents that the client ships (`static_discovery`), so that
+building a service needs no network. An endpoint override, as gcloud has them
+(`CLOUDSDK_API_ENDPOINT_OVERRIDES_DATAFLOW`, …), sends a service's calls elsewhere, without credentials.
+"""
+
+from collections.abc import Callable, Mapping
+from threading import local
+from typing import Any
+
+from orchestrator.model.commands import Json
+from orchestrator.model.errors import OrchestratorError
+
+OVERRIDE = "CLOUDSDK_API_ENDPOINT_OVERRIDES_"
+"""Prefix of the environment variables that name another endpoint; the service's name in capitals follows."""
+
+SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+
+PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
+"""Statuses after which the same call may succeed."""
+
+
+class ApiError(OrchestratorError):
+    """A call to a Google API failed. `status` is the HTTP status, None where no answer came."""
+
+    def __init__(self, message: str, status: int | None) -> None:
+        self.status = status
+        super().__init__(message)
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether the same call may succeed later; the call may have been carried out all the same."""
+        return self.status is None or self.status in PASSING
+
+
+class GoogleApis:
+    """Services by name and version, one client a thread (httplib2 is not safe for threads).
+
+    Args:
+        environment: where endpoint overrides are read from.
+        timeout_s: of one call.
+        credentials: returns google.auth credentials; the application's default ones, where None.
+    """
+
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        *,
+        timeout_s: float = 20.0,
+        credentials: Callable[[], Any] | None = None,
+    ) -> None:
+        self._overrides = {
+            name.removeprefix(OVERRIDE).lower(): url for name, url in environment.items() if name.startswith(OVERRIDE)
+        }
+        self.timeout_s = timeout_s
+        self._credentials = credentials
+        self._local = local()
+
+    def override(self, name: str) -> str | None:
+        """The endpoint that stands in for a service, if one is set."""
+        return self._overrides.get(name)
+
+    def service(self, name: str, version: str) -> Any:
+        """Return the client of a service, such as ("dataflow", "v1b3")."""
+        built: dict[tuple[str, str], Any] | None = getattr(self._local, "built", None)
+        if built is None:
+            built = self._local.built = {}
+        if (name, version) not in built:
+            built[name, version] = self._build(name, version)
+        return built[name, version]
+
+    def _build(self, name: str, version: str) -> Any:
+        import httplib2
+        from googleapiclient.discovery import build
+
+        http = httplib2.Http(timeout=self.timeout_s)
+        options: dict[str, str] = {}
+        override = self.override(name)
+        if override is not None:
+            options["api_endpoint"] = override.rstrip("/") + "/"
+        else:
+            import google.auth
+            from google_auth_httplib2 import AuthorizedHttp
+
+            credentials = self._credentials() if self._credentials else google.auth.default(scopes=[SCOPE])[0]
+            http = AuthorizedHttp(credentials, http=http)
+        return build(
+            name, version, http=http, client_options=options or None, static_discovery=True, cache_discovery=False
+        )
+
+    def call(self, request: Any, what: str) -> Mapping[str, Json]:
+        """Execute a request once, and return its answer.
+
+        Args:
+            request: what a method of a service returned.
+            what: the call in words for an error, such as "dataflow.jobs.get my-job".
+        Raises:
+            ApiError: the service answered with an error, or not at all.
+        """
+        from googleapiclient.errors import HttpError
+
+        try:
+            answer = request.execute(num_retries=0)
+        except HttpError as exc:
+            status = int(exc.resp.status)
+            raise ApiError(f"{what}: {status}: {exc.reason}", status) from exc
+        except Exception as exc:  # transport errors come as OSError, httplib2's and google-auth's own
+            raise ApiError(f"{what}: no answer: {type(exc).__name__}: {exc}", None) from exc
+        return answer if isinstance(answer, dict) else {}
