@@ -260,9 +260,7 @@ def test_branches_start_at_once_even_where_a_launch_blocks():
 
 
 def test_an_event_to_twenty_threads_and_three_instances_at_once_launches_each_task_once():
-    wide = dag(
-        Init=task("Fork"), Fork=parallel(*(chain(f"B{i}", f"C{i}") for i in range(8)), next="Join"), Join=task()
-    )
+    wide = dag(Init=task("Fork"), Fork=parallel(*(chain(f"B{i}", f"C{i}") for i in range(8)), next="Join"), Join=task())
     for round_number in range(5):
         world = World(wide, instances=3, seed=round_number)
         run_id = world.start()

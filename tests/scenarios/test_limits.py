@@ -27,7 +27,9 @@ def test_a_definition_as_deep_as_it_may_be_fails_from_its_inmost_step_outwards()
 
 
 def test_a_thousand_branches_open_their_join_once():
-    wide = dag(P={**parallel(*(chain(f"B{number}") for number in range(1000))), "next": "Join"}, **chain("Join")["steps"])
+    wide = dag(
+        P={**parallel(*(chain(f"B{number}") for number in range(1000))), "next": "Join"}, **chain("Join")["steps"]
+    )
     world = World(wide)
     assert world.run_all(world.start()).run.status is RunStatus.COMPLETED
     assert world.target.nodes.count("Join") == 1

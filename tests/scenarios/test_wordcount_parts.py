@@ -90,9 +90,7 @@ def count(text: str, words_dir: str) -> None:
     """Run the pipeline as a process of its own, as a local Dataflow launch does."""
     pipeline = WORDCOUNT / "pipelines" / "wordcount.py"
     options = ["--runner=DirectRunner", "--job_name=test", f"--input={text}", f"--output={words_dir}"]
-    done = subprocess.run(
-        [sys.executable, str(pipeline), *options], capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run([sys.executable, str(pipeline), *options], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 
 
@@ -192,9 +190,7 @@ def test_a_text_that_is_not_there_is_an_error_that_says_what_to_do(serve, tmp_pa
     ("shards", "expected"),
     [
         pytest.param({"part-00000-of-00001": "b\t1\na\t2\n"}, 200, id="one shard is all of them"),
-        pytest.param(
-            {"part-00000-of-00002": "a\t2\n", "part-00001-of-00002": "b\t1\n"}, 200, id="two of two"
-        ),
+        pytest.param({"part-00000-of-00002": "a\t2\n", "part-00001-of-00002": "b\t1\n"}, 200, id="two of two"),
         pytest.param({"part-00001-of-00002": "a\t2\nb\t1\n"}, 500, id="the first of two is missing"),
         pytest.param({}, 500, id="nothing was written"),
         pytest.param(
@@ -210,9 +206,7 @@ def test_report_reads_only_a_complete_and_consistent_count(serve, tmp_path, shar
     functions = WORDCOUNT / "functions"
     text = tmp_path / "text.txt"
     text.write_text("A b\na\n")
-    init = call(
-        serve(functions / "wordcount-init"), {"text": str(text), "output": str(tmp_path), "run_id": "run_1_a"}
-    )
+    init = call(serve(functions / "wordcount-init"), {"text": str(text), "output": str(tmp_path), "run_id": "run_1_a"})
     call(serve(functions / "wordcount-profile"), {"text": init["text"], "profile": init["profile"]})
     Path(init["words_dir"]).mkdir()
     for name, content in shards.items():

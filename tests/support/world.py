@@ -226,5 +226,3 @@ def chain(*names: str) -> dict[str, Json]:
     """A definition (or branch) of tasks one after another."""
     following = [*names[1:], None]
     return dag(**{name: task(after) for name, after in zip(names, following, strict=True)})
-
-

@@ -1,0 +1,94 @@
+"""A process with a run in it is killed (-9) again and again; whoever resumes finishes it, repeating nothing saved."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+MARK = """
+import os, time
+def mark(name, path):
+    with open(path, "a") as log:
+        log.write(name + "\\n")
+    time.sleep(0.004)
+"""
+
+RUN = """
+import json, sys
+from orchestrator import DAGExecutor
+with DAGExecutor(json.load(open("dag.json")), "file://bucket") as executor:
+    try:
+        executor.start(run_id="mine")
+    except Exception:
+        executor.resume("mine")
+    print(executor.wait("mine", 60).run.status)
+"""
+
+
+def definition(log: Path) -> dict:
+    """Three chains of ten side by side, between a first and a last step."""
+
+    def step(name: str, **keys: str) -> dict:
+        parameters = {"name": name, "path": str(log)}
+        return {"type": "Task", "target_type": "Function", "function": "mark:mark", "parameters": parameters, **keys}
+
+    def chain(letter: str) -> dict:
+        names = [f"{letter}{number}" for number in range(10)]
+        following = [{"next": name} for name in names[1:]] + [{}]
+        return {"start": names[0], "steps": {n: step(n, **f) for n, f in zip(names, following, strict=True)}}
+
+    fork = {"type": "Parallel", "branches": [chain(letter) for letter in "ABC"], "next": "Last"}
+    return {"start": "First", "steps": {"First": step("First", next="Fork"), "Fork": fork, "Last": step("Last")}}
+
+
+def completed(folder: Path) -> set[str]:
+    path = folder / "bucket" / "runs" / "mine.json"
+    if not path.exists():
+        return set()
+    return {name for name, node in json.loads(path.read_text()).items() if node.get("status") == "Completed"}
+
+
+def executed(log: Path) -> Counter:
+    return Counter(log.read_text().split()) if log.exists() else Counter()
+
+
+def test_a_run_whose_process_is_killed_again_and_again_is_finished_and_repeats_nothing_that_was_saved(tmp_path):
+    log = tmp_path / "log.txt"
+    (tmp_path / "mark.py").write_text(MARK)
+    (tmp_path / "run.py").write_text(RUN)
+    (tmp_path / "dag.json").write_text(json.dumps(definition(log)))
+    draw = random.Random(7)
+    kills = 0
+    saved: dict[str, int] = {}
+    for _ in range(60):
+        process = subprocess.Popen(
+            [sys.executable, "run.py"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        until = time.monotonic() + 10
+        before = len(completed(tmp_path))
+        while len(completed(tmp_path)) == before and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.002)
+        time.sleep(draw.uniform(0, 0.02))
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        out = process.communicate()[0]
+        counts = executed(log)
+        for name, times in saved.items():
+            assert counts[name] == times, f"{name} was Completed, and ran again"
+        saved = {name: counts[name] for name in completed(tmp_path) if name in counts}
+        if out.strip() == "Completed":
+            break
+    assert out.strip() == "Completed"
+    assert kills >= 3
+    names = [
+        name for name, node in json.loads((tmp_path / "bucket/runs/mine.json").read_text()).items() if name[0] != "$"
+    ]
+    assert set(executed(log)) == set(names) - {"Fork"}
+    assert sum(executed(log).values()) - len(executed(log)) <= 3 * kills, "only what ran at a kill may run again"
