@@ -48,7 +48,8 @@ class Target(Protocol):
     finished executions. none: nothing of the kind."""
 
     has_outcome: bool
-    """Whether `outcome` can tell how an execution ended. If not, an event is believed, with its nonce."""
+    """Whether `outcome` always tells in the end. If not, None from it says nothing: an event is believed,
+    with its nonce, and the attempt has a timeout, a default one if its author gave none."""
 
     can_cancel: bool
     """Whether `cancel` can stop a running execution."""
@@ -76,7 +77,12 @@ class Target(Protocol):
         """Return the execution that an earlier try of this launch started, finished or not, if any."""
 
     def outcome(self, execution: Execution) -> Outcome | None:
-        """Return how it ended, or None while that is not final. Raises LaunchUncertain: cannot tell now."""
+        """Return how it ended, or None while that is not final (or, without `has_outcome`, not known).
+
+        Raises:
+            NotYet: it is known to run on, whatever an event says.
+            LaunchUncertain: cannot tell now.
+        """
 
     def cancel(self, execution: Execution) -> None:
         """Ask the service to stop it; returns when the service has accepted, or when it has ended.

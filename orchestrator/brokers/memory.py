@@ -23,9 +23,7 @@ OnDone = Callable[[object, BaseException | None], None]
 class Subscriber(Protocol):
     """Takes a message and says later, from any thread, how it went."""
 
-    def __call__(
-        self, data: Mapping[str, Json], on_done: OnDone, *, message_id: str, publish_time: datetime
-    ) -> None:
+    def __call__(self, data: Mapping[str, Json], on_done: OnDone, *, message_id: str, publish_time: datetime) -> None:
         """Handle one message; must not raise."""
 
 

@@ -108,4 +108,12 @@ def follow(
             if state.run.status.is_final:
                 return state
         check()
-        news.wait(view.pause_s)
+        try:
+            news.wait(view.pause_s)
+        except Interrupted:
+            state = news.latest
+            if state is not None:
+                view.show(state, now())
+                if state.run.status.is_final:
+                    return state
+            raise

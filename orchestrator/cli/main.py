@@ -126,7 +126,7 @@ def _status(console: Console, args: Namespace) -> int:
     from orchestrator.runtime.settings import Settings
 
     bucket = open_to_read(args.bucket, Settings.read(os.environ))
-    return status(console, bucket, Asked(args.run_id, args.watch, args.json, args.verbose, args.interval))
+    return status(console, bucket, Asked(args.run_id, args.watch, args.json, args.verbose, args.interval, args.bucket))
 
 
 def _runs(console: Console, args: Namespace) -> int:

@@ -104,9 +104,9 @@ class TableView:
         """Nothing: it stands in the board's header."""
 
     def show(self, state: RunState, now: datetime) -> None:
-        """Draw. What has ended before the first frame is drawn once, by `close`."""
-        self._last = (state, now)
-        if self._live is None and state.run.status.is_final:
+        """Draw, from the second time on: a run that is over at once is drawn once, by `close`."""
+        is_first, self._last = self._last is None, (state, now)
+        if is_first or (self._live is None and state.run.status.is_final):
             return
         started_s = time.perf_counter()
         self._draw(state, now)

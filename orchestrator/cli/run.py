@@ -98,6 +98,7 @@ class _Session:
         self._url = wanted.bucket or settings.status_bucket
         self._news, self._trouble = News(), StoreTrouble()
         self._run_id = ""
+        self._folder = wanted.path
 
     @property
     def how_to_finish(self) -> str:
@@ -109,10 +110,11 @@ class _Session:
     def start(self) -> RunState:
         """Start a run and return it as it ended."""
         loaded = load(self._wanted.path)
+        self._folder = loaded.folder
         run_input = read_inputs(self._wanted.inputs)
-        _check_sources(loaded.dag.all_tasks, loaded.folder)
+        _check_sources(loaded.dag.all_tasks, self._folder)
         view = view_for(self._console, is_json=self._wanted.is_json, is_verbose=self._wanted.is_verbose)
-        with self._executor(Catalog({loaded.name: loaded.definition}), {loaded.name: loaded.folder}) as executor:
+        with self._executor(Catalog({loaded.name: loaded.definition}), {loaded.name: self._folder}) as executor:
             try:
                 self._run_id = executor.start(loaded.name, run_input, run_id=self._wanted.run_id)
             except RunExists as exc:
@@ -126,6 +128,7 @@ class _Session:
     def resume(self, run_id: str) -> RunState:
         """Take up a run and return it as it ended."""
         name, file = find(self._wanted.path)
+        self._folder = file.parent
         bucket = open_to_read(self._wanted.bucket, self._settings)
         state, self._run_id = bucket.load(run_id), run_id
         if state.run.dag != name:
@@ -137,9 +140,9 @@ class _Session:
             self._show_summary(state)
             return state
         tasks = DefinitionStatus(bucket.store).load(state.run.definition).all_tasks
-        _check_sources((task for task in tasks if not state.nodes[task.node_name].status.is_final), file.parent)
+        _check_sources((task for task in tasks if not state.nodes[task.node_name].status.is_final), self._folder)
         view = view_for(self._console, is_json=self._wanted.is_json, is_verbose=self._wanted.is_verbose, before=state)
-        with self._executor(Catalog({}), {name: file.parent}) as executor:
+        with self._executor(Catalog({}), {name: self._folder}) as executor:
             ended = sum(node.status.is_final for node in state.nodes.values())
             view.say(f"run {run_id} of {name} taken up; {ended:,} of {counted(len(state.nodes), 'step')} had ended")
             executor.resume(run_id)
@@ -195,8 +198,11 @@ class _Session:
             return
         bucket = Bucket(self._url, open_store(self._url))
         again = self._wanted.again
+        example = self._folder / "input.json"
         if self._wanted.resume and state.run.input:
             again = self._wanted.command("--input", "FILE")
+        elif not self._wanted.inputs and example.is_file():
+            again = self._wanted.command("--input", str(example))
         self._console.out("")
         self._console.styled(summary(state, bucket, _now(), self._console.size[0], again))
 

@@ -92,6 +92,7 @@ def table(entries: Sequence[Entry], width: int, now: datetime) -> list[Line]:
     rows = [_cells(entry.run, now) for entry in entries if entry.run]
     first = max(len(_HEADING[0]), *(len(entry.run_id) for entry in entries))
     widths = columns([_HEADING, *rows])[1:]
+    widths[0] = min(widths[0], max(8, width - first - sum(widths[1:]) - 8))
     lines = [_row(_HEADING, first, widths, "dim", "dim")]
     for entry in entries:
         if entry.run is None:
@@ -112,8 +113,8 @@ def _row(cells: Sequence[str], first: int, widths: Sequence[int], style: str, st
 
 
 def _cells(run: RunInfo, now: datetime) -> tuple[str, ...]:
-    started = f"{run.started_at.astimezone():%Y-%m-%d %H:%M:%S}"
-    return run.run_id, cut(printable(run.dag), 40), str(run.status), started, took(_seconds(run, now))
+    started = f"{run.started_at.astimezone():%Y-%m-%d %H:%M}"
+    return run.run_id, printable(run.dag), str(run.status), started, took(_seconds(run, now))
 
 
 def _read_all(bucket: Bucket, run_ids: Iterable[str], dag: str | None) -> Iterator[Entry]:

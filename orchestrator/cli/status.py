@@ -1,5 +1,6 @@
 """`orchestrator status RUN_ID`: a run as its document has it, once or again and again until it has ended."""
 
+import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -7,7 +8,8 @@ from orchestrator.cli.board import board
 from orchestrator.cli.bucket import Bucket
 from orchestrator.cli.console import Console
 from orchestrator.cli.follow import News, follow
-from orchestrator.cli.progress import NoView, view_for
+from orchestrator.cli.lines import line
+from orchestrator.cli.progress import view_for
 from orchestrator.cli.summary import summary
 from orchestrator.cli.trouble import StoreTrouble
 from orchestrator.model.enums import RunStatus
@@ -23,6 +25,8 @@ class Asked:
     is_json: bool = False
     is_verbose: bool = False
     interval_s: float = 1.0
+    bucket: str | None = None
+    """As it was named on the command line."""
 
 
 def status(console: Console, bucket: Bucket, asked: Asked) -> int:
@@ -38,8 +42,13 @@ def status(console: Console, bucket: Bucket, asked: Asked) -> int:
         console.out("")
         console.styled(summary(state, bucket, _now(), console.size[0], _again(state)))
         if not state.run.status.is_final:
-            flag = f" --bucket {bucket.url}"
-            console.out(f"if nothing runs it any more: orchestrator run PATH --resume {asked.run_id}{flag}")
+            bucket_option = f" --bucket {shlex.quote(asked.bucket)}" if asked.bucket else ""
+            console.styled(
+                [
+                    line("if nothing runs it any more, finish it with:", "dim"),
+                    line(f"  orchestrator run PATH --resume {asked.run_id}{bucket_option}"),
+                ]
+            )
     return exit_code(state)
 
 
@@ -51,8 +60,6 @@ def exit_code(state: RunState) -> int:
 def _watch(console: Console, bucket: Bucket, asked: Asked) -> RunState:
     trouble = StoreTrouble()
     view = view_for(console, is_json=asked.is_json, is_verbose=asked.is_verbose)
-    if asked.is_json and not asked.is_verbose:
-        view = NoView()
 
     def load() -> RunState:
         state = bucket.load(asked.run_id)

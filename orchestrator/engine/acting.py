@@ -45,19 +45,31 @@ class Actor:
         self._is_dead = is_dead
         self._records = Records(executions)
 
-    def act(self, box: RunBox, commands: Sequence[Command]) -> list[Fact]:
-        """Carry out what a save entitles to, calls that block side by side; return what came of it."""
+    def blocks(self, commands: Sequence[Command]) -> bool:
+        """Whether carrying these out may take long."""
+        return any(isinstance(command, Launch) and self._limit_s(command) > 0.0 for command in commands)
+
+    def act(self, box: RunBox, commands: Sequence[Command], tell: Callable[[Fact], None]) -> list[Fact]:
+        """Carry out what a save entitles to, calls that block side by side; return what came of it.
+
+        What comes of one of several calls goes to `tell` when it is back, so that it waits for no other.
+        """
         launches = [command for command in commands if isinstance(command, Launch)]
-        facts: list[Fact] = []
         blocking = [launch for launch in launches if self._limit_s(launch) > 0.0]
         if len(blocking) > 1:
+
+            def call(launch: Launch) -> None:
+                fact = self._launch(box, launch)
+                if fact is not None:
+                    tell(fact)
+
             with ThreadPoolExecutor(min(len(blocking), MAX_CONCURRENT_CALLS)) as pool:
-                answers = pool.map(lambda launch: self._launch(box, launch), blocking)
-                handed_over = self._launch_all(box, (x for x in launches if self._limit_s(x) <= 0.0))
-                facts += [fact for fact in answers if fact is not None]
-            facts += handed_over
+                calls = pool.map(call, blocking)
+                facts = self._launch_all(box, (x for x in launches if self._limit_s(x) <= 0.0))
+                for _ in calls:
+                    pass  # raises what ended a call's thread
         else:
-            facts += self._launch_all(box, launches)
+            facts = self._launch_all(box, sorted(launches, key=self._limit_s) if blocking else launches)
         for command in commands:
             if isinstance(command, Cancel):
                 settled = self.cancel(box, command.launch, command.execution_id, is_over=False)

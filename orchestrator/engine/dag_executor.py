@@ -9,7 +9,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from threading import Lock
+from threading import Lock, Thread
 
 from orchestrator.engine.acting import Actor
 from orchestrator.engine.address import Completion, Known, Start, TickAll
@@ -24,7 +24,7 @@ from orchestrator.engine.witness import Witness
 from orchestrator.model.commands import Command, Json, Launch
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import TaskStatus
-from orchestrator.model.errors import NotYet, RunNotFound, StoreUnavailable, VersionConflict
+from orchestrator.model.errors import NotYet, RunExists, RunNotFound, StoreUnavailable, VersionConflict
 from orchestrator.model.facts import Fact
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import RunState
@@ -174,41 +174,57 @@ class DAGExecutor:
         if box.offer(entry):
             self._lead(box, entry)
         while not entry.is_done:
-            if entry.signal is not None:
-                entry.signal.wait()
+            try:
+                if entry.signal is not None:
+                    entry.signal.wait()
+            except BaseException:
+                if box.withdraw(entry):
+                    _abandon(box, [])
+                raise
             if entry.leads and not entry.is_done:
                 entry.leads = False
                 if entry.signal is not None:
                     entry.signal.clear()
                 self._lead(box, entry)
 
-    def _lead(self, box: RunBox, own: Entry) -> None:
+    def _lead(self, box: RunBox, own: Entry | None = None) -> None:
         """Commit what waits, hand the run on, act; until nothing is left that nobody else takes care of."""
         while True:
-            batch = box.take()
+            batch, baton = box.take(), Baton.KEPT
             try:
-                commands, results = self._commit(box, batch)
-            except Exception as exc:
-                commands, results = (), dict.fromkeys(batch, exc)
-            baton = box.pass_on()
-            owner = own if own in results else next(iter(results), None)
-            launches = tuple(command.launch_id for command in commands if isinstance(command, Launch))
-            for entry, result in results.items():
-                if entry is not owner:
-                    _finish(entry, result, box, 0, ())
-            facts = self._act(box, commands)
-            if owner is not None:
-                _finish(owner, results[owner], box, len(results), launches)
-            if facts:
-                known = Entry(Known(box.run_id, tuple(facts)), on_done=_ignore)
-                if box.offer(known):
+                try:
+                    commands, results = self._commit(box, batch)
+                except Exception as exc:
+                    commands, results = (), dict.fromkeys(batch, exc)
+                baton = box.pass_on()
+                if baton is Baton.KEPT and self._actor.blocks(commands):
+                    # What waits has no thread to lead, and is not to wait for a call of minutes.
+                    Thread(target=self._lead, args=(box,), name="orchestrator-lead", daemon=True).start()
+                    baton = Baton.HANDED_ON
+                owner = own if own in results else next(iter(results), None)
+                launches = tuple(command.launch_id for command in commands if isinstance(command, Launch))
+                for entry, result in results.items():
+                    if entry is not owner:
+                        _finish(entry, result, box, 0, ())
+                facts = self._act(box, commands)
+                if owner is not None:
+                    _finish(owner, results[owner], box, len(results), launches)
+                if facts and box.offer(_known(box, tuple(facts))):
                     baton = Baton.KEPT
+            except BaseException:  # ctrl-C, or the end of its host: the thread is gone, the run is not
+                _abandon(box, batch, is_led=baton is Baton.KEPT)
+                raise
             if baton is not Baton.KEPT:
                 return
 
+    def _feed(self, box: RunBox, fact: Fact) -> None:
+        """Feed back what came of one of several calls while the others last."""
+        if box.offer(_known(box, (fact,))):
+            self._lead(box)
+
     def _act(self, box: RunBox, commands: Sequence[Command]) -> list[Fact]:
         try:
-            return self._actor.act(box, commands)
+            return self._actor.act(box, commands, lambda fact: self._feed(box, fact))
         except Exception:
             log.exception("acting failed; the Tick recovers", extra={"run_id": box.run_id})
             return []
@@ -216,7 +232,10 @@ class DAGExecutor:
     # -- 4 load, 5 witness, 6 decide, 7 save --------------------------------------------------------
 
     def _commit(self, box: RunBox, batch: list[Entry]) -> tuple[tuple[Command, ...], dict[Entry, str | BaseException]]:
-        """Fold a batch into one save. Returns what to act on, and a verdict or an error an entry."""
+        """Fold a batch into one save. Returns what to act on, and a verdict or an error an entry.
+
+        Entries that have to wait for the others' save go back into the box, and out of `batch`.
+        """
         status = box.status
         tried: list[tuple[Token, Decision]] = []
         mine: tuple[Command, ...] = ()
@@ -229,15 +248,17 @@ class DAGExecutor:
             starts = [entry for entry in batch if isinstance(entry.item, Start)]
             if state is None and starts and len(starts) < len(batch):
                 box.put_back([entry for entry in batch if entry not in starts])
-                batch = starts
+                batch[:] = starts
             token = Token(f"{self.instance}.{self._random_bytes(8).hex()}", self._random_bytes(32))
             decision, questions, results = self._decide(box, batch, state, token)
             if not decision.changed or decision.state is None:
                 if was_cached:
                     box.saved = None  # "nothing to do" counts only if it was the run as it is now
                     continue
-                if loaded is not None:
-                    box.saved = (loaded[0], loaded[1])
+                if state is not None and loaded is not None and not state.run.status.is_final:
+                    box.saved = loaded
+                if state is not None and faults:
+                    self._tell(state)  # it may have been saved here, and answered by an error
                 return mine + questions, results
             try:
                 box.saved = (decision.state, self._save(status, decision.state, version))
@@ -257,9 +278,20 @@ class DAGExecutor:
                     raise
                 self._pause(faults)
                 continue
+            except Exception:
+                box.saved = None
+                if len(batch) == 1:
+                    raise
+                # One of them cannot be written, and is to fail alone: halve until it does.
+                tried.append((token, decision))
+                half = len(batch) // 2
+                box.put_back(batch[half:])
+                del batch[half:]
+                continue
             if decision.state.run.status.is_final:
                 box.saved = None
                 box.executions.clear()
+                status.forget()
             self._tell(decision.state)
             return mine + decision.commands + questions, results
 
@@ -283,10 +315,11 @@ class DAGExecutor:
         known: list[tuple[Entry, list[Fact]]] = []
         questions: list[Command] = []
         dag: DAG | None = None
+        first: Start | None = None
         for entry in batch:
             try:
                 if state is None:
-                    dag, facts = self._first(box, entry, dag)
+                    first, facts = self._first(box, entry, first)
                 else:
                     facts, ask = self._witness.facts(entry, state, box)
                     questions += ask
@@ -298,6 +331,8 @@ class DAGExecutor:
             return Decision(state, (), False), tuple(questions), results
         if state is not None:
             dag = self._definitions.load(state.run.definition)
+        elif first is not None:
+            dag = first.dag
         if dag is None:
             return Decision(state, (), False), tuple(questions), results
         now = self._clock.now()
@@ -318,12 +353,14 @@ class DAGExecutor:
             results = {k: v if isinstance(v, BaseException) else "unchanged" for k, v in results.items()}
         return decision, tuple(questions), results
 
-    def _first(self, box: RunBox, entry: Entry, dag: DAG | None) -> tuple[DAG | None, list[Fact]]:
-        """Facts of an event for whose run there is no document: only a start makes one."""
+    def _first(self, box: RunBox, entry: Entry, first: Start | None) -> tuple[Start | None, list[Fact]]:
+        """Facts of an event for whose run there is no document: only a start makes one, the `first`."""
         item = entry.item
         if isinstance(item, Start):
+            if first is not None and first.message_id != item.message_id:
+                raise RunExists(f"run {box.run_id}: is being started by another message; choose another run_id")
             definition = self._definitions.save(item.definition)
-            return dag or item.dag, self._witness.first_facts(item, definition)
+            return first or item, self._witness.first_facts(item, definition)
         if isinstance(item, Completion) and self._resolver.is_young(
             item.event.publish_time or self._clock.now(), self._clock.now()
         ):
@@ -373,6 +410,18 @@ def _applied_after_all(tried: list[tuple[Token, Decision]], state: RunState | No
     if found:
         tried.clear()
     return tuple(found)
+
+
+def _known(box: RunBox, facts: tuple[Fact, ...]) -> Entry:
+    return Entry(Known(box.run_id, facts), on_done=_ignore)
+
+
+def _abandon(box: RunBox, left: list[Entry], *, is_led: bool = True) -> None:
+    """Leave a run to a thread that waits; give back what was begun, and what no thread waits for."""
+    while is_led and box.pass_on() is Baton.KEPT:
+        left += box.take()
+    for entry in left:
+        entry.finish(None, NotYet(f"run {box.run_id}: who handled this was interrupted; deliver it again"))
 
 
 def _finish(entry: Entry, result: str | BaseException, box: RunBox, absorbed: int, launches: tuple[str, ...]) -> None:

@@ -193,6 +193,10 @@ class _Draft:
             return
         task = self.task(node)
         timeout_s = self.policy.timeout_s(task.target_type, task.timeout_s)
+        timeout_at = node.due.get(DueKind.TIMEOUT.value)
+        if node.claim.takeovers and timeout_at is not None and timeout_at <= self.now:
+            self.time_is_up(node, timeout_s)
+            return
         claim = Claim(
             self.token.owner,
             self.now + self.policy.lease(task.target_type),
@@ -218,14 +222,17 @@ class _Draft:
             return
         task = self.task(node)
         timeout_s = self.policy.timeout_s(task.target_type, task.timeout_s) or 0.0
-        if not fact.is_bound and node.claim is not None and node.claim.takeovers == 0:
-            # The launch may come as late as the lease's end, and is due its time from then on.
-            later = node.claim.lease_end + timedelta(seconds=timeout_s)
-            if later > fact.at:
+        if not fact.is_bound and node.claim is not None:
+            # The launch may come as late as the lease's end, and is due its time from then on. After a
+            # takeover it has had that, and is only not to come after the end of its node.
+            is_first = node.claim.takeovers == 0
+            wait_s = timeout_s if is_first else self.policy.clock_allowance_s
+            later = node.claim.lease_end + timedelta(seconds=wait_s)
+            if later > (fact.at if is_first else max(fact.at, self.now)):
                 self.put(replace(node, due={**node.due, fact.kind: later}))
                 self.remind(node, fact.kind, later)
                 return
-        self.give_up(node, Failure("Task.Timeout", f"{node.node_name}: no end within {timeout_s:g} s"))
+        self.time_is_up(node, timeout_s)
 
     def cancel_requested(self, fact: CancelRequested) -> None:
         if self.run is None or self.run.status.is_final or self.is_cancelling:
@@ -273,6 +280,7 @@ class _Draft:
 
     def claim(self, node: NodeState) -> None:
         """Claim the node's next attempt and have it launched, or fail it where it has no parameters."""
+        self.withdraw(node)
         task = self.task(node)
         attempt = node.attempt + 1
         claim = Claim(
@@ -328,6 +336,7 @@ class _Draft:
 
     def end(self, node: NodeState, status: TaskStatus, *, result: Json = None, error: Failure | None = None) -> None:
         """Write a node's end and go on from it."""
+        self.withdraw(node)
         self.put(
             replace(
                 node,
@@ -390,6 +399,15 @@ class _Draft:
             if node.status is TaskStatus.NEW:
                 self.put(replace(node, status=TaskStatus.SKIPPED))
         self.change_run(replace(self.info, status=status, error=error, ended_at=self.now))
+
+    def withdraw(self, node: NodeState) -> None:
+        """Take back the launch of an attempt that this very save claims, and now is dead."""
+        if node.claim is not None and node.claim.owner == self.token.owner:
+            self.commands = [x for x in self.commands if not (isinstance(x, Launch) and x.node_name == node.node_name)]
+
+    def time_is_up(self, node: NodeState, timeout_s: float | None) -> None:
+        """Give up an attempt that took too long."""
+        self.give_up(node, Failure("Task.Timeout", f"{node.node_name}: no end within {timeout_s or 0.0:g} s"))
 
     def give_up(self, node: NodeState, error: Failure) -> None:
         """Fail an attempt that may still be running: first it has to be cancelled, where it can be."""

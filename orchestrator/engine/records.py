@@ -5,7 +5,6 @@ from queue import SimpleQueue
 from threading import Lock, Thread
 
 from orchestrator.engine.status import ExecutionStatus
-from orchestrator.model.errors import OrchestratorError
 from orchestrator.model.execution import ExecutionRecord
 
 log = logging.getLogger("orchestrator")
@@ -25,7 +24,7 @@ class Records:
         """Write a record now."""
         try:
             self._executions.save_execution(record)
-        except OrchestratorError as exc:
+        except Exception as exc:
             log.warning("cannot record an execution: %s", exc, extra={"run_id": record.run_id})
 
     def write_later(self, record: ExecutionRecord) -> None:

@@ -5,7 +5,9 @@ leads, leads it; everybody else waits, or (a local bus) is called back. A leader
 the run on before it acts on what it saved, so that launching holds up nobody.
 """
 
+import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum, auto
 from threading import Event, Lock
 
@@ -16,7 +18,24 @@ from orchestrator.model.commands import Execution, Outcome
 from orchestrator.model.run_state import RunState
 from orchestrator.ports import Version
 
+log = logging.getLogger("orchestrator")
+
 OnDone = Callable[[Handled | None, BaseException | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a target said of an attempt.
+
+    Attributes:
+        execution: what runs, or ran, for it; None where nothing is known of any.
+        outcome: how it ended; None where that is not known.
+        runs_on: it is known not to have ended.
+    """
+
+    execution: Execution | None = None
+    outcome: Outcome | None = None
+    runs_on: bool = False
 
 
 class Entry:
@@ -33,7 +52,7 @@ class Entry:
         self.is_done = False
         self.handled: Handled | None = None
         self.error: BaseException | None = None
-        self.asked: dict[int, Outcome | None] = {}
+        self.asked: dict[int, Answer] = {}
         """attempt -> what its target answered, so that a save that loses a race does not ask again."""
 
     def finish(self, handled: Handled | None, error: BaseException | None) -> None:
@@ -44,7 +63,10 @@ class Entry:
         if self.signal is not None:
             self.signal.set()
         if self.on_done is not None:
-            self.on_done(handled, error)
+            try:
+                self.on_done(handled, error)
+            except Exception:
+                log.exception("who was to be told of an event failed", extra={"run_id": self.item.run_id})
 
 
 class Baton(Enum):
@@ -105,6 +127,13 @@ class RunBox:
                     entry.signal.set()
                     return Baton.HANDED_ON
             return Baton.KEPT
+
+    def withdraw(self, entry: Entry) -> bool:
+        """Take an event out whose thread waits no more; True means that it had been handed the lead."""
+        with self._lock:
+            if entry in self._pending:
+                self._pending.remove(entry)
+            return entry.leads
 
     @property
     def is_idle(self) -> bool:

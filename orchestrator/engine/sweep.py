@@ -68,11 +68,10 @@ def chores(
         if node.owed_cancel is not None:
             cancels.append(node)
             continue
-        rules = policy.rules(node.target_type or "")
         is_bound = node.execution_id is not None or is_known_here(state.launch_id(node.node_name))
         if not is_bound and node.claim is not None and is_over(node.claim, now, me, alive, policy):
             takeovers.append(node)
-        elif is_bound and rules.has_outcome:
+        elif is_bound:
             questions.append(node)
         due.extend((node, kind, at) for kind, at in node.due.items() if at <= now)
     return Chores(tuple(cancels), tuple(takeovers), tuple(questions), tuple(due))

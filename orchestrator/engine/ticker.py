@@ -68,6 +68,10 @@ class Ticker:
                 log.error("tick: %s", exc, extra={"run_id": run_id})
                 problems.append(f"{run_id}: {exc}")
                 continue
+            except Exception as exc:
+                log.exception("tick failed", extra={"run_id": run_id})
+                problems.append(f"{run_id}: {type(exc).__name__}: {exc}")
+                continue
             if found is None:
                 closed.append(run_id)
             else:
@@ -135,11 +139,11 @@ class Ticker:
 
     def _outcome(self, node: NodeState, state: RunState, box: RunBox) -> tuple[str | None, Outcome | None]:
         try:
-            execution, outcome = self._witness.outcome_of(node, state, box)
+            answer = self._witness.ask(node, state, box)
         except Exception:
             log.exception("cannot ask a target", extra={"run_id": box.run_id, "node": node.node_name})
             return None, None
-        return (execution.execution_id if execution else None), outcome
+        return (answer.execution.execution_id if answer.execution else None), answer.outcome
 
     def _orphan(self, run_id: str, marker: str | None) -> tuple[str, ...]:
         """A marker without a run: the start died before it wrote the run, and will be delivered again."""

@@ -12,8 +12,8 @@ from datetime import timedelta
 
 from orchestrator.engine.address import CancelRun, Completion, Item, Known, Reminder, Start
 from orchestrator.engine.decide import bare_launch
-from orchestrator.engine.run_box import Entry, RunBox
-from orchestrator.model.commands import Command, Execution, Outcome, Remind
+from orchestrator.engine.run_box import Answer, Entry, RunBox
+from orchestrator.model.commands import Command, Execution, Remind
 from orchestrator.model.enums import TaskStatus
 from orchestrator.model.errors import LaunchUncertain, NotYet, RunExists
 from orchestrator.model.events import CompletionEvent
@@ -62,22 +62,25 @@ class Witness:
         """Facts of a start for which there is no run yet."""
         return [RunStarted(item.run_id, item.dag_name, definition, item.input, item.message_id)]
 
-    def outcome_of(self, node: NodeState, state: RunState, box: RunBox) -> tuple[Execution | None, Outcome | None]:
+    def ask(self, node: NodeState, state: RunState, box: RunBox) -> Answer:
         """Return the execution of a Running attempt, if one is known, and how it ended, if it did.
 
         A target that cannot tell now counts as one that does not know of an end.
         """
         target = self._targets.get(node.target_type or "")
         if target is None:
-            return None, None
+            return Answer()
+        execution: Execution | None = None
         try:
             execution = self.execution_of(node, state, box)
-            if execution is None or not target.has_outcome:
-                return execution, None
-            return execution, execution.outcome or target.outcome(execution)
+            if execution is None:
+                return Answer()
+            return Answer(execution, execution.outcome or target.outcome(execution), target.has_outcome)
+        except NotYet:
+            return Answer(execution, None, True)
         except LaunchUncertain as exc:
             log.warning("cannot ask: %s", exc, extra={"run_id": box.run_id, "node": node.node_name})
-            return None, None
+            return Answer(execution)
 
     def execution_of(self, node: NodeState, state: RunState, box: RunBox) -> Execution | None:
         """The execution that is bound to a node's attempt: in the node, in this instance, or by find."""
@@ -102,15 +105,19 @@ class Witness:
         target = self._targets.get(node.target_type or "")
         if target is None:
             return [], []
-        if not target.has_outcome:
-            return self._believe(item.event, target, node, state, box), []
-        if item.attempt not in entry.asked:
-            entry.asked[item.attempt] = self.outcome_of(node, state, box)[1]
-        outcome = entry.asked[item.attempt]
-        if outcome is None:
+        answer = self._asked(entry, node, state, box)
+        if answer.outcome is not None:
+            return [AttemptEnded(node.node_name, node.attempt, answer.outcome, _bound(node, state, box))], []
+        if answer.runs_on or target.has_outcome:
             at = self._clock.now() + timedelta(seconds=self._policy.question_delay_s)
             return [], [Remind(state.run.run_id, node.node_name, node.attempt, None, at)]
-        return [AttemptEnded(node.node_name, node.attempt, outcome, _bound(node, state, box))], []
+        return self._believe(item.event, target, node, state, box), []
+
+    def _asked(self, entry: Entry, node: NodeState, state: RunState, box: RunBox) -> Answer:
+        """Ask once for each attempt, however often the save has to be tried."""
+        if node.attempt not in entry.asked:
+            entry.asked[node.attempt] = self.ask(node, state, box)
+        return entry.asked[node.attempt]
 
     def _believe(
         self, event: CompletionEvent, target: Target, node: NodeState, state: RunState, box: RunBox
@@ -136,15 +143,12 @@ class Witness:
             return [], []
         if node.owed_cancel is not None:
             return [], []
-        execution: Execution | None = None
-        if item.attempt not in entry.asked:
-            execution, entry.asked[item.attempt] = self.outcome_of(node, state, box)
-        outcome = entry.asked[item.attempt]
-        if outcome is not None:
-            return [AttemptEnded(node.node_name, node.attempt, outcome, _bound(node, state, box))], []
+        answer = self._asked(entry, node, state, box)
+        if answer.outcome is not None:
+            return [AttemptEnded(node.node_name, node.attempt, answer.outcome, _bound(node, state, box))], []
         if item.kind is None or item.at is None:
             return [], []
-        is_bound = execution is not None or _bound(node, state, box) is not None
+        is_bound = answer.execution is not None or _bound(node, state, box) is not None
         return [TimeCame(node.node_name, node.attempt, item.kind, item.at, is_bound)], []
 
 

@@ -11,6 +11,7 @@
     ├── NotYet                 too early to tell whose event this is        (retry)
     ├── VersionConflict        another writer saved this key first          (retry)
     ├── StoreUnavailable       the store cannot be read or written now      (retry)
+    ├── BrokerUnavailable      an event cannot be published now             (retry)
     ├── CorruptState           an object in the store is not what it should be
     ├── LaunchRefused          a target will never accept this launch
     ├── LaunchUncertain        a launch call ended without a clear answer
@@ -71,6 +72,12 @@ class VersionConflict(OrchestratorError):
 
 class StoreUnavailable(OrchestratorError):
     """The store cannot be read or written at the moment (disk full, no permission, no network)."""
+
+    retry = True
+
+
+class BrokerUnavailable(OrchestratorError):
+    """An event cannot be published at the moment, or it is not known whether it was."""
 
     retry = True
 

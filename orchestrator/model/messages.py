@@ -7,6 +7,7 @@
     reminder   {"resource": {"type": "reminder"}, "run_id", "node_name", "attempt", "kind"?, "at"?}
     tick       {"resource": {"type": "tick"}}
     cancel     {"resource": {"type": "cancel"}, "run_id", "reason"?}
+    later      {"resource": {"type": "later"}, "at", "event": {…}}
 
 Writers only: what is read back is checked by `event_factory`. Pure.
 """
@@ -24,6 +25,7 @@ FUNCTION: Final = "function"
 REMINDER: Final = "reminder"
 TICK: Final = "tick"
 CANCEL: Final = "cancel"
+LATER: Final = "later"
 
 LAUNCH_PARAMETER: Final = "orchestrator_launch"
 """Query parameter that carries a launch id; a request log shows it again."""
@@ -112,6 +114,14 @@ def cancel_message(run_id: str, reason: str = "") -> dict[str, Json]:
     if reason:
         message["reason"] = reason
     return message
+
+
+def later_message(event: Mapping[str, Json], at: datetime) -> dict[str, Json]:
+    """Carry an event that is to be published at `at` (aware), further off than the broker can delay at once.
+
+    Whoever receives it publishes `event` again, with what is left until `at` as its delay.
+    """
+    return {"resource": {"type": LATER}, "at": _rfc3339(at), "event": dict(event)}
 
 
 def launch_query(launch_id: str, nonce: str) -> str:

@@ -27,6 +27,9 @@ from orchestrator.runtime.settings import Settings
 
 log = logging.getLogger("orchestrator")
 
+MAX_ENDED_RUNS = 1000
+"""How many ended runs an instance remembers; `wait` reads others from the store."""
+
 
 class RulesOf(Mapping[str, TargetRules]):
     """What decide has to know of each target, read from the target when it is first asked for."""
@@ -151,8 +154,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
         """
         state = self._load(run_id)
         if state.run.status.is_final:
-            with self._changed:
-                self._ended[run_id] = state
+            self._note_ended(state)
         else:
             self._look_after_from_now_on(run_id)
             self.look_after(run_id)
@@ -168,19 +170,20 @@ class DAGExecutor(dag_executor.DAGExecutor):
             RunNotFound: there is none.
         """
         until = None if timeout_s is None else time.monotonic() + timeout_s
+        wait_s = 0.5 if run_id in self._mine else 0.0
         while True:
             with self._changed:
                 if run_id in self._ended:
                     return self._ended[run_id]
-                left_s = 0.5 if until is None else min(0.5, until - time.monotonic())
+                left_s = wait_s if until is None else min(wait_s, until - time.monotonic())
                 if left_s > 0 and self._changed.wait(left_s) and run_id in self._ended:
                     return self._ended[run_id]
             if until is not None and time.monotonic() >= until:
                 raise TimeoutError(f"run {run_id}: has not ended within {timeout_s:g} s")
+            wait_s = 0.5
             state = self._load(run_id)
             if state.run.status.is_final:
-                with self._changed:
-                    self._ended[run_id] = state
+                self._note_ended(state)
 
     def close(self) -> None:
         """Stop what runs here. Runs that have not ended can be resumed."""
@@ -208,19 +211,29 @@ class DAGExecutor(dag_executor.DAGExecutor):
     # -- what happens in between --------------------------------------------------------------------
 
     def _note_saved(self, state: RunState) -> None:
-        run_id = state.run.run_id
-        if self._given_on_saved is not None:
-            self._given_on_saved(state)
-        if state.run.status.is_final:
-            for target in self._local.made() if self._local else ():
-                forget = getattr(target, "forget", None)
-                if forget is not None:
-                    forget(run_id)
-            with self._changed:
-                self._ended[run_id] = state
-                self._changed.notify_all()
-        elif run_id not in self._mine:
-            self._look_after_from_now_on(run_id)
+        try:
+            if self._given_on_saved is not None:
+                self._given_on_saved(state)
+        finally:
+            run_id = state.run.run_id
+            if state.run.status.is_final:
+                for target in self._local.made() if self._local else ():
+                    forget = getattr(target, "forget", None)
+                    if forget is not None:
+                        forget(run_id)
+                self._note_ended(state)
+            elif run_id not in self._mine:
+                self._look_after_from_now_on(run_id)
+
+    def _note_ended(self, state: RunState) -> None:
+        with self._changed:
+            self._ended[state.run.run_id] = state
+            if len(self._ended) > MAX_ENDED_RUNS:
+                oldest = next(iter(self._ended))
+                del self._ended[oldest]
+                if self._own_broker is None:  # else the timer forgets it, once its marker is deleted
+                    self._mine.discard(oldest)
+            self._changed.notify_all()
 
     def _look_after_from_now_on(self, run_id: str) -> None:
         with self._changed:

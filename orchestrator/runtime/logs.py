@@ -36,7 +36,9 @@ class JsonFormatter(logging.Formatter):
             entry["logging.googleapis.com/labels"] = labels
         trace = getattr(record, "trace", None)
         if trace:
-            entry["logging.googleapis.com/trace"] = f"projects/{self._project}/traces/{trace}" if self._project else trace
+            entry["logging.googleapis.com/trace"] = (
+                f"projects/{self._project}/traces/{trace}" if self._project else trace
+            )
         if record.exc_info:
             entry["stack_trace"] = self.formatException(record.exc_info)
         return json.dumps(entry, ensure_ascii=False, default=repr)

@@ -27,6 +27,7 @@ LAYERS = {
     "brokers": {"model", "ports", "services", "brokers"},
     "targets": {"model", "ports", "services", "targets"},
     "runtime": {"model", "ports", "engine", "services", "stores", "brokers", "targets", "runtime"},
+    "tasks": {"model", "ports", "runtime", "tasks"},
     "cli": {"model", "ports", "engine", "runtime", "cli"},
     "__main__": {"cli"},
     "__init__": {"model", "engine", "runtime"},

@@ -1,22 +1,85 @@
 """Every sentence of the ObjectStore port, held against every adapter."""
 
 import json
+import os
 import sys
 from contextlib import suppress
 from itertools import pairwise
 from threading import Event, Thread
+from uuid import uuid4
 
+import fakeredis
 import pytest
 
 from orchestrator.model.errors import VersionConflict
+from orchestrator.stores.gcs import GcsStore, open_client
 from orchestrator.stores.local import LocalStore
 from orchestrator.stores.memory import MemoryStore
+from orchestrator.stores.redis import RedisStore
+from tests.support.redis_server import RedisServer
+from tests.support.storage_server import StorageServer
 
-ADAPTERS = {  # name -> how to make an empty one, with a folder of its own if it needs one
-    "memory": lambda folder: MemoryStore(),
-    "local": lambda folder: LocalStore(folder / "bucket", relaxed=()),
-    "local, relaxed": lambda folder: LocalStore(folder / "bucket", relaxed=("",)),
+
+def local_store(request, **options):
+    return LocalStore(request.getfixturevalue("tmp_path") / "bucket", **options)
+
+
+def gcs_store(request, **options):
+    client = request.getfixturevalue("storage_client")
+    return GcsStore(client.create_bucket(f"contract-{uuid4().hex}").name, client=client, **options)
+
+
+def emulated_gcs_store(request):
+    client = request.getfixturevalue("emulator_client")
+    return GcsStore(client.create_bucket(f"contract-{uuid4().hex}").name, client=client)
+
+
+def fake_redis_store(request):
+    client = fakeredis.FakeRedis(server=fakeredis.FakeServer())
+    client.ping()  # makes its database, of which threads that come first together would make two
+    return RedisStore(client)
+
+
+def redis_store(request):
+    return RedisStore(request.getfixturevalue("redis_url"), prefix=f"contract-{uuid4().hex}")
+
+
+ADAPTERS = {  # name -> how to make an empty one
+    "memory": lambda request: MemoryStore(),
+    "local": lambda request: local_store(request, relaxed=()),
+    "local, relaxed": lambda request: local_store(request, relaxed=("",)),
+    "gcs": gcs_store,
+    "gcs, of STORAGE_EMULATOR_HOST": emulated_gcs_store,
+    "redis, fake": fake_redis_store,
+    "redis": redis_store,
 }
+
+
+@pytest.fixture(scope="module")
+def storage_client():
+    """A client of the repository's own Cloud Storage."""
+    with StorageServer() as server:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("STORAGE_EMULATOR_HOST", server.url)
+            client = open_client()
+        yield client
+
+
+@pytest.fixture(scope="module")
+def emulator_client():
+    """A client of an emulator that runs already, of whatever kind it is."""
+    if "STORAGE_EMULATOR_HOST" not in os.environ:
+        pytest.skip("STORAGE_EMULATOR_HOST is not set")
+    return open_client()
+
+
+@pytest.fixture(scope="module")
+def redis_url():
+    if not RedisServer.is_installed():
+        pytest.skip("there is no redis-server on the PATH")
+    with RedisServer() as server:
+        yield server.url
+
 
 # What sorts differently as plain strings than a directory walk would have it: - and . come before /, digits after.
 KEYS = sorted(
@@ -44,8 +107,14 @@ KEYS = sorted(
 
 
 @pytest.fixture(params=ADAPTERS.values(), ids=ADAPTERS.keys())
-def store(request, tmp_path):
-    return request.param(tmp_path)
+def store(request):
+    return request.param(request)
+
+
+@pytest.fixture
+def rounds(request):
+    """How often threads meet: less often where each call is an HTTP request."""
+    return 10 if "gcs" in request.node.name else 50
 
 
 def in_threads(count, work):
@@ -95,13 +164,13 @@ def test_get_returns_what_was_put_and_its_version(store, data):
 
 def test_create_only_loses_if_the_key_exists(store):
     first = store.put("k", b"one", expect=None)
-    with pytest.raises(VersionConflict, match=f"^k: version is {first}; expected None$"):
+    with pytest.raises(VersionConflict, match=f"^k: version is ({first}|another one); expected None$"):
         store.put("k", b"two", expect=None)
     assert store.get("k") == (b"one", first)
 
 
 def test_an_expected_version_loses_if_the_key_does_not_exist(store):
-    with pytest.raises(VersionConflict, match=r"^k: version is None; expected 7$"):
+    with pytest.raises(VersionConflict, match=r"^k: version is (None|another one); expected 7$"):
         store.put("k", b"two", expect="7")
     assert store.get("k") is None
     assert list(store.list("")) == []
@@ -245,12 +314,12 @@ def test_what_can_be_a_key_is_one(store, key):
     assert store.get(key) is None
 
 
-def test_increments_by_many_threads_are_all_counted(store):
+def test_increments_by_many_threads_are_all_counted(store, rounds):
     store.put("n", b"0", expect=None)
     seen = [[] for _ in range(8)]
 
     def count(number):
-        for _ in range(50):
+        for _ in range(rounds):
             while True:
                 data, version = store.get("n")
                 try:
@@ -260,8 +329,8 @@ def test_increments_by_many_threads_are_all_counted(store):
                     continue
 
     in_threads(8, count)
-    assert store.get("n")[0] == b"400"
-    assert len({version for versions in seen for version in versions}) == 400
+    assert store.get("n")[0] == str(8 * rounds).encode()
+    assert len({version for versions in seen for version in versions}) == 8 * rounds
 
 
 def test_of_many_that_create_a_key_one_wins(store):

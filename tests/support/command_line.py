@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import os
 import re
@@ -44,6 +45,8 @@ def boom(message="boom"):
     raise ValueError(message)
 '''
 
+_numbers = itertools.count()
+
 TOKEN = re.compile(r"run_\d+_[0-9a-f]{12}")
 
 
@@ -52,7 +55,7 @@ class Place:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.module = f"steps_{root.name}_{root.stat().st_ino}".replace("-", "_")
+        self.module = f"steps_{root.stat().st_ino}_{next(_numbers)}"  # never imported before
         (root / f"{self.module}.py").write_text(STEPS)
         importlib.invalidate_caches()
 

@@ -1,5 +1,7 @@
 """The board, results and lines: values in, lines out."""
 
+import signal
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,11 +10,14 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from orchestrator.cli.board import ASCII, UNICODE, board, ends, signs_for, tree
+from orchestrator.cli.console import Console
+from orchestrator.cli.follow import Interrupted, News, follow
 from orchestrator.cli.lines import coloured, cut, pad, plain, printable, took, width_of
-from orchestrator.cli.progress import LinesView, clock
+from orchestrator.cli.progress import LinesView, NoView, TableView, clock
 from orchestrator.cli.results import outcome_lines, size_words
 from orchestrator.model.commands import Failure
 from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus
+from orchestrator.model.errors import StoreUnavailable
 from orchestrator.model.run_state import BranchState, NodeState, RunInfo, RunState
 
 T0 = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
@@ -224,6 +229,68 @@ def test_the_time_of_a_line_is_that_of_the_change():
     lines = []
     LinesView(lambda *each: lines.extend(each)).show(state_of(task("A", RUNNING, None, 5)), at(9))
     assert lines == [f"{clock(at(5))} A Running    attempt 1"]
+
+
+# -- a run is not held up by being watched -----------------------------------------------------------------
+
+
+def test_the_slower_a_frame_is_drawn_the_fewer_are_drawn(monkeypatch):
+    monkeypatch.setattr(TableView, "_draw", lambda view, state, now: time.sleep(0.02))
+    view = TableView(Console())
+    view.show(STATE, at(0))
+    assert view.pause_s == 0.1
+    view.show(STATE, at(0.1))
+    assert view.pause_s >= 0.24
+
+
+def test_news_of_a_run_wake_nobody_until_it_has_ended():
+    news = News()
+    for _ in range(3):
+        news.saved(STATE)
+    began = time.monotonic()
+    news.wait(0.05)
+    assert time.monotonic() - began >= 0.04
+    news.saved(state_of(run=replace(RUN, status=RunStatus.COMPLETED)))
+    began = time.monotonic()
+    news.wait(5.0)
+    assert time.monotonic() - began < 1.0
+
+
+class Seen(NoView):
+    """Keeps what it was shown."""
+
+    def __init__(self):
+        self.states = []
+        self.pause_s = 0.01
+
+    def show(self, state, now):
+        self.states.append(state)
+
+
+def test_what_others_save_is_read_when_nothing_is_saved_here():
+    over = state_of(run=replace(RUN, status=RunStatus.COMPLETED))
+    stored = [STATE, StoreUnavailable("busy"), over]
+    told = []
+
+    def load():
+        found = stored.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    view = Seen()
+    assert follow(News(), view, load, lambda: T0, lambda: None, told.append, 0.0) is over
+    assert (view.states, [str(each) for each in told]) == ([STATE, STATE, over], ["busy"])
+
+
+def test_an_interrupt_shows_what_was_reached():
+    news, view = News(), Seen()
+    news.saved(STATE)
+    news._on_signal(signal.SIGTERM, None)
+    with pytest.raises(Interrupted) as caught:
+        follow(news, view, lambda: STATE, lambda: T0, lambda: None, lambda _: None)
+    assert caught.value.signum == signal.SIGTERM
+    assert view.states == [STATE, STATE]
 
 
 # -- results -------------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ def test_a_file_that_holds_no_object(here, name, content, expected):
     ],
 )
 def test_what_is_neither(given, expected):
-    with pytest.raises(InputError, match="^--input ") as caught:
+    with pytest.raises(InputError, match=r"^--input ") as caught:
         read_inputs([given])
     assert expected in str(caught.value)
 

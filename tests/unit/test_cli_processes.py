@@ -61,8 +61,8 @@ def test_ctrl_c_ends_at_once_and_the_run_is_finished_later_without_doing_anythin
     assert (code, err) == (0, "")
     assert "run mine of chain taken up; 1 of 3 steps had ended" in out
     assert "C  done" in out
-    assert chain.calls().count("A") == 1
-    assert chain.statuses("mine") == {"A": ("Completed", 1), "B": ("Completed", 2), "C": ("Completed", 1)}
+    assert chain.calls() == ["A", "B", "B", "C"]
+    assert [status for status, _ in chain.statuses("mine").values()] == ["Completed"] * 3
 
 
 def test_kill_9_loses_nothing_that_was_done(chain):
@@ -170,6 +170,11 @@ class Terminal:
         )
         os.close(theirs)
 
+    @property
+    def text(self):
+        """What was shown, without colours and movements."""
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.shown)
+
     def sees(self, text):
         ready, _, _ = select.select([self._fd], [], [], 0.01)
         if ready:
@@ -192,9 +197,9 @@ def test_on_a_terminal_a_table_is_drawn_again_and_again_and_stays(chain):
     until(lambda: terminal.sees("● Running"))
     (chain.root / "go").touch()
     assert terminal.end() == 0
-    frames = terminal.shown.split("Step  Target")
+    frames = terminal.text.split("Step  Target")
     assert len(frames) > 2
-    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", frames[-1])
+    last = frames[-1]
     assert [" ".join(line.split()[:5]) for line in last.splitlines()[1:4]] == [
         f"{name} Function {chain.module}:{function} ✓ Completed"
         for name, function in (("A", "note"), ("B", "wait_for"), ("C", "note"))
@@ -217,7 +222,7 @@ def test_a_run_that_is_over_at_once_is_drawn_once(place):
     place.dag("d", {"A": place.task("echo", value="x")})
     terminal = Terminal(place, "run", "d")
     assert terminal.end() == 0
-    assert terminal.shown.count("Step  Target") == 1
+    assert terminal.text.count("Step  Target") == 1
     assert "\x1b[32m✓ Completed" in terminal.shown
 
 
@@ -228,24 +233,3 @@ def test_no_color_and_dumb_terminals_are_heeded(place):
         assert terminal.end() == 0
         assert "\x1b[32m" not in terminal.shown
         assert "Completed" in terminal.shown
-
-
-def test_a_thousand_nodes_are_not_held_up_by_being_watched(place):
-    names = [f"S{n}" for n in range(1000)]
-    steps = {name: place.task("echo", following) for name, following in zip(names, [*names[1:], None], strict=True)}
-    place.dag("long", steps)
-
-    def seconds(run):
-        assert run.end() == 0 if isinstance(run, Terminal) else run.wait() == 0
-        (run_id,) = place.run_ids()
-        run = place.document(run_id)["$run"]
-        (place.root / ".orchestrator" / "runs" / f"{run_id}.json").unlink()
-        begin, end = (
-            sum(float(p) * f for p, f in zip(run[key][11:-1].split(":"), (3600, 60, 1), strict=True))
-            for key in ("started_at", "ended_at")
-        )
-        return (end - begin) % 86400
-
-    unseen = min(seconds(place.start("run", "long", "--json", "--bucket", "file://.orchestrator")) for _ in range(2))
-    watched = min(seconds(Terminal(place, "run", "long")) for _ in range(2))
-    assert watched < 1.5 * unseen + 0.5

@@ -112,6 +112,13 @@ def test_the_advice_fits_the_error(place, capsys, step, expected):
     assert f"next: {expected.format(module=place.module)}" in capsys.readouterr().out
 
 
+def test_an_input_that_lies_beside_the_dag_is_pointed_to(place, capsys):
+    place.dag("d", {"A": place.task("echo", value="${run.input.day}")})
+    (place.root / "d" / "input.json").write_text('{"day": 1}')
+    assert main(["run", "d"]) == 1
+    assert capsys.readouterr().out.endswith("then start a new run:\n  orchestrator run d --input d/input.json\n")
+
+
 # -- 2: what was asked for is wrong ----------------------------------------------------------------------
 
 

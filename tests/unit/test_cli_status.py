@@ -56,8 +56,10 @@ def test_a_run_that_failed_is_1_and_says_why(bucket, capsys):
 def test_a_run_that_has_not_ended_is_0_and_says_how_it_could_be_finished(bucket, capsys):
     assert main(["status", "left"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-3].startswith("Running for ")
-    assert lines[-1].startswith("if nothing runs it any more: orchestrator run PATH --resume left")
+    assert lines[-4].startswith("Running for ")
+    assert lines[-1] == "  orchestrator run PATH --resume left"
+    main(["status", "left", "--bucket", "file://.orchestrator"])
+    assert capsys.readouterr().out.endswith("--resume left --bucket file://.orchestrator\n")
 
 
 @pytest.mark.parametrize(("run_id", "code"), [("completed", 0), ("failed", 1), ("left", 0)])

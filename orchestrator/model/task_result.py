@@ -1,0 +1,98 @@
+"""What the helper for user functions leaves in the bucket, under the key of the launch that called one.
+
+    results/<key>.begun      TaskBegun     created before the function runs: the launch runs nowhere else
+    results/<key>.json       TaskResult    how it ended; created before the call is answered, never changed
+    results/<key>.progress   TaskProgress  how far it is; written over and over
+
+Pure.
+"""
+
+from datetime import datetime
+
+import msgspec
+
+from orchestrator.model.commands import Failure, Json, Outcome
+from orchestrator.model.enums import OutcomeKind
+from orchestrator.model.errors import CorruptState
+
+
+def begun_object(key: str) -> str:
+    """Name of the object that says: this launch is being run, or was."""
+    return f"results/{key}.begun"
+
+
+def result_object(key: str) -> str:
+    """Name of the object that says how a launch's call ended."""
+    return f"results/{key}.json"
+
+
+def progress_object(key: str) -> str:
+    """Name of the object that says how far a launch's call is."""
+    return f"results/{key}.progress"
+
+
+def reference_to(key: str) -> dict[str, Json]:
+    """What a call answers in place of a result that is large: where it lies."""
+    return {"result": result_object(key)}
+
+
+class TaskBegun(msgspec.Struct, frozen=True, kw_only=True):
+    """Who runs a launch's function, and since when."""
+
+    at: datetime
+    instance: str
+    """The service and process, for a person to find its logs."""
+    execution: str
+    """The platform's id of the call."""
+    token: str
+    """Random: after an uncertain write, whoever knows it has written this object."""
+
+
+class TaskProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """What a function last said of how far it is."""
+
+    fraction: float
+    """0 to 1."""
+    message: str
+    at: datetime
+
+
+class TaskResult(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """How a function's call ended: it completed with a result (any JSON value), or failed with an error."""
+
+    kind: OutcomeKind
+    result: Json = None
+    error: Failure | None = None
+    at: datetime
+
+    @property
+    def outcome(self) -> Outcome:
+        """The same as a target would tell it."""
+        return Outcome(self.kind, self.result, self.error)
+
+
+_result_decoder = msgspec.json.Decoder(TaskResult)
+
+
+def decode(data: bytes, where: str) -> TaskResult:
+    """Read a result document.
+
+    Args:
+        data: its content.
+        where: the object's name, for the error.
+    Raises:
+        CorruptState: it is no result document.
+    """
+    try:
+        found = _result_decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise CorruptState(f"{where}: is not a task's result: {exc}") from exc
+    is_completed = found.kind is OutcomeKind.COMPLETED
+    if not is_completed and found.kind is not OutcomeKind.FAILED:
+        raise CorruptState(f"{where}: is not a task's result: its kind is {found.kind}; allowed are Completed, Failed")
+    if is_completed != (found.error is None):
+        raise CorruptState(
+            f'{where}: is not a task\'s result: {found.kind} with{"out" if found.error is None else ""} an "error"; '
+            "it must be there if Failed, and only then"
+        )
+    return found

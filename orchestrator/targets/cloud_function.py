@@ -1,0 +1,424 @@
+"""CloudFunction and CloudFunctionSync: call HTTP functions, by way of a Cloud Tasks queue or directly.
+
+By way of a queue nobody waits for the function, which is what makes waiting free; it is the default. The queue
+is to try a task once (`max_attempts = 1`): attempts are the orchestrator's. A direct call waits for the answer,
+which is the result; it is paid for twice, and for short functions only.
+
+A function has no API that tells how a call ended. What tells, is asked in this order: what the function's own
+helper has recorded, the event (its log entry, believed with the nonce that the call carried), the logs.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from ipaddress import ip_address
+from time import monotonic
+from typing import Protocol
+from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
+
+import msgspec
+
+from orchestrator.model.commands import Execution, Json, Launch, Outcome
+from orchestrator.model.durations import parse_duration
+from orchestrator.model.enums import Identity
+from orchestrator.model.errors import LaunchRefused, LaunchUncertain, NotYet
+from orchestrator.model.messages import launch_query
+from orchestrator.services.google_api import ApiError
+from orchestrator.targets.callables import NESTED_TOO_DEEPLY, completed
+from orchestrator.targets.twins import digest_of, plain
+
+URL = "https://{region}-{project}.cloudfunctions.net/{target_name}"
+"""Where a function answers, of the 1st and of the 2nd generation alike."""
+
+ALLOWED_HOSTS = ("*.run.app", "*.cloudfunctions.net")
+
+_HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+_EXECUTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_MAX_URL = 2083  # of a Cloud Tasks task
+_DISPATCH_LIMITS_S = (15.0, 1800.0)  # what Cloud Tasks allows a call to take
+_MAX_ANSWER = 8 * 2**20
+
+Finder = Callable[[str], Outcome | None]
+"""Trace id of a launch (32 hex digits, not to be guessed) -> how it ended, None if that is not known."""
+
+
+class Tasks(Protocol):
+    """A Cloud Tasks queue, as `services.cloud_tasks.CloudTasks` is one."""
+
+    def create(
+        self,
+        name_key: str,
+        *,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        dispatch_deadline_s: float | None = None,
+        oidc: tuple[str, str] | None = None,
+    ) -> bool:
+        """Have the request made once; False if there is or was a task of this name. Raises ApiError.
+
+        Args:
+            oidc: (service account, audience) of the ID token to call with.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A launch as the HTTP request that it is. `audience` is whom an ID token is for; None where none is needed."""
+
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+    audience: str | None
+
+
+class FunctionCalls:
+    """Makes requests of launches.
+
+    Args:
+        project: of functions whose step has no `project_id`.
+        region: of functions whose step has no `region`.
+        url: where functions are instead, with `{project}`, `{region}` and `{target_name}`: an emulator, which
+            gets no token, and whose host need not be allowed.
+        allowed_hosts: patterns of the hosts that may be called. Whatever is called gets an ID token.
+    """
+
+    def __init__(
+        self, project: str, region: str, *, url: str | None = None, allowed_hosts: tuple[str, ...] = ALLOWED_HOSTS
+    ) -> None:
+        self._project, self._region, self._url = project, region, url
+        self._allowed_hosts = allowed_hosts
+
+    def request(self, launch: Launch) -> Request:
+        """Return the request of a launch.
+
+        Raises:
+            LaunchRefused: it would go to a host that is not allowed (`Launch.HostNotAllowed`).
+        """
+        where = self._allowed(launch, self._where(launch)) if self._url is None else urlsplit(self._where(launch))
+        query = f"{where.query}&" if where.query else ""
+        query += launch_query(launch.launch_id, launch.nonce)
+        url = urlunsplit((where.scheme, where.netloc, where.path or "/", query, ""))
+        if len(url) > _MAX_URL:
+            raise LaunchRefused(f"{launch.node_name}: the URL has {len(url)} characters; allowed are {_MAX_URL}")
+        headers = {
+            "Content-Type": "application/json",
+            "traceparent": f"00-{launch.trace_id}-{digest_of('span', launch.key)[:16]}-01",
+        }
+        audience = None if self._url is not None else _audience(where)
+        return Request(url, headers, msgspec.json.encode(launch.parameters), audience)
+
+    def _where(self, launch: Launch) -> str:
+        own = launch.step.get("url")
+        if own and self._url is None:
+            return str(own)
+        url = self._url or URL
+        for name, value in (
+            ("project", launch.step.get("project_id") or self._project),
+            ("region", launch.step.get("region") or self._region),
+            ("target_name", quote(launch.target_name, safe="")),
+        ):
+            url = url.replace(f"{{{name}}}", str(value))
+        return url
+
+    def _allowed(self, launch: Launch, url: str) -> SplitResult:
+        """The parts of a URL that may be called."""
+        problem: str | None
+        try:
+            where = urlsplit(url)
+            problem = self._problem(where)
+        except ValueError as exc:
+            where, problem = urlsplit(""), str(exc)
+        if problem is not None:
+            raise LaunchRefused(
+                f"{launch.node_name}: {url[:200]}: {problem}; allowed are https and the hosts "
+                f"{', '.join(self._allowed_hosts)}",
+                error_type="Launch.HostNotAllowed",
+            )
+        return where
+
+    def _problem(self, where: SplitResult) -> str | None:
+        if where.scheme != "https":
+            return f"its scheme is {where.scheme or 'missing'}"
+        if "@" in where.netloc:
+            return "it holds a user's name"
+        if where.port not in (None, 443):
+            return f"its port is {where.port}"
+        host = where.hostname or ""
+        # Only what every reader of URLs takes for the same host: no backslash, no blank, no other alphabet.
+        if not _HOST.fullmatch(host) or _is_address(host):
+            return f"its host is {host!r}"
+        if not any(fnmatchcase(host, pattern.lower()) for pattern in self._allowed_hosts):
+            return f"its host is {host}"
+        return None
+
+
+class Witnesses:
+    """What is known of how calls ended.
+
+    Args:
+        results: what the function's own helper has recorded. It raises NotYet where that is still at work.
+        logs: what the logs tell, for the Tick.
+    """
+
+    def __init__(self, results: Finder, logs: Finder | None) -> None:
+        self._results, self._logs = results, logs
+
+    def recorded(self, trace_id: str) -> Outcome | None:
+        """What the function itself has recorded. Raises NotYet."""
+        return self._results(trace_id)
+
+    def outcome(self, trace_id: str) -> Outcome | None:
+        """What the function has recorded, else what the logs tell. Raises NotYet, LaunchUncertain."""
+        found = self._results(trace_id)
+        return found if found is not None or self._logs is None else self._logs(trace_id)
+
+    def find(self, launch: Launch) -> Execution | None:
+        """The launch's execution, if anything tells that there is one."""
+        try:
+            outcome = self.outcome(launch.trace_id)
+        except NotYet:  # it is at work
+            return Execution(launch.trace_id)
+        return None if outcome is None else Execution(launch.trace_id, outcome=outcome)
+
+
+class CloudFunction:
+    """Has functions called by a Cloud Tasks queue.
+
+    The task bears the launch's key as its name, which the queue takes once in 24 hours. An execution id is the
+    launch's trace id: all of a call's log entries carry it.
+
+    Args:
+        tasks: the queue.
+        invoker_service_account: as whom the functions are called.
+        project, region, url, allowed_hosts: of the functions, see FunctionCalls.
+        results, logs: how calls ended, see Witnesses.
+    """
+
+    identity: Identity = Identity.WINDOW
+    has_outcome: bool = False  # not for sure: `outcome` may know, and where it does not an event is believed
+    can_cancel: bool = False
+    launch_limit_s: float = 30.0
+    synchronous: bool = False
+    id_is_ours: bool = False  # 2nd gen's events carry the launch id, 1st gen's only the trace
+
+    def __init__(
+        self,
+        tasks: Tasks,
+        *,
+        project: str,
+        region: str,
+        invoker_service_account: str,
+        results: Finder,
+        logs: Finder | None = None,
+        url: str | None = None,
+        allowed_hosts: tuple[str, ...] = ALLOWED_HOSTS,
+    ) -> None:
+        self._tasks = tasks
+        self._invoker = invoker_service_account
+        self._calls = FunctionCalls(project, region, url=url, allowed_hosts=allowed_hosts)
+        self._witnesses = Witnesses(results, logs)
+
+    def launch(self, launch: Launch) -> Execution:
+        """Put the call into the queue; the same key again within 24 hours puts in nothing.
+
+        Raises:
+            LaunchRefused: its host is not allowed, or the queue will never take it.
+            LaunchUncertain: the queue may have taken it.
+        """
+        request = self._calls.request(launch)
+        try:
+            self._tasks.create(
+                launch.key,
+                url=request.url,
+                headers=request.headers,
+                body=request.body,
+                dispatch_deadline_s=_dispatch_deadline_s(launch),
+                oidc=None if request.audience is None else (self._invoker, request.audience),
+            )
+        except ApiError as exc:
+            if exc.is_passing:
+                raise LaunchUncertain(f"{launch.launch_id}: {exc}") from exc
+            raise LaunchRefused(f"{launch.node_name}: {exc}") from exc
+        return Execution(launch.trace_id, {"task": launch.key})
+
+    def find(self, launch: Launch) -> Execution | None:
+        """Return the launch's execution if the function's records or the logs know it.
+
+        None does no harm: the queue does not take a launch twice. Raises LaunchUncertain.
+        """
+        return self._witnesses.find(launch)
+
+    def recorded(self, execution: Execution) -> Outcome | None:
+        """Return what the function itself has recorded of its end, without searching the logs. Raises NotYet."""
+        return self._witnesses.recorded(execution.execution_id)
+
+    def outcome(self, execution: Execution) -> Outcome | None:
+        """Return how it ended, from the function's own record or the logs; None: not known.
+
+        Raises:
+            NotYet: the function has recorded that it is at work, so that its event is not to be believed yet.
+            LaunchUncertain: cannot tell now.
+        """
+        return self._witnesses.outcome(execution.execution_id)
+
+    def cancel(self, execution: Execution) -> None:
+        """A call cannot be stopped, it runs to its end. Raises LaunchUncertain while nothing tells of that."""
+        if execution.outcome is None and self._witnesses.recorded(execution.execution_id) is None:
+            raise LaunchUncertain(f"{execution.execution_id}: a function cannot be stopped, it runs to its end")
+
+
+class CloudFunctionSync:
+    """Calls functions directly, and waits for the answer.
+
+    An execution id is the one that the platform gives (1st gen, `Function-Execution-Id`), else the trace id.
+
+    Args:
+        fetch_id_token: audience -> ID token; the application's own one, where None.
+        timeout_s: how long a call may take; the orchestrator's own request has to last longer.
+        project, region, url, allowed_hosts: of the functions, see FunctionCalls.
+        results, logs: how calls ended whose caller died, see Witnesses.
+    """
+
+    identity: Identity = Identity.NONE
+    has_outcome: bool = False
+    can_cancel: bool = False
+    synchronous: bool = True
+    id_is_ours: bool = False
+
+    def __init__(
+        self,
+        *,
+        project: str,
+        region: str,
+        results: Finder,
+        logs: Finder | None = None,
+        url: str | None = None,
+        allowed_hosts: tuple[str, ...] = ALLOWED_HOSTS,
+        fetch_id_token: Callable[[str], str] | None = None,
+        timeout_s: float = 300.0,
+    ) -> None:
+        self.launch_limit_s = timeout_s
+        self._calls = FunctionCalls(project, region, url=url, allowed_hosts=allowed_hosts)
+        self._witnesses = Witnesses(results, logs)
+        self._fetch_id_token = fetch_id_token or _fetch_id_token
+
+    def launch(self, launch: Launch) -> Execution:
+        """Call the function; its answer is the outcome: 2xx with the result, anything else has failed.
+
+        Raises:
+            LaunchRefused: its host is not allowed.
+            LaunchUncertain: no answer came in time.
+        """
+        until = monotonic() + self.launch_limit_s
+        request = self._calls.request(launch)
+        headers = dict(request.headers)
+        try:
+            if request.audience is not None:
+                headers["Authorization"] = f"Bearer {self._fetch_id_token(request.audience)}"
+            response, content = _post(request.url, headers, request.body, until)
+        except Exception as exc:  # google-auth's own too: by then nothing was sent, and the Tick tries again
+            what = request.url.partition("?")[0]
+            raise LaunchUncertain(f"{launch.launch_id}: {what}: no answer: {type(exc).__name__}: {exc}") from exc
+        told = response.headers.get("Function-Execution-Id", "")
+        execution_id = told if _EXECUTION_ID.fullmatch(told) else launch.trace_id
+        return Execution(execution_id, {"status": response.status}, _answered(response, content))
+
+    def find(self, launch: Launch) -> Execution | None:
+        """Return the launch's execution if the function's records or the logs know it. Raises LaunchUncertain."""
+        return self._witnesses.find(launch)
+
+    def recorded(self, execution: Execution) -> Outcome | None:
+        """Return what the function itself has recorded of its end, without searching the logs. Raises NotYet."""
+        return execution.outcome or self._witnesses.recorded(execution.execution_id)
+
+    def outcome(self, execution: Execution) -> Outcome | None:
+        """Return how it ended; None: not known. Raises NotYet, LaunchUncertain."""
+        return execution.outcome or self._witnesses.outcome(execution.execution_id)
+
+    def cancel(self, execution: Execution) -> None:
+        """A call has ended when its execution is known."""
+
+
+def _audience(where: SplitResult) -> str:
+    """Whom an ID token has to name: Cloud Run its service's origin, Cloud Functions the function's own URL.
+
+    Source: googleapis/google-auth-library-nodejs issue 1339. The query would make a 401 of it.
+    """
+    origin = f"https://{where.hostname}"
+    if (where.hostname or "").endswith(".cloudfunctions.net"):
+        return f"{origin}/{where.path.strip('/').partition('/')[0]}"
+    return origin
+
+
+def _dispatch_deadline_s(launch: Launch) -> float:
+    timeout = launch.step.get("timeout")
+    least, most = _DISPATCH_LIMITS_S
+    return most if timeout is None else min(max(parse_duration(str(timeout)), least), most)
+
+
+def _is_address(host: str) -> bool:
+    """Whether a host is a number: 10.0.0.1, or one of the other ways in which resolvers let it be written."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return re.fullmatch(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+))*", host) is not None
+    return True
+
+
+def _fetch_id_token(audience: str) -> str:
+    """The ID token of the service account that this runs as."""
+    from google.auth.transport.requests import Request as Transport
+    from google.oauth2 import id_token
+
+    return str(id_token.fetch_id_token(Transport(), audience))  # type: ignore[no-untyped-call]
+
+
+def _post(url: str, headers: Mapping[str, str], body: bytes, until: float) -> tuple[HTTPResponse, bytes]:
+    """Make a request, follow no redirect, and return the answer with its content, all before `until`."""
+    where = urlsplit(url)
+    make = HTTPSConnection if where.scheme == "https" else HTTPConnection
+    connection = make(where.hostname or "", where.port, timeout=_left_s(until))
+    try:
+        connection.request("POST", f"{where.path}?{where.query}", body, dict(headers))
+        sock = connection.sock  # getresponse lets go of it where the answer ends with the connection
+        response = connection.getresponse()
+        content = bytearray()
+        while True:
+            sock.settimeout(_left_s(until))
+            part = response.read1(2**16)
+            if not part:
+                break
+            content += part
+            if len(content) > _MAX_ANSWER:
+                raise HTTPException(f"the answer has more than {_MAX_ANSWER} bytes")
+        if response.length:  # read1 does not tell a connection that broke from an answer that ended
+            raise HTTPException("the answer ended early")
+        return response, bytes(content)
+    finally:
+        connection.close()
+
+
+def _left_s(until: float) -> float:
+    left_s = until - monotonic()
+    if left_s <= 0:
+        raise TimeoutError("it took too long")
+    return left_s
+
+
+def _answered(response: HTTPResponse, content: bytes) -> Outcome:
+    """What an answer says: of a 2xx its JSON is the result, else its text; there is none where it is empty."""
+    if not 200 <= response.status < 300:
+        words = " ".join(content.decode("utf-8", "replace").split())[:500] or response.reason
+        return Outcome.failed("Task.Failed", plain(f"HTTP {response.status}: {words}"))
+    if not content.strip():
+        return Outcome.completed()
+    try:
+        result: Json = msgspec.json.decode(content)
+    except msgspec.DecodeError:
+        return Outcome.completed(plain(content.decode("utf-8", "replace")))
+    except RecursionError:
+        return NESTED_TOO_DEEPLY
+    return completed(result, content)

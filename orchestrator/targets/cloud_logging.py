@@ -1,0 +1,81 @@
+"""LogSearch: what Cloud Logging knows of a call's end, for calls whose event never came.
+
+A log sink loses entries now and then, and a call of a function has no API that tells how it ended. The entry is
+found again by the call's trace, and read by the same EventFactory as if it had been delivered.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from orchestrator.model.commands import Json, Outcome
+from orchestrator.model.enums import OutcomeKind
+from orchestrator.model.errors import EventError, LaunchUncertain
+from orchestrator.model.event_factory import EventFactory
+from orchestrator.model.events import CompletionEvent
+from orchestrator.services.google_api import ApiError, GoogleApis
+
+_MAX_PAGES = 5
+
+_FILTER = """trace=("projects/{project}/traces/{trace_id}" OR "{trace_id}")
+(logName="projects/{project}/logs/run.googleapis.com%2Frequests" OR
+(logName="projects/{project}/logs/cloudfunctions.googleapis.com%2Fcloud-functions"
+textPayload:"Function execution took"))"""
+"""A 1st gen function's own prints lie in the same log as the line of its end, under the same trace."""
+
+
+class LogSearch:
+    """Looks for the log entries that a call leaves at its end.
+
+    Cloud Logging allows 60 such reads a minute and project: ask it where an event is overdue, not at every event.
+
+    Args:
+        apis: Google's REST APIs.
+        project: whose logs to search; the calls of functions in other projects leave theirs there.
+    """
+
+    def __init__(self, apis: GoogleApis, project: str) -> None:
+        self._apis = apis
+        self._project = project
+
+    def outcome_by_trace(self, trace_id: str) -> Outcome | None:
+        """Return how the call with this trace (32 hex digits) ended, None if no entry tells.
+
+        Where the call was made more than once, one that went well counts, else the last one.
+
+        Raises:
+            LaunchUncertain: cannot tell now.
+        """
+        try:
+            ends = [end for entry in self._entries(trace_id) if (end := _end_of(entry, trace_id)) is not None]
+        except ApiError as exc:
+            raise LaunchUncertain(str(exc)) from exc
+        return next((end for end in ends if end.kind is OutcomeKind.COMPLETED), ends[0] if ends else None)
+
+    def _entries(self, trace_id: str) -> Iterator[Mapping[str, Json]]:
+        """The entries, newest first."""
+        body: dict[str, Json] = {
+            "resourceNames": [f"projects/{self._project}"],
+            "filter": _FILTER.format(project=self._project, trace_id=trace_id),
+            "orderBy": "timestamp desc",
+            "pageSize": 50,
+        }
+        try:
+            service = self._apis.service("logging", "v2").entries()
+        except Exception as exc:  # no credentials, as a rule
+            raise LaunchUncertain(f"logging: cannot be called: {type(exc).__name__}: {exc}") from exc
+        for _ in range(_MAX_PAGES):
+            answer = self._apis.call(service.list(body=body), f"logging: entries of trace {trace_id}")
+            entries, token = answer.get("entries"), answer.get("nextPageToken")
+            yield from (entry for entry in entries if isinstance(entry, dict)) if isinstance(entries, list) else ()
+            if not token:  # an empty page with a token only says that the search goes on
+                return
+            body["pageToken"] = token
+
+
+def _end_of(entry: Mapping[str, Json], trace_id: str) -> Outcome | None:
+    try:
+        event = EventFactory.create_from_event(entry)
+    except EventError:
+        return None
+    if not isinstance(event, CompletionEvent) or event.trace_id != trace_id:
+        return None
+    return event.verdict
