@@ -9,10 +9,11 @@ BIN := .venv/bin
 install: .venv/.installed
 
 .venv/.installed: pyproject.toml
-	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 11) else f"python3 is {v[0]}.{v[1]}; 3.11 or later is needed (make PYTHON=python3.13 …)")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	touch $@
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 11) else f"python3 is {v[0]}.{v[1]}; 3.11 or later is needed (make PYTHON=python3.13 …)")'
+	@echo "installing into .venv (once; half a minute or so) …"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
 
 run: install
 	$(BIN)/orchestrator run dag_definitions/wordcount --input dag_definitions/wordcount/input.json

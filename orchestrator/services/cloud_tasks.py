@@ -1,7 +1,7 @@
-"""Cloud Tasks: an HTTP request that Google makes later, and at most once for a name.
+"""Cloud Tasks: HTTP requests that Google makes later. A name makes one task; a task is carried out at least once.
 
-What the queue has to be like: one attempt (`maxAttempts` 1), for who retries is the orchestrator, by an attempt of its
-own. A task that could not be delivered is gone then; what it was for, a Tick finds. Delivery is at least once.
+A queue for launches has one attempt (`maxAttempts` 1), for who retries is the orchestrator, by an attempt of its own. A
+task whose request failed is gone then, and a Tick finds what it was for.
 
 Source: the REST reference of projects.locations.queues.tasks, v2, and the client's discovery document.
 """

@@ -248,6 +248,9 @@ def open_client() -> storage.Client:
     are named by their bucket alone.
     """
     client = storage.Client(project=None)
+    # Else every client asks for the bucket itself once, in a thread of its own, for the sake of traces; our role need
+    # not allow that (https://github.com/googleapis/google-cloud-python/issues/17650).
+    client._bucket_metadata_cache = None
     transport = client._http  # the way to the connection pool: the library has no option for its size
     if not getattr(transport, "is_mtls", False):  # then it has an adapter of its own
         transport.mount("https://", HTTPAdapter(pool_maxsize=_CONNECTIONS))

@@ -41,7 +41,9 @@ _DISPATCH_LIMITS_S = (15.0, 1800.0)  # what Cloud Tasks allows a call to take
 _MAX_ANSWER = 8 * 2**20
 
 Finder = Callable[[str], Outcome | None]
-"""Trace id of a launch (32 hex digits, not to be guessed) -> how it ended, None if that is not known."""
+"""Something that identifies a launch -> how it ended, None if that is not known."""
+
+_ID = re.compile(r"([a-z][a-z0-9-]{0,62})/([0-9a-f]{32})")
 
 
 class Tasks(Protocol):
@@ -155,40 +157,51 @@ class FunctionCalls:
         return None
 
 
+def execution_id_of(launch: Launch) -> str:
+    """Return `<launch's key>/<its trace id>`: its result lies under the one, and the other is in all of its
+    log entries (a 1st gen function's line has nothing else that leads to the launch)."""
+    return f"{launch.key}/{launch.trace_id}"
+
+
 class Witnesses:
     """What is known of how calls ended.
 
     Args:
-        results: what the function's own helper has recorded. It raises NotYet where that is still at work.
-        logs: what the logs tell, for the Tick.
+        results: launch key -> what the function's own helper has recorded. It raises NotYet where that is at work.
+        logs: trace id -> what the logs tell, for calls whose event never came.
     """
 
     def __init__(self, results: Finder, logs: Finder | None) -> None:
         self._results, self._logs = results, logs
 
-    def recorded(self, trace_id: str) -> Outcome | None:
+    def recorded(self, execution_id: str) -> Outcome | None:
         """What the function itself has recorded. Raises NotYet."""
-        return self._results(trace_id)
+        ids = _ID.fullmatch(execution_id)
+        return self._results(ids[1]) if ids else None
 
-    def outcome(self, trace_id: str) -> Outcome | None:
+    def outcome(self, execution_id: str) -> Outcome | None:
         """What the function has recorded, else what the logs tell. Raises NotYet, LaunchUncertain."""
-        found = self._results(trace_id)
-        return found if found is not None or self._logs is None else self._logs(trace_id)
+        ids = _ID.fullmatch(execution_id)
+        if ids is None:
+            return None
+        found = self._results(ids[1])
+        return found if found is not None or self._logs is None else self._logs(ids[2])
 
     def find(self, launch: Launch) -> Execution | None:
         """The launch's execution, if anything tells that there is one."""
+        execution_id = execution_id_of(launch)
         try:
-            outcome = self.outcome(launch.trace_id)
+            outcome = self.outcome(execution_id)
         except NotYet:  # it is at work
-            return Execution(launch.trace_id)
-        return None if outcome is None else Execution(launch.trace_id, outcome=outcome)
+            return Execution(execution_id)
+        return None if outcome is None else Execution(execution_id, outcome=outcome)
 
 
 class CloudFunction:
     """Has functions called by a Cloud Tasks queue.
 
-    The task bears the launch's key as its name, which the queue takes once in 24 hours. An execution id is the
-    launch's trace id: all of a call's log entries carry it.
+    The task bears the launch's key as its name, which the queue takes once in 24 hours. For execution ids see
+    `execution_id_of`: events carry the end of one.
 
     Args:
         tasks: the queue.
@@ -242,7 +255,7 @@ class CloudFunction:
             if exc.is_passing:
                 raise LaunchUncertain(f"{launch.launch_id}: {exc}") from exc
             raise LaunchRefused(f"{launch.node_name}: {exc}") from exc
-        return Execution(launch.trace_id, {"task": launch.key})
+        return Execution(execution_id_of(launch), {"task": launch.key})
 
     def find(self, launch: Launch) -> Execution | None:
         """Return the launch's execution if the function's records or the logs know it.
@@ -250,10 +263,6 @@ class CloudFunction:
         None does no harm: the queue does not take a launch twice. Raises LaunchUncertain.
         """
         return self._witnesses.find(launch)
-
-    def recorded(self, execution: Execution) -> Outcome | None:
-        """Return what the function itself has recorded of its end, without searching the logs. Raises NotYet."""
-        return self._witnesses.recorded(execution.execution_id)
 
     def outcome(self, execution: Execution) -> Outcome | None:
         """Return how it ended, from the function's own record or the logs; None: not known.
@@ -266,14 +275,18 @@ class CloudFunction:
 
     def cancel(self, execution: Execution) -> None:
         """A call cannot be stopped, it runs to its end. Raises LaunchUncertain while nothing tells of that."""
-        if execution.outcome is None and self._witnesses.recorded(execution.execution_id) is None:
+        try:
+            is_over = execution.outcome is not None or self._witnesses.recorded(execution.execution_id) is not None
+        except NotYet:
+            is_over = False
+        if not is_over:
             raise LaunchUncertain(f"{execution.execution_id}: a function cannot be stopped, it runs to its end")
 
 
 class CloudFunctionSync:
     """Calls functions directly, and waits for the answer.
 
-    An execution id is the one that the platform gives (1st gen, `Function-Execution-Id`), else the trace id.
+    An execution id is the one that the platform gives (1st gen, `Function-Execution-Id`), else as CloudFunction's.
 
     Args:
         fetch_id_token: audience -> ID token; the application's own one, where None.
@@ -308,9 +321,12 @@ class CloudFunctionSync:
     def launch(self, launch: Launch) -> Execution:
         """Call the function; its answer is the outcome: 2xx with the result, anything else has failed.
 
+        What its helper has recorded counts more: a large result is answered by a reference, and a launch that
+        was begun before by a 409.
+
         Raises:
             LaunchRefused: its host is not allowed.
-            LaunchUncertain: no answer came in time.
+            LaunchUncertain: no answer came in time, or an earlier call of this launch is at work.
         """
         until = monotonic() + self.launch_limit_s
         request = self._calls.request(launch)
@@ -323,16 +339,21 @@ class CloudFunctionSync:
             what = request.url.partition("?")[0]
             raise LaunchUncertain(f"{launch.launch_id}: {what}: no answer: {type(exc).__name__}: {exc}") from exc
         told = response.headers.get("Function-Execution-Id", "")
-        execution_id = told if _EXECUTION_ID.fullmatch(told) else launch.trace_id
-        return Execution(execution_id, {"status": response.status}, _answered(response, content))
+        execution_id = told if _EXECUTION_ID.fullmatch(told) else execution_id_of(launch)
+        return Execution(execution_id, {"status": response.status}, self._outcome(launch, response, content))
+
+    def _outcome(self, launch: Launch, response: HTTPResponse, content: bytes) -> Outcome:
+        try:
+            recorded = self._witnesses.recorded(execution_id_of(launch))
+        except NotYet as exc:
+            if response.status == 409:
+                raise LaunchUncertain(f"{launch.launch_id}: {exc}") from exc
+            recorded = None  # begun, and it answered all the same: it was killed
+        return recorded or _answered(response, content)
 
     def find(self, launch: Launch) -> Execution | None:
         """Return the launch's execution if the function's records or the logs know it. Raises LaunchUncertain."""
         return self._witnesses.find(launch)
-
-    def recorded(self, execution: Execution) -> Outcome | None:
-        """Return what the function itself has recorded of its end, without searching the logs. Raises NotYet."""
-        return execution.outcome or self._witnesses.recorded(execution.execution_id)
 
     def outcome(self, execution: Execution) -> Outcome | None:
         """Return how it ended; None: not known. Raises NotYet, LaunchUncertain."""

@@ -4,7 +4,10 @@ A log sink loses entries now and then, and a call of a function has no API that 
 found again by the call's trace, and read by the same EventFactory as if it had been delivered.
 """
 
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from threading import Lock
+from time import monotonic
 
 from orchestrator.model.commands import Json, Outcome
 from orchestrator.model.enums import OutcomeKind
@@ -25,16 +28,24 @@ textPayload:"Function execution took"))"""
 class LogSearch:
     """Looks for the log entries that a call leaves at its end.
 
-    Cloud Logging allows 60 such reads a minute and project: ask it where an event is overdue, not at every event.
+    Cloud Logging allows a project 60 such reads a minute, which people who read logs share. So there is a limit
+    here as well; what is beyond it cannot be told now.
 
     Args:
         apis: Google's REST APIs.
         project: whose logs to search; the calls of functions in other projects leave theirs there.
+        per_minute: how many searches a minute this instance makes at most.
+        seconds: a clock that only goes forward.
     """
 
-    def __init__(self, apis: GoogleApis, project: str) -> None:
+    def __init__(
+        self, apis: GoogleApis, project: str, *, per_minute: int = 20, seconds: Callable[[], float] = monotonic
+    ) -> None:
         self._apis = apis
         self._project = project
+        self._seconds = seconds
+        self._lock = Lock()
+        self._last = deque[float]([float("-inf")] * per_minute)  # when the last searches were made
 
     def outcome_by_trace(self, trace_id: str) -> Outcome | None:
         """Return how the call with this trace (32 hex digits) ended, None if no entry tells.
@@ -44,11 +55,22 @@ class LogSearch:
         Raises:
             LaunchUncertain: cannot tell now.
         """
+        self._take_turn(trace_id)
         try:
             ends = [end for entry in self._entries(trace_id) if (end := _end_of(entry, trace_id)) is not None]
         except ApiError as exc:
             raise LaunchUncertain(str(exc)) from exc
         return next((end for end in ends if end.kind is OutcomeKind.COMPLETED), ends[0] if ends else None)
+
+    def _take_turn(self, trace_id: str) -> None:
+        with self._lock:
+            now = self._seconds()
+            if not self._last or now - self._last[0] < 60.0:
+                raise LaunchUncertain(
+                    f"logging: trace {trace_id}: not searched for, this minute's searches are used up"
+                )
+            self._last.popleft()
+            self._last.append(now)
 
     def _entries(self, trace_id: str) -> Iterator[Mapping[str, Json]]:
         """The entries, newest first."""

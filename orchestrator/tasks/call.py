@@ -87,7 +87,8 @@ def answer(
         store = surroundings.store() if context.launch_id else None
         if store is None:
             return _plain_answer(_run(function, signature, request.body, context))
-        record = Record(store, context.key, surroundings.pause)
+        key = context.key
+        record = Record(store, key, surroundings.pause)
         begun = TaskBegun(
             at=surroundings.now(),
             instance=surroundings.instance(),
@@ -101,7 +102,7 @@ def answer(
     if earlier is not None:
         log.warning("%s: delivered again, not run again", context.launch_id, extra=_who(context))
         return _refusal(context, record, earlier)
-    progress = Progress(store, context.key, context.launch_id, surroundings.now)
+    progress = Progress(store, key, context.launch_id, surroundings.now)
     end = _run(function, signature, request.body, replace(context, report=progress.report))
     try:
         record.end(_result_of(end, surroundings.now()))
@@ -110,7 +111,7 @@ def answer(
         log.error("%s: %s, and that cannot be recorded: %s", context.launch_id, how, exc, extra=_who(context))
         return _error(500, "Task.NotRecorded", f"the function {how}, and that cannot be recorded: {exc}")
     if len(end.result) > LARGE_BYTES:
-        return Answer(200, msgspec.json.encode(reference_to(context.key)))
+        return Answer(200, msgspec.json.encode(reference_to(key)))
     return _plain_answer(end)
 
 

@@ -387,3 +387,25 @@ def test_versions_of_a_key_are_all_different_however_fast_it_is_written(store):
         versions.append(store.put("k", str(n % 2).encode(), expect=versions[-1]))
     assert len(set(versions)) == 301
     assert all(a != b for a, b in pairwise(versions))
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        test_create_only_loses_if_the_key_exists,
+        test_an_expected_version_loses_if_the_key_does_not_exist,
+        test_the_second_writer_with_a_stale_version_loses,
+        test_a_content_that_comes_back_has_a_new_version,
+        test_a_key_that_comes_back_does_not_revive_its_old_versions,
+        lambda store: test_increments_by_many_threads_are_all_counted(store, 5),
+        test_of_many_that_create_a_key_one_wins,
+    ],
+)
+def test_an_emulator_that_ignores_preconditions_breaks_the_sentences_on_compare_and_swap(sentence, monkeypatch):
+    with StorageServer(ignore_preconditions=True, buckets=("b",)) as server:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+        store = GcsStore("b")
+        test_get_returns_what_was_put_and_its_version(store, b"one")  # all else is as it should be
+        store.delete("k")
+        with pytest.raises((AssertionError, pytest.fail.Exception)):
+            sentence(store)

@@ -83,8 +83,7 @@ class DataflowServer:
         self.calls: list[tuple[str, str, dict]] = []
         self.jobs: dict[str, Job] = {}
         self.duplicates = "existing"
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> "DataflowServer":
@@ -314,6 +313,11 @@ def _kill_when_stopped(job: Job, process: subprocess.Popen) -> None:
 
 def _error(status: int, message: str) -> tuple[int, dict]:
     return status, {"error": {"code": status, "message": message, "status": "SAID"}}
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # many threads may launch at once
 
 
 def _handler(server: DataflowServer) -> type[BaseHTTPRequestHandler]:

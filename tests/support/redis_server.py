@@ -42,8 +42,11 @@ class RedisServer:
                 try:
                     client.ping()
                     return
+                except redis.AuthenticationError:
+                    return  # it runs, and wants a password
                 except redis.ConnectionError:
                     time.sleep(0.01)
+        self.stop()
         raise RuntimeError(Path(self._folder.name, "log").read_text())
 
     def stop(self) -> None:

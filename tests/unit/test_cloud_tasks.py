@@ -258,7 +258,7 @@ class Worker:
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.http.daemon_threads, self.http.block_on_close = True, False
-        self.url = f"http://127.0.0.1:{self.http.server_port}/work?launch=1"
+        self.url = f"http://127.0.0.1:{self.http.server_port}/load?launch=1"
         Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
 
 
@@ -281,7 +281,7 @@ def test_a_task_makes_its_request_at_its_time(worker):
         assert dispatch.at >= at
         assert (dispatch.task_name, dispatch.status, dispatch.error) == (f"{QUEUE}/tasks/{TASK_ID}", 200, None)
     ((path, sent, body),) = worker.requests
-    assert (path, body) == ("/work?launch=1", b"\x00\xff")
+    assert (path, body) == ("/load?launch=1", b"\x00\xff")
     claims = sent.pop("Authorization").removeprefix("Bearer ").split(".")[1]
     assert json.loads(urlsafe_b64decode(claims + "==")) == {"email": oidc[0], "aud": oidc[1]}
     assert float(sent.pop("X-CloudTasks-TaskETA")) == pytest.approx(at.timestamp(), abs=1e-5)

@@ -170,7 +170,8 @@ def test_facts_folded_into_one_decision_do_what_they_do_one_by_one():
         state = decision.state
         commands += decision.commands
     assert folded.state == state
-    assert list(folded.commands) == commands
+    still_running = [command for command in commands if state.nodes[command.node_name].status == "Running"]
+    assert list(folded.commands) == still_running, "what ended in the same save is not launched any more"
 
 
 def test_equal_inputs_give_equal_answers_and_what_is_given_is_not_changed():
