@@ -84,7 +84,7 @@ class Actor:
         Args:
             is_over: the claim's lease is over, so that nothing can be launched for it any more.
         """
-        target = self._targets.get(launch.target_type)
+        target = self._targets.get(launch.target_key)
         if target is None:
             return CancelSettled(launch.node_name, launch.attempt)
         try:
@@ -103,20 +103,20 @@ class Actor:
         return CancelSettled(launch.node_name, launch.attempt)
 
     def _limit_s(self, launch: Launch) -> float:
-        return self._policy.rules(launch.target_type).launch_limit_s
+        return self._policy.rules(launch.target_key).launch_limit_s
 
     def _launch_all(self, box: RunBox, launches: Iterable[Launch]) -> list[Fact]:
         return [fact for launch in launches if (fact := self._launch(box, launch)) is not None]
 
     def _launch(self, box: RunBox, launch: Launch) -> Fact | None:
-        target = self._targets.get(launch.target_type)
+        target = self._targets.get(launch.target_key)
         if target is None:
             known = ", ".join(sorted(self._targets)) or "none"
             return self._failed(
                 launch,
                 Failure(
                     "Launch.NoTarget",
-                    f"{launch.node_name}: there is no target of type {launch.target_type} here; there is {known}",
+                    f"{launch.node_name}: there is no target {launch.target_key} here; there is {known}",
                 ),
             )
         latest = self._latest_start(launch)
@@ -146,7 +146,7 @@ class Actor:
     def _latest_start(self, launch: Launch) -> datetime | None:
         if launch.lease_end is None:
             return None
-        rules = self._policy.rules(launch.target_type)
+        rules = self._policy.rules(launch.target_key)
         return launch.lease_end - timedelta(seconds=rules.launch_limit_s + self._policy.clock_allowance_s)
 
     def _cancel_if_dead(self, target: Target, launch: Launch, execution: Execution) -> None:

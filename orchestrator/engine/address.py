@@ -64,4 +64,12 @@ class TickAll:
     """Look after all open runs; of no run in particular."""
 
 
+@dataclass(frozen=True, slots=True)
+class Later:
+    """An event that could not be delayed so far at once: publish it again with what is left."""
+
+    event: Mapping[str, Json]
+    at: datetime
+
+
 Item = Start | Completion | Reminder | CancelRun | Known

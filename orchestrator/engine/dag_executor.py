@@ -12,7 +12,7 @@ from datetime import datetime
 from threading import Lock, Thread
 
 from orchestrator.engine.acting import Actor
-from orchestrator.engine.address import Completion, Known, Start, TickAll
+from orchestrator.engine.address import Completion, Known, Later, Start, TickAll
 from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.decide import Decision, Token, decide
 from orchestrator.engine.handled import Handled, Swept
@@ -73,10 +73,11 @@ class DAGExecutor:
         self._store, self._targets, self._clock = store, targets, clock
         self._policy, self._random_bytes, self._pause = policy, random_bytes, pause
         self._on_saved = on_saved
+        self._broker = broker
         self._executions = ExecutionStatus(store)
         self._definitions = DefinitionStatus(store)
         self._open_runs = OpenRuns(store)
-        self._witness = Witness(targets, clock, policy)
+        self._witness = Witness(targets, clock, policy, self._definitions)
         self._actor = Actor(targets, broker, clock, policy, self._executions, self._is_dead)
         self._resolver = Resolver(catalog, self._executions, lambda: random_bytes(8).hex(), policy.grace_s)
         self._ticker = Ticker(
@@ -109,7 +110,7 @@ class DAGExecutor:
             OrchestratorError: it was not handled; `retry` says whether delivering again can help.
         """
         item = self._resolver.resolve(data, message_id, publish_time, self._clock.now())
-        if item is None or isinstance(item, TickAll):
+        if item is None or isinstance(item, (TickAll, Later)):
             return self._of_no_run(item, message_id)
         entry = Entry(item)
         box = self._box(item.run_id)
@@ -130,11 +131,11 @@ class DAGExecutor:
         """
         try:
             item = self._resolver.resolve(data, message_id, publish_time, self._clock.now())
-            handled = self._of_no_run(item, message_id) if item is None or isinstance(item, TickAll) else None
+            handled = self._of_no_run(item, message_id) if item is None or isinstance(item, (TickAll, Later)) else None
         except Exception as exc:
             on_done(None, exc)
             return
-        if item is None or isinstance(item, TickAll):
+        if item is None or isinstance(item, (TickAll, Later)):
             on_done(handled, None)
             return
         entry = Entry(item, on_done=on_done)
@@ -154,10 +155,14 @@ class DAGExecutor:
         """Finish what can be finished at once; everything else is for a Tick, here or elsewhere."""
         self._actor.close()
 
-    def _of_no_run(self, item: TickAll | None, message_id: str | None) -> Handled:
+    def _of_no_run(self, item: TickAll | Later | None, message_id: str | None) -> Handled:
         if item is None:
             log.debug("not ours", extra={"event_id": message_id})
             return Handled("not ours")
+        if isinstance(item, Later):
+            left_s = (item.at - self._clock.now()).total_seconds()
+            self._broker.publish(item.event, delay_s=max(0.0, left_s))
+            return Handled("applied")
         self.tick()
         return Handled("ticked")
 

@@ -173,7 +173,12 @@ class _Draft:
         node = self.current(fact.node_name, fact.attempt)
         if node is None or node.claim is None or node.claim.owner != fact.owner or node.execution_id:
             return
-        self.put(replace(node, execution_id=fact.execution_id))
+        due, task = node.due, self.task(node)
+        if self.policy.rules(task.target_key).synchronous and not due:
+            # The call that would have answered is gone, and with it the deadline that was its timeout.
+            limit_s = self.policy.default_timeout_s if task.timeout_s is None else task.timeout_s
+            due = {DueKind.TIMEOUT.value: self.now + timedelta(seconds=limit_s)}
+        self.put(replace(node, execution_id=fact.execution_id, due=due))
 
     def claim_expired(self, fact: ClaimExpired) -> None:
         node = self.current(fact.node_name, fact.attempt)
@@ -192,14 +197,14 @@ class _Draft:
             )
             return
         task = self.task(node)
-        timeout_s = self.policy.timeout_s(task.target_type, task.timeout_s)
+        timeout_s = self.policy.timeout_s(task.target_key, task.timeout_s)
         timeout_at = node.due.get(DueKind.TIMEOUT.value)
         if node.claim.takeovers and timeout_at is not None and timeout_at <= self.now:
             self.time_is_up(node, timeout_s)
             return
         claim = Claim(
             self.token.owner,
-            self.now + self.policy.lease(task.target_type),
+            self.now + self.policy.lease(task.target_key),
             node.claim.nonce,
             node.claim.takeovers + 1,
         )
@@ -221,7 +226,7 @@ class _Draft:
         if node is None or node.owed_cancel is not None or node.due.get(fact.kind) != fact.at:
             return
         task = self.task(node)
-        timeout_s = self.policy.timeout_s(task.target_type, task.timeout_s) or 0.0
+        timeout_s = self.policy.timeout_s(task.target_key, task.timeout_s) or 0.0
         if not fact.is_bound and node.claim is not None:
             # The launch may come as late as the lease's end, and is due its time from then on. After a
             # takeover it has had that, and is only not to come after the end of its node.
@@ -241,7 +246,7 @@ class _Draft:
         for node in tuple(self.nodes.values()):
             if node.status is not TaskStatus.RUNNING or not node.attempt or node.owed_cancel:
                 continue
-            if self.policy.rules(node.target_type or "").can_cancel:
+            if self.policy.rules(node.target_key).can_cancel:
                 error = Failure("Run.Cancelled", fact.reason)
                 self.owe_cancel(node, OwedCancel(TaskStatus.CANCELLED, error))
 
@@ -285,7 +290,7 @@ class _Draft:
         attempt = node.attempt + 1
         claim = Claim(
             self.token.owner,
-            self.now + self.policy.lease(task.target_type),
+            self.now + self.policy.lease(task.target_key),
             nonce_of(self.token.seed, launch_id_of(self.info.run_id, node.node_name, attempt)),
         )
         try:
@@ -294,7 +299,7 @@ class _Draft:
             node = replace(node, attempt=attempt)
             self.end(node, TaskStatus.FAILED, error=Failure("Task.BadParameters", str(exc)))
             return
-        timeout_s = self.policy.timeout_s(task.target_type, task.timeout_s)
+        timeout_s = self.policy.timeout_s(task.target_key, task.timeout_s)
         due = _NO_TIMES
         if timeout_s is not None:
             at = self.now + timedelta(seconds=timeout_s)
@@ -411,7 +416,7 @@ class _Draft:
 
     def give_up(self, node: NodeState, error: Failure) -> None:
         """Fail an attempt that may still be running: first it has to be cancelled, where it can be."""
-        if self.policy.rules(node.target_type or "").can_cancel:
+        if self.policy.rules(node.target_key).can_cancel:
             self.owe_cancel(node, OwedCancel(TaskStatus.FAILED, error))
         else:
             self.end(node, TaskStatus.FAILED, error=error)
@@ -419,7 +424,7 @@ class _Draft:
     def owe_cancel(self, node: NodeState, owed: OwedCancel) -> None:
         node = replace(node, owed_cancel=owed, due=_NO_TIMES)
         self.put(node)
-        self.commands.append(Cancel(bare_launch(self.info, node), node.execution_id))
+        self.commands.append(Cancel(bare_launch(self.dag, self.info, node), node.execution_id))
 
     def settle(self, node: NodeState) -> None:
         """The cancel is settled: the node ends as was owed."""
@@ -445,12 +450,14 @@ class _Draft:
         self.commands.append(Remind(self.info.run_id, node.node_name, node.attempt, kind, at))
 
 
-def bare_launch(run: RunInfo, node: NodeState) -> Launch:
-    """Return the launch of a node's current attempt as far as `find` and `cancel` need it: its ids."""
+def bare_launch(dag: DAG, run: RunInfo, node: NodeState) -> Launch:
+    """Return the launch of a node's current attempt as far as `find` and `cancel` need it: no parameters."""
+    place = dag.by_name.get(node.node_name)
     return Launch(
         node.node_name,
         node.target_type or "",
         node.target_name or "",
+        step=place.execute()[0].step if isinstance(place, Task) else EMPTY,
         dag=run.dag,
         run_id=run.run_id,
         attempt=node.attempt,
@@ -467,6 +474,7 @@ def _new_state(node: Node) -> NodeState:
         next=node.next,
         target_type=node.target_type.value if isinstance(node, Task) else None,
         target_name=node.target_name if isinstance(node, Task) else None,
+        invocation="sync" if isinstance(node, Task) and node.target_key.endswith(".sync") else None,
         branches=tuple(BranchState(branch.start_node.node_name) for branch in node.branches)
         if isinstance(node, Parallel)
         else (),

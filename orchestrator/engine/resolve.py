@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
-from orchestrator.engine.address import CancelRun, Completion, Item, Reminder, Start, TickAll
+from orchestrator.engine.address import CancelRun, Completion, Item, Later, Reminder, Start, TickAll
 from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.status import ExecutionStatus
 from orchestrator.model.commands import Json
@@ -13,6 +13,7 @@ from orchestrator.model.events import (
     CancelEvent,
     CompletionEvent,
     DataflowEvent,
+    LaterEvent,
     ReminderEvent,
     StartEvent,
     TickEvent,
@@ -40,7 +41,7 @@ class Resolver:
 
     def resolve(
         self, data: Mapping[str, Json], message_id: str | None, publish_time: datetime | None, now: datetime
-    ) -> Item | TickAll | None:
+    ) -> Item | TickAll | Later | None:
         """Return whose event this is, or None for somebody else's.
 
         Raises:
@@ -56,6 +57,8 @@ class Resolver:
                 return self._start(event, at)
             case TickEvent():
                 return TickAll()
+            case LaterEvent():
+                return Later(event.event, event.at)
             case ReminderEvent(run_id=str(run_id)):
                 return Reminder(run_id, event.node_name, event.attempt, event.kind, event.at)
             case CancelEvent(run_id=str(run_id)):
@@ -78,9 +81,10 @@ class Resolver:
         if isinstance(event, DataflowEvent) and event.job_name and not event.job_name.startswith(KEY_PREFIX):
             return None  # its name could be ours, and is not
         launch_id = event.launch_id
-        if launch_id is None and event.execution_id is not None:
-            record = self._executions.get_execution(event.execution_id)
-            launch_id = record.launch_id if record else None
+        for known_as in (event.execution_id, event.trace_id):
+            if launch_id is None and known_as is not None:
+                record = self._executions.get_execution(known_as)
+                launch_id = record.launch_id if record else None
         parts = parse_launch_id(launch_id) if launch_id else None
         if parts is not None:
             return Completion(*parts, event)

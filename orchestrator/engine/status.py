@@ -67,7 +67,8 @@ class ExecutionStatus:
 
     @staticmethod
     def key(execution_id: str) -> str:
-        """Object name of an execution's record; an id with odd characters is hashed."""
+        """Object name of an execution's record: of a path, by its last part; what is odd there is hashed."""
+        execution_id = execution_id.rpartition("/")[2]
         if not _SAFE_ID.fullmatch(execution_id):
             execution_id = f"sha256-{sha256(execution_id.encode()).hexdigest()}"
         return f"executions/{execution_id}.json"

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from orchestrator.engine.acting import Actor
-from orchestrator.engine.decide import bare_launch
 from orchestrator.engine.handled import Swept
 from orchestrator.engine.run_box import RunBox
 from orchestrator.engine.status import OpenRuns, OrchestrationStatus
@@ -111,7 +110,7 @@ class Ticker:
             over = node.claim is None or is_over(
                 node.claim, self._clock.now(), self._instance, self._hosts.is_alive, self._policy
             )
-            settled = self._actor.cancel(box, bare_launch(state.run, node), node.execution_id, is_over=over)
+            settled = self._actor.cancel(box, self._witness.bare(state, node), node.execution_id, is_over=over)
             facts += [settled] if settled else []
         for node in work.takeovers:
             facts.append(ClaimExpired(node.node_name, node.attempt, node.claim.owner if node.claim else ""))

@@ -13,7 +13,8 @@ from datetime import timedelta
 from orchestrator.engine.address import CancelRun, Completion, Item, Known, Reminder, Start
 from orchestrator.engine.decide import bare_launch
 from orchestrator.engine.run_box import Answer, Entry, RunBox
-from orchestrator.model.commands import Command, Execution, Remind
+from orchestrator.engine.status import DefinitionStatus
+from orchestrator.model.commands import Command, Execution, Launch, Remind
 from orchestrator.model.enums import TaskStatus
 from orchestrator.model.errors import LaunchUncertain, NotYet, RunExists
 from orchestrator.model.events import CompletionEvent
@@ -29,8 +30,10 @@ log = logging.getLogger("orchestrator")
 class Witness:
     """Turns what an event says into what is true of the run."""
 
-    def __init__(self, targets: Mapping[str, Target], clock: Clock, policy: Policy) -> None:
-        self._targets, self._clock, self._policy = targets, clock, policy
+    def __init__(
+        self, targets: Mapping[str, Target], clock: Clock, policy: Policy, definitions: DefinitionStatus
+    ) -> None:
+        self._targets, self._clock, self._policy, self._definitions = targets, clock, policy, definitions
 
     def facts(self, entry: Entry, state: RunState, box: RunBox) -> tuple[list[Fact], list[Command]]:
         """Return the facts of an event about an existing run, and what is to be asked again later.
@@ -67,7 +70,7 @@ class Witness:
 
         A target that cannot tell now counts as one that does not know of an end.
         """
-        target = self._targets.get(node.target_type or "")
+        target = self._targets.get(node.target_key)
         if target is None:
             return Answer()
         execution: Execution | None = None
@@ -90,11 +93,15 @@ class Witness:
         known = box.executions.get(launch_id)
         if known is not None:
             return known
-        target = self._targets.get(node.target_type or "")
-        found = target.find(bare_launch(state.run, node)) if target else None
+        target = self._targets.get(node.target_key)
+        found = target.find(self.bare(state, node)) if target else None
         if found is not None:
             box.executions[launch_id] = found
         return found
+
+    def bare(self, state: RunState, node: NodeState) -> Launch:
+        """The launch of a node's current attempt, as far as `find` and `cancel` need it."""
+        return bare_launch(self._definitions.load(state.run.definition), state.run, node)
 
     def _completion(
         self, entry: Entry, item: Completion, state: RunState, box: RunBox
@@ -102,7 +109,7 @@ class Witness:
         node = _running(state, item.node_name, item.attempt)
         if node is None:
             return [], []
-        target = self._targets.get(node.target_type or "")
+        target = self._targets.get(node.target_key)
         if target is None:
             return [], []
         answer = self._asked(entry, node, state, box)

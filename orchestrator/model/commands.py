@@ -94,6 +94,11 @@ class Launch(msgspec.Struct, frozen=True):
         return launch_id_of(self.run_id, self.node_name, self.attempt)
 
     @property
+    def target_key(self) -> str:
+        """Which Target launches it: its type, or `CloudFunction.sync`."""
+        return target_key(self.target_type, self.step.get("invocation"))
+
+    @property
     def key(self) -> str:
         """The name under which the target's service is to know this launch: `[a-z][a-z0-9-]{0,62}`."""
         return key_of(self.launch_id)
@@ -122,3 +127,8 @@ class Remind(msgspec.Struct, frozen=True):
 
 
 Command = Launch | Cancel | Remind
+
+
+def target_key(target_type: str, invocation: Json) -> str:
+    """Which Target launches a step: its type, and `.sync` behind it where the step asks for that."""
+    return f"{target_type}.sync" if invocation == "sync" else target_type

@@ -27,6 +27,7 @@ from orchestrator.model.events import (
     DataflowEvent,
     Event,
     FunctionEvent,
+    LaterEvent,
     ReminderEvent,
     StartEvent,
     TickEvent,
@@ -44,6 +45,7 @@ def _recognisers() -> Mapping[str, "_Reader"]:
         messages.REMINDER: _reminder,
         messages.TICK: _tick,
         messages.CANCEL: _cancel,
+        messages.LATER: _later,
         "cloud_function": _cloud_function,  # 1st gen: its log's "Function execution took …"
         "cloud_run_revision": _cloud_run,  # 2nd gen and services: the request log
         "dataflow_step": _dataflow_line,  # the job's message log
@@ -195,6 +197,13 @@ def _cancel(data: Mapping[str, Json], common: _Common) -> CancelEvent:
     if reason is not None and not isinstance(reason, str):
         raise _wrong("cancel.reason", f"is {_shown(reason)}", "it has to be text")
     return CancelEvent(**common, run_id=_run_id("cancel.run_id", data.get("run_id")), reason=reason or "")
+
+
+def _later(data: Mapping[str, Json], common: _Common) -> LaterEvent:
+    event = data.get("event")
+    if not isinstance(event, Mapping):
+        raise _wrong("later.event", f"is {_shown(event)}", "it has to be a JSON object")
+    return LaterEvent(**common, event=event, at=_time("later.at", data.get("at")))
 
 
 # ---- what others write: every field may be missing, and none is trusted -------------------------------

@@ -93,6 +93,14 @@ class TickEvent(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LaterEvent(Event):
+    """Carries an event that is to be published at `at`, further off than a broker can delay at once."""
+
+    event: Mapping[str, Json]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CancelEvent(Event):
     """Cancel the run `run_id`."""
 

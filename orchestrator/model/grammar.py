@@ -246,6 +246,13 @@ _WORKER = Key(
     "What runs the function where there is a choice: a thread, or a process of its own.",
     rule=Choice("a worker", ("thread", "process")),
 )
+_INVOCATION = Key(
+    "invocation",
+    Kind.STRING,
+    "In the cloud: by way of a queue, so that nobody waits (async), or a call whose answer is the result (sync).",
+    rule=Choice("an invocation", ("async", "sync")),
+    default="async",
+)
 _TEMPLATE = Pattern("a path in Cloud Storage", r"gs://[a-z0-9][a-z0-9._-]{1,221}/[^\s$]+", 'write "gs://bucket/object"')
 _FLEX = Key("container_gcs_path", Kind.STRING, "Where the flex template's specification lies.", rule=_TEMPLATE)
 _CLASSIC = Key(
@@ -259,7 +266,7 @@ _CLASSIC = Key(
 _STEP = (_TYPE, _NEXT, _END)
 _TASK = (*_STEP, _TARGET_TYPE, _TIMEOUT)
 _TARGETS: Mapping[TargetTypes, tuple[Key, ...]] = {
-    TargetTypes.CLOUD_FUNCTION: (_TARGET_NAME, _ENTRY_POINT, _PARAMETERS, _PROJECT_ID, _REGION),
+    TargetTypes.CLOUD_FUNCTION: (_TARGET_NAME, _ENTRY_POINT, _PARAMETERS, _INVOCATION, _PROJECT_ID, _REGION),
     TargetTypes.DATAFLOW: (_TARGET_NAME, _PARAMETERS, _FLEX, _CLASSIC, _PROJECT_ID, _REGION),
     TargetTypes.FUNCTION: (_FUNCTION, replace(_TARGET_NAME, is_required=False), _ARGUMENTS, _WORKER),
 }

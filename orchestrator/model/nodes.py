@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from orchestrator.model.commands import EMPTY, Json, Launch
+from orchestrator.model.commands import EMPTY, Json, Launch, target_key
 from orchestrator.model.durations import parse_duration
 from orchestrator.model.enums import DataflowTemplateType, NodeTypes, TargetTypes, TaskStatus
 from orchestrator.model.execution import ExecutionRecord
@@ -86,6 +86,7 @@ class Task(Node):
         target_name: what: the function's or the template's name; of a Function, its callable.
         parameters: as the author wrote them, expressions unresolved.
         function: `package.module:callable` of a Function, entry point of a CloudFunction, or None.
+        target_key: which Target launches it: its type, or `CloudFunction.sync`.
         timeout_s: the author's timeout in seconds, or None.
         execution: the record of the current attempt's execution, if the DAG was built with one.
     """
@@ -100,6 +101,7 @@ class Task(Node):
         self.target_name = str(step.get("target_name") or function)
         self.parameters: Mapping[str, Json] = parameters if isinstance(parameters, dict) else EMPTY
         self.function = None if function is None else str(function)
+        self.target_key = target_key(self.target_type.value, step.get("invocation"))
         self.timeout_s = None if timeout is None else parse_duration(str(timeout))
         self.template = compile_value(self.parameters)
         own = {key: value for key, value in step.items() if key not in _SHARED_KEYS}
@@ -151,5 +153,5 @@ class Parallel(Node):
         return tuple(launches)
 
 
-_SHARED_KEYS = frozenset(("node_name", "type", "next", "end", "target_type", "target_name", "parameters", "timeout"))
+_SHARED_KEYS = frozenset(("node_name", "type", "next", "end", "target_type", "target_name", "parameters"))
 """Keys that a Launch carries in fields of its own, or that are none of the target's business."""

@@ -9,7 +9,7 @@ from datetime import datetime
 
 import msgspec
 
-from orchestrator.model.commands import EMPTY, Failure, Json
+from orchestrator.model.commands import EMPTY, Failure, Json, target_key
 from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus
 from orchestrator.model.errors import CorruptState
 from orchestrator.model.ids import launch_id_of
@@ -52,6 +52,8 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     next: str | None = None
     target_type: str | None = None
     target_name: str | None = None
+    invocation: str | None = None
+    """Of a CloudFunction that is called directly: `sync`."""
     branches: tuple[BranchState, ...] = ()
     status: TaskStatus
     attempt: int = 0
@@ -68,6 +70,11 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     ended_at: datetime | None = None
     result: Json = None
     error: Failure | None = None
+
+    @property
+    def target_key(self) -> str:
+        """Which Target launches it; empty for a node that is no Task."""
+        return target_key(self.target_type or "", self.invocation)
 
 
 class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

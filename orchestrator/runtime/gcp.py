@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,8 +12,11 @@ from orchestrator.model.commands import Json
 from orchestrator.model.errors import OrchestratorError
 from orchestrator.model.pubsub import decode
 from orchestrator.runtime.catalog import DagFolders
+from orchestrator.runtime.clock import SystemClock
 from orchestrator.runtime.dead_letters import keep
 from orchestrator.runtime.executor import DAGExecutor
+from orchestrator.runtime.logs import configure
+from orchestrator.runtime.registry import open_store
 from orchestrator.runtime.settings import Settings
 
 log = logging.getLogger("orchestrator")
@@ -20,11 +24,21 @@ log = logging.getLogger("orchestrator")
 
 @lru_cache(maxsize=1)
 def executor() -> DAGExecutor:
-    """The instance's executor, assembled from its settings at the first event."""
+    """The instance's executor, assembled from its settings at the first event.
+
+    With EVENTS_TOPIC it is the cloud's, else that of one machine.
+    """
     settings = Settings.read(os.environ)
     found = DagFolders(Path(settings.dag_definitions))
     catalog = Catalog(found, settings.default_dag)
-    return DAGExecutor(catalog, folders=found.folders, settings=settings)
+    if settings.events_topic is None:
+        return DAGExecutor(catalog, folders=found.folders, settings=settings)
+    from orchestrator.runtime.cloud import CloudParts
+
+    configure(sys.stdout, settings.project)
+    store = open_store(settings.status_bucket)
+    parts = CloudParts(settings, store, SystemClock(), os.environ)
+    return DAGExecutor(catalog, store=store, targets=parts.targets, broker=parts.broker, settings=settings)
 
 
 def handle(data: Json, *, event_id: str | None = None, event_time: str | None = None) -> Handled | None:

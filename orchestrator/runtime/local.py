@@ -108,14 +108,15 @@ def dataflow_target(parts: LocalParts) -> Target:
 
 
 class LocalTargets(Mapping[str, Target]):
-    """Target type -> Target, each made when it is first used."""
+    """Target key -> Target, each made when it is first used; `CloudFunction.sync` is no other twin here."""
 
     def __init__(self, parts: LocalParts) -> None:
         self._parts = parts
         self._made: dict[str, Target] = {}
         self._lock = Lock()
 
-    def __getitem__(self, target_type: str) -> Target:
+    def __getitem__(self, target_key: str) -> Target:
+        target_type = target_key.partition(".")[0]
         found = self._made.get(target_type)
         if found is not None:
             return found

@@ -12,6 +12,9 @@ from orchestrator.ports import ObjectStore
 STORES = {
     "file": "orchestrator.runtime.local:file_store",
     "memory": "orchestrator.runtime.local:memory_store",
+    "gs": "orchestrator.runtime.cloud:gcs_store",
+    "redis": "orchestrator.runtime.cloud:redis_store",
+    "rediss": "orchestrator.runtime.cloud:redis_tls_store",
 }
 """Scheme of a bucket URL -> function of the rest of the URL that returns the store."""
 
@@ -23,6 +26,15 @@ LOCAL_TARGETS = {
 """target_type -> function of `local.LocalParts` that returns the Target."""
 
 
+CLOUD_TARGETS = {
+    "Function": "orchestrator.runtime.cloud:function_target",
+    "CloudFunction": "orchestrator.runtime.cloud:cloud_function_target",
+    "CloudFunction.sync": "orchestrator.runtime.cloud:sync_function_target",
+    "Dataflow": "orchestrator.runtime.cloud:dataflow_target",
+}
+"""Target key -> function of `cloud.CloudParts` that returns the Target."""
+
+
 def part(path: str) -> object:
     """Return the object at `module:name`, importing the module now."""
     module, _, name = path.partition(":")
@@ -31,6 +43,8 @@ def part(path: str) -> object:
 
 def open_store(bucket_url: str) -> ObjectStore:
     """Return the store of a bucket URL (`file://dir`, `memory://`).
+
+    A name without a scheme is a bucket of Cloud Storage.
 
     Raises:
         SettingsError: nothing is registered for its scheme.
@@ -42,4 +56,7 @@ def open_store(bucket_url: str) -> ObjectStore:
     if scheme not in STORES:
         known = ", ".join(f"{name}://" for name in STORES)
         raise SettingsError(f"bucket {bucket_url}: there is no store for {scheme}://; there is {known}")
-    return cast(ObjectStore, part(STORES[scheme])(rest))  # type: ignore[operator]
+    try:
+        return cast(ObjectStore, part(STORES[scheme])(rest))  # type: ignore[operator]
+    except ValueError as exc:
+        raise SettingsError(f"bucket {bucket_url}: {exc}") from exc

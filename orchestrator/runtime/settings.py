@@ -20,9 +20,19 @@ class Setting:
 
 
 TABLE = (
-    Setting("STATUS_BUCKET", "file://.orchestrator", "where runs are kept: file://<directory> or memory://"),
+    Setting("STATUS_BUCKET", "file://.orchestrator", "where runs are kept: gs://, redis://, file:// or memory://"),
     Setting("DAG_DEFINITIONS", "dag_definitions", "folder of the DAGs, one folder each"),
     Setting("DEFAULT_DAG", "", "the DAG of a start message that names none"),
+    Setting("EVENTS_TOPIC", "", "in the cloud: the topic that events come from, projects/P/topics/T"),
+    Setting(
+        "TASKS_QUEUE", "", "in the cloud: the Cloud Tasks queue that calls functions, projects/P/locations/R/queues/Q"
+    ),
+    Setting("INVOKER_SERVICE_ACCOUNT", "", "in the cloud: as whom functions are called"),
+    Setting("GOOGLE_CLOUD_PROJECT", "", "in the cloud: project of the steps that name none"),
+    Setting("FUNCTION_REGION", "", "in the cloud: region of the steps that name none"),
+    Setting("CLOUD_FUNCTIONS_URL", "", "another URL of functions, with {project} {region} {target_name} in it"),
+    Setting("DATAFLOW_TEMP_LOCATION", "", "in the cloud: gs:// folder for the temporary files of Dataflow jobs"),
+    Setting("DATAFLOW_SERVICE_ACCOUNT", "", "in the cloud: as whom Dataflow workers run"),
     Setting("LAUNCH_LEASE", "60s", "how long a claim on a launch lasts at the least"),
     Setting("CLOCK_ALLOWANCE", "5s", "how far the clocks of two instances may be apart"),
     Setting("DEFAULT_TIMEOUT", "23h", "timeout of a Task whose target has no outcome and whose author gave none"),
@@ -40,6 +50,14 @@ class Settings:
     status_bucket: str
     dag_definitions: str
     default_dag: str | None
+    events_topic: str | None
+    tasks_queue: str | None
+    invoker_service_account: str | None
+    project: str | None
+    region: str | None
+    functions_url: str | None
+    dataflow_temp_location: str | None
+    dataflow_service_account: str | None
     launch_lease_s: float
     clock_allowance_s: float
     default_timeout_s: float
@@ -63,7 +81,15 @@ class Settings:
         values = {
             "status_bucket": value("STATUS_BUCKET", str),
             "dag_definitions": value("DAG_DEFINITIONS", str),
-            "default_dag": value("DEFAULT_DAG", lambda text: text or None),
+            "default_dag": value("DEFAULT_DAG", _or_none),
+            "events_topic": value("EVENTS_TOPIC", _or_none),
+            "tasks_queue": value("TASKS_QUEUE", _or_none),
+            "invoker_service_account": value("INVOKER_SERVICE_ACCOUNT", _or_none),
+            "project": value("GOOGLE_CLOUD_PROJECT", _or_none),
+            "region": value("FUNCTION_REGION", _or_none),
+            "functions_url": value("CLOUD_FUNCTIONS_URL", _or_none),
+            "dataflow_temp_location": value("DATAFLOW_TEMP_LOCATION", _or_none),
+            "dataflow_service_account": value("DATAFLOW_SERVICE_ACCOUNT", _or_none),
             "launch_lease_s": value("LAUNCH_LEASE", parse_duration),
             "clock_allowance_s": value("CLOCK_ALLOWANCE", parse_duration),
             "default_timeout_s": value("DEFAULT_TIMEOUT", parse_duration),
@@ -74,6 +100,10 @@ class Settings:
         if wrong:
             raise SettingsError("; ".join(wrong))
         return cls(**values)  # type: ignore[arg-type]  # each came from its own parser, none is wrong
+
+
+def _or_none(text: str) -> str | None:
+    return text or None
 
 
 def _positive(text: str) -> int:

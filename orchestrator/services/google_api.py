@@ -81,9 +81,13 @@ class GoogleApis:
             options["api_endpoint"] = override.rstrip("/") + "/"
         else:
             import google.auth
+            from google.auth.exceptions import GoogleAuthError
             from google_auth_httplib2 import AuthorizedHttp
 
-            credentials = self._credentials() if self._credentials else google.auth.default(scopes=[SCOPE])[0]
+            try:
+                credentials = self._credentials() if self._credentials else google.auth.default(scopes=[SCOPE])[0]
+            except GoogleAuthError as exc:
+                raise ApiError(f"{name}: no credentials: {exc}", 401) from exc
             http = AuthorizedHttp(credentials, http=http)
         return build(
             name, version, http=http, client_options=options or None, static_discovery=True, cache_discovery=False

@@ -37,9 +37,12 @@ LAYERS = {
 PURE_ENGINE = {"decide", "scope", "sweep"}
 
 ADAPTERS = {
-    "stores": {"memory", "local"},
-    "brokers": {"memory"},
-    "targets": {"function", "local_cloud_function", "local_dataflow"},
+    "stores": {"memory", "local", "gcs", "redis"},
+    "brokers": {"memory", "pubsub"},
+    "targets": {
+        *("function", "local_cloud_function", "local_dataflow"),
+        *("inline_function", "cloud_function", "cloud_logging", "dataflow"),
+    },
 }
 """Adapters do not know their siblings. What they share lies in modules beside them."""
 

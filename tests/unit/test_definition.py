@@ -22,7 +22,7 @@ def body(start, **steps):
 
 
 ALL_OF_A_CLOUD_FUNCTION = (
-    "allowed: type, next, end, target_type, timeout, target_name, function, parameters, project_id, region"
+    "allowed: type, next, end, target_type, timeout, target_name, function, parameters, invocation, project_id, region"
 )
 
 

@@ -4,6 +4,7 @@ import fakeredis
 import pytest
 import redis
 from redis.backoff import NoBackoff
+from redis.crc import key_slot
 from redis.retry import Retry
 
 from orchestrator.model.errors import StoreUnavailable, VersionConflict
@@ -187,3 +188,12 @@ def test_another_kind_of_value_under_our_name_is_unavailable(client):
     for call in (CALLS["get"], CALLS["put"]):
         with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
             call(RedisStore(client))
+
+
+def test_a_cluster_keeps_a_store_in_one_slot(client):
+    store = RedisStore(client, prefix="a store:")
+    for key in ("runs/a", "runs/b", "$run[7]"):
+        store.put(key, b"x", expect=None)
+    names = client.keys()
+    assert len(names) == 5
+    assert len({key_slot(name) for name in names}) == 1
