@@ -15,6 +15,9 @@ from orchestrator.model.run_state import RunState
 _QUIET_S = 0.5
 """How long nothing was saved here before the store is asked what others have saved."""
 
+_SAME_SIGNAL_S = 0.5
+"""How long after a signal another one is taken for the same."""
+
 
 class Interrupted(Exception):
     """A signal asks this process to end."""
@@ -27,13 +30,16 @@ class Interrupted(Exception):
 class News:
     """The newest state of a run, told from any thread; all but its end is only noted, which costs nothing.
 
-    As a context it also turns ctrl-C and SIGTERM into news; a second one kills the process at once.
+    As a context it also turns ctrl-C and SIGTERM into news; a second one kills the process at once. One
+    that comes right after the first is the same: a terminal signals the whole group, and a wrapper
+    (timeout, a container's init) passes it on.
     """
 
     def __init__(self) -> None:
         self.latest: RunState | None = None
         self._wakes = SimpleQueue[int]()  # whose put may be called in a signal handler
         self._before: dict[int, Callable[[int, FrameType | None], object] | int] = {}
+        self._interrupted_s: float | None = None
 
     def saved(self, state: RunState) -> None:
         """Note a state that was saved."""
@@ -66,9 +72,13 @@ class News:
             signal.signal(signum, before)
 
     def _on_signal(self, signum: int, _: FrameType | None) -> None:
-        for each in self._before:
-            signal.signal(each, signal.SIG_DFL)
-        self._wakes.put(signum)
+        now_s = time.monotonic()
+        if self._interrupted_s is None:
+            self._interrupted_s = now_s
+            self._wakes.put(signum)
+        elif now_s - self._interrupted_s >= _SAME_SIGNAL_S:
+            signal.signal(signum, signal.SIG_DFL)
+            signal.raise_signal(signum)
 
 
 def follow(

@@ -10,11 +10,12 @@ from orchestrator.model.commands import Json, Launch
 from orchestrator.model.enums import TaskStatus
 from orchestrator.model.errors import InputError
 from orchestrator.model.execution import ExecutionRecord
+from orchestrator.model.fixed import Fixed
 from orchestrator.model.node_factory import NodeFactory
 from orchestrator.model.nodes import Node, Parallel, Task
 
 
-class DAG:
+class DAG(Fixed):
     """A start node and what follows it. The definition must have passed `definition.check`.
 
     Attributes:

@@ -10,6 +10,7 @@ from orchestrator.model.durations import parse_duration
 from orchestrator.model.enums import DataflowTemplateType, NodeTypes, TargetTypes, TaskStatus
 from orchestrator.model.execution import ExecutionRecord
 from orchestrator.model.expressions import compile_value
+from orchestrator.model.fixed import Fixed
 
 
 class Graph(Protocol):
@@ -43,7 +44,7 @@ class Graph(Protocol):
         """Execution record of a node, if it was built with them."""
 
 
-class Node:
+class Node(Fixed):
     """What all node types share. A new type overrides `execute`.
 
     Attributes:

@@ -143,6 +143,7 @@ def dataflow_target(parts: CloudParts) -> Target:
         project=needed("GOOGLE_CLOUD_PROJECT", settings.project),
         region=needed("FUNCTION_REGION", settings.region),
         service_account=settings.dataflow_service_account,
+        templates=settings.dataflow_templates,
         temp_location=settings.dataflow_temp_location,
     )
 

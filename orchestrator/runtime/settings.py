@@ -31,6 +31,7 @@ TABLE = (
     Setting("GOOGLE_CLOUD_PROJECT", "", "in the cloud: project of the steps that name none"),
     Setting("FUNCTION_REGION", "", "in the cloud: region of the steps that name none"),
     Setting("CLOUD_FUNCTIONS_URL", "", "another URL of functions, with {project} {region} {target_name} in it"),
+    Setting("DATAFLOW_TEMPLATES", "", "in the cloud: gs:// folder of the flex templates of steps that name none"),
     Setting("DATAFLOW_TEMP_LOCATION", "", "in the cloud: gs:// folder for the temporary files of Dataflow jobs"),
     Setting("DATAFLOW_SERVICE_ACCOUNT", "", "in the cloud: as whom Dataflow workers run"),
     Setting("LAUNCH_LEASE", "60s", "how long a claim on a launch lasts at the least"),
@@ -56,6 +57,7 @@ class Settings:
     project: str | None
     region: str | None
     functions_url: str | None
+    dataflow_templates: str | None
     dataflow_temp_location: str | None
     dataflow_service_account: str | None
     launch_lease_s: float
@@ -88,6 +90,7 @@ class Settings:
             "project": value("GOOGLE_CLOUD_PROJECT", _or_none),
             "region": value("FUNCTION_REGION", _or_none),
             "functions_url": value("CLOUD_FUNCTIONS_URL", _or_none),
+            "dataflow_templates": value("DATAFLOW_TEMPLATES", _or_none),
             "dataflow_temp_location": value("DATAFLOW_TEMP_LOCATION", _or_none),
             "dataflow_service_account": value("DATAFLOW_SERVICE_ACCOUNT", _or_none),
             "launch_lease_s": value("LAUNCH_LEASE", parse_duration),

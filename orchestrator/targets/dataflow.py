@@ -63,6 +63,7 @@ class Dataflow:
         service_account: which the workers run as; the project's default one, where None.
         temp_location: `gs://` path for temporary files; the template's own, where None.
         staging_location: `gs://` path for files that a flex template stages; the template's own, where None.
+        templates: `gs://` folder with the flex templates of steps that name none, `<target_name>.json` each.
         environment: further fields of both kinds' RuntimeEnvironment (`subnetwork`, `maxWorkers`, …), for every job.
     """
 
@@ -83,8 +84,10 @@ class Dataflow:
         temp_location: str | None = None,
         staging_location: str | None = None,
         environment: Mapping[str, Json] = EMPTY,
+        templates: str | None = None,
     ) -> None:
         self._apis = apis
+        self._templates = templates.rstrip("/") if templates else None
         self._home = _Place(project, region)
         told = {"serviceAccountEmail": service_account, "tempLocation": temp_location}
         self._environment: dict[str, Json] = {
@@ -200,6 +203,8 @@ class Dataflow:
     def _request(self, launch: Launch, place: _Place) -> Any:
         """The request that launches the step's template. Bodies: dataflow v1b3's discovery document."""
         flex, classic = launch.step.get("container_gcs_path"), launch.step.get("template_path")
+        if not flex and not classic and self._templates is not None:
+            flex = f"{self._templates}/{launch.target_name}.json"
         parameters = {name: _text(value) for name, value in launch.parameters.items()}
         environment: dict[str, Json] = {**self._environment, "additionalUserLabels": _labels(launch)}
         if flex:
@@ -217,7 +222,8 @@ class Dataflow:
             return self._service().templates().launch(**place.path, gcsPath=classic, body=body)
         raise LaunchRefused(
             f"{launch.node_name}: names no template; a Dataflow step in the cloud needs "
-            '"container_gcs_path" (a flex template) or "template_path" (a classic one)',
+            '"container_gcs_path" (a flex template) or "template_path" (a classic one), or the setting '
+            "DATAFLOW_TEMPLATES",
             error_type="Dataflow.NoTemplate",
         )
 

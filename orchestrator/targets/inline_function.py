@@ -35,7 +35,7 @@ class InlineFunction:
         outcome, _ = attempt(function, launch.parameters)
         return Execution(launch.key, outcome=outcome)
 
-    def find(self, launch: Launch) -> Execution | None:
+    def find(self, launch: Launch) -> Execution | None:  # noqa: ARG002 - the port's
         """None: a call that did not return has left nothing."""
         return None
 
