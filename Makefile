@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install run test check lint bench clean
+.PHONY: install run test test-emulators check lint bench bench-cold clean
 
 install: .venv/.installed
 
@@ -27,6 +27,12 @@ lint: install
 	$(BIN)/mypy
 
 check: lint test
+
+test-emulators: install
+	$(BIN)/python -m pytest tests/emulators
+
+bench-cold: install
+	$(BIN)/python -m benchmarks.cold_start
 
 bench: install
 	$(BIN)/python -m benchmarks

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from orchestrator.model.commands import Execution, Json, Launch, Outcome
 from orchestrator.model.enums import Identity
@@ -88,6 +88,27 @@ class Target(Protocol):
         """Ask the service to stop it; returns when the service has accepted, or when it has ended.
 
         Raises LaunchUncertain: not accepted yet, to be tried again."""
+
+
+@runtime_checkable
+class Confirming(Protocol):
+    """A Target without `has_outcome` that knows better than an event that has proved itself by the claim's nonce."""
+
+    def confirm(self, launch: Launch, verdict: Outcome) -> Execution:
+        """Return the execution with the outcome that counts, where its event tells `verdict`.
+
+        Raises:
+            NotYet: it is known to run on, whatever the event says.
+            LaunchUncertain: cannot tell now.
+        """
+
+
+@runtime_checkable
+class RecordedOutcome(Protocol):
+    """A Target without `has_outcome` that has one source of outcomes that is cheap enough for every event."""
+
+    def recorded(self, execution: Execution) -> Outcome | None:
+        """Return what was recorded of its end, without a search. Raises NotYet: it is known to run on."""
 
 
 class Broker(Protocol):

@@ -68,6 +68,8 @@ class News:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(exc, Interrupted):
+            return  # the process is about to end: what comes twice is still not to kill it before it has told
         for signum, before in self._before.items():
             signal.signal(signum, before)
 

@@ -8,6 +8,7 @@
 """
 
 import os
+import signal
 import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,7 @@ examples:
   orchestrator run dag_definitions/wordcount --input dag_definitions/wordcount/input.json
   orchestrator run my_dag --input day=2026-01-31 limit=10
   orchestrator run my_dag --resume run_1791283200_5c1e9f0b2a47
+  orchestrator start my_dag --input day=2026-01-31
   orchestrator runs
   orchestrator graph my_dag --format dot | dot -Tsvg > my_dag.svg
 
@@ -39,10 +41,11 @@ exit codes:
 
 environment:
   STATUS_BUCKET  where runs are kept (file://.orchestrator)
+  EVENTS_TOPIC  the topic that start publishes to, projects/P/topics/T
   {VARIABLE}  level of the log on standard error: {", ".join(LEVELS)}
 """
 
-_BUCKET = "where runs are kept, as file://DIRECTORY (by default STATUS_BUCKET, else file://.orchestrator)"
+_BUCKET = "where runs are kept, as gs://BUCKET or file://DIRECTORY (by default STATUS_BUCKET, else file://.orchestrator)"
 
 
 def entry() -> NoReturn:
@@ -50,7 +53,10 @@ def entry() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show é is no fault
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    if code > 128:  # all is said; the same ctrl-C once more is not to change the exit code
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -120,6 +126,19 @@ def _run(console: Console, args: Namespace) -> int:
     return run(console, wanted, Settings.read(os.environ))
 
 
+def _start(console: Console, args: Namespace) -> int:
+    from uuid import uuid4
+
+    from orchestrator.cli.start import Wanted, start
+    from orchestrator.runtime.clock import SystemClock
+    from orchestrator.runtime.settings import Settings
+
+    inputs = tuple(each for group in args.input for each in group)
+    wanted = Wanted(args.name, inputs, args.run_id, args.topic, args.bucket, args.json)
+    settings = Settings.read(os.environ)
+    return start(console, wanted, settings, os.environ, SystemClock(), random_id=lambda: uuid4().hex)
+
+
 def _status(console: Console, args: Namespace) -> int:
     from orchestrator.cli.bucket import open_to_read
     from orchestrator.cli.status import Asked, status
@@ -143,6 +162,7 @@ COMMANDS: Mapping[str, Callable[[Console, Namespace], int]] = {
     "graph": _graph,
     "schema": _schema,
     "run": _run,
+    "start": _start,
     "status": _status,
     "runs": _runs,
 }
@@ -210,6 +230,22 @@ def _parser() -> ArgumentParser:
     found.add_argument("--json", action="store_true", help="write the run document, and nothing else")
     found.add_argument("--resume", metavar="RUN_ID", help="finish this run, where it was left")
     found.add_argument("--run-id", metavar="ID", help="the id of the run; by default a new one")
+
+    usage = "orchestrator start NAME [--input INPUT …] [--run-id ID] [--topic TOPIC] [--bucket URL] [--json]"
+    found = command("start", "start a run in the cloud, by a message to its topic", usage)
+    found.add_argument("name", metavar="NAME", help="the DAG's name there")
+    found.add_argument(
+        "--input",
+        metavar="INPUT",
+        nargs="+",
+        action="append",
+        default=[],
+        help="the run's input: name=value (JSON, else a string), or a JSON or YAML file; later ones win",
+    )
+    found.add_argument("--run-id", metavar="ID", help="the id of the run; by default a new one")
+    found.add_argument("--topic", metavar="TOPIC", help="projects/P/topics/T (by default EVENTS_TOPIC)")
+    found.add_argument("--bucket", metavar="URL", help="where the run will be found, for the command that is shown")
+    found.add_argument("--json", action="store_true", help="write run_id and message_id, and nothing else")
 
     found = command("status", "show a run")
     found.add_argument("run_id", metavar="RUN_ID")

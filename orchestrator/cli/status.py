@@ -3,6 +3,7 @@
 import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from time import monotonic, sleep
 
 from orchestrator.cli.board import board
 from orchestrator.cli.bucket import Bucket
@@ -13,7 +14,11 @@ from orchestrator.cli.progress import view_for
 from orchestrator.cli.summary import summary
 from orchestrator.cli.trouble import StoreTrouble
 from orchestrator.model.enums import RunStatus
+from orchestrator.model.errors import RunNotFound
 from orchestrator.model.run_state import RunState, encode
+
+_PATIENCE_S = 10.0
+"""How long --watch waits for a run that is not there (yet)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +36,7 @@ class Asked:
 
 def status(console: Console, bucket: Bucket, asked: Asked) -> int:
     """Write the run; return 1 if it Failed or was Cancelled."""
-    state = bucket.load(asked.run_id)
+    state = _awaited(console, bucket, asked.run_id) if asked.is_watching else bucket.load(asked.run_id)
     if asked.is_watching and not state.run.status.is_final:
         state = _watch(console, bucket, asked)
     elif not asked.is_json:
@@ -40,8 +45,8 @@ def status(console: Console, bucket: Bucket, asked: Asked) -> int:
         console.document(encode(state))
     else:
         console.out("")
-        console.styled(summary(state, bucket, _now(), console.size[0], _again(state)))
-        if not state.run.status.is_final:
+        console.styled(summary(state, bucket, _now(), console.size[0], _again(state, bucket)))
+        if not state.run.status.is_final and bucket.root is not None:  # elsewhere the cloud's Tick looks after it
             bucket_option = f" --bucket {shlex.quote(asked.bucket)}" if asked.bucket else ""
             console.styled(
                 [
@@ -72,7 +77,24 @@ def _watch(console: Console, bucket: Bucket, asked: Asked) -> RunState:
         view.close()
 
 
-def _again(state: RunState) -> str:
+def _awaited(console: Console, bucket: Bucket, run_id: str) -> RunState:
+    """Return the run; one that was started a moment ago may be on its way through the topic."""
+    until_s, is_told = monotonic() + _PATIENCE_S, False
+    while True:
+        try:
+            return bucket.load(run_id)
+        except RunNotFound:
+            if monotonic() >= until_s:
+                raise
+        if not is_told:
+            console.err(f"run {run_id} is not there yet; waiting for it")
+            is_told = True
+        sleep(0.25)
+
+
+def _again(state: RunState, bucket: Bucket) -> str:
+    if bucket.root is None:
+        return f"orchestrator start {state.run.dag}{' --input FILE' if state.run.input else ''}"
     return f"orchestrator run PATH{' --input FILE' if state.run.input else ''}"
 
 

@@ -34,6 +34,8 @@ log = logging.getLogger("orchestrator")
 
 MAX_SAVES = 60
 """How often a lost race is run again before the events are given back."""
+RACE_TRIES = 4
+"""What a lost race counts for in tries beyond itself: its pause is to be as long as another instance's write."""
 MAX_FAULTS = 5
 """How often a store that cannot be written is tried again before the events are given back."""
 MAX_IDLE_RUNS = 2000
@@ -75,7 +77,7 @@ class DAGExecutor:
         self._on_saved = on_saved
         self._broker = broker
         self._executions = ExecutionStatus(store)
-        self._definitions = DefinitionStatus(store)
+        self._definitions = DefinitionStatus(store, catalog)
         self._open_runs = OpenRuns(store)
         self._witness = Witness(targets, clock, policy, self._definitions)
         self._actor = Actor(targets, broker, clock, policy, self._executions, self._is_dead)
@@ -273,7 +275,8 @@ class DAGExecutor:
                 saves += 1
                 if saves >= MAX_SAVES:
                     raise
-                self._pause(min(saves, 6))
+                self._pause(min(saves + RACE_TRIES, 6))
+                batch += box.take()  # what arrived since goes along: fewer saves, fewer races to lose
                 continue
             except StoreUnavailable:
                 box.saved = None
@@ -335,7 +338,7 @@ class DAGExecutor:
         if not known:
             return Decision(state, (), False), tuple(questions), results
         if state is not None:
-            dag = self._definitions.load(state.run.definition)
+            dag = self._definitions.load(state.run.definition, state.run.dag)
         elif first is not None:
             dag = first.dag
         if dag is None:

@@ -81,7 +81,7 @@ class Resolver:
         if isinstance(event, DataflowEvent) and event.job_name and not event.job_name.startswith(KEY_PREFIX):
             return None  # its name could be ours, and is not
         launch_id = event.launch_id
-        for known_as in (event.execution_id, event.trace_id):
+        for known_as in (event.trace_id, event.execution_id):  # a trace is ours; an id may be the platform's own
             if launch_id is None and known_as is not None:
                 record = self._executions.get_execution(known_as)
                 launch_id = record.launch_id if record else None

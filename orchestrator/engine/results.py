@@ -2,6 +2,7 @@
 target has no outcome of its own, and where a result is larger than an answer or a log line may be."""
 
 from orchestrator.model.commands import Outcome
+from orchestrator.model.enums import OutcomeKind
 from orchestrator.model.errors import NotYet
 from orchestrator.model.task_result import begun_object, decode, result_object
 from orchestrator.ports import ObjectStore
@@ -25,6 +26,19 @@ class Results:
     def is_begun(self, key: str) -> bool:
         """Whether the function has begun to run for this launch, or has run."""
         return self._store.get(begun_object(key)) is not None
+
+    def told(self, key: str, verdict: Outcome) -> Outcome:
+        """Return how the launch's call ended, of which its own event tells `verdict`: what the function left counts.
+
+        The helper answers 2xx only when its result is written. So without one a function that completed does not
+        use it; one that failed may have been killed at work.
+
+        Raises:
+            NotYet: it has begun, and neither completed nor left a result.
+            CorruptState: its result is spoilt.
+        """
+        found = self.outcome(key) if verdict.kind is OutcomeKind.COMPLETED else self.ask(key)
+        return found or verdict
 
     def ask(self, key: str) -> Outcome | None:
         """Return how the launch's call ended, None where the function left nothing: it does not use the helper,

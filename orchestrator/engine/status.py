@@ -7,6 +7,7 @@ open/<run_id>[.<n>]            markers of runs that have not ended    OpenRuns
 """
 
 import re
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from functools import lru_cache
@@ -15,14 +16,17 @@ from threading import Lock
 
 import msgspec
 
+from orchestrator.engine.catalog import Catalog
 from orchestrator.model.commands import Json
 from orchestrator.model.dag import DAG
 from orchestrator.model.definition import check
-from orchestrator.model.errors import CorruptState, DefinitionError, VersionConflict
+from orchestrator.model.errors import CorruptState, DefinitionError, UnknownDag, VersionConflict
 from orchestrator.model.execution import ExecutionRecord
 from orchestrator.model.run_state import DocumentEncoder, NodeState, RunState, decode
 from orchestrator.ports import ObjectStore, Version
 
+_MAX_WRITTEN = 4096
+"""How many records an instance remembers of those that it wrote."""
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 
 
@@ -64,6 +68,8 @@ class ExecutionStatus:
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
+        self._written = OrderedDict[str, ExecutionRecord]()
+        self._lock = Lock()
 
     @staticmethod
     def key(execution_id: str) -> str:
@@ -76,6 +82,9 @@ class ExecutionStatus:
     def get_execution(self, execution_id: str) -> ExecutionRecord | None:
         """Return the record, or None if there is none (yet). Raises CorruptState."""
         key = self.key(execution_id)
+        written = self._written.get(key)
+        if written is not None:
+            return written  # by this instance; a record is never changed
         found = self._store.get(key)
         if found is None:
             return None
@@ -86,17 +95,26 @@ class ExecutionStatus:
 
     def save_execution(self, execution: ExecutionRecord) -> None:
         """Write the record, unless it is there already."""
+        key = self.key(execution.execution_id)
         try:
-            self._store.put(self.key(execution.execution_id), msgspec.json.encode(execution), expect=None)
+            self._store.put(key, msgspec.json.encode(execution), expect=None)
         except VersionConflict:
             return  # the same key was launched before: the record says the same
+        with self._lock:
+            self._written[key] = execution
+            if len(self._written) > _MAX_WRITTEN:
+                self._written.popitem(last=False)
 
 
 class DefinitionStatus:
-    """The definitions of runs, stored once each under their hash, so that a run in flight keeps its own."""
+    """The definitions of runs, stored once each under their hash, so that a run in flight keeps its own.
 
-    def __init__(self, store: ObjectStore) -> None:
-        self._store = store
+    Args:
+        catalog: the definitions that are deployed; one that a run still has is not read from the store.
+    """
+
+    def __init__(self, store: ObjectStore, catalog: Catalog | None = None) -> None:
+        self._store, self._catalog = store, catalog
         self._lock = Lock()
         self._stored: set[str] = set()
         self._load = lru_cache(maxsize=256)(self._read)
@@ -121,11 +139,26 @@ class DefinitionStatus:
             self._stored.add(name)
         return name
 
-    def load(self, name: str) -> DAG:
-        """Return the DAG of a stored definition. Raises CorruptState if it is missing or spoilt."""
-        return self._load(name)
+    def load(self, name: str, dag: str | None = None) -> DAG:
+        """Return the DAG of a stored definition, that of the DAG `dag`.
 
-    def _read(self, name: str) -> DAG:
+        Raises CorruptState if it is missing or spoilt.
+        """
+        return self._load(name, dag)
+
+    def _read(self, name: str, dag: str | None) -> DAG:
+        return self._deployed(name, dag) or self._stored_dag(name)
+
+    def _deployed(self, name: str, dag: str | None) -> DAG | None:
+        if self._catalog is None or dag is None:
+            return None
+        try:
+            _, definition, built = self._catalog.find(dag)
+        except (UnknownDag, DefinitionError):  # gone, or spoilt since
+            return None
+        return built if self.name(definition) == name else None
+
+    def _stored_dag(self, name: str) -> DAG:
         key = self._key(name)
         found = self._store.get(key)
         if found is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from threading import Lock
 
 from orchestrator.engine.acting import Actor
 from orchestrator.engine.handled import Swept
@@ -52,9 +53,18 @@ class Ticker:
         self._clock, self._hosts, self._policy, self._instance = clock, hosts, policy, instance
         self._box_of, self._apply, self._forget = box_of, apply, forget
         self._open_runs = OpenRuns(store)
+        self._at_it = Lock()
 
     def tick(self) -> Swept:
-        """Look after all open runs."""
+        """Look after all open runs; nothing to do where a tick of this instance is at it already."""
+        if not self._at_it.acquire(blocking=False):
+            return Swept()
+        try:
+            return self._tick()
+        finally:
+            self._at_it.release()
+
+    def _tick(self) -> Swept:
         runs = 0
         recovered: list[str] = []
         closed: list[str] = []

@@ -22,7 +22,7 @@ from orchestrator.model.facts import AttemptEnded, CancelRequested, Fact, RunSta
 from orchestrator.model.ids import trace_of
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import Claim, NodeState, RunState
-from orchestrator.ports import Clock, Target
+from orchestrator.ports import Clock, Confirming, RecordedOutcome, Target
 
 log = logging.getLogger("orchestrator")
 
@@ -65,10 +65,13 @@ class Witness:
         """Facts of a start for which there is no run yet."""
         return [RunStarted(item.run_id, item.dag_name, definition, item.input, item.message_id)]
 
-    def ask(self, node: NodeState, state: RunState, box: RunBox) -> Answer:
+    def ask(self, node: NodeState, state: RunState, box: RunBox, *, is_event: bool = False) -> Answer:
         """Return the execution of a Running attempt, if one is known, and how it ended, if it did.
 
         A target that cannot tell now counts as one that does not know of an end.
+
+        Args:
+            is_event: an event has come that tells the end itself, so that a search for it would be for nothing.
         """
         target = self._targets.get(node.target_key)
         if target is None:
@@ -78,7 +81,8 @@ class Witness:
             execution = self.execution_of(node, state, box)
             if execution is None:
                 return Answer()
-            return Answer(execution, execution.outcome or target.outcome(execution), target.has_outcome)
+            tell = target.recorded if is_event and isinstance(target, RecordedOutcome) else target.outcome
+            return Answer(execution, execution.outcome or tell(execution), target.has_outcome)
         except NotYet:
             return Answer(execution, None, True)
         except LaunchUncertain as exc:
@@ -101,7 +105,7 @@ class Witness:
 
     def bare(self, state: RunState, node: NodeState) -> Launch:
         """The launch of a node's current attempt, as far as `find` and `cancel` need it."""
-        return bare_launch(self._definitions.load(state.run.definition), state.run, node)
+        return bare_launch(self._definitions.load(state.run.definition, state.run.dag), state.run, node)
 
     def _completion(
         self, entry: Entry, item: Completion, state: RunState, box: RunBox
@@ -112,7 +116,10 @@ class Witness:
         target = self._targets.get(node.target_key)
         if target is None:
             return [], []
-        answer = self._asked(entry, node, state, box)
+        if isinstance(target, Confirming) and _proves_itself(item.event, node, state):
+            answer = self._confirmed(target, entry, item.event, node, state, box)
+        else:
+            answer = self._asked(entry, node, state, box)
         if answer.outcome is not None:
             return [AttemptEnded(node.node_name, node.attempt, answer.outcome, _bound(node, state, box))], []
         if answer.runs_on or target.has_outcome:
@@ -123,7 +130,25 @@ class Witness:
     def _asked(self, entry: Entry, node: NodeState, state: RunState, box: RunBox) -> Answer:
         """Ask once for each attempt, however often the save has to be tried."""
         if node.attempt not in entry.asked:
-            entry.asked[node.attempt] = self.ask(node, state, box)
+            is_event = isinstance(entry.item, Completion) and entry.item.event.verdict is not None
+            entry.asked[node.attempt] = self.ask(node, state, box, is_event=is_event)
+        return entry.asked[node.attempt]
+
+    def _confirmed(
+        self, target: Confirming, entry: Entry, event: CompletionEvent, node: NodeState, state: RunState, box: RunBox
+    ) -> Answer:
+        """Ask once what counts of an event that has proved itself."""
+        if node.attempt not in entry.asked and event.verdict is not None:
+            try:
+                execution = target.confirm(self.bare(state, node), event.verdict)
+                box.executions.setdefault(state.launch_id(node.node_name), execution)
+                answer = Answer(execution, execution.outcome)
+            except NotYet:
+                answer = Answer(runs_on=True)
+            except LaunchUncertain as exc:
+                log.warning("cannot ask: %s", exc, extra={"run_id": box.run_id, "node": node.node_name})
+                answer = Answer()
+            entry.asked[node.attempt] = answer
         return entry.asked[node.attempt]
 
     def _believe(
@@ -164,6 +189,13 @@ def _running(state: RunState, node_name: str, attempt: int) -> NodeState | None:
     if node is None or node.status is not TaskStatus.RUNNING or node.attempt != attempt:
         return None
     return node
+
+
+def _proves_itself(event: CompletionEvent, node: NodeState, state: RunState) -> bool:
+    """Whether an event tells of an end, and knows the claim of it."""
+    if event.verdict is None or node.claim is None:
+        return False
+    return _is_proof(event, node.claim, state.launch_id(node.node_name))
 
 
 def _bound(node: NodeState, state: RunState, box: RunBox) -> str | None:

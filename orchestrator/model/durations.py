@@ -31,21 +31,3 @@ def parse_duration(text: str) -> float:
     number = text.rstrip("mshd")
     # Decimal, so that "1.1h" is the float nearest to 3960 and not one that comes near it.
     return float(Decimal(number) * _UNIT_MS[text[len(number) :]] / 1000)
-
-
-def format_duration(seconds: float) -> str:
-    """Return the shortest way to write `seconds` with one unit: "90s", "10m", "1d", "1500ms".
-
-    `parse_duration` reads it back as the same number, to the nearest nanosecond.
-
-    Raises:
-        DurationError: it is negative, not a number, or more than three thousand years.
-    """
-    if not 0 <= seconds < 1e11:
-        raise DurationError(f"{seconds} seconds is not a duration; allowed: from 0 to below 100000000000")
-    milliseconds = round(Decimal(seconds) * 1000, 6)
-    if not milliseconds:
-        return "0s"
-    # The largest unit of which there is a whole number; of milliseconds there may be a part.
-    unit = next((unit for unit in ("d", "h", "m", "s") if milliseconds % _UNIT_MS[unit] == 0), "ms")
-    return f"{(milliseconds / _UNIT_MS[unit]).normalize():f}{unit}"

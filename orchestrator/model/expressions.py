@@ -260,15 +260,6 @@ def strings_in(value: Json) -> Iterator[tuple[str, str]]:
             waiting.extend((at(path, index), found[index]) for index in reversed(range(len(found))))
 
 
-def expressions_in(value: Json) -> list[tuple[str, Expression]]:
-    """Return (path, expression) for each expression in a value of dicts and lists, in order.
-
-    Raises:
-        ExpressionError: one of them is malformed.
-    """
-    return [(path, part) for path, text in strings_in(value) for part in parse(text) if isinstance(part, Expression)]
-
-
 @dataclass(frozen=True, slots=True)
 class Template:
     """A value with its expressions read: made once a step, resolved once a launch.

@@ -48,7 +48,8 @@ class Policy:
     def lease(self, target_type: str) -> timedelta:
         """How long a claim on a launch at this target type lasts."""
         rules = self.rules(target_type)
-        limit_s = rules.launch_limit_s + (self.lease_margin_s if rules.synchronous else 0.0)
+        # Longer than one call may take, else the owner could never start it in time.
+        limit_s = rules.launch_limit_s + (self.lease_margin_s if rules.synchronous else 2 * self.clock_allowance_s)
         return timedelta(seconds=max(self.min_lease_s, limit_s))
 
     def timeout_s(self, target_type: str, authors: float | None) -> float | None:

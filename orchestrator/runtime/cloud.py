@@ -5,10 +5,10 @@ from functools import cached_property
 from threading import Lock
 from typing import cast
 
-from orchestrator.brokers.pubsub import PubSubBroker, endpoint_override
+from orchestrator.brokers.pubsub import Publisher, PubSubBroker, endpoint_override, publisher_client
 from orchestrator.engine.results import Results
-from orchestrator.model.errors import SettingsError
-from orchestrator.ports import Clock, ObjectStore, Target
+from orchestrator.model.errors import BrokerUnavailable, SettingsError
+from orchestrator.ports import Broker, Clock, ObjectStore, Target
 from orchestrator.runtime.registry import CLOUD_TARGETS, part
 from orchestrator.runtime.settings import Settings
 from orchestrator.services.cloud_tasks import CloudTasks
@@ -37,6 +37,10 @@ def redis_tls_store(rest: str) -> ObjectStore:
     return redis_store(rest, "rediss")
 
 
+_PATIENCE_S = 10.0
+"""How long a person waits for a topic that does not answer."""
+
+
 class CloudParts:
     """What the cloud's broker and targets are made of, each when it is first used.
 
@@ -46,7 +50,8 @@ class CloudParts:
 
     def __init__(self, settings: Settings, store: ObjectStore, clock: Clock, environment: Mapping[str, str]) -> None:
         self.settings, self.store, self.clock = settings, store, clock
-        self.apis = GoogleApis({**endpoint_override(environment), **environment})
+        limit_s = settings.launch_call_limit_s  # of a call, and of what is done around it
+        self.apis = GoogleApis({**endpoint_override(environment), **environment}, timeout_s=limit_s * 2 / 3)
 
     @cached_property
     def tasks(self) -> CloudTasks | None:
@@ -68,6 +73,30 @@ class CloudParts:
     def targets(self) -> "CloudTargets":
         """Target key -> Target."""
         return CloudTargets(self)
+
+
+def patient_broker(topic: str, environment: Mapping[str, str], clock: Clock) -> Broker:
+    """Return the broker of a process that a person waits for: it tries again by itself, and has no delays.
+
+    Raises:
+        SettingsError: `topic` is no name of one.
+        BrokerUnavailable: there are no credentials.
+    """
+    from google.auth.exceptions import GoogleAuthError
+
+    apis = GoogleApis({**endpoint_override(environment), **environment}, timeout_s=_PATIENCE_S)
+
+    def broker(publisher: Publisher | None) -> PubSubBroker:
+        return PubSubBroker(topic, tasks=None, apis=apis, clock=clock, publisher=publisher)
+
+    broker(None)  # a wrong name first, then whether there are credentials
+    try:
+        return broker(publisher_client())
+    except GoogleAuthError as exc:
+        raise BrokerUnavailable(
+            f"topic {topic}: no credentials: {exc}; `gcloud auth application-default login` gives a machine its own, "
+            "an emulator (PUBSUB_EMULATOR_HOST) needs none"
+        ) from exc
 
 
 class CloudTargets(Mapping[str, Target]):
@@ -109,14 +138,17 @@ def cloud_function_target(parts: CloudParts) -> Target:
     if tasks is None:
         raise SettingsError("TASKS_QUEUE: is not set; functions are called by way of a Cloud Tasks queue")
     project = needed("GOOGLE_CLOUD_PROJECT", settings.project)
+    results = Results(parts.store)
     return CloudFunction(
         tasks,
         project=project,
         region=needed("FUNCTION_REGION", settings.region),
         invoker_service_account=needed("INVOKER_SERVICE_ACCOUNT", settings.invoker_service_account),
-        results=Results(parts.store).ask,
-        logs=LogSearch(parts.apis, project).outcome_by_trace,
+        results=results.ask,
+        told=results.told,
+        logs=LogSearch(parts.apis, project, per_minute=settings.log_searches_per_minute).outcome_by_trace,
         url=settings.functions_url,
+        launch_limit_s=settings.launch_call_limit_s,
     )
 
 
@@ -145,6 +177,7 @@ def dataflow_target(parts: CloudParts) -> Target:
         service_account=settings.dataflow_service_account,
         templates=settings.dataflow_templates,
         temp_location=settings.dataflow_temp_location,
+        launch_limit_s=settings.launch_call_limit_s,
     )
 
 

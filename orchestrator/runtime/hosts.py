@@ -1,4 +1,4 @@
-"""Which executor instances are alive: known on one machine, in one memory, or not at all (in the cloud)."""
+"""Which executor instances are alive: known on one machine, or not at all (in the cloud)."""
 
 import fcntl
 import os
@@ -99,31 +99,6 @@ class LocalHosts:
     def _after_fork(self) -> None:
         if self._leaving.detach():
             os.close(self._fd)
-
-
-class MemoryHosts:
-    """Instances that live in one memory, for tests and for buckets that live there too.
-
-    Args:
-        alive: the ids of those alive; whoever shares the set shares the world.
-    """
-
-    def __init__(self, alive: set[str] | None = None) -> None:
-        self._alive = set[str]() if alive is None else alive
-
-    def join(self) -> str:
-        """Return the id of a new instance, which is alive."""
-        instance = os.urandom(6).hex()
-        self._alive.add(instance)
-        return instance
-
-    def kill(self, instance: str) -> None:
-        """Have an instance die; it is no error if there is none."""
-        self._alive.discard(instance)
-
-    def is_alive(self, instance: str) -> bool | None:
-        """True or False; here it is always known."""
-        return instance in self._alive
 
 
 class UnknownHosts:

@@ -35,6 +35,8 @@ TABLE = (
     Setting("DATAFLOW_TEMP_LOCATION", "", "in the cloud: gs:// folder for the temporary files of Dataflow jobs"),
     Setting("DATAFLOW_SERVICE_ACCOUNT", "", "in the cloud: as whom Dataflow workers run"),
     Setting("LAUNCH_LEASE", "60s", "how long a claim on a launch lasts at the least"),
+    Setting("LAUNCH_CALL_LIMIT", "30s", "in the cloud: how long one call that launches something may take"),
+    Setting("LOG_SEARCHES_PER_MINUTE", "20", "in the cloud: how often an instance looks for a lost log line at most"),
     Setting("CLOCK_ALLOWANCE", "5s", "how far the clocks of two instances may be apart"),
     Setting("DEFAULT_TIMEOUT", "23h", "timeout of a Task whose target has no outcome and whose author gave none"),
     Setting("EVENT_GRACE", "60s", "how long an event is put off whose run or record is not there yet"),
@@ -61,6 +63,8 @@ class Settings:
     dataflow_temp_location: str | None
     dataflow_service_account: str | None
     launch_lease_s: float
+    launch_call_limit_s: float
+    log_searches_per_minute: int
     clock_allowance_s: float
     default_timeout_s: float
     event_grace_s: float
@@ -94,6 +98,8 @@ class Settings:
             "dataflow_temp_location": value("DATAFLOW_TEMP_LOCATION", _or_none),
             "dataflow_service_account": value("DATAFLOW_SERVICE_ACCOUNT", _or_none),
             "launch_lease_s": value("LAUNCH_LEASE", parse_duration),
+            "launch_call_limit_s": value("LAUNCH_CALL_LIMIT", parse_duration),
+            "log_searches_per_minute": value("LOG_SEARCHES_PER_MINUTE", _positive),
             "clock_allowance_s": value("CLOCK_ALLOWANCE", parse_duration),
             "default_timeout_s": value("DEFAULT_TIMEOUT", parse_duration),
             "event_grace_s": value("EVENT_GRACE", parse_duration),

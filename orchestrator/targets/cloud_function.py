@@ -43,6 +43,9 @@ _MAX_ANSWER = 8 * 2**20
 Finder = Callable[[str], Outcome | None]
 """Something that identifies a launch -> how it ended, None if that is not known."""
 
+Teller = Callable[[str, Outcome], Outcome]
+"""A launch's key, and what its event tells -> how it ended."""
+
 _ID = re.compile(r"([a-z][a-z0-9-]{0,62})/([0-9a-f]{32})")
 
 
@@ -208,12 +211,13 @@ class CloudFunction:
         invoker_service_account: as whom the functions are called.
         project, region, url, allowed_hosts: of the functions, see FunctionCalls.
         results, logs: how calls ended, see Witnesses.
+        told: (launch key, what its event tells) -> how it ended.
+        launch_limit_s: how long the call of the queue may take.
     """
 
     identity: Identity = Identity.WINDOW
     has_outcome: bool = False  # not for sure: `outcome` may know, and where it does not an event is believed
     can_cancel: bool = False
-    launch_limit_s: float = 30.0
     synchronous: bool = False
     id_is_ours: bool = False  # 2nd gen's events carry the launch id, 1st gen's only the trace
 
@@ -225,14 +229,17 @@ class CloudFunction:
         region: str,
         invoker_service_account: str,
         results: Finder,
+        told: Teller | None = None,
         logs: Finder | None = None,
         url: str | None = None,
         allowed_hosts: tuple[str, ...] = ALLOWED_HOSTS,
+        launch_limit_s: float = 30.0,
     ) -> None:
+        self.launch_limit_s = launch_limit_s
         self._tasks = tasks
         self._invoker = invoker_service_account
         self._calls = FunctionCalls(project, region, url=url, allowed_hosts=allowed_hosts)
-        self._witnesses = Witnesses(results, logs)
+        self._witnesses, self._told = Witnesses(results, logs), told
 
     def launch(self, launch: Launch) -> Execution:
         """Put the call into the queue; the same key again within 24 hours puts in nothing.
@@ -260,9 +267,13 @@ class CloudFunction:
     def find(self, launch: Launch) -> Execution | None:
         """Return the launch's execution if the function's records or the logs know it.
 
-        None does no harm: the queue does not take a launch twice. Raises LaunchUncertain.
+        None does no harm, the queue does not take a launch twice; so logs that cannot be searched now are no reason
+        to put the launch off.
         """
-        return self._witnesses.find(launch)
+        try:
+            return self._witnesses.find(launch)
+        except LaunchUncertain:
+            return None
 
     def outcome(self, execution: Execution) -> Outcome | None:
         """Return how it ended, from the function's own record or the logs; None: not known.
@@ -272,6 +283,17 @@ class CloudFunction:
             LaunchUncertain: cannot tell now.
         """
         return self._witnesses.outcome(execution.execution_id)
+
+    def confirm(self, launch: Launch, verdict: Outcome) -> Execution:
+        """Return the launch's execution with the outcome that counts, where its own event tells `verdict`.
+
+        The logs are not searched: the event is what they would show.
+
+        Raises:
+            NotYet: the function has recorded that it is at work, and the event is not to be believed yet.
+        """
+        outcome = self._told(launch.key, verdict) if self._told is not None else verdict
+        return Execution(execution_id_of(launch), outcome=outcome)
 
     def cancel(self, execution: Execution) -> None:
         """A call cannot be stopped, it runs to its end. Raises LaunchUncertain while nothing tells of that."""

@@ -64,13 +64,13 @@ class Dataflow:
         temp_location: `gs://` path for temporary files; the template's own, where None.
         staging_location: `gs://` path for files that a flex template stages; the template's own, where None.
         templates: `gs://` folder with the flex templates of steps that name none, `<target_name>.json` each.
+        launch_limit_s: how long the launch call may take.
         environment: further fields of both kinds' RuntimeEnvironment (`subnetwork`, `maxWorkers`, …), for every job.
     """
 
     identity: Identity = Identity.WINDOW
     has_outcome: bool = True
     can_cancel: bool = True
-    launch_limit_s: float = 30.0
     synchronous: bool = False
     id_is_ours: bool = False
 
@@ -85,7 +85,9 @@ class Dataflow:
         staging_location: str | None = None,
         environment: Mapping[str, Json] = EMPTY,
         templates: str | None = None,
+        launch_limit_s: float = 30.0,
     ) -> None:
+        self.launch_limit_s = launch_limit_s
         self._apis = apis
         self._templates = templates.rstrip("/") if templates else None
         self._home = _Place(project, region)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.model.errors import ExpressionError
-from orchestrator.model.expressions import Expression, compile_value, expressions_in, parse, resolve
+from orchestrator.model.expressions import Expression, compile_value, parse, resolve
 
 SCOPE = {
     "run": {
@@ -108,7 +108,7 @@ HOW = 'write as in ${run.input.day} or ${steps.A.result["a b"][0]}; for the char
     ],
 )
 def test_what_cannot_be_read(text, message):
-    for use in (parse, expressions_in, compile_value, lambda value: resolve({"a": [value]}, SCOPE)):
+    for use in (parse, compile_value, lambda value: resolve({"a": [value]}, SCOPE)):
         with pytest.raises(ExpressionError) as caught:
             use(text)
         assert str(caught.value) == message
@@ -161,15 +161,6 @@ def test_parse_gives_the_parts_in_order():
     )
     assert parse("") == ()
     assert parse("x") is parse("x")
-
-
-def test_expressions_in_tells_where_they_are():
-    value = {"a": ["", {"b c": "x ${run.dag} ${steps.Count.result}"}], "d": "${run.run_id}", "e": "$${run.dag}", "f": 1}
-    assert [(path, found.text, found.step) for path, found in expressions_in(value)] == [
-        ('a[1]["b c"]', "${run.dag}", None),
-        ('a[1]["b c"]', "${steps.Count.result}", "Count"),
-        ("d", "${run.run_id}", None),
-    ]
 
 
 def test_values_are_resolved_at_any_depth_and_names_never():

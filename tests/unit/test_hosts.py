@@ -12,7 +12,7 @@ from threading import Thread
 import pytest
 
 from orchestrator.model.errors import StoreUnavailable
-from orchestrator.runtime.hosts import LocalHosts, MemoryHosts, UnknownHosts
+from orchestrator.runtime.hosts import LocalHosts, UnknownHosts
 
 JOIN = """
 import os, subprocess, sys
@@ -166,18 +166,6 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StoreUnavailable, match=f"^{tmp_path}/file/x/.hosts: cannot be written: Not a directory; "):
         LocalHosts(Path(tmp_path / "file" / "x"))
-
-
-def test_in_memory_whoever_shares_the_set_shares_the_world():
-    alive = {"somebody"}
-    here, there = MemoryHosts(alive), MemoryHosts(alive)
-    me = here.join()
-    assert [there.is_alive(i) for i in (me, "somebody", "nobody")] == [True, True, False]
-    there.kill(me)
-    there.kill(me)
-    assert [here.is_alive(i) for i in (me, "somebody")] == [False, True]
-    assert here.join() != me
-    assert MemoryHosts().is_alive("somebody") is False
 
 
 def test_in_the_cloud_nobody_knows():
