@@ -103,14 +103,6 @@ class Confirming(Protocol):
         """
 
 
-@runtime_checkable
-class RecordedOutcome(Protocol):
-    """A Target without `has_outcome` that has one source of outcomes that is cheap enough for every event."""
-
-    def recorded(self, execution: Execution) -> Outcome | None:
-        """Return what was recorded of its end, without a search. Raises NotYet: it is known to run on."""
-
-
 class Broker(Protocol):
     """Delivers events back to the orchestrator, at least once, in any order."""
 

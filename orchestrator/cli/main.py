@@ -45,7 +45,9 @@ environment:
   {VARIABLE}  level of the log on standard error: {", ".join(LEVELS)}
 """
 
-_BUCKET = "where runs are kept, as gs://BUCKET or file://DIRECTORY (by default STATUS_BUCKET, else file://.orchestrator)"
+_BUCKET = (
+    "where runs are kept, as gs://BUCKET or file://DIRECTORY (by default STATUS_BUCKET, else file://.orchestrator)"
+)
 
 
 def entry() -> NoReturn:

@@ -22,7 +22,7 @@ from orchestrator.model.facts import AttemptEnded, CancelRequested, Fact, RunSta
 from orchestrator.model.ids import trace_of
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import Claim, NodeState, RunState
-from orchestrator.ports import Clock, Confirming, RecordedOutcome, Target
+from orchestrator.ports import Clock, Confirming, Target
 
 log = logging.getLogger("orchestrator")
 
@@ -65,13 +65,10 @@ class Witness:
         """Facts of a start for which there is no run yet."""
         return [RunStarted(item.run_id, item.dag_name, definition, item.input, item.message_id)]
 
-    def ask(self, node: NodeState, state: RunState, box: RunBox, *, is_event: bool = False) -> Answer:
+    def ask(self, node: NodeState, state: RunState, box: RunBox) -> Answer:
         """Return the execution of a Running attempt, if one is known, and how it ended, if it did.
 
         A target that cannot tell now counts as one that does not know of an end.
-
-        Args:
-            is_event: an event has come that tells the end itself, so that a search for it would be for nothing.
         """
         target = self._targets.get(node.target_key)
         if target is None:
@@ -81,8 +78,7 @@ class Witness:
             execution = self.execution_of(node, state, box)
             if execution is None:
                 return Answer()
-            tell = target.recorded if is_event and isinstance(target, RecordedOutcome) else target.outcome
-            return Answer(execution, execution.outcome or tell(execution), target.has_outcome)
+            return Answer(execution, execution.outcome or target.outcome(execution), target.has_outcome)
         except NotYet:
             return Answer(execution, None, True)
         except LaunchUncertain as exc:
@@ -116,7 +112,9 @@ class Witness:
         target = self._targets.get(node.target_key)
         if target is None:
             return [], []
-        if isinstance(target, Confirming) and _proves_itself(item.event, node, state):
+        if isinstance(target, Confirming):
+            if not _proves_itself(item.event, node, state):
+                return self._believe(item.event, target, node, state, box), []
             answer = self._confirmed(target, entry, item.event, node, state, box)
         else:
             answer = self._asked(entry, node, state, box)
@@ -130,8 +128,7 @@ class Witness:
     def _asked(self, entry: Entry, node: NodeState, state: RunState, box: RunBox) -> Answer:
         """Ask once for each attempt, however often the save has to be tried."""
         if node.attempt not in entry.asked:
-            is_event = isinstance(entry.item, Completion) and entry.item.event.verdict is not None
-            entry.asked[node.attempt] = self.ask(node, state, box, is_event=is_event)
+            entry.asked[node.attempt] = self.ask(node, state, box)
         return entry.asked[node.attempt]
 
     def _confirmed(

@@ -50,7 +50,7 @@ def server(tmp_path_factory):
     settings = {"STATUS_BUCKET": f"file://{folder}/bucket", "DAG_DEFINITIONS": f"{folder}/dags", "EVENT_GRACE": "1s"}
     with open(folder / "log.txt", "wb") as log:
         process = subprocess.Popen(
-            [sys.executable, *command, "--port", str(port), "--host", "127.0.0.1", "--debug"],
+            [sys.executable, *command, "--port", str(port), "--host", "127.0.0.1"],
             cwd=ROOT,
             env={**os.environ, **settings},
             stdout=log,
