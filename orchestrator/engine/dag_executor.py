@@ -34,14 +34,6 @@ log = logging.getLogger("orchestrator")
 
 MAX_SAVES = 60
 """How often a lost race is run again before the events are given back."""
-RACE_SAVES = 16
-"""After a lost race: for how many saves more events are gathered first, for another instance writes the run too."""
-MAX_RACE_SAVES = 32
-"""How many such saves there can be ahead, however many races were lost."""
-GATHER_TRIES = 6
-"""A pause as after so many tries: about as long as a write of the other instance."""
-MAX_GATHERINGS = 8
-"""How many such pauses at the most, while more events arrive."""
 MAX_FAULTS = 5
 """How often a store that cannot be written is tried again before the events are given back."""
 MAX_IDLE_RUNS = 2000
@@ -205,9 +197,6 @@ class DAGExecutor:
         while True:
             batch, baton = list[Entry](), Baton.KEPT
             try:
-                if box.races:
-                    box.races -= 1
-                    self._gather(box)
                 batch = box.take()
                 try:
                     commands, results = self._commit(box, batch)
@@ -233,16 +222,6 @@ class DAGExecutor:
                 raise
             if baton is not Baton.KEPT:
                 return
-
-    def _gather(self, box: RunBox) -> None:
-        """Wait a moment, and on while events arrive: a fan-in that two instances share is to cost few saves."""
-        before = -1
-        for _ in range(MAX_GATHERINGS):
-            waiting = box.waiting
-            self._pause(GATHER_TRIES)
-            if box.waiting <= before:
-                return  # two pauses, one of which may have been short, brought nothing
-            before = waiting
 
     def _feed(self, box: RunBox, fact: Fact) -> None:
         """Feed back what came of one of several calls while the others last."""
@@ -295,8 +274,7 @@ class DAGExecutor:
                 saves += 1
                 if saves >= MAX_SAVES:
                     raise
-                box.races = min(box.races + RACE_SAVES, MAX_RACE_SAVES)
-                self._pause(min(saves + 1, 6))  # short: events that wait here are missed by the winner's saves
+                self._pause(min(saves, 6))
                 batch += box.take()  # what arrived since goes along: fewer saves, fewer races to lose
                 continue
             except StoreUnavailable:

@@ -84,7 +84,6 @@ class RunBox:
         status: the run's document in the store.
         saved: the run as this instance saved or loaded it last, with its version; perhaps stale.
         executions: launch id -> execution that this instance launched or found.
-        races: for how many saves more another instance is taken to write the run too; the leader's alone.
     """
 
     def __init__(self, run_id: str, status: OrchestrationStatus) -> None:
@@ -92,7 +91,6 @@ class RunBox:
         self.status = status
         self.saved: tuple[RunState, Version] | None = None
         self.executions: dict[str, Execution] = {}
-        self.races = 0
         self._lock = Lock()
         self._pending: list[Entry] = []
         self._is_led = False
@@ -136,12 +134,6 @@ class RunBox:
             if entry in self._pending:
                 self._pending.remove(entry)
             return entry.leads
-
-    @property
-    def waiting(self) -> int:
-        """How many events wait."""
-        with self._lock:
-            return len(self._pending)
 
     @property
     def is_idle(self) -> bool:

@@ -414,6 +414,19 @@ def test_a_run_in_flight_keeps_its_definition():
     assert world.target.nodes == ["A", "B"]
 
 
+def test_a_definition_that_is_gone_is_named_unless_the_deployed_one_is_the_same():
+    world = World(chain("A", "B"))
+    world.start()
+    (key,) = world.store.list("definitions/")
+    world.store.delete(key)
+    changed = World(chain("A", "X"), store=world.store, target=world.target)
+    with pytest.raises(CorruptState, match=rf"{key}: is missing"):
+        changed.executor.execute(completion(world.target.calls[0]))
+    same = World(chain("A", "B"), store=world.store, target=world.target)
+    same.executor.execute(completion(world.target.calls[0]))
+    assert world.target.nodes == ["A", "B"]
+
+
 def test_a_marker_without_a_run_is_skipped_and_reported_when_it_is_a_day_old():
     world = World(chain("A"))
     world.store.put("open/run_1_gone", b'{"at":"2026-01-01T12:00:00Z"}', expect=None)
