@@ -15,8 +15,6 @@ from uuid import uuid4
 
 import pytest
 
-from orchestrator.engine.status import DefinitionStatus
-from orchestrator.model.ids import trace_of
 from tests.support.cloud import BUCKET, Cloud, Instance
 from tests.support.dataflow_server import Job, entry_of
 from tests.support.pubsub_emulator import pubsub_emulator_host  # noqa: F401 - the fixture
