@@ -24,7 +24,7 @@ from orchestrator.engine.witness import Witness
 from orchestrator.model.commands import Command, Json, Launch
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import TaskStatus
-from orchestrator.model.errors import NotYet, RunExists, RunNotFound, StoreUnavailable, VersionConflict
+from orchestrator.model.errors import CorruptState, NotYet, RunExists, RunNotFound, StoreUnavailable, VersionConflict
 from orchestrator.model.facts import Fact
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import RunState
@@ -338,6 +338,8 @@ class DAGExecutor:
             return Decision(state, (), False), tuple(questions), results
         if state is not None:
             dag = self._definitions.load(state.run.definition, state.run.dag)
+            if len(dag.by_name) != len(state.nodes):
+                raise CorruptState(f"{box.status.key}: has other nodes than its definition, {state.run.definition}")
         elif first is not None:
             dag = first.dag
         if dag is None:

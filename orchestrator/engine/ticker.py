@@ -121,7 +121,7 @@ class Ticker:
                 node.claim, self._clock.now(), self._instance, self._hosts.is_alive, self._policy
             )
             settled = self._actor.cancel(box, self._witness.bare(state, node), node.execution_id, is_over=over)
-            facts += [settled] if settled else []
+            facts += [settled] if settled else self._ask(node, state, box)  # it may have ended all the same
         for node in work.takeovers:
             facts.append(ClaimExpired(node.node_name, node.attempt, node.claim.owner if node.claim else ""))
         for node in work.questions:

@@ -200,6 +200,19 @@ def test_a_cancelled_run_cancels_what_runs_and_starts_nothing_more():
     }
 
 
+def test_a_cancel_that_is_refused_for_good_is_settled_by_the_end_of_what_runs():
+    target = NotedTarget(has_outcome=True, can_cancel=True)
+    target.cancel = lambda execution: (_ for _ in ()).throw(PermissionError("403"))
+    world = World(chain("A"), target=target)
+    run_id = world.start()
+    world.executor.execute(cancel_message(run_id))
+    world.executor.tick()
+    assert not world.state(run_id).run.status.is_final
+    target.outcomes[f"x-{target.calls[0].key}"] = Outcome.completed()
+    world.executor.tick()
+    assert world.state(run_id).run.status is RunStatus.CANCELLED
+
+
 def test_what_cannot_be_cancelled_is_waited_for():
     world = World(FORK)
     run_id = world.start()
@@ -403,6 +416,17 @@ def test_a_corrupt_document_is_an_error_that_names_it_and_spoils_no_other_run(co
     cold.execute(completion(world.target.calls[1]))
     assert world.state(sound).nodes["A"].status is TaskStatus.COMPLETED
     assert world.store.get(key)[0] == content, "nothing is written over what cannot be read"
+
+
+def test_a_document_without_some_of_its_nodes_is_an_error_that_names_it():
+    world = World(chain("A", "B"))
+    run_id = world.start()
+    key = f"runs/{run_id}.json"
+    content, version = world.store.get(key)
+    kept = [line for line in content.decode().splitlines() if not line.startswith('"B"')]
+    world.store.put(key, ("\n".join(kept).rstrip(",") + "}").encode(), expect=version)
+    with pytest.raises(CorruptState, match=rf"{key}: has other nodes than its definition"):
+        world.instance().execute(completion(world.target.calls[0]))
 
 
 def test_a_run_in_flight_keeps_its_definition():
