@@ -429,7 +429,7 @@ def _post(url: str, headers: Mapping[str, str], body: bytes, until: float) -> tu
         sock = connection.sock  # getresponse lets go of it where the answer ends with the connection
         response = connection.getresponse()
         content = bytearray()
-        while True:
+        while not response.isclosed():  # it closes itself, and from Python 3.13 on the socket, once all is read
             sock.settimeout(_left_s(until))
             part = response.read1(2**16)
             if not part:
