@@ -281,6 +281,7 @@ def _policy(settings: Settings, targets: Mapping[str, Target]) -> Policy:
         clock_allowance_s=settings.clock_allowance_s,
         default_timeout_s=settings.default_timeout_s,
         grace_s=settings.event_grace_s,
+        trace_key=settings.deployment_key,
     )
 
 

@@ -9,6 +9,8 @@ from orchestrator.model.errors import SettingsError
 
 T = TypeVar("T")
 
+MIN_KEY_LENGTH = 32
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -28,6 +30,7 @@ TABLE = (
         "TASKS_QUEUE", "", "in the cloud: the Cloud Tasks queue that calls functions, projects/P/locations/R/queues/Q"
     ),
     Setting("INVOKER_SERVICE_ACCOUNT", "", "in the cloud: as whom functions are called"),
+    Setting("DEPLOYMENT_KEY", "", "in the cloud: a secret of 32 characters or more, for the traces of launches"),
     Setting("GOOGLE_CLOUD_PROJECT", "", "in the cloud: project of the steps that name none"),
     Setting("FUNCTION_REGION", "", "in the cloud: region of the steps that name none"),
     Setting("CLOUD_FUNCTIONS_URL", "", "another URL of functions, with {project} {region} {target_name} in it"),
@@ -56,6 +59,7 @@ class Settings:
     events_topic: str | None
     tasks_queue: str | None
     invoker_service_account: str | None
+    deployment_key: bytes
     project: str | None
     region: str | None
     functions_url: str | None
@@ -91,6 +95,7 @@ class Settings:
             "events_topic": value("EVENTS_TOPIC", _or_none),
             "tasks_queue": value("TASKS_QUEUE", _or_none),
             "invoker_service_account": value("INVOKER_SERVICE_ACCOUNT", _or_none),
+            "deployment_key": value("DEPLOYMENT_KEY", _key),
             "project": value("GOOGLE_CLOUD_PROJECT", _or_none),
             "region": value("FUNCTION_REGION", _or_none),
             "functions_url": value("CLOUD_FUNCTIONS_URL", _or_none),
@@ -113,6 +118,14 @@ class Settings:
 
 def _or_none(text: str) -> str | None:
     return text or None
+
+
+def _key(text: str) -> bytes:
+    if text and len(text) < MIN_KEY_LENGTH:
+        raise ValueError(
+            f"has {len(text)} characters; allowed are {MIN_KEY_LENGTH} or more, as `openssl rand -hex 32` makes"
+        )
+    return text.encode()
 
 
 def _positive(text: str) -> int:
