@@ -40,6 +40,9 @@ TABLE = (
     Setting("LAUNCH_LEASE", "60s", "how long a claim on a launch lasts at the least"),
     Setting("LAUNCH_CALL_LIMIT", "30s", "in the cloud: how long one call that launches something may take"),
     Setting("LOG_SEARCHES_PER_MINUTE", "20", "in the cloud: how often an instance looks for a lost log line at most"),
+    Setting(
+        "SAVE_INTERVAL", "", "least time between saves of one run; by default what its bucket asks for: 1s in gs://"
+    ),
     Setting("CLOCK_ALLOWANCE", "5s", "how far the clocks of two instances may be apart"),
     Setting("DEFAULT_TIMEOUT", "23h", "timeout of a Task whose target has no outcome and whose author gave none"),
     Setting("EVENT_GRACE", "60s", "how long an event is put off whose run or record is not there yet"),
@@ -69,6 +72,7 @@ class Settings:
     launch_lease_s: float
     launch_call_limit_s: float
     log_searches_per_minute: int
+    save_interval_s: float | None
     clock_allowance_s: float
     default_timeout_s: float
     event_grace_s: float
@@ -105,6 +109,7 @@ class Settings:
             "launch_lease_s": value("LAUNCH_LEASE", parse_duration),
             "launch_call_limit_s": value("LAUNCH_CALL_LIMIT", parse_duration),
             "log_searches_per_minute": value("LOG_SEARCHES_PER_MINUTE", _positive),
+            "save_interval_s": value("SAVE_INTERVAL", _duration_or_none),
             "clock_allowance_s": value("CLOCK_ALLOWANCE", parse_duration),
             "default_timeout_s": value("DEFAULT_TIMEOUT", parse_duration),
             "event_grace_s": value("EVENT_GRACE", parse_duration),
@@ -118,6 +123,10 @@ class Settings:
 
 def _or_none(text: str) -> str | None:
     return text or None
+
+
+def _duration_or_none(text: str) -> float | None:
+    return parse_duration(text) if text else None
 
 
 def _key(text: str) -> bytes:
