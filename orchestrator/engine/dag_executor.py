@@ -155,6 +155,7 @@ class DAGExecutor:
     def close(self) -> None:
         """Finish what can be finished at once; everything else is for a Tick, here or elsewhere."""
         self._actor.close()
+        self._witness.close()
 
     def _of_no_run(self, item: TickAll | Later | None, message_id: str | None) -> Handled:
         if item is None:
@@ -348,6 +349,8 @@ class DAGExecutor:
         questions: list[Command] = []
         dag: DAG | None = None
         first: Start | None = None
+        if state is not None:
+            self._witness.ask_ahead(batch, state, box)
         for entry in batch:
             try:
                 if state is None:

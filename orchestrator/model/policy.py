@@ -29,6 +29,7 @@ class Policy:
     grace_s: how long an event whose run or record is not there yet is put off.
     question_delay_s: when to ask again after an event whose execution was not final yet.
     marker_age_s: an open/ marker without a run is reported from this age on.
+    questions_at_once: how many questions to targets are asked side by side.
     save_interval_s: the least time between two saves of one run in the long run; 0 = none.
     trace_key: the deployment's key, which the traces of launches are made under; empty: of their nonces alone.
     """
@@ -42,6 +43,7 @@ class Policy:
     grace_s: float = 60.0
     question_delay_s: float = 15.0
     marker_age_s: float = 86400.0
+    questions_at_once: int = 1
     save_interval_s: float = 0.0
     trace_key: bytes = field(default=b"", repr=False)
 
