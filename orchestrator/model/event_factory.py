@@ -33,6 +33,7 @@ from orchestrator.model.events import (
     TickEvent,
 )
 from orchestrator.model.ids import RUN_ID, STEP_NAME, parse_launch_id
+from orchestrator.model.task_result import CONFLICT
 
 _NO_RESOURCE: Final = ""
 
@@ -226,7 +227,7 @@ def _cloud_function(data: Mapping[str, Json], common: _Common) -> CloudFunctionE
         execution_id=execution_id,
         status=TaskStatus.COMPLETED if is_ok else TaskStatus.FAILED,
         trace_id=trace_id,
-        verdict=Outcome.completed() if is_ok else _failed(told, is_timeout=told == "timeout"),
+        verdict=Outcome.completed() if is_ok else _failed(told),
     )
 
 
@@ -247,7 +248,7 @@ def _cloud_run(data: Mapping[str, Json], common: _Common) -> CloudFunctionEvent 
     if code is not None:
         is_ok = 200 <= code <= 299
         status = TaskStatus.COMPLETED if is_ok else TaskStatus.FAILED
-        verdict = Outcome.completed() if is_ok else _failed(str(code), is_timeout=code == 504)
+        verdict = Outcome.completed() if is_ok else _failed(str(code))
     return CloudFunctionEvent(
         **common,
         task_name=_name(data, "labels", "goog-drz-cloudfunctions-id")
@@ -354,8 +355,11 @@ def _http_status(value: Json) -> int | None:
     raise _wrong("httpRequest.status", f"is {_shown(value)}", "allowed are 100 to 599")
 
 
-def _failed(told: str, *, is_timeout: bool) -> Outcome:
-    return Outcome.failed("Task.Timeout" if is_timeout else "Task.Failed", f"finished with status {told}")
+_ERROR_TYPES = {"timeout": "Task.Timeout", "504": "Task.Timeout", "409": CONFLICT}
+
+
+def _failed(told: str) -> Outcome:
+    return Outcome.failed(_ERROR_TYPES.get(told, "Task.Failed"), f"finished with status {told}")
 
 
 def _trace(data: Mapping[str, Json]) -> str | None:
