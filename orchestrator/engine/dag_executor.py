@@ -19,6 +19,7 @@ from orchestrator.engine.handled import Handled, Swept
 from orchestrator.engine.pace import Pace
 from orchestrator.engine.resolve import Resolver
 from orchestrator.engine.run_box import Baton, Entry, OnDone, RunBox
+from orchestrator.engine.saved import Saved
 from orchestrator.engine.status import DefinitionStatus, ExecutionStatus, OpenRuns, OrchestrationStatus
 from orchestrator.engine.ticker import Ticker
 from orchestrator.engine.witness import Witness
@@ -51,7 +52,7 @@ class DAGExecutor:
         policy: times and limits.
         random_bytes: n -> that many random bytes.
         sleep: sleeps so many seconds.
-        on_saved: told of every state that this instance saved.
+        on_saved: told of every save of this instance.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class DAGExecutor:
         policy: Policy,
         random_bytes: Callable[[int], bytes],
         sleep: Callable[[float], None],
-        on_saved: Callable[[RunState], None] | None = None,
+        on_saved: Callable[[Saved], None] | None = None,
     ) -> None:
         self.catalog = catalog
         self.instance = instance
@@ -247,6 +248,7 @@ class DAGExecutor:
         """
         status = box.status
         tried: list[tuple[Token, Decision]] = []
+        doubted: RunState | None = None
         mine: tuple[Command, ...] = ()
         saves = faults = 0
         while True:
@@ -269,7 +271,7 @@ class DAGExecutor:
                 if state is not None and loaded is not None and not state.run.status.is_final:
                     box.saved = loaded
                 if state is not None and faults:
-                    self._tell(state)  # it may have been saved here, and answered by an error
+                    self._tell(doubted, state, batch)  # it may have been saved here, and answered by an error
                 return mine + questions, results
             try:
                 box.saved = (decision.state, self._save(status, decision.state, version))
@@ -286,6 +288,7 @@ class DAGExecutor:
             except StoreUnavailable:
                 box.saved = None
                 tried.append((token, decision))
+                doubted = state
                 faults += 1
                 if faults >= MAX_FAULTS:
                     raise
@@ -307,7 +310,7 @@ class DAGExecutor:
                 box.saved = None
                 box.executions.clear()
                 status.forget()
-            self._tell(decision.state)
+            self._tell(state, decision.state, batch)
             return mine + decision.commands + questions, results
 
     def _linger(self, box: RunBox, lost: int = 0) -> None:
@@ -328,12 +331,12 @@ class DAGExecutor:
     def _seconds(self) -> float:
         return self._clock.now().timestamp()
 
-    def _tell(self, state: RunState) -> None:
+    def _tell(self, before: RunState | None, after: RunState, batch: Sequence[Entry]) -> None:
         try:
             if self._on_saved is not None:
-                self._on_saved(state)
+                self._on_saved(Saved(before, after, tuple(entry.item for entry in batch)))
         except Exception:
-            log.exception("on_saved failed; the run goes on", extra={"run_id": state.run.run_id})
+            log.exception("on_saved failed; the run goes on", extra={"run_id": after.run.run_id})
 
     def _save(self, status: OrchestrationStatus, state: RunState, version: Version | None) -> Version:
         if version is None:

@@ -12,6 +12,7 @@ from orchestrator.brokers.memory import MemoryBroker
 from orchestrator.engine import dag_executor
 from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.handled import Handled
+from orchestrator.engine.saved import Saved
 from orchestrator.engine.status import OrchestrationStatus
 from orchestrator.model.commands import Json
 from orchestrator.model.errors import OrchestratorError, RunNotFound
@@ -70,7 +71,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
         folders: DAG name -> folder with the functions/ and pipelines/ that local targets run.
         settings: instead of the environment's.
         policy: times and limits, instead of those that the settings give.
-        on_saved: told of every state of a run that was saved here.
+        on_saved: told of every save of a run here.
     Raises:
         SettingsError, StoreUnavailable: the bucket cannot be used.
     """
@@ -87,7 +88,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
         folders: Mapping[str, Path] | None = None,
         settings: Settings | None = None,
         policy: Policy | None = None,
-        on_saved: Callable[[RunState], None] | None = None,
+        on_saved: Callable[[Saved], None] | None = None,
     ) -> None:
         settings = settings or Settings.read(os.environ)
         clock = clock or SystemClock()
@@ -213,11 +214,12 @@ class DAGExecutor(dag_executor.DAGExecutor):
 
     # -- what happens in between --------------------------------------------------------------------
 
-    def _note_saved(self, state: RunState) -> None:
+    def _note_saved(self, saved: Saved) -> None:
         try:
             if self._given_on_saved is not None:
-                self._given_on_saved(state)
+                self._given_on_saved(saved)
         finally:
+            state = saved.after
             run_id = state.run.run_id
             if state.run.status.is_final:
                 for target in self._local.made() if self._local else ():
@@ -225,7 +227,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
                     if forget is not None:
                         forget(run_id)
                 self._note_ended(state)
-            elif run_id not in self._mine:
+            elif self._own_broker is not None and run_id not in self._mine:
                 self._look_after_from_now_on(run_id)
 
     def _note_ended(self, state: RunState) -> None:

@@ -300,6 +300,12 @@ class Cloud:
         """Names of the objects in the state bucket that start with a prefix."""
         return sorted(name for name in self.storage._buckets[BUCKET] if name.startswith(prefix))
 
+    def log_of(self, run_id: str) -> list[dict]:
+        """The structured lines that the instances have logged with the label of a run, as Cloud Logging would find."""
+        lines = [line for path in sorted(self.folder.glob("instance*.log")) for line in path.read_text().splitlines()]
+        entries = [json.loads(line) for line in lines if line.startswith("{")]
+        return [entry for entry in entries if entry.get("logging.googleapis.com/labels", {}).get("run_id") == run_id]
+
     def launches(self) -> Counter:
         """launch id -> how often its function was called."""
         return Counter(call.launch_id for call in self.functions.calls)

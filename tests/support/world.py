@@ -141,7 +141,7 @@ class World:
             "policy": self.policy,
             "random_bytes": self.random.randbytes,
             "sleep": lambda seconds: None,
-            "on_saved": self.saved.append,
+            "on_saved": lambda saved: self.saved.append(saved.after),
         }
         return DAGExecutor(self.catalog, **{**given, **parts})
 
