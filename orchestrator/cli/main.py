@@ -33,6 +33,7 @@ examples:
   orchestrator run my_dag --resume run_1791283200_5c1e9f0b2a47
   orchestrator start my_dag --input day=2026-01-31
   orchestrator runs
+  orchestrator cancel run_1791283200_5c1e9f0b2a47 --reason "wrong day" --wait
   orchestrator graph my_dag --format dot | dot -Tsvg > my_dag.svg
 
 exit codes:
@@ -150,6 +151,18 @@ def _status(console: Console, args: Namespace) -> int:
     return status(console, bucket, Asked(args.run_id, args.watch, args.json, args.verbose, args.interval, args.bucket))
 
 
+def _cancel(console: Console, args: Namespace) -> int:
+    from orchestrator.cli.bucket import open_to_read
+    from orchestrator.cli.cancel import DEFAULT_REASON, Wanted, cancel
+    from orchestrator.runtime.clock import SystemClock
+    from orchestrator.runtime.settings import Settings
+
+    settings = Settings.read(os.environ)
+    reason = DEFAULT_REASON if args.reason is None else args.reason
+    wanted = Wanted(args.run_id, reason, args.wait, args.json, args.verbose, args.interval, args.topic)
+    return cancel(console, open_to_read(args.bucket, settings), wanted, settings, os.environ, SystemClock())
+
+
 def _runs(console: Console, args: Namespace) -> int:
     from orchestrator.cli.bucket import open_to_read
     from orchestrator.cli.runs import runs
@@ -167,6 +180,7 @@ COMMANDS: Mapping[str, Callable[[Console, Namespace], int]] = {
     "start": _start,
     "status": _status,
     "runs": _runs,
+    "cancel": _cancel,
 }
 
 
@@ -261,8 +275,27 @@ def _parser() -> ArgumentParser:
     found.add_argument("--dag", metavar="NAME", help="only those of this DAG")
     found.add_argument("--limit", metavar="N", type=_positive, default=20, help="how many at most (20)")
     found.add_argument("--json", action="store_true", help="write one JSON list, and nothing else")
+
+    usage = "orchestrator cancel RUN_ID [--reason TEXT] [--wait] [--bucket URL] [--topic TOPIC] [--json]"
+    found = command("cancel", "stop a run: what runs is cancelled, nothing more is started", usage, _CANCEL_CODES)
+    found.add_argument("run_id", metavar="RUN_ID")
+    found.add_argument("--reason", metavar="TEXT", help="why; it is kept in the run document")
+    found.add_argument("--wait", action="store_true", help="follow the run until it has ended")
+    found.add_argument("--interval", metavar="TIME", type=_interval, default=1.0, help="how often --wait looks (1s)")
+    found.add_argument("--bucket", metavar="URL", help=_BUCKET)
+    found.add_argument("--topic", metavar="TOPIC", help="in the cloud: projects/P/topics/T (by default EVENTS_TOPIC)")
+    found.add_argument("--json", action="store_true", help="write run_id and status (with --wait: the run document)")
     return parser
 
+
+_CANCEL_CODES = """\
+What cannot be stopped (a function that has been called) runs to its end, and the run ends after it.
+
+exit codes:
+  0  the run is cancelled, or is being cancelled
+  1  it ended otherwise before it could be cancelled
+  2  there is no such run, or it had ended otherwise already
+"""
 
 _RUN_EXAMPLES = """\
 examples:
