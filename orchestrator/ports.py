@@ -36,6 +36,14 @@ class ObjectStore(Protocol):
         """Remove a key; it is no error if there is none."""
 
 
+@runtime_checkable
+class Paced(Protocol):
+    """An ObjectStore that takes only so many writes of one key."""
+
+    write_interval_s: float
+    """The least time between two writes of a key in the long run, in seconds; a few in a row are taken."""
+
+
 class Target(Protocol):
     """A place that can run a launch.
 

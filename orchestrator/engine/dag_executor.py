@@ -16,6 +16,7 @@ from orchestrator.engine.address import CancelRun, Completion, Known, Later, Rem
 from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.decide import Decision, Token, decide
 from orchestrator.engine.handled import Handled, Swept
+from orchestrator.engine.pace import Pace
 from orchestrator.engine.resolve import Resolver
 from orchestrator.engine.run_box import Baton, Entry, OnDone, RunBox
 from orchestrator.engine.status import DefinitionStatus, ExecutionStatus, OpenRuns, OrchestrationStatus
@@ -49,7 +50,7 @@ class DAGExecutor:
         instance: name of this instance, the first part of every claim's owner.
         policy: times and limits.
         random_bytes: n -> that many random bytes.
-        pause: number of tries so far -> sleeps a little, with jitter.
+        sleep: sleeps so many seconds.
         on_saved: told of every state that this instance saved.
     """
 
@@ -65,13 +66,13 @@ class DAGExecutor:
         instance: str,
         policy: Policy,
         random_bytes: Callable[[int], bytes],
-        pause: Callable[[int], None],
+        sleep: Callable[[float], None],
         on_saved: Callable[[RunState], None] | None = None,
     ) -> None:
         self.catalog = catalog
         self.instance = instance
         self._store, self._targets, self._clock = store, targets, clock
-        self._policy, self._random_bytes, self._pause = policy, random_bytes, pause
+        self._policy, self._random_bytes, self._sleep = policy, random_bytes, sleep
         self._on_saved = on_saved
         self._broker = broker
         self._executions = ExecutionStatus(store)
@@ -197,6 +198,7 @@ class DAGExecutor:
         while True:
             batch, baton = list[Entry](), Baton.KEPT
             try:
+                self._linger(box)
                 batch = box.take()
                 try:
                     commands, results = self._commit(box, batch)
@@ -247,6 +249,8 @@ class DAGExecutor:
         mine: tuple[Command, ...] = ()
         saves = faults = 0
         while True:
+            if not box.pace.is_free and box.pace.is_shared(self._seconds()):
+                box.saved = None  # a read costs less than a save that is refused
             was_cached = box.saved is not None
             loaded = box.saved or status.load()
             state, version = loaded or (None, None)
@@ -274,7 +278,8 @@ class DAGExecutor:
                 saves += 1
                 if saves >= MAX_SAVES:
                     raise
-                self._pause(min(saves, 6))
+                box.pace.lost(self._seconds())
+                self._linger(box, saves)
                 batch += box.take()  # what arrived since goes along: fewer saves, fewer races to lose
                 continue
             except StoreUnavailable:
@@ -283,7 +288,7 @@ class DAGExecutor:
                 faults += 1
                 if faults >= MAX_FAULTS:
                     raise
-                self._pause(faults)
+                self._back_off(faults)
                 continue
             except Exception:
                 box.saved = None
@@ -295,12 +300,32 @@ class DAGExecutor:
                 box.put_back(batch[half:])
                 del batch[half:]
                 continue
+            if not box.pace.is_free:
+                box.pace.saved(self._seconds())
             if decision.state.run.status.is_final:
                 box.saved = None
                 box.executions.clear()
                 status.forget()
             self._tell(decision.state)
             return mine + decision.commands + questions, results
+
+    def _linger(self, box: RunBox, lost: int = 0) -> None:
+        """Wait until the run may be saved again; after `lost` races, a little at least."""
+        wait_s = 0.0 if box.pace.is_free else box.pace.wait_s(self._seconds(), self._spread())
+        if wait_s:
+            self._sleep(wait_s)
+        elif lost:
+            self._back_off(min(lost, 6))
+
+    def _back_off(self, tries: int) -> None:
+        """Wait with full jitter: 2 ms doubling, 1 s at the most."""
+        self._sleep(self._spread() * min(1.0, 0.002 * 2**tries))
+
+    def _spread(self) -> float:
+        return int.from_bytes(self._random_bytes(4)) / 2**32
+
+    def _seconds(self) -> float:
+        return self._clock.now().timestamp()
 
     def _tell(self, state: RunState) -> None:
         try:
@@ -391,7 +416,9 @@ class DAGExecutor:
         with self._boxes_lock:
             box = self._boxes.get(run_id)
             if box is None:
-                box = self._boxes[run_id] = RunBox(run_id, OrchestrationStatus(self._store, run_id))
+                box = self._boxes[run_id] = RunBox(
+                    run_id, OrchestrationStatus(self._store, run_id), Pace(self._policy.save_interval_s)
+                )
                 if len(self._boxes) > MAX_IDLE_RUNS:
                     for old in list(self._boxes)[: MAX_IDLE_RUNS // 10]:
                         if self._boxes[old].is_idle:

@@ -31,7 +31,7 @@ from orchestrator.model.facts import (
     RunStarted,
     TimeCame,
 )
-from orchestrator.model.ids import launch_id_of, nonce_of
+from orchestrator.model.ids import launch_id_of, nonce_of, trace_of
 from orchestrator.model.nodes import Graph, Node, Parallel, Task
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import (
@@ -210,6 +210,7 @@ class _Draft:
             self.now + self.policy.lease(task.target_key),
             node.claim.nonce,
             node.claim.takeovers + 1,
+            node.claim.trace,
         )
         due = node.due
         if timeout_s is not None and node.claim.takeovers == 0:
@@ -292,10 +293,13 @@ class _Draft:
         self.withdraw(node)
         task = self.task(node)
         attempt = node.attempt + 1
+        launch_id = launch_id_of(self.info.run_id, node.node_name, attempt)
+        nonce, key = nonce_of(self.token.seed, launch_id), self.policy.trace_key
         claim = Claim(
             self.token.owner,
             self.now + self.policy.lease(task.target_key),
-            nonce_of(self.token.seed, launch_id_of(self.info.run_id, node.node_name, attempt)),
+            nonce,
+            trace=trace_of(launch_id, nonce, key) if key else "",
         )
         try:
             launch = self.launch_of(task, attempt, claim)
@@ -339,6 +343,7 @@ class _Draft:
             claim.owner,
             claim.lease_end,
             recover,
+            claim.trace,
         )
 
     # -- how nodes end ------------------------------------------------------------------------------
@@ -472,6 +477,7 @@ def bare_launch(dag: DAG, run: RunInfo, node: NodeState) -> Launch:
         nonce=node.claim.nonce if node.claim else "",
         owner=node.claim.owner if node.claim else "",
         lease_end=node.claim.lease_end if node.claim else None,
+        trace=node.claim.trace if node.claim else "",
     )
 
 

@@ -19,7 +19,6 @@ from orchestrator.model.enums import TaskStatus
 from orchestrator.model.errors import LaunchUncertain, NotYet, RunExists
 from orchestrator.model.events import CompletionEvent
 from orchestrator.model.facts import AttemptEnded, CancelRequested, Fact, RunStarted, TimeCame
-from orchestrator.model.ids import trace_of
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import Claim, NodeState, RunState
 from orchestrator.ports import Clock, Confirming, Target
@@ -207,5 +206,5 @@ def _is_proof(event: CompletionEvent, claim: Claim, launch_id: str) -> bool:
     if event.nonce is not None:
         return hmac.compare_digest(event.nonce.encode(), claim.nonce.encode())
     if event.trace_id is not None:
-        return hmac.compare_digest(event.trace_id.encode(), trace_of(launch_id, claim.nonce).encode())
+        return hmac.compare_digest(event.trace_id.encode(), claim.trace_of(launch_id).encode())
     return False

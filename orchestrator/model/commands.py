@@ -87,6 +87,8 @@ class Launch(msgspec.Struct, frozen=True):
     lease_end: datetime | None = None
     recover: bool = False
     """True where the attempt was taken over: ask `find` before launching again with the same key."""
+    trace: str = ""
+    """Its claim's, where that holds one."""
 
     @property
     def launch_id(self) -> str:
@@ -106,7 +108,7 @@ class Launch(msgspec.Struct, frozen=True):
     @property
     def trace_id(self) -> str:
         """W3C trace id, 32 hex digits."""
-        return trace_of(self.launch_id, self.nonce)
+        return self.trace or trace_of(self.launch_id, self.nonce)
 
 
 class Cancel(msgspec.Struct, frozen=True):

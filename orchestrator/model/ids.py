@@ -1,5 +1,6 @@
 """The ids that are ours: of runs, launches and their keys and traces. Pure."""
 
+import hmac
 import re
 from datetime import datetime
 from functools import lru_cache
@@ -63,6 +64,10 @@ def nonce_of(seed: bytes, launch_id: str) -> str:
     return blake2b(launch_id.encode(), digest_size=16, key=seed).hexdigest()
 
 
-def trace_of(launch_id: str, nonce: str) -> str:
-    """Return the W3C trace id (32 hex) that a launch carries: known from its claim, never guessable."""
-    return sha256(f"{launch_id}#{nonce}".encode()).hexdigest()[:32]
+def trace_of(launch_id: str, nonce: str, key: bytes = b"") -> str:
+    """Return the W3C trace id (32 hex) that a launch carries: an HMAC under the deployment's key, if it has one.
+
+    Who does not know the nonce cannot guess it; who knows that, from the run document or a URL in the logs, but
+    not the key, cannot either.
+    """
+    return hmac.digest(key, f"{launch_id}#{nonce}".encode(), "sha256").hex()[:32]

@@ -29,6 +29,8 @@ class Policy:
     grace_s: how long an event whose run or record is not there yet is put off.
     question_delay_s: when to ask again after an event whose execution was not final yet.
     marker_age_s: an open/ marker without a run is reported from this age on.
+    save_interval_s: the least time between two saves of one run in the long run; 0 = none.
+    trace_key: the deployment's key, which the traces of launches are made under; empty: of their nonces alone.
     """
 
     targets: Mapping[str, TargetRules] = field(default_factory=dict)
@@ -40,6 +42,8 @@ class Policy:
     grace_s: float = 60.0
     question_delay_s: float = 15.0
     marker_age_s: float = 86400.0
+    save_interval_s: float = 0.0
+    trace_key: bytes = field(default=b"", repr=False)
 
     def rules(self, target_type: str) -> TargetRules:
         """The rules of a target type; of one that nobody registered, the most careful ones."""

@@ -18,7 +18,7 @@ from orchestrator.model.errors import OrchestratorError, RunNotFound
 from orchestrator.model.messages import start_message
 from orchestrator.model.policy import Policy, TargetRules
 from orchestrator.model.run_state import RunState
-from orchestrator.ports import Broker, Clock, ObjectStore, Target
+from orchestrator.ports import Broker, Clock, ObjectStore, Paced, Target
 from orchestrator.runtime.clock import SystemClock
 from orchestrator.runtime.hosts import UnknownHosts
 from orchestrator.runtime.local import InstanceHosts, LocalParts, LocalTargets
@@ -124,9 +124,9 @@ class DAGExecutor(dag_executor.DAGExecutor):
             clock=clock,
             hosts=hosts,
             instance=instance,
-            policy=policy or _policy(settings, targets),
+            policy=policy or _policy(settings, store, targets),
             random_bytes=os.urandom,
-            pause=_pause,
+            sleep=time.sleep,
             on_saved=self._note_saved,
         )
         self.store = store
@@ -274,19 +274,19 @@ class DAGExecutor(dag_executor.DAGExecutor):
         keep(self.store, event, f"{self.instance}-{message_id}", error)
 
 
-def _policy(settings: Settings, targets: Mapping[str, Target]) -> Policy:
+def _policy(settings: Settings, store: ObjectStore, targets: Mapping[str, Target]) -> Policy:
+    interval_s = settings.save_interval_s
+    if interval_s is None:
+        interval_s = store.write_interval_s if isinstance(store, Paced) else 0.0
     return Policy(
         RulesOf(targets),
         min_lease_s=settings.launch_lease_s,
         clock_allowance_s=settings.clock_allowance_s,
         default_timeout_s=settings.default_timeout_s,
         grace_s=settings.event_grace_s,
+        save_interval_s=interval_s,
+        trace_key=settings.deployment_key,
     )
-
-
-def _pause(tries: int) -> None:
-    """Back off with full jitter: 2 ms doubling, 1 s at the most."""
-    time.sleep(random.uniform(0.0, min(1.0, 0.002 * 2**tries)))  # noqa: S311 - no secret
 
 
 __all__ = ["DAGExecutor", "Handled"]

@@ -227,6 +227,7 @@ class Cloud:
             "EVENTS_TOPIC": self.topic,
             "TASKS_QUEUE": f"projects/{PROJECT}/locations/{REGION}/queues/launches",
             "INVOKER_SERVICE_ACCOUNT": f"invoker@{PROJECT}.iam.gserviceaccount.com",
+            "DEPLOYMENT_KEY": "a key of the deployment, 32 long",
             "GOOGLE_CLOUD_PROJECT": PROJECT,
             "FUNCTION_REGION": REGION,
             "CLOUD_FUNCTIONS_URL": self.functions.url_template,

@@ -140,7 +140,7 @@ class World:
             "instance": f"instance{next(self.ids)}",
             "policy": self.policy,
             "random_bytes": self.random.randbytes,
-            "pause": lambda tries: None,
+            "sleep": lambda seconds: None,
             "on_saved": self.saved.append,
         }
         return DAGExecutor(self.catalog, **{**given, **parts})
