@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from orchestrator.cli.console import Console
 from orchestrator.cli.lines import printable
-from orchestrator.cli.logs import LEVELS, VARIABLE, level_of, shown
+from orchestrator.cli.own_log import LEVELS, VARIABLE, level_of, shown
 from orchestrator.model.durations import DurationError, parse_duration
 from orchestrator.model.errors import DefinitionError, InputError, OrchestratorError
 from orchestrator.model.expressions import did_you_mean
@@ -33,6 +33,7 @@ examples:
   orchestrator run my_dag --resume run_1791283200_5c1e9f0b2a47
   orchestrator start my_dag --input day=2026-01-31
   orchestrator runs
+  orchestrator logs run_1791283200_5c1e9f0b2a47 Load --follow
   orchestrator cancel run_1791283200_5c1e9f0b2a47 --reason "wrong day" --wait
   orchestrator graph my_dag --format dot | dot -Tsvg > my_dag.svg
 
@@ -163,6 +164,17 @@ def _cancel(console: Console, args: Namespace) -> int:
     return cancel(console, open_to_read(args.bucket, settings), wanted, settings, os.environ, SystemClock())
 
 
+def _logs(console: Console, args: Namespace) -> int:
+    from orchestrator.cli.bucket import open_to_read
+    from orchestrator.cli.logs import Wanted, logs
+    from orchestrator.runtime.clock import SystemClock
+    from orchestrator.runtime.settings import Settings
+
+    settings = Settings.read(os.environ)
+    wanted = Wanted(args.run_id, args.node, args.attempt, args.follow, args.since, args.limit, args.project, args.json)
+    return logs(console, open_to_read(args.bucket, settings), wanted, settings, os.environ, SystemClock())
+
+
 def _runs(console: Console, args: Namespace) -> int:
     from orchestrator.cli.bucket import open_to_read
     from orchestrator.cli.runs import runs
@@ -180,6 +192,7 @@ COMMANDS: Mapping[str, Callable[[Console, Namespace], int]] = {
     "start": _start,
     "status": _status,
     "runs": _runs,
+    "logs": _logs,
     "cancel": _cancel,
 }
 
@@ -276,6 +289,21 @@ def _parser() -> ArgumentParser:
     found.add_argument("--limit", metavar="N", type=_positive, default=20, help="how many at most (20)")
     found.add_argument("--json", action="store_true", help="write one JSON list, and nothing else")
 
+    usage = (
+        "orchestrator logs RUN_ID [NODE] [--attempt N] [--follow] [--limit N] [--since TIME] [--bucket URL] "
+        "[--project ID] [--json]"
+    )
+    found = command("logs", "show what a run's functions and jobs wrote", usage, _LOGS_ABOUT)
+    found.add_argument("run_id", metavar="RUN_ID")
+    found.add_argument("node", metavar="NODE", nargs="?", help="only this Task")
+    found.add_argument("--attempt", metavar="N", type=_positive, help="only this attempt at it")
+    found.add_argument("--follow", action="store_true", help="go on until the run has ended")
+    found.add_argument("--limit", metavar="N", type=_positive, default=1000, help="how many lines at most (1000)")
+    found.add_argument("--since", metavar="TIME", type=_interval, help="in the cloud: only of the last 10m, 2h, …")
+    found.add_argument("--bucket", metavar="URL", help=_BUCKET)
+    found.add_argument("--project", metavar="ID", help="in the cloud: whose logs (by default GOOGLE_CLOUD_PROJECT)")
+    found.add_argument("--json", action="store_true", help="write one JSON list, and nothing else")
+
     usage = "orchestrator cancel RUN_ID [--reason TEXT] [--wait] [--bucket URL] [--topic TOPIC] [--json]"
     found = command("cancel", "stop a run: what runs is cancelled, nothing more is started", usage, _CANCEL_CODES)
     found.add_argument("run_id", metavar="RUN_ID")
@@ -287,6 +315,12 @@ def _parser() -> ArgumentParser:
     found.add_argument("--json", action="store_true", help="write run_id and status (with --wait: the run document)")
     return parser
 
+
+_LOGS_ABOUT = """\
+Of a run in a directory these are the files under attempts/. Of a run in the cloud they are entries of Cloud Logging:
+what the orchestrator says of the run, the requests and prints of its functions, the messages of its jobs;
+roles/logging.viewer is the role that reads them.
+"""
 
 _CANCEL_CODES = """\
 What cannot be stopped (a function that has been called) runs to its end, and the run ends after it.

@@ -25,6 +25,7 @@ from orchestrator.model.commands import Execution, Json, Launch, Outcome
 from orchestrator.model.durations import parse_duration
 from orchestrator.model.enums import Identity
 from orchestrator.model.errors import LaunchRefused, LaunchUncertain, NotYet
+from orchestrator.model.ids import execution_id_of as call_id_of
 from orchestrator.model.messages import launch_query
 from orchestrator.services.google_api import ApiError
 from orchestrator.targets.callables import NESTED_TOO_DEEPLY, completed
@@ -118,6 +119,7 @@ class FunctionCalls:
         headers = {
             "Content-Type": "application/json",
             "traceparent": f"00-{launch.trace_id}-{digest_of('span', launch.key)[:16]}-01",
+            "Function-Execution-Id": call_id_of(launch.key),  # what the function prints is found by it
         }
         audience = None if self._url is not None else _audience(where)
         return Request(url, headers, msgspec.json.encode(launch.parameters), audience)

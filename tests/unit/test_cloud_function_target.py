@@ -12,6 +12,7 @@ from orchestrator.engine.results import Results
 from orchestrator.model.commands import Execution, Launch, Outcome
 from orchestrator.model.enums import OutcomeKind
 from orchestrator.model.errors import LaunchRefused, LaunchUncertain, NotYet
+from orchestrator.model.ids import execution_id_of as call_id_of
 from orchestrator.model.task_result import begun_object, result_object
 from orchestrator.services.google_api import ApiError, GoogleApis
 from orchestrator.stores.memory import MemoryStore
@@ -91,7 +92,11 @@ def test_a_call_is_this_task(queue):
     assert queue.tasks == {
         launch.key: {
             "url": f"https://europe-west1-my-project.cloudfunctions.net/orch-test-1?{QUERY}",
-            "headers": {"Content-Type": "application/json", "traceparent": f"00-{launch.trace_id}-{span}-01"},
+            "headers": {
+                "Content-Type": "application/json",
+                "traceparent": f"00-{launch.trace_id}-{span}-01",
+                "Function-Execution-Id": call_id_of(launch.key),
+            },
             "body": b'{"day":"2026-11-20","top":20}',
             "dispatch_deadline_s": 1800.0,
             "oidc": (INVOKER, "https://europe-west1-my-project.cloudfunctions.net/orch-test-1"),
