@@ -148,8 +148,9 @@ def _status(console: Console, args: Namespace) -> int:
     from orchestrator.cli.status import Asked, status
     from orchestrator.runtime.settings import Settings
 
-    bucket = open_to_read(args.bucket, Settings.read(os.environ))
-    return status(console, bucket, Asked(args.run_id, args.watch, args.json, args.verbose, args.interval, args.bucket))
+    settings = Settings.read(os.environ)
+    asked = Asked(args.run_id, args.watch, args.json, args.verbose, args.interval, args.bucket)
+    return status(console, open_to_read(args.bucket, settings), asked, settings)
 
 
 def _cancel(console: Console, args: Namespace) -> int:
