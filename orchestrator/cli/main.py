@@ -28,6 +28,7 @@ from orchestrator.model.expressions import did_you_mean
 _EXAMPLES = f"""\
 examples:
   orchestrator validate dag_definitions
+  orchestrator validate --for gcp dag_definitions
   orchestrator run dag_definitions/wordcount --input dag_definitions/wordcount/input.json
   orchestrator run my_dag --input day=2026-01-31 limit=10
   orchestrator run my_dag --resume run_1791283200_5c1e9f0b2a47
@@ -102,9 +103,11 @@ def _do(console: Console, argv: Sequence[str]) -> int:
 
 
 def _validate(console: Console, args: Namespace) -> int:
-    from orchestrator.cli.validate import validate
+    from orchestrator.cli.validate import Wanted, validate
 
-    return validate(console, args.path)
+    if args.online and args.place != "gcp":
+        raise InputError("validate: --online goes with --for gcp")
+    return validate(console, Wanted(args.path, args.place == "gcp", args.online), os.environ)
 
 
 def _graph(console: Console, args: Namespace) -> int:
@@ -238,6 +241,12 @@ def _parser() -> ArgumentParser:
 
     found = command("validate", "say what is wrong with definitions, all of it")
     found.add_argument("path", metavar="PATH", nargs="+", type=Path, help="a DAG's folder or file, or a folder of DAGs")
+    found.add_argument(
+        "--for", dest="place", choices=("gcp",), help="say what would fail there, too, as far as it shows here"
+    )
+    found.add_argument(
+        "--online", action="store_true", help="with --for gcp: ask Google Cloud for functions and rights"
+    )
 
     found = command("graph", "draw a DAG as a flowchart")
     found.add_argument("path", metavar="PATH", type=Path, help="a DAG's folder or file")

@@ -10,6 +10,7 @@ from orchestrator.engine.results import Results
 from orchestrator.model.errors import BrokerUnavailable, SettingsError
 from orchestrator.ports import Broker, Clock, ObjectStore, Target
 from orchestrator.runtime.registry import CLOUD_TARGETS, part
+from orchestrator.runtime.rights import Rights
 from orchestrator.runtime.settings import Settings
 from orchestrator.services.cloud_logging import CloudLogging
 from orchestrator.services.cloud_tasks import CloudTasks
@@ -105,6 +106,11 @@ def patient_broker(topic: str, environment: Mapping[str, str], clock: Clock) -> 
 def log_reader(projects: Sequence[str], environment: Mapping[str, str]) -> CloudLogging:
     """Return what reads the logs of projects, for a person who waits."""
     return CloudLogging(GoogleApis(environment, timeout_s=_LOG_PATIENCE_S), projects)
+
+
+def rights(environment: Mapping[str, str]) -> Rights:
+    """Return what asks for rights, for a person who waits."""
+    return Rights(GoogleApis(environment, timeout_s=_PATIENCE_S))
 
 
 class CloudTargets(Mapping[str, Target]):
