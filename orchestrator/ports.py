@@ -111,6 +111,16 @@ class Confirming(Protocol):
         """
 
 
+@runtime_checkable
+class Withdrawing(Protocol):
+    """A Target that cannot stop an execution, but may take a launch back that waits for its turn."""
+
+    def withdraw(self, launch: Launch) -> bool:
+        """Return True if the launch has not begun and never will; False where it has, or nothing is known of it.
+
+        Raises LaunchUncertain: cannot tell now."""
+
+
 class Broker(Protocol):
     """Delivers events back to the orchestrator, at least once, in any order."""
 

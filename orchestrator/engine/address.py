@@ -41,6 +41,7 @@ class Reminder:
     attempt: int
     kind: str | None
     at: datetime | None
+    published_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class CancelRun:
 
     run_id: str
     reason: str
+    published_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

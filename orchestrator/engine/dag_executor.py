@@ -12,7 +12,7 @@ from datetime import datetime
 from threading import Lock, Thread
 
 from orchestrator.engine.acting import Actor
-from orchestrator.engine.address import Completion, Known, Later, Start, TickAll
+from orchestrator.engine.address import CancelRun, Completion, Known, Later, Reminder, Start, TickAll
 from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.decide import Decision, Token, decide
 from orchestrator.engine.handled import Handled, Swept
@@ -401,9 +401,13 @@ class DAGExecutor:
                 raise RunExists(f"run {box.run_id}: is being started by another message; choose another run_id")
             definition = self._definitions.save(item.definition)
             return first or item, self._witness.first_facts(item, definition)
-        if isinstance(item, Completion) and self._resolver.is_young(
-            item.event.publish_time or self._clock.now(), self._clock.now()
-        ):
+        now = self._clock.now()
+        published_at: datetime | None = None
+        if isinstance(item, Completion):
+            published_at = item.event.publish_time or now
+        elif isinstance(item, Reminder | CancelRun):
+            published_at = item.published_at
+        if published_at is not None and self._resolver.is_young(published_at, now):
             raise NotYet(f"runs/{box.run_id}.json: does not exist (yet)")
         raise RunNotFound(f"runs/{box.run_id}.json: does not exist, but an event names that run")
 

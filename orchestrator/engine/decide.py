@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from msgspec.structs import replace
 
 from orchestrator.engine.scope import scope_of
-from orchestrator.model.commands import EMPTY, Cancel, Command, Failure, Json, Launch, Remind
+from orchestrator.model.commands import EMPTY, Cancel, Command, Failure, Json, Launch, Remind, Withdraw
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import DueKind, OutcomeKind, RunStatus, TaskStatus
 from orchestrator.model.errors import ExpressionError
@@ -186,6 +186,9 @@ class _Draft:
             return
         if node.execution_id or node.owed_cancel:
             return
+        if self.is_cancelling:  # nothing is launched any more; what may have been launched is looked for
+            self.owe_cancel_of_run(node)
+            return
         if node.claim.takeovers >= self.policy.max_takeovers:
             self.give_up(
                 node,
@@ -248,8 +251,9 @@ class _Draft:
             if node.status is not TaskStatus.RUNNING or not node.attempt or node.owed_cancel:
                 continue
             if self.policy.rules(node.target_key).can_cancel:
-                error = Failure("Run.Cancelled", fact.reason)
-                self.owe_cancel(node, OwedCancel(TaskStatus.CANCELLED, error))
+                self.owe_cancel_of_run(node)
+            else:
+                self.commands.append(Withdraw(bare_launch(self.dag, self.info, node)))
 
     def cancel_settled(self, fact: CancelSettled) -> None:
         node = self.current(fact.node_name, fact.attempt)
@@ -430,6 +434,10 @@ class _Draft:
         node = replace(node, owed_cancel=owed, due=_NO_TIMES)
         self.put(node)
         self.commands.append(Cancel(bare_launch(self.dag, self.info, node), node.execution_id))
+
+    def owe_cancel_of_run(self, node: NodeState) -> None:
+        reason = self.info.cancel_reason or ""
+        self.owe_cancel(node, OwedCancel(TaskStatus.CANCELLED, Failure("Run.Cancelled", reason)))
 
     def settle(self, node: NodeState) -> None:
         """The cancel is settled: the node ends as was owed."""

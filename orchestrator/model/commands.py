@@ -1,4 +1,4 @@
-"""What the engine wants done (Launch, Cancel, Remind) and what a target answers (Execution, Outcome).
+"""What the engine wants done (Launch, Cancel, Withdraw, Remind) and what a target answers (Execution, Outcome).
 
 Pure: the executor acts on commands, a target on launches; these are only their words.
 """
@@ -118,6 +118,12 @@ class Cancel(msgspec.Struct, frozen=True):
     execution_id: str | None
 
 
+class Withdraw(msgspec.Struct, frozen=True):
+    """Take back the launch of an attempt that cannot be stopped, if it has not begun; nobody is owed that."""
+
+    launch: Launch
+
+
 class Remind(msgspec.Struct, frozen=True):
     """Publish a reminder for this due entry at `at` (or, with `kind` None, an early question)."""
 
@@ -128,7 +134,7 @@ class Remind(msgspec.Struct, frozen=True):
     at: datetime
 
 
-Command = Launch | Cancel | Remind
+Command = Launch | Cancel | Withdraw | Remind
 
 
 def target_key(target_type: str, invocation: Json) -> str:

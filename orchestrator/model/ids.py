@@ -59,6 +59,22 @@ def key_of(launch_id: str) -> str:
     return f"{KEY_PREFIX}{readable}-{attempt}-{sha256(launch_id.encode()).hexdigest()[:24]}"
 
 
+_ID_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def execution_id_of(key: str) -> str:
+    """Return 12 lower-case letters and digits, as Cloud Functions' own execution ids are; the same for the same key.
+
+    A call carries it as `Function-Execution-Id`, so that functions-framework labels what the function prints with it.
+    """
+    number = int(sha256(key.encode()).hexdigest(), 16)
+    letters = []
+    for _ in range(12):
+        number, letter = divmod(number, len(_ID_ALPHABET))
+        letters.append(_ID_ALPHABET[letter])
+    return "".join(letters)
+
+
 def nonce_of(seed: bytes, launch_id: str) -> str:
     """Return 128 bits in hex that nobody can guess who does not know `seed` (32 random bytes)."""
     return blake2b(launch_id.encode(), digest_size=16, key=seed).hexdigest()

@@ -5,7 +5,7 @@ from dataclasses import replace as changed
 import pytest
 
 from orchestrator.engine.decide import Token, decide
-from orchestrator.model.commands import Cancel, Failure, Launch, Outcome, Remind
+from orchestrator.model.commands import Cancel, Failure, Launch, Outcome, Remind, Withdraw
 from orchestrator.model.dag import DAG
 from orchestrator.model.facts import (
     AttemptEnded,
@@ -42,6 +42,8 @@ def told(command) -> str:
             return f"launch {command.node_name}/{command.attempt}" + (" again" if command.recover else "")
         case Cancel():
             return f"cancel {command.launch.node_name}"
+        case Withdraw():
+            return f"withdraw {command.launch.node_name}"
         case Remind():
             return f"remind {command.node_name}"
     raise TypeError(command)
@@ -143,6 +145,20 @@ def shown(state: RunState) -> str:
             "Cancelled",
             [],
             id="a cancelled run waits for what cannot be cancelled, and starts nothing",
+        ),
+        pytest.param(
+            [done("A"), CancelRequested("why")],
+            "A:C P:R L:R R1:R R2:N Z:N",
+            "Running",
+            ["withdraw L", "withdraw R1"],
+            id="what cannot be cancelled is taken back if it has not begun",
+        ),
+        pytest.param(
+            [done("A"), CancelRequested("why"), ClaimExpired("L", 1, "me.1")],
+            "A:C P:R L:R R1:R R2:N Z:N",
+            "Running",
+            ["cancel L"],
+            id="a cancelled run launches nothing, not even what was claimed and perhaps never launched",
         ),
     ],
 )
