@@ -87,6 +87,8 @@ class Launch(msgspec.Struct, frozen=True):
     lease_end: datetime | None = None
     recover: bool = False
     """True where the attempt was taken over: ask `find` before launching again with the same key."""
+    started_at: datetime | None = None
+    """When its step started: nothing was launched for it before, so that `find` need not look further back."""
 
     @property
     def launch_id(self) -> str:

@@ -18,7 +18,7 @@ from orchestrator.model.errors import OrchestratorError, RunNotFound
 from orchestrator.model.messages import start_message
 from orchestrator.model.policy import Policy, TargetRules
 from orchestrator.model.run_state import RunState
-from orchestrator.ports import Broker, Clock, ObjectStore, Target
+from orchestrator.ports import Asked, Broker, Clock, ObjectStore, Target
 from orchestrator.runtime.clock import SystemClock
 from orchestrator.runtime.hosts import UnknownHosts
 from orchestrator.runtime.local import InstanceHosts, LocalParts, LocalTargets
@@ -43,7 +43,11 @@ class RulesOf(Mapping[str, TargetRules]):
         if rules is None:
             target = self._targets[target_type]
             rules = self._read[target_type] = TargetRules(
-                target.has_outcome, target.can_cancel, target.synchronous, target.launch_limit_s
+                target.has_outcome,
+                target.can_cancel,
+                target.synchronous,
+                target.launch_limit_s,
+                target.first_question_s if isinstance(target, Asked) else 0.0,
             )
         return rules
 
