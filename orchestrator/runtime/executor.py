@@ -109,7 +109,9 @@ class DAGExecutor(dag_executor.DAGExecutor):
         instance = random.SystemRandom().randbytes(6).hex()
         if targets is None:
             root = getattr(store, "root", None)
-            self._parts = LocalParts(folders or {}, used_broker.publish, root, settings.local_workers)
+            self._parts = LocalParts(
+                folders or {}, used_broker.publish, root, settings.local_workers, settings, os.environ
+            )
             targets = self._local = LocalTargets(self._parts)
             hosts = self._parts.hosts
             instance = self._parts.hosts.me

@@ -28,8 +28,8 @@ TABLE = (
         "TASKS_QUEUE", "", "in the cloud: the Cloud Tasks queue that calls functions, projects/P/locations/R/queues/Q"
     ),
     Setting("INVOKER_SERVICE_ACCOUNT", "", "in the cloud: as whom functions are called"),
-    Setting("GOOGLE_CLOUD_PROJECT", "", "in the cloud: project of the steps that name none"),
-    Setting("FUNCTION_REGION", "", "in the cloud: region of the steps that name none"),
+    Setting("GOOGLE_CLOUD_PROJECT", "", "project of the steps that name none, of those that Google Cloud runs"),
+    Setting("FUNCTION_REGION", "", "region of the steps that name none, of those that Google Cloud runs"),
     Setting("CLOUD_FUNCTIONS_URL", "", "another URL of functions, with {project} {region} {target_name} in it"),
     Setting("DATAFLOW_TEMPLATES", "", "in the cloud: gs:// folder of the flex templates of steps that name none"),
     Setting("DATAFLOW_TEMP_LOCATION", "", "in the cloud: gs:// folder for the temporary files of Dataflow jobs"),

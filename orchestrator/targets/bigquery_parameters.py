@@ -12,7 +12,7 @@ from orchestrator.model.commands import Json
 from orchestrator.targets.request_parts import text_of
 
 
-def query_parameters(parameters: Mapping[str, Json], declared: Iterable[Json]) -> list[Json]:
+def query_parameters(parameters: Mapping[str, Json], declared: Iterable[Mapping[str, Json]]) -> list[Json]:
     """Return the named parameters of a query.
 
     Args:
@@ -24,7 +24,7 @@ def query_parameters(parameters: Mapping[str, Json], declared: Iterable[Json]) -
     types = {
         each["name"]: each["parameterType"]
         for each in declared
-        if isinstance(each, Mapping) and isinstance(each.get("name"), str) and each.get("parameterType")
+        if isinstance(each.get("name"), str) and each.get("parameterType")
     }
     return [
         {

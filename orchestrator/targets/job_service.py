@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from orchestrator.model.commands import EMPTY, Json, Launch
 from orchestrator.model.enums import Identity, OutcomeKind, TargetTypes
+from orchestrator.model.json_paths import at
 
 Resource = Mapping[str, Json]
 """A job, batch or execution as the service's API tells it."""
@@ -119,18 +120,6 @@ class Service:
             return None
         said = found.groupdict()
         return Where(said["project"], said["region"], said.get("target", ""), id=said["id"])
-
-
-def at(resource: Json, *path: str | int) -> Json:
-    """What stands at `path` in an answer, or None where the way there ends."""
-    for step in path:
-        if isinstance(step, str) and isinstance(resource, Mapping):
-            resource = resource.get(step)
-        elif isinstance(step, int) and isinstance(resource, list) and -len(resource) <= step < len(resource):
-            resource = resource[step]
-        else:
-            return None
-    return resource
 
 
 def text_at(resource: Json, *path: str | int) -> str:

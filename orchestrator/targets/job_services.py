@@ -10,6 +10,7 @@ import msgspec
 
 from orchestrator.model.commands import EMPTY, Json, Launch
 from orchestrator.model.enums import Identity, OutcomeKind, TargetTypes
+from orchestrator.model.json_paths import at, objects_at
 from orchestrator.model.messages import LAUNCH_VARIABLE
 from orchestrator.targets.bigquery_parameters import query_parameters
 from orchestrator.targets.job_service import (
@@ -18,7 +19,6 @@ from orchestrator.targets.job_service import (
     Resource,
     Service,
     Where,
-    at,
     last_part,
     number_at,
     text_at,
@@ -54,19 +54,13 @@ def _run_body(launch: Launch, _: Where) -> dict[str, Json]:
 
 
 def _run_is_of(execution: Resource, launch: Launch) -> bool:
-    containers = at(execution, "template", "containers")
-    for container in containers if isinstance(containers, list) else ():
-        variables = at(container, "env")
-        for variable in variables if isinstance(variables, list) else ():
-            if at(variable, "name") == LAUNCH_VARIABLE:
-                return at(variable, "value") == launch.launch_id
-    return False
+    variables = [each for one in objects_at(execution, "template", "containers") for each in objects_at(one, "env")]
+    return any(each.get("name") == LAUNCH_VARIABLE and each.get("value") == launch.launch_id for each in variables)
 
 
 def _run_condition(execution: Resource) -> Json:
-    conditions = at(execution, "conditions")
-    ours = [each for each in conditions if at(each, "type") == "Completed"] if isinstance(conditions, list) else []
-    return ours[0] if ours else None
+    conditions = (each for each in objects_at(execution, "conditions") if each.get("type") == "Completed")
+    return next(conditions, None)
 
 
 def _run_state(execution: Resource) -> str:
@@ -111,8 +105,8 @@ CLOUD_RUN_JOB = Service(
 
 
 def _bigquery_body(launch: Launch, where: Where) -> dict[str, Json]:
-    declared = at(_request(launch), "configuration", "query", "queryParameters")
-    parameters = query_parameters(launch.parameters, declared if isinstance(declared, list) else [])
+    declared = objects_at(_request(launch), "configuration", "query", "queryParameters")
+    parameters = query_parameters(launch.parameters, declared)
     query: dict[str, Json] = {"query": launch.step.get("query"), "useLegacySql": False}
     if parameters:
         query |= {"parameterMode": "NAMED", "queryParameters": parameters}
@@ -229,8 +223,7 @@ def _batch_body(launch: Launch, _: Where) -> dict[str, Json]:
 
 
 def _batch_reason(job: Resource) -> str:
-    events = at(job, "status", "statusEvents")
-    words = [text_at(event, "description") for event in events] if isinstance(events, list) else []
+    words = [text_at(event, "description") for event in objects_at(job, "status", "statusEvents")]
     return next((word for word in reversed(words) if word), "")
 
 

@@ -40,7 +40,7 @@ class JobTarget:
     Args:
         service: its row of the table.
         apis: Google's REST APIs.
-        project, region: where jobs of steps without `project_id`, `region` run.
+        project, region: where jobs of steps without `project_id`, `region` run; None: such steps are refused.
         launch_limit_s: how long the launch call may take.
         ask_every_s: an execution that has not ended is asked for again only after this time; for a Tick that is
             quicker than the service likes.
@@ -57,8 +57,8 @@ class JobTarget:
         service: Service,
         apis: GoogleApis,
         *,
-        project: str,
-        region: str,
+        project: str | None,
+        region: str | None,
         launch_limit_s: float = 30.0,
         ask_every_s: float = 0.0,
         is_reminded: bool = True,
@@ -69,7 +69,7 @@ class JobTarget:
         self.launch_limit_s = launch_limit_s
         self.first_question_s = service.first_question_s if is_reminded else 0.0
         self._service, self._apis = service, apis
-        self._home = Where(project, region)
+        self._home = Where(project or "", region or "")
         self._ask_every_s, self._monotonic = ask_every_s, monotonic
         self._asked_at: dict[str, float] = {}
 
@@ -81,6 +81,13 @@ class JobTarget:
             LaunchUncertain: the service may have launched it.
         """
         service, where = self._service, self._where(launch)
+        for value, key, setting in (
+            (where.project, "project_id", "GOOGLE_CLOUD_PROJECT"),
+            (where.region, "region", "FUNCTION_REGION"),
+        ):
+            if not value:
+                message = f'names no "{key}", and the setting {setting} is not set; one of the two is needed'
+                raise self._refused(launch, message, "NoPlace")
         what = f"launch {launch.key}"
         body = self._body(launch, where)
         try:

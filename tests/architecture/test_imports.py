@@ -159,7 +159,8 @@ def test_importing_main_loads_nothing_beyond_functions_framework():
 
 
 PUBLIC = """EventFactory Event StartEvent DataflowEvent CloudFunctionEvent DAGBuilder DAG Node Task Parallel NodeFactory
-DAGExecutor ExecutionStatus OrchestrationStatus NodeTypes TargetTypes TaskStatus RunStatus DataflowTemplateType"""
+DAGExecutor ExecutionStatus OrchestrationStatus NodeTypes TargetTypes TaskStatus RunStatus DataflowTemplateType
+JobEvent"""
 
 
 @pytest.mark.parametrize("name", PUBLIC.split())

@@ -193,8 +193,8 @@ def job(target_type, **keys):
                 region="europe west",
             ),
             [
-                "steps.A.query: \"SELECT '${run.input.day}'\" is not a query without expressions; write @name in it, and "
-                'the value under "parameters"; an expression can stand in "parameters" only',
+                "steps.A.query: \"SELECT '${run.input.day}'\" is not a query without expressions; "
+                'write @name in it, and the value under "parameters"; an expression can stand in "parameters" only',
                 'steps.A.region: "europe west" is not a location; write it as in "europe-west1" or "EU"',
                 'steps.A.parameters.the-day: "the-day" is not the name of a query parameter; write a letter or _, then '
                 "letters, digits and _",
@@ -202,7 +202,8 @@ def job(target_type, **keys):
                 'steps.A.request.configuration.query.query: is what the key "query" is for; leave it out',
                 "steps.A.request.configuration.query.useLegacySql: is set by the orchestrator; leave it out",
                 "steps.A.request.configuration.load: is what LOAD DATA in a query is for; leave it out",
-                'steps.A.request.note[0]: ${run.input.day} is an expression; an expression can stand in "parameters" only',
+                "steps.A.request.note[0]: ${run.input.day} is an expression; "
+                'an expression can stand in "parameters" only',
             ],
             id="everything at once",
         ),
