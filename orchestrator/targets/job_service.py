@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from orchestrator.model.commands import EMPTY, Json, Launch
+from orchestrator.model.commands import Json, Launch
 from orchestrator.model.enums import Identity, OutcomeKind, TargetTypes
 from orchestrator.model.json_paths import at
 
@@ -52,7 +52,7 @@ class Call:
 
     collection: str
     method: str
-    parameters: Mapping[str, str | int] = EMPTY  # type: ignore[assignment]  # an empty one is shared
+    parameters: Mapping[str, str | int] = field(default_factory=dict)
     has_body: bool = False
     """Whether it takes a body: that of the launch, else an empty one."""
 
