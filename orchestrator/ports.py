@@ -121,6 +121,15 @@ class Withdrawing(Protocol):
         Raises LaunchUncertain: cannot tell now."""
 
 
+@runtime_checkable
+class Asked(Protocol):
+    """A Target with `has_outcome` whose service leaves no event of an end: it is asked by reminders, more and more
+    rarely, until the Tick alone asks."""
+
+    first_question_s: float
+    """How long after its claim an attempt is first asked about, in seconds; 0 = an event tells, no question is due."""
+
+
 class Broker(Protocol):
     """Delivers events back to the orchestrator, at least once, in any order."""
 

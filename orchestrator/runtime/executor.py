@@ -19,7 +19,7 @@ from orchestrator.model.errors import OrchestratorError, RunNotFound
 from orchestrator.model.messages import start_message
 from orchestrator.model.policy import Policy, TargetRules
 from orchestrator.model.run_state import RunState
-from orchestrator.ports import Broker, Clock, ObjectStore, Paced, Target
+from orchestrator.ports import Asked, Broker, Clock, ObjectStore, Paced, Target
 from orchestrator.runtime.clock import SystemClock
 from orchestrator.runtime.hosts import UnknownHosts
 from orchestrator.runtime.local import InstanceHosts, LocalParts, LocalTargets
@@ -47,7 +47,11 @@ class RulesOf(Mapping[str, TargetRules]):
         if rules is None:
             target = self._targets[target_type]
             rules = self._read[target_type] = TargetRules(
-                target.has_outcome, target.can_cancel, target.synchronous, target.launch_limit_s
+                target.has_outcome,
+                target.can_cancel,
+                target.synchronous,
+                target.launch_limit_s,
+                target.first_question_s if isinstance(target, Asked) else 0.0,
             )
         return rules
 
@@ -109,7 +113,9 @@ class DAGExecutor(dag_executor.DAGExecutor):
         instance = random.SystemRandom().randbytes(6).hex()
         if targets is None:
             root = getattr(store, "root", None)
-            self._parts = LocalParts(folders or {}, used_broker.publish, root, settings.local_workers)
+            self._parts = LocalParts(
+                folders or {}, used_broker.publish, root, settings.local_workers, settings, os.environ
+            )
             targets = self._local = LocalTargets(self._parts)
             hosts = self._parts.hosts
             instance = self._parts.hosts.me

@@ -1,7 +1,7 @@
 """The whole cloud on one machine: emulators and fakes around real functions-framework servers of main.py.
 
 topic (Pub/Sub emulator) -> push subscription -> front -> main.py, one process or several
-main.py -> Cloud Storage, Cloud Tasks, Dataflow, Cloud Logging (servers of this process)
+main.py -> Cloud Storage, Cloud Tasks, Dataflow, Cloud Logging, the job services (servers of this process)
 Cloud Tasks -> functions -> log entry -> topic;   Dataflow -> pipeline -> log entries -> topic
 """
 
@@ -19,7 +19,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,6 +29,7 @@ from uuid import uuid4
 from tests.support.cloud_tasks_server import CloudTasksServer
 from tests.support.dataflow_server import DataflowServer
 from tests.support.functions_server import FunctionsServer
+from tests.support.job_server import Job, JobServer, JobService
 from tests.support.logging_server import LoggingServer
 from tests.support.storage_server import StorageServer
 
@@ -183,6 +184,7 @@ class Cloud:
         instances: how many processes serve main.py.
         settings: further environment of main.py.
         source: what they serve instead of main.py.
+        work: what the jobs of the job services do; without it they run until they are ended.
     """
 
     def __init__(
@@ -197,6 +199,7 @@ class Cloud:
         generation: int = 2,
         loses: float = 0.0,
         seed: int = 0,
+        work: Callable[[JobService, Job], object] | None = None,
     ) -> None:
         self.pubsub_host, self.folder, self.dags = pubsub_host, folder, dags
         self.topic = f"projects/{PROJECT}/topics/events-{uuid4().hex[:8]}"
@@ -210,13 +213,14 @@ class Cloud:
             folders, self.leave_entry, generation=generation, project=PROJECT, region=REGION
         )
         self.dataflow = DataflowServer(templates, self.leave_entry)
+        self.jobs = JobServer(self.leave_entry, work)
         self.logging = LoggingServer(lambda: self.functions.entries)
         self._n, self._settings, self._source, self._seed = instances, settings or {}, source, seed
         self._stack = ExitStack()
 
     def __enter__(self) -> Cloud:
         enter = self._stack.enter_context
-        for server in (self.storage, self.tasks, self.functions, self.dataflow, self.logging):
+        for server in (self.storage, self.tasks, self.functions, self.dataflow, self.jobs, self.logging):
             enter(server)
         overrides = "CLOUDSDK_API_ENDPOINT_OVERRIDES_"
         self.environment = {
@@ -234,6 +238,7 @@ class Cloud:
             "DATAFLOW_TEMPLATES": "gs://templates",
             f"{overrides}DATAFLOW": self.dataflow.url,
             f"{overrides}LOGGING": self.logging.url,
+            **self.jobs.environment,
             **self.tasks.environment,
             **self._settings,
         }

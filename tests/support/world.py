@@ -121,7 +121,9 @@ class World:
         self.catalog = Catalog.of(definition)
         self.policy = Policy(
             {
-                name: TargetRules(t.has_outcome, t.can_cancel, t.synchronous, t.launch_limit_s)
+                name: TargetRules(
+                    t.has_outcome, t.can_cancel, t.synchronous, t.launch_limit_s, getattr(t, "first_question_s", 0.0)
+                )
                 for name, t in self.targets.items()
             },
             **policy,
