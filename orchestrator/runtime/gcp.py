@@ -17,6 +17,7 @@ from orchestrator.runtime.dead_letters import keep
 from orchestrator.runtime.executor import DAGExecutor
 from orchestrator.runtime.logs import configure
 from orchestrator.runtime.registry import open_store
+from orchestrator.runtime.run_ends import log_end
 from orchestrator.runtime.settings import Settings
 
 log = logging.getLogger("orchestrator")
@@ -38,7 +39,9 @@ def executor() -> DAGExecutor:
     configure(sys.stdout, settings.project)
     store = open_store(settings.status_bucket)
     parts = CloudParts(settings, store, SystemClock(), os.environ)
-    return DAGExecutor(catalog, store=store, targets=parts.targets, broker=parts.broker, settings=settings)
+    return DAGExecutor(
+        catalog, store=store, targets=parts.targets, broker=parts.broker, settings=settings, on_saved=log_end
+    )
 
 
 def handle(data: Json, *, event_id: str | None = None, event_time: str | None = None) -> Handled | None:
