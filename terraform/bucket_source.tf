@@ -3,7 +3,6 @@
 resource "google_storage_bucket" "source" {
   # checkov:skip=CKV_GCP_62:usage logs of a bucket go to another bucket; data access audit logs are the project's to turn on
   # checkov:skip=CKV_GCP_78:an object's name carries the hash of its content, so none is ever overwritten
-  # checkov:skip=CKV_GCP_83:a key of one's own is an addition to the defaults, which are encrypted
   project  = var.project_id
   name     = module.definitions.names.source_bucket
   location = var.region

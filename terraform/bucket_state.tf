@@ -2,7 +2,6 @@
 
 resource "google_storage_bucket" "state" {
   # checkov:skip=CKV_GCP_62:usage logs of a bucket go to another bucket; data access audit logs are the project's to turn on
-  # checkov:skip=CKV_GCP_83:a key of one's own is an addition to the defaults, which are encrypted
   project  = var.project_id
   name     = module.definitions.names.state_bucket
   location = var.region

@@ -9,7 +9,6 @@ locals {
 resource "google_storage_bucket" "dataflow" {
   # checkov:skip=CKV_GCP_62:usage logs of a bucket go to another bucket; data access audit logs are the project's to turn on
   # checkov:skip=CKV_GCP_78:templates are built anew from their source, and the rest is temporary
-  # checkov:skip=CKV_GCP_83:a key of one's own is an addition to the defaults, which are encrypted
   for_each = local.dataflow
 
   project  = var.project_id

@@ -6,7 +6,6 @@ ephemeral "random_password" "deployment_key" {
 }
 
 resource "google_secret_manager_secret" "deployment_key" {
-  # checkov:skip=CKV_GCP_83:a key of one's own is an addition to the defaults, which are encrypted
   project   = var.project_id
   secret_id = module.definitions.names.secret
 
