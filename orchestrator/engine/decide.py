@@ -137,6 +137,7 @@ class _Draft:
             status=RunStatus.RUNNING,
             input=fact.input,
             message_id=fact.message_id,
+            scheduled_for=fact.scheduled_for,
             started_at=self.now,
         )
         self.nodes = self.own = {node.node_name: _new_state(node) for node in self.dag.all_nodes}

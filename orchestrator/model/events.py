@@ -44,10 +44,15 @@ class Common(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartEvent(Event):
-    """Start a run of `dag` (None: of DEFAULT_DAG, or of the only definition) with `input`."""
+    """Start a run of `dag` (None: of DEFAULT_DAG, or of the only definition) with `input`.
+
+    Attributes:
+        scheduled_for: the time of its schedule that the run is for, aware; None for a start by hand.
+    """
 
     dag: str | None = None
     input: Mapping[str, Json] = field(default_factory=dict)
+    scheduled_for: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
