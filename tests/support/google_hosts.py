@@ -148,6 +148,8 @@ class _Tls(ThreadingTCPServer):
 def _metadata_handler(hosts: GoogleHosts) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+        wbufsize = -1  # an answer in one packet: else its end waits 40 ms for a delayed acknowledgement
 
         def do_GET(self) -> None:
             answer = hosts.answer(self.path)
@@ -177,7 +179,8 @@ def _tls_handler(hosts: GoogleHosts) -> type[BaseRequestHandler]:
                 context.wrap_socket(self.request, server_side=True) as client,
                 socket.create_connection(hosts.backend(asked[0])) as server,
             ):
-                server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                for end in (client, server):
+                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 back = Thread(target=_pump, args=(server, client), daemon=True)
                 back.start()
                 first = client.recv(2**16)
