@@ -8,10 +8,12 @@ a table cannot say (names that must exist, cycles, the contents of expressions) 
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from datetime import date
 from enum import Enum
 from keyword import kwlist
+
+import msgspec
+from msgspec.structs import replace
 
 from orchestrator.model import durations
 from orchestrator.model.commands import Json
@@ -22,8 +24,7 @@ from orchestrator.model.ids import STEP_NAME
 # ---- What a string may be: each rule is a check and a piece of the schema ----------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True):
     """One of a few words; `noun` is what such a word is."""
 
     noun: str
@@ -41,8 +42,7 @@ class Choice:
         return {"enum": list(self.allowed)}
 
 
-@dataclass(frozen=True, slots=True)
-class Pattern:
+class Pattern(msgspec.Struct, frozen=True):
     """A regular expression that the whole string matches, in what Python and ECMAScript share.
 
     It has no `|` outside of brackets, so that `^` and `$` can be put around it.
@@ -67,8 +67,7 @@ class Pattern:
         return found | {"not": {"enum": list(self.reserved)}} if self.reserved else found
 
 
-@dataclass(frozen=True, slots=True)
-class Duration:
+class Duration(msgspec.Struct, frozen=True):
     """A duration above zero, of at most `most`; how long it is at most a schema cannot say."""
 
     most: str
@@ -117,8 +116,7 @@ class Kind(Enum):
     BRANCHES = (list, "array", "a list of branches")
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(msgspec.Struct, frozen=True):
     """One row: a key, what it holds, and what it is for."""
 
     name: str
@@ -275,8 +273,7 @@ _TARGETS: Mapping[TargetTypes, tuple[Key, ...]] = {
 # ---- The shapes that the rows make up ----------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(msgspec.Struct, frozen=True):
     """What one kind of object may hold; `noun` is what a message calls such an object."""
 
     noun: str

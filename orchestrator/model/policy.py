@@ -1,12 +1,12 @@
 """Times and limits that `decide` needs to know. Pure values; the runtime fills them from settings."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import timedelta
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class TargetRules:
+
+class TargetRules(msgspec.Struct, frozen=True):
     """What decide has to know of one target type; read from the Target's own attributes."""
 
     has_outcome: bool = False
@@ -15,8 +15,7 @@ class TargetRules:
     launch_limit_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True):
     """Attributes (all times in seconds):
 
     min_lease_s: a lease lasts this long, or as long as the target's launch call may take.
@@ -31,7 +30,7 @@ class Policy:
     marker_age_s: an open/ marker without a run is reported from this age on.
     """
 
-    targets: Mapping[str, TargetRules] = field(default_factory=dict)
+    targets: Mapping[str, TargetRules] = msgspec.field(default_factory=dict)
     min_lease_s: float = 60.0
     lease_margin_s: float = 30.0
     clock_allowance_s: float = 5.0

@@ -1,8 +1,9 @@
 """Settings: environment variables, all of them in the one table below."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TypeVar
+
+import msgspec
 
 from orchestrator.model.durations import parse_duration
 from orchestrator.model.errors import SettingsError
@@ -10,8 +11,7 @@ from orchestrator.model.errors import SettingsError
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(msgspec.Struct, frozen=True):
     """One environment variable."""
 
     name: str
@@ -46,8 +46,7 @@ TABLE = (
 _BY_NAME = {setting.name: setting for setting in TABLE}
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True):
     """Values of the settings; durations in seconds."""
 
     status_bucket: str
