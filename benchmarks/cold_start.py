@@ -18,7 +18,6 @@ INTERPRETER is to have what requirements.txt names, and nothing else (`make benc
 """
 
 import argparse
-import base64
 import http.client
 import json
 import os
@@ -33,17 +32,12 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Queue
 from uuid import uuid4
 
-from tests.support.cloud_tasks_server import CloudTasksServer
-from tests.support.functions_server import FunctionsServer
-from tests.support.google_hosts import GoogleHosts, without_clouds
-from tests.support.storage_server import StorageServer
+from tests.support.project import Project, asynchronous, delivery
 
 ROOT = Path(__file__).resolve().parents[1]
 AIM = 2.5
-BUCKET, PROJECT, REGION = "state", "my-project", "europe-west1"
 LIBRARY = "import google.cloud.storage"
 LIMIT_S = 60.0
 PORT_PROBE_S = 0.002
@@ -72,15 +66,15 @@ class Function:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         settings = {"FUNCTION_TARGET": "on_event", "FUNCTION_SIGNATURE_TYPE": "cloudevent", "PORT": str(port)}
-        environment = {**without_clouds(), **self.environment, **settings}
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)
-        headers, body = _delivery(event)
+        environment = {**self.environment, **settings}
+        attributes, data = delivery(event)
+        headers = {"Content-Type": "application/json", **{f"ce-{name}": value for name, value in attributes.items()}}
         command = [str(Path(self.python).with_name("functions-framework"))]
         with open(self.log, "wb") as out:
             begin = time.perf_counter()
             server = subprocess.Popen(command, env=environment, stdout=out, stderr=out, cwd=self.source)
             try:
-                status = _post_as_soon_as_it_listens(port, headers, body, begin + LIMIT_S)
+                status = _post_as_soon_as_it_listens(port, headers, json.dumps(data), begin + LIMIT_S)
                 took_s = time.perf_counter() - begin
             finally:
                 server.terminate()
@@ -90,23 +84,7 @@ class Function:
         return took_s
 
 
-def _delivery(event: Mapping[str, object]) -> tuple[dict[str, str], bytes]:
-    """Headers and body of a Pub/Sub message as a CloudEvent in binary mode."""
-    message_id, now = uuid4().hex, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    data = base64.b64encode(json.dumps(event).encode()).decode()
-    message = {"data": data, "messageId": message_id, "publishTime": now, "attributes": {}}
-    headers = {
-        "Content-Type": "application/json",
-        "ce-id": message_id,
-        "ce-specversion": "1.0",
-        "ce-time": now,
-        "ce-type": "google.cloud.pubsub.topic.v1.messagePublished",
-        "ce-source": f"//pubsub.googleapis.com/projects/{PROJECT}/topics/events",
-    }
-    return headers, json.dumps({"message": message, "subscription": f"projects/{PROJECT}/subscriptions/e"}).encode()
-
-
-def _post_as_soon_as_it_listens(port: int, headers: dict[str, str], body: bytes, until: float) -> int:
+def _post_as_soon_as_it_listens(port: int, headers: dict[str, str], body: str, until: float) -> int:
     while time.perf_counter() < until:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT_S)
         with suppress(ConnectionRefusedError):
@@ -119,70 +97,50 @@ def _post_as_soon_as_it_listens(port: int, headers: dict[str, str], body: bytes,
 
 
 class Cold:
-    """What is measured, with the servers around it; a context manager."""
+    """What is measured, in a project of this process; a context manager."""
 
     def __init__(self, python: str) -> None:
         self.python = python
         self._stack = ExitStack()
 
     def __enter__(self) -> "Cold":
-        enter = self._stack.enter_context
-        folder = Path(enter(tempfile.TemporaryDirectory()))
-        source = self._compiled(deploy(folder / "source"))
-        self._ended: Queue[dict] = Queue()
-        self._storage = enter(StorageServer(buckets=[BUCKET]))
-        tasks = enter(CloudTasksServer())
-        functions = enter(FunctionsServer([source / "dag_definitions" / "sample"], self._ended.put))
-        servers = {"storage.googleapis.com": self._storage.url, "cloudtasks.googleapis.com": tasks.endpoint}
-        environment = {
-            **enter(GoogleHosts(folder, servers, PROJECT)).environment,
-            "STATUS_BUCKET": f"gs://{BUCKET}",
-            "EVENTS_TOPIC": f"projects/{PROJECT}/topics/events",
-            "TASKS_QUEUE": f"projects/{PROJECT}/locations/{REGION}/queues/launches",
-            "INVOKER_SERVICE_ACCOUNT": f"invoker@{PROJECT}.iam.gserviceaccount.com",
-            "GOOGLE_CLOUD_PROJECT": PROJECT,
-            "FUNCTION_REGION": REGION,
-            "CLOUD_FUNCTIONS_URL": functions.url_template,
-        }
-        self._ours = Function(self.python, source, environment, folder / "log")
-        bare = folder / "empty"
-        bare.mkdir()
-        (bare / "main.py").write_text(EMPTY)
-        self._empty = Function(self.python, self._compiled(bare), {}, folder / "log")
+        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+        source, empty = deploy(folder / "source"), folder / "empty"
+        empty.mkdir()
+        (empty / "main.py").write_text(EMPTY)
+        for each in (source, empty):  # by hash, for in an image files have other times than when they were compiled
+            how = ["-m", "compileall", "-f", "-q", "--invalidation-mode", "checked-hash", "."]
+            subprocess.run([self.python, *how], cwd=each, check=True)
+        self.project = self._stack.enter_context(Project(folder, source / "dag_definitions" / "sample"))
+        self._ours = Function(self.python, source, self.project.environment, folder / "log")
+        self._empty = Function(self.python, empty, self.project.environment, folder / "log")
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def _compiled(self, source: Path) -> Path:
-        # By hash: the times of the files are not those of the build once they are in an image.
-        how = ["-m", "compileall", "-f", "-q", "--invalidation-mode", "checked-hash", "."]
-        subprocess.run([self.python, *how], cwd=source, check=True)
-        return source
-
     def round(self) -> dict[str, float]:
         """Measure all once, one after the other; seconds by row."""
         run_id = f"cold-{uuid4().hex[:12]}"
         start = {"resource": {"type": "start"}, "dag": "sample", "run_id": run_id}
-        library_s = self.library_s()
+        library_s = self._library_s()
         empty_s = self._empty.cold_start_s(start)
         start_s = self._ours.cold_start_s(start)
         self._expect(run_id, Init="Running", Step1="New")
-        completion_s = self._ours.cold_start_s(self._ended.get(timeout=LIMIT_S))
+        completion_s = self._ours.cold_start_s(self.project.ended.get(timeout=LIMIT_S))
         self._expect(run_id, Init="Completed", Step1="Running")
-        self._ended.get(timeout=LIMIT_S)  # Step1 was called too
+        self.project.ended.get(timeout=LIMIT_S)  # Step1 was called too
         return {"library": library_s, "empty": empty_s, "start": start_s, "completion": completion_s}
 
-    def library_s(self) -> float:
+    def _library_s(self) -> float:
         """Seconds of a fresh interpreter that imports Cloud Storage's client, and ends."""
         begin = time.perf_counter()
         subprocess.run([self.python, "-c", LIBRARY], check=True)
         return time.perf_counter() - begin
 
     def _expect(self, run_id: str, **expected: str) -> None:
-        stored = self._storage.stored(BUCKET, f"runs/{run_id}.json")
-        document = json.loads(stored.data) if stored else {}
-        got = {name: document.get(name, {}).get("status") for name in expected}
+        statuses = self.project.statuses(run_id)
+        got = {name: statuses.get(name) for name in expected}
         if got != expected:
             raise RuntimeError(f"{run_id}: is {got} where it is to be {expected}")
 
@@ -194,13 +152,8 @@ def deploy(folder: Path) -> Path:
         shutil.copytree(ROOT / name, folder / name, ignore=without)
     shutil.copy(ROOT / "main.py", folder)
     definition = folder / "dag_definitions" / "sample" / "dag.json"
-    definition.write_text(json.dumps(json.loads(definition.read_text(), object_hook=_by_the_queue), indent=2))
+    definition.write_text(json.dumps(asynchronous(json.loads(definition.read_text())), indent=2))
     return folder
-
-
-def _by_the_queue(value: dict) -> dict:
-    value.pop("invocation", None)
-    return value
 
 
 ROWS: Mapping[str, tuple[str, bool]] = {

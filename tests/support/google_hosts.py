@@ -95,6 +95,11 @@ class GoogleHosts:
             server.shutdown()
             server.server_close()
 
+    @property
+    def tls_port(self) -> int:
+        """Where TLS is spoken."""
+        return self._tls.server_address[1]
+
     def answer(self, path: str) -> str | None:
         """What the metadata server says at a path; None: 404."""
         self.asked.append(path)
@@ -134,6 +139,7 @@ def _certificate(hosts: list[str]) -> bytes:
         .not_valid_after(now + timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(host) for host in hosts]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
     return made.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
