@@ -4,8 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from orchestrator.engine.decide import DueKind
-from orchestrator.model.enums import Identity, TaskStatus
+from orchestrator.model.enums import DueKind, Identity, TaskStatus
 from orchestrator.model.messages import cancel_message, reminder_message
 from orchestrator.services.google_api import GoogleApis
 from orchestrator.targets.job_services import SERVICES
