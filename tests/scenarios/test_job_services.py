@@ -233,6 +233,15 @@ def test_reminders_end_and_the_tick_alone_goes_on(world):
     assert set(world.statuses(run_id).values()) == {"Completed"}
 
 
+def test_a_tick_leaves_a_question_to_its_reminder_and_asks_once(world):
+    run_id = world.start()
+    due = world.state(run_id).nodes["Batch"].due
+    world.clock.forward(20.0)
+    world.executor.tick()
+    assert [call[0] for call in world.server["Batch"].calls[1:]] == ["batch.projects.locations.jobs.get"]
+    assert world.state(run_id).nodes["Batch"].due == due
+
+
 def test_a_question_about_an_attempt_that_is_gone_is_nobody_s(world):
     run_id = world.start()
     world.executor.execute(
