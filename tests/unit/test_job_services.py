@@ -607,6 +607,25 @@ def test_a_launch_whose_answer_names_no_execution_is_uncertain_and_found(server,
     assert target.find(launch_of("CloudRunJob")) is not None
 
 
+def test_a_batch_whose_operation_is_not_there_yet_is_cancelled_later(server, service, monkeypatch):
+    target = target_of(server, "Dataproc")
+    execution = target.launch(launch_of("Dataproc"))
+    with monkeypatch.context() as early:
+        early.setattr(KINDS["Dataproc"], "_operation", lambda self, job: "")
+        with pytest.raises(LaunchUncertain, match="names no operation yet"):
+            target.cancel(execution)
+    target.cancel(execution)
+    assert target.outcome(execution) == Outcome.cancelled()
+
+
+@pytest.mark.parametrize("place", ["regions", "locations"])
+def test_a_batch_is_cancelled_by_its_operation_wherever_that_is_said_to_be(place):
+    cancel = SERVICES["Dataproc"].cancel
+    where = Where("p", "r", operation=f"projects/p/{place}/r/operations/o")
+    assert where.fill(cancel.collection) == f"projects.{place}.operations"
+    assert [where.fill(text) for text in cancel.parameters.values()] == [where.operation]
+
+
 # ---- being asked -----------------------------------------------------------------------------------------
 
 
