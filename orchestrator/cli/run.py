@@ -27,6 +27,7 @@ from orchestrator.cli.status import exit_code
 from orchestrator.cli.summary import one_line, summary
 from orchestrator.cli.trouble import StoreTrouble
 from orchestrator.engine.catalog import Catalog
+from orchestrator.engine.saved import Saved
 from orchestrator.engine.status import DefinitionStatus
 from orchestrator.model.errors import InputError, RunExists
 from orchestrator.model.ids import RUN_ID
@@ -177,9 +178,9 @@ class _Session:
         finally:
             logger.removeHandler(self._trouble)
 
-    def _saved(self, state: RunState) -> None:
+    def _saved(self, saved: Saved) -> None:
         self._trouble.saved()
-        self._news.saved(state)
+        self._news.saved(saved.after)
 
     def _to_its_end(self, executor: DAGExecutor, view: View) -> RunState:
         bucket = Bucket(self._url, executor.store)

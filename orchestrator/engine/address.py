@@ -20,6 +20,7 @@ class Start:
     dag: DAG
     input: Mapping[str, Json]
     message_id: str
+    scheduled_for: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Reminder:
     attempt: int
     kind: str | None
     at: datetime | None
+    published_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class CancelRun:
 
     run_id: str
     reason: str
+    published_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from msgspec.structs import replace
 
 from orchestrator.engine.scope import scope_of
-from orchestrator.model.commands import EMPTY, Cancel, Command, Failure, Json, Launch, Remind
+from orchestrator.model.commands import EMPTY, Cancel, Command, Failure, Json, Launch, Remind, Withdraw
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import DueKind, OutcomeKind, RunStatus, TaskStatus
 from orchestrator.model.errors import ExpressionError
@@ -31,7 +31,7 @@ from orchestrator.model.facts import (
     RunStarted,
     TimeCame,
 )
-from orchestrator.model.ids import launch_id_of, nonce_of
+from orchestrator.model.ids import launch_id_of, nonce_of, trace_of
 from orchestrator.model.nodes import Graph, Node, Parallel, Task
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import (
@@ -137,6 +137,7 @@ class _Draft:
             status=RunStatus.RUNNING,
             input=fact.input,
             message_id=fact.message_id,
+            scheduled_for=fact.scheduled_for,
             started_at=self.now,
         )
         self.nodes = self.own = {node.node_name: _new_state(node) for node in self.dag.all_nodes}
@@ -186,6 +187,9 @@ class _Draft:
             return
         if node.execution_id or node.owed_cancel:
             return
+        if self.is_cancelling:  # nothing is launched any more; what may have been launched is looked for
+            self.owe_cancel_of_run(node)
+            return
         if node.claim.takeovers >= self.policy.max_takeovers:
             self.give_up(
                 node,
@@ -207,6 +211,7 @@ class _Draft:
             self.now + self.policy.lease(task.target_key),
             node.claim.nonce,
             node.claim.takeovers + 1,
+            node.claim.trace,
         )
         due = node.due
         if timeout_s is not None and node.claim.takeovers == 0:
@@ -265,8 +270,9 @@ class _Draft:
             if node.status is not TaskStatus.RUNNING or not node.attempt or node.owed_cancel:
                 continue
             if self.policy.rules(node.target_key).can_cancel:
-                error = Failure("Run.Cancelled", fact.reason)
-                self.owe_cancel(node, OwedCancel(TaskStatus.CANCELLED, error))
+                self.owe_cancel_of_run(node)
+            else:
+                self.commands.append(Withdraw(bare_launch(self.dag, self.info, node)))
 
     def cancel_settled(self, fact: CancelSettled) -> None:
         node = self.current(fact.node_name, fact.attempt)
@@ -306,10 +312,13 @@ class _Draft:
         self.withdraw(node)
         task = self.task(node)
         attempt = node.attempt + 1
+        launch_id = launch_id_of(self.info.run_id, node.node_name, attempt)
+        nonce, key = nonce_of(self.token.seed, launch_id), self.policy.trace_key.value
         claim = Claim(
             self.token.owner,
             self.now + self.policy.lease(task.target_key),
-            nonce_of(self.token.seed, launch_id_of(self.info.run_id, node.node_name, attempt)),
+            nonce,
+            trace=trace_of(launch_id, nonce, key) if key else "",
         )
         try:
             launch = self.launch_of(task, node, attempt, claim)
@@ -358,7 +367,8 @@ class _Draft:
             claim.owner,
             claim.lease_end,
             recover,
-            node.started_at,
+            trace=claim.trace,
+            started_at=node.started_at,
         )
 
     # -- how nodes end ------------------------------------------------------------------------------
@@ -450,6 +460,10 @@ class _Draft:
         self.put(node)
         self.commands.append(Cancel(bare_launch(self.dag, self.info, node), node.execution_id))
 
+    def owe_cancel_of_run(self, node: NodeState) -> None:
+        reason = self.info.cancel_reason or ""
+        self.owe_cancel(node, OwedCancel(TaskStatus.CANCELLED, Failure("Run.Cancelled", reason)))
+
     def settle(self, node: NodeState) -> None:
         """The cancel is settled: the node ends as was owed."""
         owed = node.owed_cancel
@@ -488,6 +502,7 @@ def bare_launch(dag: DAG, run: RunInfo, node: NodeState) -> Launch:
         nonce=node.claim.nonce if node.claim else "",
         owner=node.claim.owner if node.claim else "",
         lease_end=node.claim.lease_end if node.claim else None,
+        trace=node.claim.trace if node.claim else "",
         started_at=node.started_at,
     )
 

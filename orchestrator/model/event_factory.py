@@ -11,7 +11,7 @@ A new source is one row in the table, one reader below, and a file in `tests/pay
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final, TypeGuard
 from urllib.parse import parse_qs, urlsplit
 
@@ -38,6 +38,8 @@ from orchestrator.model.json_paths import at as _at
 from orchestrator.model.json_paths import is_name as _is_name
 from orchestrator.model.json_paths import is_of_log as _is_of_log
 from orchestrator.model.json_paths import name_at as _name
+from orchestrator.model.schedule import DEFAULT_ZONE, ScheduleError, last_tick
+from orchestrator.model.task_result import CONFLICT
 
 _NO_RESOURCE: Final = ""
 
@@ -164,7 +166,31 @@ def _start(data: Mapping[str, Json], common: Common) -> StartEvent:
         run_id=None if run_id is None else _run_id("start.run_id", run_id),
         dag=dag,
         input=start_input,
+        scheduled_for=_scheduled_for(data, common["publish_time"]),
     )
+
+
+def _scheduled_for(data: Mapping[str, Json], publish_time: datetime | None) -> datetime | None:
+    """The time that a start is for: as it says, or that of its schedule's last tick before it was published."""
+    told, cron, time_zone = data.get("scheduled_for"), data.get("schedule"), data.get("time_zone")
+    if told is not None and (cron is not None or time_zone is not None):
+        raise _wrong("start.scheduled_for", "stands beside a schedule", "keep one of the two")
+    if told is not None:
+        return _time("start.scheduled_for", told)
+    if cron is None:
+        if time_zone is not None:
+            raise _wrong("start.time_zone", "stands without a schedule", "write both or neither")
+        return None
+    if not isinstance(cron, str) or len(cron) > 500:
+        raise _wrong("start.schedule", f"is {_shown(cron)}", "it has to be a cron expression")
+    if not (time_zone is None or _is_name(time_zone)):
+        raise _wrong("start.time_zone", f"is {_shown(time_zone)}", "it has to be the name of a time zone")
+    if publish_time is None:
+        raise _wrong("start.schedule", "is of a message without a publish time", "write scheduled_for")
+    try:
+        return last_tick(cron, time_zone or DEFAULT_ZONE, publish_time + _EARLY)
+    except (ScheduleError, OverflowError) as exc:
+        raise EventError(f"start.schedule: {exc}") from exc
 
 
 def _reminder(data: Mapping[str, Json], common: Common) -> ReminderEvent:
@@ -227,7 +253,7 @@ def _cloud_function(data: Mapping[str, Json], common: Common) -> CloudFunctionEv
         execution_id=execution_id,
         status=TaskStatus.COMPLETED if is_ok else TaskStatus.FAILED,
         trace_id=trace_id,
-        verdict=Outcome.completed() if is_ok else _failed(told, is_timeout=told == "timeout"),
+        verdict=Outcome.completed() if is_ok else _failed(told),
     )
 
 
@@ -248,7 +274,7 @@ def _cloud_run(data: Mapping[str, Json], common: Common) -> CloudFunctionEvent |
     if code is not None:
         is_ok = 200 <= code <= 299
         status = TaskStatus.COMPLETED if is_ok else TaskStatus.FAILED
-        verdict = Outcome.completed() if is_ok else _failed(str(code), is_timeout=code == 504)
+        verdict = Outcome.completed() if is_ok else _failed(str(code))
     return CloudFunctionEvent(
         **common,
         task_name=_name(data, "labels", "goog-drz-cloudfunctions-id")
@@ -301,6 +327,9 @@ def _dataflow(common: Common, job_id: str | None, job_name: str | None) -> Dataf
 
 
 # ---- words and values ---------------------------------------------------------------------------------
+
+_EARLY: Final = timedelta(seconds=5)
+"""How far the topic's clock may be behind the scheduler's: a start that seems early is not for the tick before."""
 
 _ABSENT: Final[dict[str, Json]] = {"type": _NO_RESOURCE}
 _MAX_ATTEMPT: Final = 999_999_999
@@ -355,8 +384,11 @@ def _http_status(value: Json) -> int | None:
     raise _wrong("httpRequest.status", f"is {_shown(value)}", "allowed are 100 to 599")
 
 
-def _failed(told: str, *, is_timeout: bool) -> Outcome:
-    return Outcome.failed("Task.Timeout" if is_timeout else "Task.Failed", f"finished with status {told}")
+_ERROR_TYPES = {"timeout": "Task.Timeout", "504": "Task.Timeout", "409": CONFLICT}
+
+
+def _failed(told: str) -> Outcome:
+    return Outcome.failed(_ERROR_TYPES.get(told, "Task.Failed"), f"finished with status {told}")
 
 
 def _trace(data: Mapping[str, Json]) -> str | None:

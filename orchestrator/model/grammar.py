@@ -7,13 +7,15 @@ a table cannot say (names that must exist, cycles, the contents of expressions) 
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date
 from enum import Enum
 from keyword import kwlist
 
-from orchestrator.model import durations
+import msgspec
+from msgspec.structs import replace
+
+from orchestrator.model import durations, schedule
 from orchestrator.model.commands import Json
 from orchestrator.model.enums import NodeTypes, TargetTypes
 from orchestrator.model.expressions import at, closest, did_you_mean, kind_of, quoted
@@ -23,8 +25,7 @@ from orchestrator.model.messages import LAUNCH_VARIABLE
 # ---- What a string may be: each rule is a check and a piece of the schema ----------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True):
     """One of a few words; `noun` is what such a word is."""
 
     noun: str
@@ -42,8 +43,7 @@ class Choice:
         return {"enum": list(self.allowed)}
 
 
-@dataclass(frozen=True, slots=True)
-class Pattern:
+class Pattern(msgspec.Struct, frozen=True):
     """A regular expression that the whole string matches, in what Python and ECMAScript share.
 
     It has no `|` outside of brackets, so that `^` and `$` can be put around it.
@@ -68,8 +68,7 @@ class Pattern:
         return found | {"not": {"enum": list(self.reserved)}} if self.reserved else found
 
 
-@dataclass(frozen=True, slots=True)
-class Duration:
+class Duration(msgspec.Struct, frozen=True):
     """A duration above zero, of at most `most`; how long it is at most a schema cannot say."""
 
     most: str
@@ -87,6 +86,38 @@ class Duration:
     def schema(self) -> dict[str, Json]:
         """Return the same as JSON Schema."""
         return {"pattern": f"^(?=[0-9.]*[1-9]){durations.PATTERN}$", "examples": ["90s", "10m", "1.5h"]}
+
+
+class Cron(msgspec.Struct, frozen=True):
+    """A cron expression; whether its numbers are in range, and whether it is ever due, a schema cannot say."""
+
+    def problem(self, text: str) -> str | None:
+        """Return what is wrong with `text`, if anything."""
+        return _schedule_problem(schedule.parse_cron, text)
+
+    def schema(self) -> dict[str, Json]:
+        """Return the same as JSON Schema."""
+        return {"pattern": f"^{schedule.PATTERN}$", "examples": ["30 6 * * *", "*/15 8-18 * * MON-FRI"]}
+
+
+class Zone(msgspec.Struct, frozen=True):
+    """The name of a time zone; which there are a schema cannot say."""
+
+    def problem(self, text: str) -> str | None:
+        """Return what is wrong with `text`, if anything."""
+        return _schedule_problem(schedule.zone_of, text)
+
+    def schema(self) -> dict[str, Json]:
+        """Return the same as JSON Schema."""
+        return {"pattern": f"^{schedule.ZONE}$", "examples": ["Europe/Berlin", schedule.DEFAULT_ZONE]}
+
+
+def _schedule_problem(read: Callable[[str], object], text: str) -> str | None:
+    try:
+        read(text)
+    except schedule.ScheduleError as exc:
+        return str(exc)
+    return None
 
 
 def text_problem(text: str) -> str | None:
@@ -119,15 +150,14 @@ class Kind(Enum):
     BRANCHES = (list, "array", "a list of branches")
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(msgspec.Struct, frozen=True):
     """One row: a key, what it holds, and what it is for."""
 
     name: str
     kind: Kind
     description: str
     is_required: bool = False
-    rule: Choice | Pattern | Duration | None = None
+    rule: Choice | Pattern | Duration | Cron | Zone | None = None
     """Of the string, or of the names in an object of values."""
     default: str | None = None
     not_with: str | None = None
@@ -136,8 +166,10 @@ class Key:
     """It is required unless the step's `request` has one of these."""
     not_requested: tuple[str, ...] = ()
     """Paths of what cannot stand in the step's `request` beside this key."""
-    taken: Mapping[str, str] = field(default_factory=dict)
+    taken: Mapping[str, str] = msgspec.field(default_factory=dict)
     """Of a request: path of what is not to stand in it -> why it is not."""
+    needs: str | None = None
+    """A key without which this one says nothing."""
 
     def problem(self, value: object) -> str | None:
         """Return what is wrong with the value itself, if anything; what is in it is judged elsewhere."""
@@ -204,6 +236,21 @@ _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
 _START = Key("start", Kind.STEP, "The step that comes first; one of `steps`.", is_required=True)
 _STEPS = Key("steps", Kind.STEPS, "The steps by their names.", is_required=True)
 _ABOUT = Key("description", Kind.STRING, "What this DAG is for, in words for people.")
+
+_SCHEDULE = Key(
+    "schedule",
+    Kind.STRING,
+    "When a run starts by itself where the DAG is deployed: a cron expression of five fields.",
+    rule=Cron(),
+)
+_TIME_ZONE = Key(
+    "time_zone",
+    Kind.STRING,
+    "The time zone of `schedule`: an IANA name.",
+    rule=Zone(),
+    default=schedule.DEFAULT_ZONE,
+    needs="schedule",
+)
 
 _TYPE = Key(
     "type",
@@ -457,8 +504,7 @@ _TARGETS: Mapping[TargetTypes, tuple[Key, ...]] = {
 # ---- The shapes that the rows make up ----------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(msgspec.Struct, frozen=True):
     """What one kind of object may hold; `noun` is what a message calls such an object."""
 
     noun: str
@@ -498,6 +544,8 @@ class Shape:
             stands = found.get(name) is True if row.kind is Kind.FLAG else name in found
             if stands and row.not_with is not None and row.not_with in found:
                 yield f'{at(path, name)}: cannot stand beside "{row.not_with}"; keep one of the two'
+            if row.needs is not None and name in found and row.needs not in found:
+                yield f'{at(path, name)}: says nothing without "{row.needs}"; write that too, or neither'
 
     def _unknown(self, name: str) -> str:
         homes = _homes(name)
@@ -523,7 +571,7 @@ def _any_of(*rows: Key) -> tuple[Key, ...]:
 
 
 _SCHEMA = Key("$schema", Kind.STRING, "Where an editor finds the JSON Schema of a definition; the engine ignores it.")
-DEFINITION = Shape.of("a definition", _START, _STEPS, _ABOUT, _SCHEMA)
+DEFINITION = Shape.of("a definition", _START, _STEPS, _ABOUT, _SCHEDULE, _TIME_ZONE, _SCHEMA)
 BRANCH = Shape.of("a branch", _START, _STEPS)
 PARALLEL = Shape.of("a Parallel", *_STEP, _BRANCHES)
 TASKS = {target: Shape.of(f"a {target} Task", *_TASK, *rows) for target, rows in _TARGETS.items()}

@@ -1,6 +1,7 @@
 """The messages that we send to our own topic, and the words that EventFactory knows them by.
 
-    start      {"resource": {"type": "start"}, "dag"?, "input"?, "run_id"?}
+    start      {"resource": {"type": "start"}, "dag"?, "input"?, "run_id"?, "scheduled_for"?}
+               a scheduler, which cannot say for when, sends "schedule" and "time_zone"? in its place
     function   {"resource": {"type": "function", "labels"?: {"function_name"}}, "launch_id", "nonce",
                 "execution_id"?, "status": "Completed" | "Failed", "result"?,
                 "error"?: {"error_type", "message"}}

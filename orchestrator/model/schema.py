@@ -49,6 +49,9 @@ def _object(shape: Shape) -> dict[str, Json]:
         "required": [name for name, row in shape.keys.items() if row.is_required],
         "additionalProperties": False,
     }
+    needs: dict[str, Json] = {name: [row.needs] for name, row in shape.keys.items() if row.needs is not None}
+    if needs:
+        found["dependentRequired"] = needs
     rules: list[Json] = []
     for name, row in shape.keys.items():
         if row.not_with is not None:

@@ -70,6 +70,7 @@ class CloudTasks:
         if not QUEUE.fullmatch(queue):
             raise SettingsError(f"queue {queue!r}: is no name of a queue; allowed is projects/P/locations/R/queues/Q")
         self._apis, self._queue = apis, queue
+        self._methods: Any = None
 
     def create(self, name_key: str | None, **call: Unpack[HttpCall]) -> bool:
         """Have a request made; say whether this try made the task.
@@ -105,10 +106,22 @@ class CloudTasks:
         name = self._name(name_key)
         return self._found(self._tasks().get(name=name), f"cloudtasks.tasks.get {name}")
 
-    def delete(self, name_key: str) -> None:
-        """Take the task out of the queue; it is no error if it is not there. A request under way goes on."""
+    def dispatches(self, name_key: str) -> int | None:
+        """How often the task's request has been made so far, or is being made; None where it is not in the queue."""
         name = self._name(name_key)
-        self._found(self._tasks().delete(name=name), f"cloudtasks.tasks.delete {name}")
+        try:
+            task = self._apis.call(self._tasks().get(name=name), f"cloudtasks.tasks.get {name}")
+        except ApiError as exc:
+            if exc.status == _NOT_FOUND:
+                return None
+            raise
+        count = task.get("dispatchCount")  # left out while it is 0
+        return count if isinstance(count, int) else 0
+
+    def delete(self, name_key: str) -> bool:
+        """Take the task out of the queue; False if it was not there. A request under way goes on."""
+        name = self._name(name_key)
+        return self._found(self._tasks().delete(name=name), f"cloudtasks.tasks.delete {name}")
 
     def _name(self, name_key: str) -> str:
         if not KEY.fullmatch(name_key):
@@ -125,7 +138,9 @@ class CloudTasks:
         return True
 
     def _tasks(self) -> Any:
-        return self._apis.service("cloudtasks", "v2").projects().locations().queues().tasks()
+        if self._methods is None:  # kept: the client makes all methods anew for each who asks, in 2 ms
+            self._methods = self._apis.service("cloudtasks", "v2").projects().locations().queues().tasks()
+        return self._methods
 
 
 def task_id_of(name_key: str) -> str:

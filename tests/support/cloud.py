@@ -114,10 +114,23 @@ class Front:
 
 
 class Instance:
-    """One process that serves main.py (or a file like it)."""
+    """One process that serves main.py (or a file like it).
 
-    def __init__(self, environment: Mapping[str, str], log: Path, source: Path) -> None:
-        self._environment, self._log, self._source = environment, log, source
+    Args:
+        command: port -> the command that serves instead, in `folder`.
+    """
+
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        log: Path,
+        source: Path,
+        *,
+        command: Callable[[int], Sequence[str]] | None = None,
+        folder: Path = ROOT,
+    ) -> None:
+        self._environment, self._log, self._folder = environment, log, folder
+        self._command = command or (lambda port: [sys.executable, "-m", "tests.support.serve", str(source), str(port)])
         self.port = free_port()
         self.starts = 0
         self.process: subprocess.Popen[bytes] | None = None
@@ -125,8 +138,8 @@ class Instance:
     def start(self) -> None:
         with open(self._log, "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.serve", str(self._source), str(self.port)],
-                cwd=ROOT,
+                self._command(self.port),
+                cwd=self._folder,
                 env={**os.environ, **self._environment},
                 stdout=log,
                 stderr=log,
@@ -185,6 +198,7 @@ class Cloud:
         settings: further environment of main.py.
         source: what they serve instead of main.py.
         work: what the jobs of the job services do; without it they run until they are ended.
+        command: port -> the command that each instance is, instead, in `source`'s folder.
     """
 
     def __init__(
@@ -196,6 +210,7 @@ class Cloud:
         instances: int = 1,
         settings: Mapping[str, str] | None = None,
         source: Path = ROOT / "main.py",
+        command: Callable[[int], Sequence[str]] | None = None,
         generation: int = 2,
         loses: float = 0.0,
         seed: int = 0,
@@ -216,6 +231,7 @@ class Cloud:
         self.jobs = JobServer(self.leave_entry, work)
         self.logging = LoggingServer(lambda: self.functions.entries)
         self._n, self._settings, self._source, self._seed = instances, settings or {}, source, seed
+        self._command = command
         self._stack = ExitStack()
 
     def __enter__(self) -> Cloud:
@@ -231,6 +247,7 @@ class Cloud:
             "EVENTS_TOPIC": self.topic,
             "TASKS_QUEUE": f"projects/{PROJECT}/locations/{REGION}/queues/launches",
             "INVOKER_SERVICE_ACCOUNT": f"invoker@{PROJECT}.iam.gserviceaccount.com",
+            "DEPLOYMENT_KEY": "a key of the deployment, 32 long",
             "GOOGLE_CLOUD_PROJECT": PROJECT,
             "FUNCTION_REGION": REGION,
             "CLOUD_FUNCTIONS_URL": self.functions.url_template,
@@ -242,7 +259,14 @@ class Cloud:
             **self._settings,
         }
         self.instances = [
-            Instance(self.environment, self.folder / f"instance{number}.log", self._source) for number in range(self._n)
+            Instance(
+                self.environment,
+                self.folder / f"instance{number}.log",
+                self._source,
+                command=self._command,
+                folder=self._source.parent if self._command else ROOT,
+            )
+            for number in range(self._n)
         ]
         for instance in self.instances:
             instance.start()
@@ -303,6 +327,12 @@ class Cloud:
     def names(self, prefix: str) -> list[str]:
         """Names of the objects in the state bucket that start with a prefix."""
         return sorted(name for name in self.storage._buckets[BUCKET] if name.startswith(prefix))
+
+    def log_of(self, run_id: str) -> list[dict]:
+        """The structured lines that the instances have logged with the label of a run, as Cloud Logging would find."""
+        lines = [line for path in sorted(self.folder.glob("instance*.log")) for line in path.read_text().splitlines()]
+        entries = [json.loads(line) for line in lines if line.startswith("{")]
+        return [entry for entry in entries if entry.get("logging.googleapis.com/labels", {}).get("run_id") == run_id]
 
     def launches(self) -> Counter:
         """launch id -> how often its function was called."""

@@ -16,7 +16,7 @@ from orchestrator.model.enums import Identity
 from orchestrator.model.messages import function_message
 from orchestrator.model.policy import Policy, TargetRules
 from orchestrator.model.run_state import RunState
-from orchestrator.runtime.hosts import UnknownHosts
+from orchestrator.runtime.unknown_hosts import UnknownHosts
 from orchestrator.stores.memory import MemoryStore
 
 START = {"resource": {"type": "start"}}
@@ -142,8 +142,8 @@ class World:
             "instance": f"instance{next(self.ids)}",
             "policy": self.policy,
             "random_bytes": self.random.randbytes,
-            "pause": lambda tries: None,
-            "on_saved": self.saved.append,
+            "sleep": lambda seconds: None,
+            "on_saved": lambda saved: self.saved.append(saved.after),
         }
         return DAGExecutor(self.catalog, **{**given, **parts})
 

@@ -24,6 +24,8 @@ UNIQUE = "a schema knows only the names of one object to be unique"
 ORDER = "a schema cannot follow `next` from step to step"
 EXPRESSION = "a pattern cannot say what is in an expression, nor which steps have ended"
 SIZE = "a pattern cannot compare numbers"
+DAYS = "a pattern does not know the calendar"
+ZONES = "a schema would have to list all zones there are"
 TEXT = "to a schema any string is text"
 
 ONLY_PROBLEMS = {
@@ -51,6 +53,12 @@ ONLY_PROBLEMS = {
     "expression_of_the_parallel_around_it": EXPRESSION,
     "request_with_an_expression": EXPRESSION,
     "timeout_over_30_days": SIZE,
+    "schedule_with_minute_60": SIZE,
+    "schedule_that_runs_backwards": SIZE,
+    "schedule_with_a_step_of_0": SIZE,
+    "schedule_that_is_never_due": DAYS,
+    "schedule_with_two_kinds_of_days": DAYS,
+    "time_zone_unknown": ZONES,
     "parameters_with_half_a_character": TEXT,
 }
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from orchestrator.engine.decide import Token, decide
-from orchestrator.model.commands import Cancel, Failure, Launch, Outcome, Remind
+from orchestrator.model.commands import Cancel, Failure, Launch, Outcome, Remind, Withdraw
 from orchestrator.model.dag import DAG
 from orchestrator.model.facts import (
     AttemptEnded,
@@ -44,6 +44,8 @@ def told(command) -> str:
             return f"launch {command.node_name}/{command.attempt}" + (" again" if command.recover else "")
         case Cancel():
             return f"cancel {command.launch.node_name}"
+        case Withdraw():
+            return f"withdraw {command.launch.node_name}"
         case Remind():
             return f"remind {command.node_name}"
     raise TypeError(command)
@@ -145,6 +147,20 @@ def shown(state: RunState) -> str:
             "Cancelled",
             [],
             id="a cancelled run waits for what cannot be cancelled, and starts nothing",
+        ),
+        pytest.param(
+            [done("A"), CancelRequested("why")],
+            "A:C P:R L:R R1:R R2:N Z:N",
+            "Running",
+            ["withdraw L", "withdraw R1"],
+            id="what cannot be cancelled is taken back if it has not begun",
+        ),
+        pytest.param(
+            [done("A"), CancelRequested("why"), ClaimExpired("L", 1, "me.1")],
+            "A:C P:R L:R R1:R R2:N Z:N",
+            "Running",
+            ["cancel L"],
+            id="a cancelled run launches nothing, not even what was claimed and perhaps never launched",
         ),
     ],
 )

@@ -69,7 +69,10 @@ ALL_OF_A_CLOUD_FUNCTION = (
         ),
         pytest.param(
             {"strat": "A", "steps": {"A": task()}},
-            ['strat: is not a key of a definition; did you mean "start"? allowed: start, steps, description, $schema'],
+            [
+                'strat: is not a key of a definition; did you mean "start"? '
+                "allowed: start, steps, description, schedule, time_zone, $schema"
+            ],
             id="a misspelt key is not said to be missing as well",
         ),
         pytest.param(

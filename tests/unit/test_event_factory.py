@@ -162,6 +162,16 @@ def failed(message, error_type="Task.Failed"):
             id="a start with all its keys, and one that it does not know",
         ),
         pytest.param(
+            "start_by_schedule",
+            (StartEvent, {"dag": "sample", "scheduled_for": datetime(2021, 12, 12, 15, 30, tzinfo=UTC)}),
+            id="a schedule's start is for the schedule's last tick before the message",
+        ),
+        pytest.param(
+            "start_scheduled_for",
+            (StartEvent, {"dag": "sample", "scheduled_for": datetime(2021, 12, 11, 15, 30, tzinfo=UTC)}),
+            id="a start by hand may say for when it is",
+        ),
+        pytest.param(
             "function_completed",
             function(
                 task_name="add",
@@ -442,6 +452,36 @@ def test_what_is_missing_or_odd_in_an_event(data, field, expected):
         pytest.param(
             but("start_full", "input", "x" * 10**6), "x'… (1000000 characters)", id="a message stays readable"
         ),
+        pytest.param(
+            but("start_by_schedule", "schedule", "30 25 * * *"),
+            'start.schedule: "25" is not an hour; allowed: 0 to 23',
+            id="a schedule is a cron expression",
+        ),
+        pytest.param(but("start_by_schedule", "schedule", 5), "start.schedule: is 5; it has to be", id="text, that is"),
+        pytest.param(
+            but("start_by_schedule", "schedule", "*" * 501), "start.schedule: is '***", id="a schedule has a length"
+        ),
+        pytest.param(
+            but("start_by_schedule", "time_zone", "Europe/Atlantis"),
+            'start.schedule: "Europe/Atlantis" is not a time zone',
+            id="a zone is one that there is",
+        ),
+        pytest.param(but("start_by_schedule", "time_zone", 1), "start.time_zone: is 1; it has", id="a zone has a name"),
+        pytest.param(
+            but("start_by_schedule", "schedule", ...),
+            "start.time_zone: stands without a schedule",
+            id="a zone of what?",
+        ),
+        pytest.param(
+            but("start_by_schedule", "scheduled_for", "2021-12-11T16:30:00Z"),
+            "start.scheduled_for: stands beside a schedule; keep one of the two",
+            id="one answer to for when",
+        ),
+        pytest.param(
+            but("start_scheduled_for", "scheduled_for", "2021-12-11T16:30:00"),
+            "start.scheduled_for: is '2021-12-11T16:30:00'; it has to be an RFC 3339 time with its zone",
+            id="a time without its zone is none",
+        ),
         pytest.param(but("start_full", "input", 10**5000), "is a very large number", id="no digits are printed"),
         pytest.param(but("function_failed", "launch_id", None), "function.launch_id: is missing", id="no launch"),
         pytest.param(
@@ -542,6 +582,19 @@ def test_an_input_that_could_not_be_saved_is_refused(levels, is_taken):
     else:
         with pytest.raises(EventError, match=r"start\.input: is nested too deeply; allowed are 100 levels"):
             read(data)
+
+
+@pytest.mark.parametrize("publish_time", [None, datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)])
+def test_a_schedule_needs_a_time_at_which_its_message_was_published(publish_time):
+    with pytest.raises(EventError, match=r"start\.schedule: "):
+        EventFactory.create_from_event(payload("start_by_schedule"), message_id="1", publish_time=publish_time)
+
+
+def test_a_message_that_seems_to_come_before_its_tick_is_not_for_the_tick_before():
+    """The scheduler and the topic have clocks of their own."""
+    early = datetime(2021, 12, 12, 15, 29, 58, tzinfo=UTC)
+    event = EventFactory.create_from_event(payload("start_by_schedule"), message_id="1", publish_time=early)
+    assert event.scheduled_for == datetime(2021, 12, 12, 15, 30, tzinfo=UTC)
 
 
 def test_an_event_need_not_come_from_a_topic():
