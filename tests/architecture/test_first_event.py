@@ -19,16 +19,17 @@ ROOT = Path(__file__).resolve().parents[2]
 PARTS = {
     "brokers": "pubsub",
     "engine": (
-        "acting address catalog dag_executor decide handled records resolve results run_box scope status "
+        "acting address catalog dag_executor decide handled pace records resolve results run_box saved scope status "
         "sweep ticker witness"
     ),
     "model": (
         "commands dag dag_builder definition durations enums errors event_factory events execution "
-        "expressions facts fixed grammar ids messages node_factory nodes policy pubsub run_state task_result"
+        "expressions facts fixed grammar ids job_events json_paths messages node_factory nodes policy pubsub run_state "
+        "schedule task_result"
     ),
     "ports": "",
-    "runtime": "catalog clock cloud executor gcp logs registry settings unknown_hosts",
-    "services": "cloud_tasks connections google_api",
+    "runtime": "catalog clock cloud executor gcp logs registry settings story unknown_hosts",
+    "services": "cloud_logging cloud_tasks connections google_api",
     "stores": "gcs keys",
     "targets": "callables cloud_function cloud_logging twins",
 }
