@@ -90,6 +90,11 @@ def nonce_of(seed: bytes, launch_id: str) -> str:
     return blake2b(launch_id.encode(), digest_size=16, key=seed).hexdigest()
 
 
+def spread_of(seed: bytes, launch_id: str) -> float:
+    """Return a number from 0 to 1, at random by `seed` (32 random bytes)."""
+    return int.from_bytes(blake2b(launch_id.encode(), digest_size=4, key=seed, person=b"spread").digest()) / 2**32
+
+
 def trace_of(launch_id: str, nonce: str, key: bytes = b"") -> str:
     """Return the W3C trace id (32 hex) that a launch carries: an HMAC under the deployment's key, if it has one.
 
