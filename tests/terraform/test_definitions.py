@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -167,7 +168,9 @@ def test_what_is_deeper_than_it_can_see_is_refused(made):
 
 def test_the_environment_has_the_names_and_the_forms_of_the_settings(samples):
     environment = samples["environment"]
-    assert set(environment) <= {setting.name for setting in TABLE}
+    secret = set(re.findall(r'key += "([A-Z_]+)"', (ROOT / "terraform/function_orchestrator.tf").read_text()))
+    assert secret == {"DEPLOYMENT_KEY"}
+    assert set(environment) <= {setting.name for setting in TABLE} - secret
     settings = Settings.read(environment)
     assert TOPIC.fullmatch(settings.events_topic)
     assert QUEUE.fullmatch(settings.tasks_queue)
