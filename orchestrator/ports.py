@@ -36,6 +36,14 @@ class ObjectStore(Protocol):
         """Remove a key; it is no error if there is none."""
 
 
+@runtime_checkable
+class Paced(Protocol):
+    """An ObjectStore that takes only so many writes of one key."""
+
+    write_interval_s: float
+    """The least time between two writes of a key in the long run, in seconds; a few in a row are taken."""
+
+
 class Target(Protocol):
     """A place that can run a launch.
 
@@ -101,6 +109,25 @@ class Confirming(Protocol):
             NotYet: it is known to run on, whatever the event says.
             LaunchUncertain: cannot tell now.
         """
+
+
+@runtime_checkable
+class Withdrawing(Protocol):
+    """A Target that cannot stop an execution, but may take a launch back that waits for its turn."""
+
+    def withdraw(self, launch: Launch) -> bool:
+        """Return True if the launch has not begun and never will; False where it has, or nothing is known of it.
+
+        Raises LaunchUncertain: cannot tell now."""
+
+
+@runtime_checkable
+class Asked(Protocol):
+    """A Target with `has_outcome` whose service leaves no event of an end: it is asked by reminders, more and more
+    rarely, until the Tick alone asks."""
+
+    first_question_s: float
+    """How long after its claim an attempt is first asked about, in seconds; 0 = an event tells, no question is due."""
 
 
 class Broker(Protocol):

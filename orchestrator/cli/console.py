@@ -6,7 +6,7 @@ A reader that has gone away (`| head`) is no error: what is written from then on
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from typing import TextIO
 
@@ -25,15 +25,18 @@ class Console:
     Attributes:
         is_terminal: whether standard output is a terminal that can move its cursor.
         signs: what standard output can draw with.
+        is_linking: whether its terminal can hide an address behind a text.
     """
 
     is_terminal: bool
     signs: Signs
+    is_linking: bool
 
     def __init__(self) -> None:
         self._is_limited = _is_terminal(sys.stdout)
         self.is_terminal = self._is_limited and os.environ.get("TERM") != "dumb"
         self.signs = signs_for(getattr(sys.stdout, "encoding", None))
+        self.is_linking = self.is_terminal and not os.environ.get("NO_COLOR") and _links(os.environ)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -111,6 +114,26 @@ def _drop(stream: TextIO) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
+
+
+def _links(environment: Mapping[str, str]) -> bool:
+    """Whether the terminal is one that is known to understand OSC 8; there is no way to ask it.
+
+    Source: https://github.com/Alhadis/OSC8-Adoption, by what such terminals set. tmux and screen pass it on only if
+    they are told to, so it is not tried there.
+    """
+    if environment.get("FORCE_HYPERLINK"):
+        return environment["FORCE_HYPERLINK"] != "0"
+    term = environment.get("TERM", "")
+    if environment.get("TMUX") or term.startswith(("screen", "tmux")):
+        return False
+    vte = environment.get("VTE_VERSION", "")
+    return (
+        any(environment.get(name) for name in ("WT_SESSION", "KITTY_WINDOW_ID", "DOMTERM", "KONSOLE_VERSION"))
+        or environment.get("TERM_PROGRAM") in ("iTerm.app", "WezTerm", "vscode", "ghostty", "Hyper")
+        or term in ("xterm-kitty", "xterm-ghostty", "alacritty", "foot")
+        or (vte.isdigit() and int(vte) >= 5000)
+    )
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

@@ -1,6 +1,7 @@
 """Lines of text with styles, as values: what the commands show, before a terminal or a file gets it. Pure.
 
-A line is a tuple of spans, a span is (text, style); a style is words of `_CODES`, or empty.
+A line is a tuple of spans, a span is (text, style); a style is words of `_CODES`, an address that the text links to,
+or empty.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,7 +10,16 @@ from unicodedata import category, combining, east_asian_width
 Span = tuple[str, str]
 Line = tuple[Span, ...]
 
-_CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
+_CODES = {
+    "bold": "1",
+    "dim": "2",
+    "red": "31",
+    "green": "32",
+    "yellow": "33",
+    "blue": "34",
+    "cyan": "36",
+    "underline": "4",
+}
 
 
 def line(text: str, style: str = "") -> Line:
@@ -24,10 +34,7 @@ def plain(spans: Line) -> str:
 
 def coloured(spans: Line) -> str:
     """Return the line with a terminal's escape codes."""
-    return "".join(
-        f"\x1b[{';'.join(_CODES[word] for word in style.split())}m{text}\x1b[0m" if style and text else text
-        for text, style in spans
-    )
+    return "".join(_escaped(text, style.split()) if style and text else text for text, style in spans)
 
 
 def printable(text: str) -> str:
@@ -99,6 +106,14 @@ def took(seconds: float) -> str:
         return f"{minutes // 60} h {minutes % 60:02} min"
     hours = round(seconds / 3600)
     return f"{hours // 24} d {hours % 24:02} h"
+
+
+def _escaped(text: str, words: list[str]) -> str:
+    """A text with its style and, by OSC 8, the address that it links to."""
+    codes = ";".join(_CODES[word] for word in words if word in _CODES)
+    styled = f"\x1b[{codes}m{text}\x1b[0m" if codes else text
+    url = next((word for word in words if word.startswith("https://")), None)
+    return f"\x1b]8;;{url}\x1b\\{styled}\x1b]8;;\x1b\\" if url else styled
 
 
 def _columns(each: str) -> int:

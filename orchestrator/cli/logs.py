@@ -1,81 +1,207 @@
-"""What the logger "orchestrator" says, on the command line: one line a record on standard error."""
+"""`orchestrator logs RUN_ID [NODE]`: what a run's functions and jobs wrote, in its directory or in Cloud Logging."""
 
-import logging
+import re
 import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from threading import Lock
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
 
-from orchestrator.cli.lines import printable
-from orchestrator.model.errors import SettingsError
+from orchestrator.cli.bucket import Bucket
+from orchestrator.cli.cloud_logs import CloudLogs, Logging
+from orchestrator.cli.console import Console
+from orchestrator.cli.lines import Line, counted, pad, printable
+from orchestrator.cli.local_logs import LocalLogs
+from orchestrator.cli.places import Places
+from orchestrator.model.enums import NodeTypes
+from orchestrator.model.errors import InputError
+from orchestrator.model.expressions import did_you_mean
+from orchestrator.model.log_query import Attempt, Said, attempts_of
+from orchestrator.model.run_state import RunState
+from orchestrator.ports import Clock
+from orchestrator.runtime.catalog import as_json
+from orchestrator.runtime.cloud import log_reader
+from orchestrator.runtime.settings import Settings
 
-LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-VARIABLE = "ORCHESTRATOR_LOG"
+STYLES: Mapping[str, str] = {
+    "DEBUG": "dim",
+    "NOTICE": "cyan",
+    "WARNING": "yellow",
+    "ERROR": "red",
+    "CRITICAL": "bold red",
+    "ALERT": "bold red",
+    "EMERGENCY": "bold red",
+}
+"""Severity -> the style of its word."""
 
-_AGAIN_S = 10.0
-"""How long the same words are not repeated."""
-
-
-def level_of(environment: Mapping[str, str], *, is_verbose: bool) -> int:
-    """Return the level that is asked for. Raises SettingsError."""
-    if is_verbose:
-        return logging.DEBUG
-    name = environment.get(VARIABLE) or "WARNING"
-    if name.upper() not in LEVELS:
-        raise SettingsError(f'{VARIABLE}: "{name}" is no level; allowed: {", ".join(LEVELS)}')
-    return int(logging.getLevelNamesMapping()[name.upper()])
-
-
-@contextmanager
-def shown(level: int, write: Callable[[str], None]) -> Iterator[None]:
-    """Show the log by `write`, line by line, as long as this lasts."""
-    logger = logging.getLogger("orchestrator")
-    handler, before = LineHandler(write), logger.level
-    handler.setLevel(level)
-    logger.addHandler(handler)
-    logger.setLevel(min(level, logging.WARNING))  # warnings are listened to by others too
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before)
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
-class LineHandler(logging.Handler):
-    """A record a line; tracebacks only where debugging is on, the same line not again and again."""
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which lines are to be shown, and how."""
 
-    def __init__(self, write: Callable[[str], None]) -> None:
-        super().__init__()
-        self._write = write
-        self._said: dict[str, float] = {}
-        self._saying = Lock()
+    run_id: str
+    node_name: str | None = None
+    attempt: int | None = None
+    is_following: bool = False
+    since_s: float | None = None
+    limit: int = 1000
+    project: str | None = None
+    is_json: bool = False
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write the record."""
-        try:
-            text = text_of(record)
-            now_s = time.monotonic()
-            with self._saying:
-                if now_s - self._said.get(text, -_AGAIN_S) < _AGAIN_S:
-                    return
-                if len(self._said) > 1000:
-                    self._said.clear()
-                self._said[text] = now_s
-            self._write(text)
-            if record.exc_info and logging.getLogger("orchestrator").isEnabledFor(logging.DEBUG):
-                for each in "".join(traceback.format_exception(*record.exc_info)).splitlines():
-                    self._write(f"  {each}")
-        except Exception:
-            self.handleError(record)
+    def attempts(self, state: RunState) -> list[Attempt]:
+        """The attempts whose lines are wanted."""
+        return attempts_of(state, self.node_name, self.attempt)
 
 
-def text_of(record: logging.LogRecord) -> str:
-    """Return a record as `orchestrator: warning: what (step X)`, on one line."""
-    node = getattr(record, "node", None)
-    error = record.exc_info[1] if record.exc_info else None
-    text = record.getMessage() + (f": {type(error).__name__}: {error}" if error else "")
-    first, _, rest = text.partition("\n")
-    is_detail = record.levelno <= logging.DEBUG and rest  # a debug record may be a whole traceback
-    text = text if is_detail else printable(first)
-    return f"orchestrator: {record.levelname.lower()}: {text}" + (f" (step {node})" if node else "")
+class Source(Protocol):
+    """Where the lines of a run come from.
+
+    Attributes:
+        pause_s: how long to wait before asking again.
+        lag_s: how long after a run's end lines may still come.
+    """
+
+    pause_s: float
+    lag_s: float
+
+    def read(self, state: RunState) -> list[Said]:
+        """Return the lines that were not returned before, in their order."""
+
+
+def logs(
+    console: Console,
+    bucket: Bucket,
+    wanted: Wanted,
+    settings: Settings,
+    environment: Mapping[str, str],
+    clock: Clock,
+    *,
+    reader_of: Callable[[Sequence[str], Mapping[str, str]], Logging] = log_reader,
+    sleep: Callable[[float], None] = time.sleep,
+) -> int:
+    """Write the lines, and go on doing so until the run has ended where that is asked for.
+
+    Raises:
+        RunNotFound: there is no such run in the bucket.
+        InputError: there is no such node or attempt, or it is not known whose logs to read.
+        OrchestratorError: the logs cannot be read.
+    """
+    if wanted.is_json and wanted.is_following:
+        raise InputError("logs: --json is one document and --follow has no end; keep one of the two")
+    state = bucket.load(wanted.run_id)
+    _check(state, wanted)
+    source = _source(bucket, state, wanted, settings, environment, clock, reader_of)
+    lines = source.read(state)
+    if len(lines) >= wanted.limit:
+        console.err(f"these are the last {counted(wanted.limit, 'line')}; --limit N shows more")
+    lines = lines[-wanted.limit :]
+    if wanted.is_json:
+        console.document(as_json([_as_json(said) for said in lines]))
+        return 0
+    width = min(32, max((len(attempt.node.node_name) for attempt in wanted.attempts(state)), default=0))
+    console.styled(line for said in lines for line in shown(said, width))
+    if wanted.is_following:
+        _follow(console, bucket, source, wanted, clock, width, sleep)
+    elif not lines:
+        console.err(_nothing(bucket, wanted))
+    return 0
+
+
+def shown(said: Said, width: int) -> list[Line]:
+    """Return `time severity node text`, a line for each of its lines; without the time where the log has none."""
+    at = f"{said.at.astimezone():%Y-%m-%d %H:%M:%S}.{said.at.microsecond // 1000:03} " if said.at else ""
+    severity = "" if said.severity == "DEFAULT" else said.severity
+    head = (
+        (at, "dim"),
+        (f"{pad(printable(severity), 8)} ", STYLES.get(said.severity, "")),
+        (f"{pad(said.node or '', width)} ", "cyan"),
+    )
+    return [(*head, (printable(text), "")) for text in _COLOURS.sub("", said.text).splitlines() or [""]]
+
+
+def _check(state: RunState, wanted: Wanted) -> None:
+    if wanted.node_name is None:
+        if wanted.attempt is not None:
+            raise InputError("logs: --attempt needs the NODE that it is an attempt at")
+        return
+    node = state.nodes.get(wanted.node_name)
+    if node is None:
+        hint = did_you_mean(wanted.node_name, state.nodes) or f" there are {', '.join(list(state.nodes)[:8])}"
+        raise InputError(f'run {wanted.run_id}: there is no node "{wanted.node_name}";{hint}')
+    if node.node_type is not NodeTypes.TASK:
+        raise InputError(f"run {wanted.run_id}: {wanted.node_name} is a {node.node_type}; only Tasks have logs")
+    if wanted.attempt is not None and wanted.attempt > node.attempt:
+        raise InputError(
+            f"run {wanted.run_id}: {wanted.node_name} has had {counted(node.attempt, 'attempt')}, "
+            f"so there is none of number {wanted.attempt}"
+        )
+
+
+def _source(
+    bucket: Bucket,
+    state: RunState,
+    wanted: Wanted,
+    settings: Settings,
+    environment: Mapping[str, str],
+    clock: Clock,
+    reader_of: Callable[[Sequence[str], Mapping[str, str]], Logging],
+) -> Source:
+    if bucket.root is not None:
+        if wanted.since_s is not None:
+            raise InputError(f"logs: the logs in {bucket.url} bear no times, so that --since says nothing")
+        return LocalLogs(bucket, wanted.attempts)
+    places = Places(bucket, state, settings, wanted.project)
+    projects = places.projects()
+    if not projects:
+        raise InputError(
+            "logs: it is not known whose logs to read; set GOOGLE_CLOUD_PROJECT, or name the project by --project"
+        )
+    since = None if wanted.since_s is None else clock.now() - timedelta(seconds=wanted.since_s)
+    return CloudLogs(
+        reader_of(projects, environment),
+        projects,
+        wanted.attempts,
+        node_name=wanted.node_name,
+        attempt=wanted.attempt,
+        since=since,
+        limit=wanted.limit,
+    )
+
+
+def _follow(
+    console: Console,
+    bucket: Bucket,
+    source: Source,
+    wanted: Wanted,
+    clock: Clock,
+    width: int,
+    sleep: Callable[[float], None],
+) -> None:
+    """Write what comes until the run has ended and its last lines have come."""
+    while True:
+        state = bucket.load(wanted.run_id)
+        ended_at = state.run.ended_at
+        is_over = ended_at is not None and (clock.now() - ended_at).total_seconds() >= source.lag_s
+        console.styled(line for said in source.read(state) for line in shown(said, width))
+        if is_over:
+            return
+        sleep(source.pause_s)
+
+
+def _nothing(bucket: Bucket, wanted: Wanted) -> str:
+    what = f"{wanted.node_name} of run {wanted.run_id}" if wanted.node_name else f"run {wanted.run_id}"
+    if bucket.root is None:
+        return f"{what}: no log entries were found"
+    return f"{what}: has left no log; what Function steps print goes where `orchestrator run` writes"
+
+
+def _as_json(said: Said) -> Mapping[str, object]:
+    return {
+        "at": said.at,
+        "severity": said.severity,
+        "node": said.node,
+        "attempt": said.attempt,
+        "text": said.text,
+    }

@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from orchestrator.cli.console import Console
 from orchestrator.cli.lines import printable
-from orchestrator.cli.logs import LEVELS, VARIABLE, level_of, shown
+from orchestrator.cli.own_log import LEVELS, VARIABLE, level_of, shown
 from orchestrator.model.durations import DurationError, parse_duration
 from orchestrator.model.errors import DefinitionError, InputError, OrchestratorError
 from orchestrator.model.expressions import did_you_mean
@@ -28,11 +28,14 @@ from orchestrator.model.expressions import did_you_mean
 _EXAMPLES = f"""\
 examples:
   orchestrator validate dag_definitions
+  orchestrator validate --for gcp dag_definitions
   orchestrator run dag_definitions/wordcount --input dag_definitions/wordcount/input.json
   orchestrator run my_dag --input day=2026-01-31 limit=10
   orchestrator run my_dag --resume run_1791283200_5c1e9f0b2a47
   orchestrator start my_dag --input day=2026-01-31
   orchestrator runs
+  orchestrator logs run_1791283200_5c1e9f0b2a47 Load --follow
+  orchestrator cancel run_1791283200_5c1e9f0b2a47 --reason "wrong day" --wait
   orchestrator graph my_dag --format dot | dot -Tsvg > my_dag.svg
 
 exit codes:
@@ -100,9 +103,11 @@ def _do(console: Console, argv: Sequence[str]) -> int:
 
 
 def _validate(console: Console, args: Namespace) -> int:
-    from orchestrator.cli.validate import validate
+    from orchestrator.cli.validate import Wanted, validate
 
-    return validate(console, args.path)
+    if args.online and args.place != "gcp":
+        raise InputError("validate: --online goes with --for gcp")
+    return validate(console, Wanted(args.path, args.place == "gcp", args.online), os.environ)
 
 
 def _graph(console: Console, args: Namespace) -> int:
@@ -146,8 +151,32 @@ def _status(console: Console, args: Namespace) -> int:
     from orchestrator.cli.status import Asked, status
     from orchestrator.runtime.settings import Settings
 
-    bucket = open_to_read(args.bucket, Settings.read(os.environ))
-    return status(console, bucket, Asked(args.run_id, args.watch, args.json, args.verbose, args.interval, args.bucket))
+    settings = Settings.read(os.environ)
+    asked = Asked(args.run_id, args.watch, args.json, args.verbose, args.interval, args.bucket)
+    return status(console, open_to_read(args.bucket, settings), asked, settings)
+
+
+def _cancel(console: Console, args: Namespace) -> int:
+    from orchestrator.cli.bucket import open_to_read
+    from orchestrator.cli.cancel import DEFAULT_REASON, Wanted, cancel
+    from orchestrator.runtime.clock import SystemClock
+    from orchestrator.runtime.settings import Settings
+
+    settings = Settings.read(os.environ)
+    reason = DEFAULT_REASON if args.reason is None else args.reason
+    wanted = Wanted(args.run_id, reason, args.wait, args.json, args.verbose, args.interval, args.topic)
+    return cancel(console, open_to_read(args.bucket, settings), wanted, settings, os.environ, SystemClock())
+
+
+def _logs(console: Console, args: Namespace) -> int:
+    from orchestrator.cli.bucket import open_to_read
+    from orchestrator.cli.logs import Wanted, logs
+    from orchestrator.runtime.clock import SystemClock
+    from orchestrator.runtime.settings import Settings
+
+    settings = Settings.read(os.environ)
+    wanted = Wanted(args.run_id, args.node, args.attempt, args.follow, args.since, args.limit, args.project, args.json)
+    return logs(console, open_to_read(args.bucket, settings), wanted, settings, os.environ, SystemClock())
 
 
 def _runs(console: Console, args: Namespace) -> int:
@@ -167,6 +196,8 @@ COMMANDS: Mapping[str, Callable[[Console, Namespace], int]] = {
     "start": _start,
     "status": _status,
     "runs": _runs,
+    "logs": _logs,
+    "cancel": _cancel,
 }
 
 
@@ -210,6 +241,12 @@ def _parser() -> ArgumentParser:
 
     found = command("validate", "say what is wrong with definitions, all of it")
     found.add_argument("path", metavar="PATH", nargs="+", type=Path, help="a DAG's folder or file, or a folder of DAGs")
+    found.add_argument(
+        "--for", dest="place", choices=("gcp",), help="say what would fail there, too, as far as it shows here"
+    )
+    found.add_argument(
+        "--online", action="store_true", help="with --for gcp: ask Google Cloud for functions and rights"
+    )
 
     found = command("graph", "draw a DAG as a flowchart")
     found.add_argument("path", metavar="PATH", type=Path, help="a DAG's folder or file")
@@ -261,8 +298,48 @@ def _parser() -> ArgumentParser:
     found.add_argument("--dag", metavar="NAME", help="only those of this DAG")
     found.add_argument("--limit", metavar="N", type=_positive, default=20, help="how many at most (20)")
     found.add_argument("--json", action="store_true", help="write one JSON list, and nothing else")
+
+    usage = (
+        "orchestrator logs RUN_ID [NODE] [--attempt N] [--follow] [--limit N] [--since TIME] [--bucket URL] "
+        "[--project ID] [--json]"
+    )
+    found = command("logs", "show what a run's functions and jobs wrote", usage, _LOGS_ABOUT)
+    found.add_argument("run_id", metavar="RUN_ID")
+    found.add_argument("node", metavar="NODE", nargs="?", help="only this Task")
+    found.add_argument("--attempt", metavar="N", type=_positive, help="only this attempt at it")
+    found.add_argument("--follow", action="store_true", help="go on until the run has ended")
+    found.add_argument("--limit", metavar="N", type=_positive, default=1000, help="how many lines at most (1000)")
+    found.add_argument("--since", metavar="TIME", type=_interval, help="in the cloud: only of the last 10m, 2h, …")
+    found.add_argument("--bucket", metavar="URL", help=_BUCKET)
+    found.add_argument("--project", metavar="ID", help="in the cloud: whose logs (by default GOOGLE_CLOUD_PROJECT)")
+    found.add_argument("--json", action="store_true", help="write one JSON list, and nothing else")
+
+    usage = "orchestrator cancel RUN_ID [--reason TEXT] [--wait] [--bucket URL] [--topic TOPIC] [--json]"
+    found = command("cancel", "stop a run: what runs is cancelled, nothing more is started", usage, _CANCEL_CODES)
+    found.add_argument("run_id", metavar="RUN_ID")
+    found.add_argument("--reason", metavar="TEXT", help="why; it is kept in the run document")
+    found.add_argument("--wait", action="store_true", help="follow the run until it has ended")
+    found.add_argument("--interval", metavar="TIME", type=_interval, default=1.0, help="how often --wait looks (1s)")
+    found.add_argument("--bucket", metavar="URL", help=_BUCKET)
+    found.add_argument("--topic", metavar="TOPIC", help="in the cloud: projects/P/topics/T (by default EVENTS_TOPIC)")
+    found.add_argument("--json", action="store_true", help="write run_id and status (with --wait: the run document)")
     return parser
 
+
+_LOGS_ABOUT = """\
+Of a run in a directory these are the files under attempts/. Of a run in the cloud they are entries of Cloud Logging:
+what the orchestrator says of the run, the requests and prints of its functions, the messages of its jobs;
+roles/logging.viewer is the role that reads them.
+"""
+
+_CANCEL_CODES = """\
+What cannot be stopped (a function that has been called) runs to its end, and the run ends after it.
+
+exit codes:
+  0  the run is cancelled, or is being cancelled
+  1  it ended otherwise before it could be cancelled
+  2  there is no such run, or it had ended otherwise already
+"""
 
 _RUN_EXAMPLES = """\
 examples:

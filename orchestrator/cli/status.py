@@ -10,12 +10,14 @@ from orchestrator.cli.bucket import Bucket
 from orchestrator.cli.console import Console
 from orchestrator.cli.follow import News, follow
 from orchestrator.cli.lines import line
+from orchestrator.cli.links import links
 from orchestrator.cli.progress import view_for
 from orchestrator.cli.summary import summary
 from orchestrator.cli.trouble import StoreTrouble
 from orchestrator.model.enums import RunStatus
 from orchestrator.model.errors import RunNotFound
 from orchestrator.model.run_state import RunState, encode
+from orchestrator.runtime.settings import Settings
 
 _PATIENCE_S = 10.0
 """How long --watch waits for a run that is not there (yet)."""
@@ -34,7 +36,7 @@ class Asked:
     """As it was named on the command line."""
 
 
-def status(console: Console, bucket: Bucket, asked: Asked) -> int:
+def status(console: Console, bucket: Bucket, asked: Asked, settings: Settings) -> int:
     """Write the run; return 1 if it Failed or was Cancelled."""
     state = _awaited(console, bucket, asked.run_id) if asked.is_watching else bucket.load(asked.run_id)
     if asked.is_watching and not state.run.status.is_final:
@@ -46,6 +48,7 @@ def status(console: Console, bucket: Bucket, asked: Asked) -> int:
     else:
         console.out("")
         console.styled(summary(state, bucket, _now(), console.size[0], _again(state, bucket)))
+        console.styled(links(state, bucket, settings, is_linking=console.is_linking))
         if not state.run.status.is_final and bucket.root is not None:  # elsewhere the cloud's Tick looks after it
             bucket_option = f" --bucket {shlex.quote(asked.bucket)}" if asked.bucket else ""
             console.styled(

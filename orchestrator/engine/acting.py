@@ -9,21 +9,25 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from orchestrator.engine.records import Records
 from orchestrator.engine.run_box import RunBox
 from orchestrator.engine.status import ExecutionStatus
-from orchestrator.model.commands import Cancel, Command, Execution, Failure, Launch, Remind
+from orchestrator.model.commands import Cancel, Command, Execution, Failure, Launch, Outcome, Remind, Withdraw
 from orchestrator.model.errors import LaunchRefused, LaunchUncertain, OrchestratorError
 from orchestrator.model.execution import ExecutionRecord
 from orchestrator.model.facts import AttemptEnded, CancelSettled, Fact, LaunchBound, LaunchFailed
 from orchestrator.model.messages import reminder_message
 from orchestrator.model.policy import Policy
-from orchestrator.ports import Broker, Clock, Target
+from orchestrator.ports import Broker, Clock, Target, Withdrawing
 
 log = logging.getLogger("orchestrator")
 
 MAX_CONCURRENT_CALLS = 32
+
+_Item = TypeVar("_Item")
+_Fact = TypeVar("_Fact")
 
 
 class Actor:
@@ -70,11 +74,11 @@ class Actor:
                     pass  # raises what ended a call's thread
         else:
             facts = self._launch_all(box, sorted(launches, key=self._limit_s) if blocking else launches)
+        cancels = [command for command in commands if isinstance(command, Cancel)]
+        facts += _each(lambda x: self.cancel(box, x.launch, x.execution_id, is_over=False), cancels)
+        facts += self.withdraw([command.launch for command in commands if isinstance(command, Withdraw)])
         for command in commands:
-            if isinstance(command, Cancel):
-                settled = self.cancel(box, command.launch, command.execution_id, is_over=False)
-                facts += [settled] if settled else []
-            elif isinstance(command, Remind):
+            if isinstance(command, Remind):
                 self._remind(command)
         return facts
 
@@ -101,6 +105,26 @@ class Actor:
             log.exception("cancel failed; the Tick tries again", extra=_where(launch))
             return None
         return CancelSettled(launch.node_name, launch.attempt)
+
+    def withdraw(self, launches: Sequence[Launch]) -> list[AttemptEnded]:
+        """Take launches back that have not begun; nothing comes of those that have, or of which that cannot be told."""
+        return _each(self._withdraw, [x for x in launches if isinstance(self._targets.get(x.target_key), Withdrawing)])
+
+    def _withdraw(self, launch: Launch) -> AttemptEnded | None:
+        target = self._targets.get(launch.target_key)
+        if not isinstance(target, Withdrawing):
+            return None
+        try:
+            is_withdrawn = target.withdraw(launch)
+        except LaunchUncertain as exc:
+            log.warning("cannot be taken back now: %s", exc, extra=_where(launch))
+            return None
+        except Exception:
+            log.exception("taking a launch back failed; the Tick tries again", extra=_where(launch))
+            return None
+        if not is_withdrawn:
+            return None
+        return AttemptEnded(launch.node_name, launch.attempt, Outcome.cancelled("taken back before it began"))
 
     def _limit_s(self, launch: Launch) -> float:
         return self._policy.rules(launch.target_key).launch_limit_s
@@ -194,6 +218,14 @@ class Actor:
             self._broker.publish(message, delay_s=delay_s)
         except OrchestratorError as exc:
             log.warning("cannot publish a reminder: %s", exc, extra={"run_id": remind.run_id})
+
+
+def _each(call: Callable[[_Item], _Fact | None], items: Sequence[_Item]) -> list[_Fact]:
+    """Return what came of a call for each item; several are made side by side."""
+    if len(items) < 2:
+        return [fact for item in items if (fact := call(item)) is not None]
+    with ThreadPoolExecutor(min(len(items), MAX_CONCURRENT_CALLS)) as pool:
+        return [fact for fact in pool.map(call, items) if fact is not None]
 
 
 def _where(launch: Launch) -> dict[str, object]:

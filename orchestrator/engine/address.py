@@ -42,6 +42,7 @@ class Reminder:
     attempt: int
     kind: str | None
     at: datetime | None
+    published_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class CancelRun:
 
     run_id: str
     reason: str
+    published_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,14 @@ from datetime import datetime
 from threading import Lock, Thread
 
 from orchestrator.engine.acting import Actor
-from orchestrator.engine.address import Completion, Known, Later, Start, TickAll
+from orchestrator.engine.address import CancelRun, Completion, Known, Later, Reminder, Start, TickAll
 from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.decide import Decision, Token, decide
 from orchestrator.engine.handled import Handled, Swept
+from orchestrator.engine.pace import Pace
 from orchestrator.engine.resolve import Resolver
 from orchestrator.engine.run_box import Baton, Entry, OnDone, RunBox
+from orchestrator.engine.saved import Saved
 from orchestrator.engine.status import DefinitionStatus, ExecutionStatus, OpenRuns, OrchestrationStatus
 from orchestrator.engine.ticker import Ticker
 from orchestrator.engine.witness import Witness
@@ -49,8 +51,8 @@ class DAGExecutor:
         instance: name of this instance, the first part of every claim's owner.
         policy: times and limits.
         random_bytes: n -> that many random bytes.
-        pause: number of tries so far -> sleeps a little, with jitter.
-        on_saved: told of every state that this instance saved.
+        sleep: sleeps so many seconds.
+        on_saved: told of every save of this instance.
     """
 
     def __init__(
@@ -65,13 +67,13 @@ class DAGExecutor:
         instance: str,
         policy: Policy,
         random_bytes: Callable[[int], bytes],
-        pause: Callable[[int], None],
-        on_saved: Callable[[RunState], None] | None = None,
+        sleep: Callable[[float], None],
+        on_saved: Callable[[Saved], None] | None = None,
     ) -> None:
         self.catalog = catalog
         self.instance = instance
         self._store, self._targets, self._clock = store, targets, clock
-        self._policy, self._random_bytes, self._pause = policy, random_bytes, pause
+        self._policy, self._random_bytes, self._sleep = policy, random_bytes, sleep
         self._on_saved = on_saved
         self._broker = broker
         self._executions = ExecutionStatus(store)
@@ -154,6 +156,7 @@ class DAGExecutor:
     def close(self) -> None:
         """Finish what can be finished at once; everything else is for a Tick, here or elsewhere."""
         self._actor.close()
+        self._witness.close()
 
     def _of_no_run(self, item: TickAll | Later | None, message_id: str | None) -> Handled:
         if item is None:
@@ -197,6 +200,7 @@ class DAGExecutor:
         while True:
             batch, baton = list[Entry](), Baton.KEPT
             try:
+                self._linger(box)
                 batch = box.take()
                 try:
                     commands, results = self._commit(box, batch)
@@ -244,9 +248,12 @@ class DAGExecutor:
         """
         status = box.status
         tried: list[tuple[Token, Decision]] = []
+        doubted: RunState | None = None
         mine: tuple[Command, ...] = ()
         saves = faults = 0
         while True:
+            if not box.pace.is_free and box.pace.is_shared(self._seconds()):
+                box.saved = None  # a read costs less than a save that is refused
             was_cached = box.saved is not None
             loaded = box.saved or status.load()
             state, version = loaded or (None, None)
@@ -264,7 +271,7 @@ class DAGExecutor:
                 if state is not None and loaded is not None and not state.run.status.is_final:
                     box.saved = loaded
                 if state is not None and faults:
-                    self._tell(state)  # it may have been saved here, and answered by an error
+                    self._tell(doubted, state, batch)  # it may have been saved here, and answered by an error
                 return mine + questions, results
             try:
                 box.saved = (decision.state, self._save(status, decision.state, version))
@@ -274,16 +281,18 @@ class DAGExecutor:
                 saves += 1
                 if saves >= MAX_SAVES:
                     raise
-                self._pause(min(saves, 6))
+                box.pace.lost(self._seconds())
+                self._linger(box, saves)
                 batch += box.take()  # what arrived since goes along: fewer saves, fewer races to lose
                 continue
             except StoreUnavailable:
                 box.saved = None
                 tried.append((token, decision))
+                doubted = state
                 faults += 1
                 if faults >= MAX_FAULTS:
                     raise
-                self._pause(faults)
+                self._back_off(faults)
                 continue
             except Exception:
                 box.saved = None
@@ -295,19 +304,39 @@ class DAGExecutor:
                 box.put_back(batch[half:])
                 del batch[half:]
                 continue
+            if not box.pace.is_free:
+                box.pace.saved(self._seconds())
             if decision.state.run.status.is_final:
                 box.saved = None
                 box.executions.clear()
                 status.forget()
-            self._tell(decision.state)
+            self._tell(state, decision.state, batch)
             return mine + decision.commands + questions, results
 
-    def _tell(self, state: RunState) -> None:
+    def _linger(self, box: RunBox, lost: int = 0) -> None:
+        """Wait until the run may be saved again; after `lost` races, a little at least."""
+        wait_s = 0.0 if box.pace.is_free else box.pace.wait_s(self._seconds(), self._spread())
+        if wait_s:
+            self._sleep(wait_s)
+        elif lost:
+            self._back_off(min(lost, 6))
+
+    def _back_off(self, tries: int) -> None:
+        """Wait with full jitter: 2 ms doubling, 1 s at the most."""
+        self._sleep(self._spread() * min(1.0, 0.002 * 2**tries))
+
+    def _spread(self) -> float:
+        return int.from_bytes(self._random_bytes(4)) / 2**32
+
+    def _seconds(self) -> float:
+        return self._clock.now().timestamp()
+
+    def _tell(self, before: RunState | None, after: RunState, batch: Sequence[Entry]) -> None:
         try:
             if self._on_saved is not None:
-                self._on_saved(state)
+                self._on_saved(Saved(before, after, tuple(entry.item for entry in batch)))
         except Exception:
-            log.exception("on_saved failed; the run goes on", extra={"run_id": state.run.run_id})
+            log.exception("on_saved failed; the run goes on", extra={"run_id": after.run.run_id})
 
     def _save(self, status: OrchestrationStatus, state: RunState, version: Version | None) -> Version:
         if version is None:
@@ -323,6 +352,8 @@ class DAGExecutor:
         questions: list[Command] = []
         dag: DAG | None = None
         first: Start | None = None
+        if state is not None:
+            self._witness.ask_ahead(batch, state, box)
         for entry in batch:
             try:
                 if state is None:
@@ -370,9 +401,13 @@ class DAGExecutor:
                 raise RunExists(f"run {box.run_id}: is being started by another message; choose another run_id")
             definition = self._definitions.save(item.definition)
             return first or item, self._witness.first_facts(item, definition)
-        if isinstance(item, Completion) and self._resolver.is_young(
-            item.event.publish_time or self._clock.now(), self._clock.now()
-        ):
+        now = self._clock.now()
+        published_at: datetime | None = None
+        if isinstance(item, Completion):
+            published_at = item.event.publish_time or now
+        elif isinstance(item, Reminder | CancelRun):
+            published_at = item.published_at
+        if published_at is not None and self._resolver.is_young(published_at, now):
             raise NotYet(f"runs/{box.run_id}.json: does not exist (yet)")
         raise RunNotFound(f"runs/{box.run_id}.json: does not exist, but an event names that run")
 
@@ -387,7 +422,9 @@ class DAGExecutor:
         with self._boxes_lock:
             box = self._boxes.get(run_id)
             if box is None:
-                box = self._boxes[run_id] = RunBox(run_id, OrchestrationStatus(self._store, run_id))
+                box = self._boxes[run_id] = RunBox(
+                    run_id, OrchestrationStatus(self._store, run_id), Pace(self._policy.save_interval_s)
+                )
                 if len(self._boxes) > MAX_IDLE_RUNS:
                     for old in list(self._boxes)[: MAX_IDLE_RUNS // 10]:
                         if self._boxes[old].is_idle:

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from msgspec.structs import replace
 
 from orchestrator.engine.scope import scope_of
-from orchestrator.model.commands import EMPTY, Cancel, Command, Failure, Json, Launch, Remind
+from orchestrator.model.commands import EMPTY, Cancel, Command, Failure, Json, Launch, Remind, Withdraw
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import DueKind, OutcomeKind, RunStatus, TaskStatus
 from orchestrator.model.errors import ExpressionError
@@ -31,7 +31,7 @@ from orchestrator.model.facts import (
     RunStarted,
     TimeCame,
 )
-from orchestrator.model.ids import launch_id_of, nonce_of
+from orchestrator.model.ids import launch_id_of, nonce_of, trace_of
 from orchestrator.model.nodes import Graph, Node, Parallel, Task
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import (
@@ -187,6 +187,9 @@ class _Draft:
             return
         if node.execution_id or node.owed_cancel:
             return
+        if self.is_cancelling:  # nothing is launched any more; what may have been launched is looked for
+            self.owe_cancel_of_run(node)
+            return
         if node.claim.takeovers >= self.policy.max_takeovers:
             self.give_up(
                 node,
@@ -208,6 +211,7 @@ class _Draft:
             self.now + self.policy.lease(task.target_key),
             node.claim.nonce,
             node.claim.takeovers + 1,
+            node.claim.trace,
         )
         due = node.due
         if timeout_s is not None and node.claim.takeovers == 0:
@@ -215,7 +219,7 @@ class _Draft:
             # answers would be put off for ever.
             due = {**due, DueKind.TIMEOUT.value: self.now + timedelta(seconds=timeout_s)}
         try:
-            launch = self.launch_of(task, node.attempt, claim, recover=True)
+            launch = self.launch_of(task, node, node.attempt, claim, recover=True)
         except ExpressionError as exc:
             self.end(node, TaskStatus.FAILED, error=Failure("Task.BadParameters", str(exc)))
             return
@@ -225,6 +229,9 @@ class _Draft:
     def time_came(self, fact: TimeCame) -> None:
         node = self.current(fact.node_name, fact.attempt)
         if node is None or node.owed_cancel is not None or node.due.get(fact.kind) != fact.at:
+            return
+        if fact.kind == DueKind.QUESTION:
+            self.ask_again(node, fact.at)
             return
         task = self.task(node)
         timeout_s = self.policy.timeout_s(task.target_key, task.timeout_s) or 0.0
@@ -240,6 +247,21 @@ class _Draft:
                 return
         self.time_is_up(node, timeout_s)
 
+    def ask_again(self, node: NodeState, at: datetime) -> None:
+        """The question that was due at `at` found no end: the next comes twice as late after the claim.
+
+        It stands in the node, so that a question delivered twice breeds one more and not two. Where the wait would
+        be too long there is no next one; the Tick goes on asking.
+        """
+        first = timedelta(seconds=self.policy.rules(node.target_key).first_question_s)
+        claimed_at = node.claim.lease_end - self.policy.lease(node.target_key) if node.claim else at
+        wait = max(first, at - claimed_at)
+        due = {kind: time for kind, time in node.due.items() if kind != DueKind.QUESTION}
+        if wait <= timedelta(seconds=self.policy.last_question_wait_s):
+            due[DueKind.QUESTION.value] = max(at + wait, self.now + first)
+            self.remind(node, DueKind.QUESTION.value, due[DueKind.QUESTION.value])
+        self.put(replace(node, due=due))
+
     def cancel_requested(self, fact: CancelRequested) -> None:
         if self.run is None or self.run.status.is_final or self.is_cancelling:
             return
@@ -248,8 +270,9 @@ class _Draft:
             if node.status is not TaskStatus.RUNNING or not node.attempt or node.owed_cancel:
                 continue
             if self.policy.rules(node.target_key).can_cancel:
-                error = Failure("Run.Cancelled", fact.reason)
-                self.owe_cancel(node, OwedCancel(TaskStatus.CANCELLED, error))
+                self.owe_cancel_of_run(node)
+            else:
+                self.commands.append(Withdraw(bare_launch(self.dag, self.info, node)))
 
     def cancel_settled(self, fact: CancelSettled) -> None:
         node = self.current(fact.node_name, fact.attempt)
@@ -289,22 +312,28 @@ class _Draft:
         self.withdraw(node)
         task = self.task(node)
         attempt = node.attempt + 1
+        launch_id = launch_id_of(self.info.run_id, node.node_name, attempt)
+        nonce, key = nonce_of(self.token.seed, launch_id), self.policy.trace_key
         claim = Claim(
             self.token.owner,
             self.now + self.policy.lease(task.target_key),
-            nonce_of(self.token.seed, launch_id_of(self.info.run_id, node.node_name, attempt)),
+            nonce,
+            trace=trace_of(launch_id, nonce, key) if key else "",
         )
         try:
-            launch = self.launch_of(task, attempt, claim)
+            launch = self.launch_of(task, node, attempt, claim)
         except ExpressionError as exc:
             node = replace(node, attempt=attempt)
             self.end(node, TaskStatus.FAILED, error=Failure("Task.BadParameters", str(exc)))
             return
         timeout_s = self.policy.timeout_s(task.target_key, task.timeout_s)
+        question_s = self.policy.rules(task.target_key).first_question_s
         due = _NO_TIMES
         if timeout_s is not None:
             at = self.now + timedelta(seconds=timeout_s)
             due = {DueKind.TIMEOUT.value: at}
+        if question_s:
+            due = {**due, DueKind.QUESTION.value: self.now + timedelta(seconds=question_s)}
         node = replace(
             node,
             status=TaskStatus.RUNNING,
@@ -317,8 +346,10 @@ class _Draft:
         self.commands.append(launch)
         if timeout_s is not None and task.timeout_s is not None:
             self.remind(node, DueKind.TIMEOUT.value, at)  # a default one is left to the Tick
+        if question_s:
+            self.remind(node, DueKind.QUESTION.value, due[DueKind.QUESTION.value])
 
-    def launch_of(self, task: Task, attempt: int, claim: Claim, *, recover: bool = False) -> Launch:
+    def launch_of(self, task: Task, node: NodeState, attempt: int, claim: Claim, *, recover: bool = False) -> Launch:
         (bare,) = task.execute()
         parameters: Json = task.parameters
         if not task.template.is_constant:
@@ -336,6 +367,8 @@ class _Draft:
             claim.owner,
             claim.lease_end,
             recover,
+            trace=claim.trace,
+            started_at=node.started_at,
         )
 
     # -- how nodes end ------------------------------------------------------------------------------
@@ -427,6 +460,10 @@ class _Draft:
         self.put(node)
         self.commands.append(Cancel(bare_launch(self.dag, self.info, node), node.execution_id))
 
+    def owe_cancel_of_run(self, node: NodeState) -> None:
+        reason = self.info.cancel_reason or ""
+        self.owe_cancel(node, OwedCancel(TaskStatus.CANCELLED, Failure("Run.Cancelled", reason)))
+
     def settle(self, node: NodeState) -> None:
         """The cancel is settled: the node ends as was owed."""
         owed = node.owed_cancel
@@ -465,6 +502,8 @@ def bare_launch(dag: DAG, run: RunInfo, node: NodeState) -> Launch:
         nonce=node.claim.nonce if node.claim else "",
         owner=node.claim.owner if node.claim else "",
         lease_end=node.claim.lease_end if node.claim else None,
+        trace=node.claim.trace if node.claim else "",
+        started_at=node.started_at,
     )
 
 

@@ -60,9 +60,9 @@ class Resolver:
             case LaterEvent():
                 return Later(event.event, event.at)
             case ReminderEvent(run_id=str(run_id)):
-                return Reminder(run_id, event.node_name, event.attempt, event.kind, event.at)
+                return Reminder(run_id, event.node_name, event.attempt, event.kind, event.at, at)
             case CancelEvent(run_id=str(run_id)):
-                return CancelRun(run_id, event.reason)
+                return CancelRun(run_id, event.reason, at)
             case CompletionEvent():
                 return self._completion(event, at, now)
         raise EventError(f"event {message_id}: a {type(event).__name__} that names no run")

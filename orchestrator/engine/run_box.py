@@ -13,6 +13,7 @@ from threading import Event, Lock
 
 from orchestrator.engine.address import Item
 from orchestrator.engine.handled import Handled
+from orchestrator.engine.pace import Pace
 from orchestrator.engine.status import OrchestrationStatus
 from orchestrator.model.commands import Execution, Outcome
 from orchestrator.model.run_state import RunState
@@ -82,13 +83,14 @@ class RunBox:
 
     Attributes:
         status: the run's document in the store.
+        pace: when that may be saved next.
         saved: the run as this instance saved or loaded it last, with its version; perhaps stale.
         executions: launch id -> execution that this instance launched or found.
     """
 
-    def __init__(self, run_id: str, status: OrchestrationStatus) -> None:
+    def __init__(self, run_id: str, status: OrchestrationStatus, pace: Pace) -> None:
         self.run_id = run_id
-        self.status = status
+        self.status, self.pace = status, pace
         self.saved: tuple[RunState, Version] | None = None
         self.executions: dict[str, Execution] = {}
         self._lock = Lock()

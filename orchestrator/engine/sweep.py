@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from orchestrator.model.enums import TaskStatus
+from orchestrator.model.enums import DueKind, TaskStatus
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import Claim, NodeState, RunState
 
@@ -18,18 +18,20 @@ class Chores:
 
     Attributes:
         cancels: owe a cancel.
+        withdrawals: of a cancelled run, and cannot be stopped; whether they have begun may be asked.
         takeovers: claimed, nothing bound, and the claim is over.
         questions: their execution is known; whether it has ended may be asked.
         due: (node, kind, at): its time has come.
     """
 
     cancels: tuple[NodeState, ...] = ()
+    withdrawals: tuple[NodeState, ...] = ()
     takeovers: tuple[NodeState, ...] = ()
     questions: tuple[NodeState, ...] = ()
     due: tuple[tuple[NodeState, str, datetime], ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.cancels or self.takeovers or self.questions or self.due)
+        return bool(self.cancels or self.withdrawals or self.takeovers or self.questions or self.due)
 
 
 def is_over(claim: Claim, now: datetime, me: str, alive: Callable[[str], bool | None], policy: Policy) -> bool:
@@ -60,7 +62,7 @@ def chores(
     Args:
         is_known_here: launch id -> whether this instance knows its execution.
     """
-    cancels, takeovers, questions = [], [], []
+    cancels, withdrawals, takeovers, questions = [], [], [], []
     due: list[tuple[NodeState, str, datetime]] = []
     for node in state.nodes.values():
         if node.status is not TaskStatus.RUNNING or not node.attempt:
@@ -68,10 +70,13 @@ def chores(
         if node.owed_cancel is not None:
             cancels.append(node)
             continue
+        if state.run.cancel_reason is not None:
+            withdrawals.append(node)
         is_bound = node.execution_id is not None or is_known_here(state.launch_id(node.node_name))
         if not is_bound and node.claim is not None and is_over(node.claim, now, me, alive, policy):
             takeovers.append(node)
         elif is_bound:
             questions.append(node)
-        due.extend((node, kind, at) for kind, at in node.due.items() if at <= now)
-    return Chores(tuple(cancels), tuple(takeovers), tuple(questions), tuple(due))
+        # Questions are left to their reminders: what is known to run is asked here anyway.
+        due.extend((node, kind, at) for kind, at in node.due.items() if at <= now and kind != DueKind.QUESTION)
+    return Chores(tuple(cancels), tuple(withdrawals), tuple(takeovers), tuple(questions), tuple(due))

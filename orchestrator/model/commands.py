@@ -1,4 +1,4 @@
-"""What the engine wants done (Launch, Cancel, Remind) and what a target answers (Execution, Outcome).
+"""What the engine wants done (Launch, Cancel, Withdraw, Remind) and what a target answers (Execution, Outcome).
 
 Pure: the executor acts on commands, a target on launches; these are only their words.
 """
@@ -87,6 +87,10 @@ class Launch(msgspec.Struct, frozen=True):
     lease_end: datetime | None = None
     recover: bool = False
     """True where the attempt was taken over: ask `find` before launching again with the same key."""
+    trace: str = ""
+    """Its claim's, where that holds one."""
+    started_at: datetime | None = None
+    """When its step started: nothing was launched for it before, so that `find` need not look further back."""
 
     @property
     def launch_id(self) -> str:
@@ -106,7 +110,7 @@ class Launch(msgspec.Struct, frozen=True):
     @property
     def trace_id(self) -> str:
         """W3C trace id, 32 hex digits."""
-        return trace_of(self.launch_id, self.nonce)
+        return self.trace or trace_of(self.launch_id, self.nonce)
 
 
 class Cancel(msgspec.Struct, frozen=True):
@@ -114,6 +118,12 @@ class Cancel(msgspec.Struct, frozen=True):
 
     launch: Launch
     execution_id: str | None
+
+
+class Withdraw(msgspec.Struct, frozen=True):
+    """Take back the launch of an attempt that cannot be stopped, if it has not begun; nobody is owed that."""
+
+    launch: Launch
 
 
 class Remind(msgspec.Struct, frozen=True):
@@ -126,7 +136,7 @@ class Remind(msgspec.Struct, frozen=True):
     at: datetime
 
 
-Command = Launch | Cancel | Remind
+Command = Launch | Cancel | Withdraw | Remind
 
 
 def target_key(target_type: str, invocation: Json) -> str:

@@ -1,5 +1,6 @@
 """The ids that are ours: of runs, launches and their keys and traces. Pure."""
 
+import hmac
 import re
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -68,11 +69,31 @@ def key_of(launch_id: str) -> str:
     return f"{KEY_PREFIX}{readable}-{attempt}-{sha256(launch_id.encode()).hexdigest()[:24]}"
 
 
+_ID_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def execution_id_of(key: str) -> str:
+    """Return 12 lower-case letters and digits, as Cloud Functions' own execution ids are; the same for the same key.
+
+    A call carries it as `Function-Execution-Id`, so that functions-framework labels what the function prints with it.
+    """
+    number = int(sha256(key.encode()).hexdigest(), 16)
+    letters = []
+    for _ in range(12):
+        number, letter = divmod(number, len(_ID_ALPHABET))
+        letters.append(_ID_ALPHABET[letter])
+    return "".join(letters)
+
+
 def nonce_of(seed: bytes, launch_id: str) -> str:
     """Return 128 bits in hex that nobody can guess who does not know `seed` (32 random bytes)."""
     return blake2b(launch_id.encode(), digest_size=16, key=seed).hexdigest()
 
 
-def trace_of(launch_id: str, nonce: str) -> str:
-    """Return the W3C trace id (32 hex) that a launch carries: known from its claim, never guessable."""
-    return sha256(f"{launch_id}#{nonce}".encode()).hexdigest()[:32]
+def trace_of(launch_id: str, nonce: str, key: bytes = b"") -> str:
+    """Return the W3C trace id (32 hex) that a launch carries: an HMAC under the deployment's key, if it has one.
+
+    Who does not know the nonce cannot guess it; who knows that, from the run document or a URL in the logs, but
+    not the key, cannot either.
+    """
+    return hmac.digest(key, f"{launch_id}#{nonce}".encode(), "sha256").hex()[:32]

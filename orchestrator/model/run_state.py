@@ -12,7 +12,7 @@ import msgspec
 from orchestrator.model.commands import EMPTY, Failure, Json, target_key
 from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus
 from orchestrator.model.errors import CorruptState
-from orchestrator.model.ids import launch_id_of
+from orchestrator.model.ids import launch_id_of, trace_of
 
 FORMAT = 1
 """The document format that this code writes; it reads every format up to it."""
@@ -28,6 +28,13 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
     """128 bits in hex: who knows it has seen the launch. It stays when the claim is taken over."""
     takeovers: int = 0
     """How often the Tick took it over, because its owner did not get to launching, or to telling."""
+    trace: str = ""
+    """The trace that the launch carries, made under the deployment's key; empty where it follows from the nonce.
+    Kept here so that a key can be changed while runs are in flight."""
+
+    def trace_of(self, launch_id: str) -> str:
+        """The W3C trace id (32 hex) of the attempt's launch."""
+        return self.trace or trace_of(launch_id, self.nonce)
 
 
 class OwedCancel(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -1,6 +1,6 @@
 """The parts of the cloud: Cloud Storage, Pub/Sub with Cloud Tasks, and the targets that Google runs."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from threading import Lock
 from typing import cast
@@ -10,7 +10,9 @@ from orchestrator.engine.results import Results
 from orchestrator.model.errors import BrokerUnavailable, SettingsError
 from orchestrator.ports import Broker, Clock, ObjectStore, Target
 from orchestrator.runtime.registry import CLOUD_TARGETS, part
+from orchestrator.runtime.rights import Rights
 from orchestrator.runtime.settings import Settings
+from orchestrator.services.cloud_logging import CloudLogging
 from orchestrator.services.cloud_tasks import CloudTasks
 from orchestrator.services.google_api import GoogleApis
 
@@ -39,6 +41,8 @@ def redis_tls_store(rest: str) -> ObjectStore:
 
 _PATIENCE_S = 10.0
 """How long a person waits for a topic that does not answer."""
+_LOG_PATIENCE_S = 60.0
+"""How long a person waits for a search of the logs."""
 
 
 class CloudParts:
@@ -97,6 +101,16 @@ def patient_broker(topic: str, environment: Mapping[str, str], clock: Clock) -> 
             f"topic {topic}: no credentials: {exc}; `gcloud auth application-default login` gives a machine its own, "
             "an emulator (PUBSUB_EMULATOR_HOST) needs none"
         ) from exc
+
+
+def log_reader(projects: Sequence[str], environment: Mapping[str, str]) -> CloudLogging:
+    """Return what reads the logs of projects, for a person who waits."""
+    return CloudLogging(GoogleApis(environment, timeout_s=_LOG_PATIENCE_S), projects)
+
+
+def rights(environment: Mapping[str, str]) -> Rights:
+    """Return what asks for rights, for a person who waits."""
+    return Rights(GoogleApis(environment, timeout_s=_PATIENCE_S))
 
 
 class CloudTargets(Mapping[str, Target]):

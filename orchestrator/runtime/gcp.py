@@ -3,8 +3,8 @@
 import logging
 import os
 import sys
-from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 
 from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.handled import Handled
@@ -17,18 +17,39 @@ from orchestrator.runtime.dead_letters import keep
 from orchestrator.runtime.executor import DAGExecutor
 from orchestrator.runtime.logs import configure
 from orchestrator.runtime.registry import open_store
-from orchestrator.runtime.run_ends import log_end
 from orchestrator.runtime.settings import Settings
+from orchestrator.runtime.story import log_saved
 
 log = logging.getLogger("orchestrator")
 
 
-@lru_cache(maxsize=1)
+class Instance:
+    """What one instance of the function keeps between events. Its first events may come at once."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._executor: DAGExecutor | None = None
+
+    def executor(self) -> DAGExecutor:
+        """The one executor, assembled at the first event: a second one would not share its saves."""
+        with self._lock:
+            if self._executor is None:
+                self._executor = _assemble()
+            return self._executor
+
+
+_instance = Instance()
+
+
 def executor() -> DAGExecutor:
     """The instance's executor, assembled from its settings at the first event.
 
-    With EVENTS_TOPIC it is the cloud's, else that of one machine.
+    With EVENTS_TOPIC it is the cloud's, else that of one machine. Raises SettingsError.
     """
+    return _instance.executor()
+
+
+def _assemble() -> DAGExecutor:
     settings = Settings.read(os.environ)
     found = DagFolders(Path(settings.dag_definitions))
     catalog = Catalog(found, settings.default_dag)
@@ -40,7 +61,7 @@ def executor() -> DAGExecutor:
     store = open_store(settings.status_bucket)
     parts = CloudParts(settings, store, SystemClock(), os.environ)
     return DAGExecutor(
-        catalog, store=store, targets=parts.targets, broker=parts.broker, settings=settings, on_saved=log_end
+        catalog, store=store, targets=parts.targets, broker=parts.broker, settings=settings, on_saved=log_saved
     )
 
 

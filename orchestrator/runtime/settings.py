@@ -9,6 +9,8 @@ from orchestrator.model.errors import SettingsError
 
 T = TypeVar("T")
 
+MIN_KEY_LENGTH = 32
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -28,8 +30,9 @@ TABLE = (
         "TASKS_QUEUE", "", "in the cloud: the Cloud Tasks queue that calls functions, projects/P/locations/R/queues/Q"
     ),
     Setting("INVOKER_SERVICE_ACCOUNT", "", "in the cloud: as whom functions are called"),
-    Setting("GOOGLE_CLOUD_PROJECT", "", "in the cloud: project of the steps that name none"),
-    Setting("FUNCTION_REGION", "", "in the cloud: region of the steps that name none"),
+    Setting("DEPLOYMENT_KEY", "", "in the cloud: a secret of 32 characters or more, for the traces of launches"),
+    Setting("GOOGLE_CLOUD_PROJECT", "", "project of the steps that name none, of those that Google Cloud runs"),
+    Setting("FUNCTION_REGION", "", "region of the steps that name none, of those that Google Cloud runs"),
     Setting("CLOUD_FUNCTIONS_URL", "", "another URL of functions, with {project} {region} {target_name} in it"),
     Setting("DATAFLOW_TEMPLATES", "", "in the cloud: gs:// folder of the flex templates of steps that name none"),
     Setting("DATAFLOW_TEMP_LOCATION", "", "in the cloud: gs:// folder for the temporary files of Dataflow jobs"),
@@ -37,6 +40,9 @@ TABLE = (
     Setting("LAUNCH_LEASE", "60s", "how long a claim on a launch lasts at the least"),
     Setting("LAUNCH_CALL_LIMIT", "30s", "in the cloud: how long one call that launches something may take"),
     Setting("LOG_SEARCHES_PER_MINUTE", "20", "in the cloud: how often an instance looks for a lost log line at most"),
+    Setting(
+        "SAVE_INTERVAL", "", "least time between saves of one run; by default what its bucket asks for: 1s in gs://"
+    ),
     Setting("CLOCK_ALLOWANCE", "5s", "how far the clocks of two instances may be apart"),
     Setting("DEFAULT_TIMEOUT", "23h", "timeout of a Task whose target has no outcome and whose author gave none"),
     Setting("EVENT_GRACE", "60s", "how long an event is put off whose run or record is not there yet"),
@@ -56,6 +62,7 @@ class Settings:
     events_topic: str | None
     tasks_queue: str | None
     invoker_service_account: str | None
+    deployment_key: bytes
     project: str | None
     region: str | None
     functions_url: str | None
@@ -65,6 +72,7 @@ class Settings:
     launch_lease_s: float
     launch_call_limit_s: float
     log_searches_per_minute: int
+    save_interval_s: float | None
     clock_allowance_s: float
     default_timeout_s: float
     event_grace_s: float
@@ -91,6 +99,7 @@ class Settings:
             "events_topic": value("EVENTS_TOPIC", _or_none),
             "tasks_queue": value("TASKS_QUEUE", _or_none),
             "invoker_service_account": value("INVOKER_SERVICE_ACCOUNT", _or_none),
+            "deployment_key": value("DEPLOYMENT_KEY", _key),
             "project": value("GOOGLE_CLOUD_PROJECT", _or_none),
             "region": value("FUNCTION_REGION", _or_none),
             "functions_url": value("CLOUD_FUNCTIONS_URL", _or_none),
@@ -100,6 +109,7 @@ class Settings:
             "launch_lease_s": value("LAUNCH_LEASE", parse_duration),
             "launch_call_limit_s": value("LAUNCH_CALL_LIMIT", parse_duration),
             "log_searches_per_minute": value("LOG_SEARCHES_PER_MINUTE", _positive),
+            "save_interval_s": value("SAVE_INTERVAL", _duration_or_none),
             "clock_allowance_s": value("CLOCK_ALLOWANCE", parse_duration),
             "default_timeout_s": value("DEFAULT_TIMEOUT", parse_duration),
             "event_grace_s": value("EVENT_GRACE", parse_duration),
@@ -113,6 +123,18 @@ class Settings:
 
 def _or_none(text: str) -> str | None:
     return text or None
+
+
+def _duration_or_none(text: str) -> float | None:
+    return parse_duration(text) if text else None
+
+
+def _key(text: str) -> bytes:
+    if text and len(text) < MIN_KEY_LENGTH:
+        raise ValueError(
+            f"has {len(text)} characters; allowed are {MIN_KEY_LENGTH} or more, as `openssl rand -hex 32` makes"
+        )
+    return text.encode()
 
 
 def _positive(text: str) -> int:

@@ -105,10 +105,22 @@ class CloudTasks:
         name = self._name(name_key)
         return self._found(self._tasks().get(name=name), f"cloudtasks.tasks.get {name}")
 
-    def delete(self, name_key: str) -> None:
-        """Take the task out of the queue; it is no error if it is not there. A request under way goes on."""
+    def dispatches(self, name_key: str) -> int | None:
+        """How often the task's request has been made so far, or is being made; None where it is not in the queue."""
         name = self._name(name_key)
-        self._found(self._tasks().delete(name=name), f"cloudtasks.tasks.delete {name}")
+        try:
+            task = self._apis.call(self._tasks().get(name=name), f"cloudtasks.tasks.get {name}")
+        except ApiError as exc:
+            if exc.status == _NOT_FOUND:
+                return None
+            raise
+        count = task.get("dispatchCount")  # left out while it is 0
+        return count if isinstance(count, int) else 0
+
+    def delete(self, name_key: str) -> bool:
+        """Take the task out of the queue; False if it was not there. A request under way goes on."""
+        name = self._name(name_key)
+        return self._found(self._tasks().delete(name=name), f"cloudtasks.tasks.delete {name}")
 
     def _name(self, name_key: str) -> str:
         if not KEY.fullmatch(name_key):

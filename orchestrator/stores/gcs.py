@@ -66,6 +66,9 @@ class GcsStore:
             returns after one and a half times this.
     """
 
+    write_interval_s = 1.0
+    """"You can update or overwrite an object up to once per second" (https://cloud.google.com/storage/quotas)."""
+
     reads: int
     """Requests for a content or for a page of a listing that this instance has sent, so far."""
 

@@ -10,6 +10,7 @@ helper has recorded, the event (its log entry, believed with the nonce that the 
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
@@ -24,6 +25,7 @@ from orchestrator.model.commands import Execution, Json, Launch, Outcome
 from orchestrator.model.durations import parse_duration
 from orchestrator.model.enums import Identity
 from orchestrator.model.errors import LaunchRefused, LaunchUncertain, NotYet
+from orchestrator.model.ids import execution_id_of as call_id_of
 from orchestrator.model.messages import launch_query
 from orchestrator.services.google_api import ApiError
 from orchestrator.targets.callables import NESTED_TOO_DEEPLY, completed
@@ -68,6 +70,12 @@ class Tasks(Protocol):
             oidc: (service account, audience) of the ID token to call with.
         """
 
+    def dispatches(self, name_key: str) -> int | None:
+        """How often the request has been made, or is being made; None where it is not in the queue. Raises ApiError."""
+
+    def delete(self, name_key: str) -> bool:
+        """Take the request out of the queue; False if it was not there. Raises ApiError."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -111,6 +119,7 @@ class FunctionCalls:
         headers = {
             "Content-Type": "application/json",
             "traceparent": f"00-{launch.trace_id}-{digest_of('span', launch.key)[:16]}-01",
+            "Function-Execution-Id": call_id_of(launch.key),  # what the function prints is found by it
         }
         audience = None if self._url is not None else _audience(where)
         return Request(url, headers, msgspec.json.encode(launch.parameters), audience)
@@ -265,15 +274,20 @@ class CloudFunction:
         return Execution(execution_id_of(launch), {"task": launch.key})
 
     def find(self, launch: Launch) -> Execution | None:
-        """Return the launch's execution if the function's records or the logs know it.
+        """Return the launch's execution if the function's records, the logs or the queue know it.
 
         None does no harm, the queue does not take a launch twice; so logs that cannot be searched now are no reason
         to put the launch off.
         """
-        try:
-            return self._witnesses.find(launch)
-        except LaunchUncertain:
-            return None
+        found: Execution | None = None
+        with suppress(LaunchUncertain):
+            found = self._witnesses.find(launch)
+        if found is not None:
+            return found
+        with suppress(ApiError):
+            if self._tasks.dispatches(launch.key) is not None:
+                return Execution(execution_id_of(launch), {"task": launch.key})
+        return None
 
     def outcome(self, execution: Execution) -> Outcome | None:
         """Return how it ended, from the function's own record or the logs; None: not known.
@@ -295,14 +309,39 @@ class CloudFunction:
         outcome = self._told(launch.key, verdict) if self._told is not None else verdict
         return Execution(execution_id_of(launch), outcome=outcome)
 
-    def cancel(self, execution: Execution) -> None:
-        """A call cannot be stopped, it runs to its end. Raises LaunchUncertain while nothing tells of that."""
+    def withdraw(self, launch: Launch) -> bool:
+        """Take the call out of the queue if it has not been made. It is never put in again: its name stays used.
+
+        A call that the queue makes between the question and the removal runs to its end, unseen.
+
+        Raises:
+            LaunchUncertain: the queue cannot tell now.
+        """
         try:
-            is_over = execution.outcome is not None or self._witnesses.recorded(execution.execution_id) is not None
+            return self._tasks.dispatches(launch.key) == 0 and self._tasks.delete(launch.key)
+        except ApiError as exc:
+            raise LaunchUncertain(f"{launch.launch_id}: {exc}") from exc
+
+    def cancel(self, execution: Execution) -> None:
+        """Return if the call is over, or was taken out of the queue. One under way cannot be stopped.
+
+        Raises:
+            LaunchUncertain: it runs on, or that cannot be told now.
+        """
+        ids = _ID.fullmatch(execution.execution_id)
+        if execution.outcome is not None or ids is None:
+            return
+        try:
+            if self._witnesses.recorded(execution.execution_id) is not None:
+                return
+            dispatches = self._tasks.dispatches(ids[1])
+            if dispatches is None or (dispatches == 0 and self._tasks.delete(ids[1])):
+                return
         except NotYet:
-            is_over = False
-        if not is_over:
-            raise LaunchUncertain(f"{execution.execution_id}: a function cannot be stopped, it runs to its end")
+            pass
+        except ApiError as exc:
+            raise LaunchUncertain(f"{execution.execution_id}: {exc}") from exc
+        raise LaunchUncertain(f"{execution.execution_id}: a function cannot be stopped, it runs to its end")
 
 
 class CloudFunctionSync:

@@ -6,21 +6,11 @@ from datetime import datetime
 import msgspec
 
 from orchestrator.model.commands import Json, Launch, Outcome
+from orchestrator.model.ids import execution_id_of
 from orchestrator.model.messages import launch_query
 from orchestrator.targets.twins import digest_of, timestamp
 
 _USER_AGENT = "Google-Cloud-Tasks"
-_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
-
-
-def execution_id_of(key: str) -> str:
-    """Return 12 lower-case letters and digits, as Cloud Functions' own ids are; the same for the same key."""
-    number = int(digest_of(key), 16)
-    letters = []
-    for _ in range(12):
-        number, letter = divmod(number, len(_ALPHABET))
-        letters.append(_ALPHABET[letter])
-    return "".join(letters)
 
 
 @dataclass(frozen=True, slots=True)

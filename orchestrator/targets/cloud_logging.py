@@ -5,7 +5,7 @@ found again by the call's trace, and read by the same EventFactory as if it had 
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from threading import Lock
 from time import monotonic
 
@@ -14,6 +14,7 @@ from orchestrator.model.enums import OutcomeKind
 from orchestrator.model.errors import EventError, LaunchUncertain
 from orchestrator.model.event_factory import EventFactory
 from orchestrator.model.events import CompletionEvent
+from orchestrator.services.cloud_logging import CloudLogging
 from orchestrator.services.google_api import ApiError, GoogleApis
 
 _MAX_PAGES = 5
@@ -41,7 +42,7 @@ class LogSearch:
     def __init__(
         self, apis: GoogleApis, project: str, *, per_minute: int = 20, seconds: Callable[[], float] = monotonic
     ) -> None:
-        self._apis = apis
+        self._logging = CloudLogging(apis, [project])
         self._project = project
         self._seconds = seconds
         self._lock = Lock()
@@ -57,7 +58,9 @@ class LogSearch:
         """
         self._take_turn(trace_id)
         try:
-            ends = [end for entry in self._entries(trace_id) if (end := _end_of(entry, trace_id)) is not None]
+            wanted = _FILTER.format(project=self._project, trace_id=trace_id)
+            entries = self._logging.entries(wanted, f"entries of trace {trace_id}", max_pages=_MAX_PAGES)
+            ends = [end for entry in entries if (end := _end_of(entry, trace_id)) is not None]
         except ApiError as exc:
             raise LaunchUncertain(str(exc)) from exc
         return next((end for end in ends if end.kind is OutcomeKind.COMPLETED), ends[0] if ends else None)
@@ -71,26 +74,6 @@ class LogSearch:
                 )
             self._last.popleft()
             self._last.append(now)
-
-    def _entries(self, trace_id: str) -> Iterator[Mapping[str, Json]]:
-        """The entries, newest first."""
-        body: dict[str, Json] = {
-            "resourceNames": [f"projects/{self._project}"],
-            "filter": _FILTER.format(project=self._project, trace_id=trace_id),
-            "orderBy": "timestamp desc",
-            "pageSize": 50,
-        }
-        try:
-            service = self._apis.service("logging", "v2").entries()
-        except Exception as exc:  # no credentials, as a rule
-            raise LaunchUncertain(f"logging: cannot be called: {type(exc).__name__}: {exc}") from exc
-        for _ in range(_MAX_PAGES):
-            answer = self._apis.call(service.list(body=body), f"logging: entries of trace {trace_id}")
-            entries, token = answer.get("entries"), answer.get("nextPageToken")
-            yield from (entry for entry in entries if isinstance(entry, dict)) if isinstance(entries, list) else ()
-            if not token:  # an empty page with a token only says that the search goes on
-                return
-            body["pageToken"] = token
 
 
 def _end_of(entry: Mapping[str, Json], trace_id: str) -> Outcome | None:

@@ -73,6 +73,7 @@ class FunctionTarget:
         # dict.setdefault and list.append are atomic: no lock of ours is needed around them.
         self._entries = dict[str, _Entry]()
         self._keys = dict[str, list[str]]()
+        self._waiting = dict[str, _Entry]()  # handed over and not begun; who pops an entry, begins or withdraws it
 
     def launch(self, launch: Launch) -> Execution:
         """Hand the function to a worker; the same key again returns the execution started before.
@@ -91,6 +92,7 @@ class FunctionTarget:
         if entry is not mine:
             return entry.execution
         self._keys.setdefault(launch.run_id, []).append(key)
+        self._waiting[key] = mine
         in_process = launch.step.get("worker") == "process"
         is_accepted = (
             self._processes.submit(partial(self._run_in_process, mine))
@@ -99,6 +101,7 @@ class FunctionTarget:
         )
         if not is_accepted:
             self._entries.pop(key, None)
+            self._waiting.pop(key, None)
             raise LaunchUncertain(f"{launch.launch_id}: not launched, this process is about to end")
         return mine.execution
 
@@ -118,6 +121,14 @@ class FunctionTarget:
         if self._hosts.is_alive(instance) is False:
             return Outcome.lost(f"{execution.execution_id}: its host is gone and left no result")
         return None
+
+    def withdraw(self, launch: Launch) -> bool:
+        """Have a function that waits for a worker of this process never called."""
+        entry = self._waiting.pop(launch.key, None)
+        if entry is None:
+            return False
+        entry.outcome = Outcome.cancelled("taken back before it began")
+        return True
 
     def cancel(self, execution: Execution) -> None:
         """A function cannot be stopped. Raises LaunchUncertain while it runs."""
@@ -150,11 +161,15 @@ class FunctionTarget:
         return self._callables.setdefault(str(reference), function)
 
     def _run(self, entry: "_Entry") -> None:
+        if self._waiting.pop(entry.launch.key, None) is None:
+            return  # withdrawn
         outcome, trace = attempt(entry.function, entry.launch.parameters)
         self._end(entry, outcome, trace)
 
     def _run_in_process(self, entry: "_Entry") -> None:
         launch = entry.launch
+        if self._waiting.pop(launch.key, None) is None:
+            return  # withdrawn
         reference = str(launch.step["function"])
         try:
             outcome, trace = self._child().call(reference, launch.parameters)

@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 _START_LIMIT_S = 240.0  # what Cloud Run allows a container
 _EXIT_LIMIT_S = 2.0
 _CONNECT_TRIES = 3
+_BEGUN = object()
 
 
 class LocalCloudFunction:
@@ -89,6 +90,7 @@ class LocalCloudFunction:
         self._workers = Workers("cloud-function", workers)
         self._now = now
         self._servers = dict[tuple[str, str, str], _Server]()
+        self._waiting = dict[str, object]()  # keys handed over and not begun; who pops one, begins or withdraws it
         self._closed = False
 
     def launch(self, launch: Launch) -> Execution:
@@ -103,6 +105,7 @@ class LocalCloudFunction:
         if self._closed:
             raise LaunchUncertain(f"{launch.launch_id}: not launched, this process is about to end")
         if self._ledger.begin(launch.key, call.execution_id):
+            self._waiting[launch.key] = None
             self._workers.submit(partial(self._run, launch, source, call))
         return Execution(call.execution_id)
 
@@ -114,6 +117,12 @@ class LocalCloudFunction:
     def outcome(self, execution: Execution) -> Outcome | None:
         """Return how it ended, None while it runs; Lost where the process that ran it is gone."""
         return self._ledger.outcome(execution.execution_id)
+
+    def withdraw(self, launch: Launch) -> bool:
+        """Have a call that waits for a worker of this process never made. Raises LaunchUncertain."""
+        if self._waiting.pop(launch.key, _BEGUN) is _BEGUN:
+            return False
+        return self._ledger.finish(launch.key, Outcome.cancelled("taken back before it began"))
 
     def cancel(self, execution: Execution) -> None:
         """A function cannot be stopped. Raises LaunchUncertain while it runs."""
@@ -129,6 +138,8 @@ class LocalCloudFunction:
         self._ledger.close()
 
     def _run(self, launch: Launch, source: Path, call: Call) -> None:
+        if self._waiting.pop(launch.key, _BEGUN) is _BEGUN:
+            return  # withdrawn
         started_at, started = self._now(), monotonic()
         try:
             end = self._call(launch, source, call)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from orchestrator.model.ids import key_of, parse_launch_id, trace_of
+from orchestrator.model.ids import key_of, parse_launch_id
 from orchestrator.model.messages import LAUNCH_PARAMETER, NONCE_PARAMETER
 from orchestrator.tasks.errors import BadRequest
 
@@ -26,7 +26,7 @@ class Context:
         run_id: the run.
         node_name: the node that this is an attempt at.
         attempt: which attempt, from 1. All three are the launch id's; without one empty, empty and 1.
-        trace_id: the W3C trace id that the call came with (32 hex), else the launch's own; else empty.
+        trace_id: the W3C trace id that the call came with (32 hex); empty where it came with none.
         nonce: the launch's; an event that bears it is believed, so it belongs in no log.
     """
 
@@ -65,4 +65,4 @@ class Context:
                 f"{LAUNCH_PARAMETER}: {launch_id[:200]!r} is no launch id; allowed is run_id/node/attempt, "
                 "or none at all for a call by hand"
             )
-        return cls(launch_id, *ids, trace_id or trace_of(launch_id, nonce), nonce)
+        return cls(launch_id, *ids, trace_id, nonce)

@@ -61,11 +61,17 @@ class Queue:
 
     def __init__(self):
         self._names = {}
+        self._calls = {}
+
+    def dispatches(self, name_key):
+        return 1 if name_key in self._calls and self._calls[name_key].is_alive() else None
 
     def create(self, name_key, *, url, headers, body, dispatch_deadline_s=None, oidc=None):
         if self._names.setdefault(name_key, url) is not url:
             return False
-        Thread(target=self._call, args=(Request(url, body, dict(headers)),), daemon=True).start()
+        call = Thread(target=self._call, args=(Request(url, body, dict(headers)),), daemon=True)
+        call.start()
+        self._calls[name_key] = call
         return True
 
     @staticmethod

@@ -43,10 +43,18 @@ def test_what_is_started_through_the_topic_is_watched_and_listed_in_its_bucket(c
     assert watched.returncode == 0, watched.stderr
     assert "Completed" in watched.stdout
     assert f"{STATE}/runs/{run_id}.json" in watched.stdout
+    page = "https://console.cloud.google.com/functions/details/europe-west1/orch-test-1?project=my-project"
+    assert f"  Init     {page}\n" in watched.stdout
 
     shown = call(cloud.environment, "status", run_id, "--bucket", STATE, "--json")
     assert json.loads(shown.stdout) == cloud.document(run_id)
     assert json.loads(shown.stdout)["$run"]["input"] == {"day": "2026-01-31"}
+
+    logged = call(cloud.environment, "logs", run_id, "--bucket", STATE, "--json")
+    steps = {"Init", "Step1", "Step2", "Branch1", "Branch2", "Int", "End"}
+    assert {said["node"] for said in json.loads(logged.stdout)} == steps
+    one = call(cloud.environment, "logs", run_id, "Int", "--bucket", STATE)
+    assert re.search(r" INFO     Int POST orch-test-1: 200 in \d+\.\d{3} s\n$", one.stdout)
 
     listed = call(cloud.environment, "runs", "--bucket", STATE, "--json")
     assert [(run["run_id"], run["dag"], run["status"]) for run in json.loads(listed.stdout)] == [

@@ -11,11 +11,10 @@ from orchestrator.engine.handled import Handled
 from orchestrator.engine.run_box import Baton, Entry
 from orchestrator.model.commands import Execution, Launch, Outcome
 from orchestrator.model.enums import Identity, RunStatus
-from orchestrator.model.errors import LaunchUncertain, RunExists, RunNotFound, StoreUnavailable
+from orchestrator.model.errors import LaunchUncertain, NotYet, RunExists, StoreUnavailable
 from orchestrator.model.event_factory import EventFactory
 from orchestrator.model.facts import ClaimExpired
 from orchestrator.model.messages import cancel_message
-from orchestrator.model.run_state import RunState
 from orchestrator.runtime.executor import MAX_ENDED_RUNS
 from orchestrator.runtime.executor import DAGExecutor as PublicExecutor
 from orchestrator.stores.memory import MemoryStore
@@ -102,7 +101,7 @@ def test_an_event_put_back_behind_a_start_that_fails_does_not_take_the_lead_away
     results = within_10_s(
         lambda: world.executor.execute(cancel), lambda: behind(0, cancel), lambda: behind(1, start), let_go
     )
-    assert [type(result) for result in results[:3]] == [RunNotFound, RunNotFound, StoreUnavailable]
+    assert [type(result) for result in results[:3]] == [NotYet, NotYet, StoreUnavailable]
     assert box.is_idle
     assert within_10_s(lambda: world.executor.execute(start, message_id="m1").verdict) == ["applied"]
 
@@ -348,7 +347,7 @@ def test_events_with_nobody_waiting_are_handled_while_the_leader_launches():
     run_id = world.start()
     a, b = (Completion(run_id, x.node_name, 1, EventFactory.create_from_event(completion(x))) for x in quick.calls)
 
-    def arrives(state: RunState) -> None:
+    def arrives(_: object) -> None:
         world.executor._on_saved = None
         assert not world.executor._box(run_id).offer(Entry(b, on_done=lambda *_: ended.set()))
 

@@ -1,7 +1,7 @@
 """The whole cloud on one machine: emulators and fakes around real functions-framework servers of main.py.
 
 topic (Pub/Sub emulator) -> push subscription -> front -> main.py, one process or several
-main.py -> Cloud Storage, Cloud Tasks, Dataflow, Cloud Logging (servers of this process)
+main.py -> Cloud Storage, Cloud Tasks, Dataflow, Cloud Logging, the job services (servers of this process)
 Cloud Tasks -> functions -> log entry -> topic;   Dataflow -> pipeline -> log entries -> topic
 """
 
@@ -29,6 +29,7 @@ from uuid import uuid4
 from tests.support.cloud_tasks_server import CloudTasksServer
 from tests.support.dataflow_server import DataflowServer
 from tests.support.functions_server import FunctionsServer
+from tests.support.job_server import Job, JobServer, JobService
 from tests.support.logging_server import LoggingServer
 from tests.support.storage_server import StorageServer
 
@@ -196,6 +197,7 @@ class Cloud:
         instances: how many processes serve main.py.
         settings: further environment of main.py.
         source: what they serve instead of main.py.
+        work: what the jobs of the job services do; without it they run until they are ended.
         command: port -> the command that each instance is, instead, in `source`'s folder.
     """
 
@@ -212,6 +214,7 @@ class Cloud:
         generation: int = 2,
         loses: float = 0.0,
         seed: int = 0,
+        work: Callable[[JobService, Job], object] | None = None,
     ) -> None:
         self.pubsub_host, self.folder, self.dags = pubsub_host, folder, dags
         self.topic = f"projects/{PROJECT}/topics/events-{uuid4().hex[:8]}"
@@ -225,6 +228,7 @@ class Cloud:
             folders, self.leave_entry, generation=generation, project=PROJECT, region=REGION
         )
         self.dataflow = DataflowServer(templates, self.leave_entry)
+        self.jobs = JobServer(self.leave_entry, work)
         self.logging = LoggingServer(lambda: self.functions.entries)
         self._n, self._settings, self._source, self._seed = instances, settings or {}, source, seed
         self._command = command
@@ -232,7 +236,7 @@ class Cloud:
 
     def __enter__(self) -> Cloud:
         enter = self._stack.enter_context
-        for server in (self.storage, self.tasks, self.functions, self.dataflow, self.logging):
+        for server in (self.storage, self.tasks, self.functions, self.dataflow, self.jobs, self.logging):
             enter(server)
         overrides = "CLOUDSDK_API_ENDPOINT_OVERRIDES_"
         self.environment = {
@@ -243,12 +247,14 @@ class Cloud:
             "EVENTS_TOPIC": self.topic,
             "TASKS_QUEUE": f"projects/{PROJECT}/locations/{REGION}/queues/launches",
             "INVOKER_SERVICE_ACCOUNT": f"invoker@{PROJECT}.iam.gserviceaccount.com",
+            "DEPLOYMENT_KEY": "a key of the deployment, 32 long",
             "GOOGLE_CLOUD_PROJECT": PROJECT,
             "FUNCTION_REGION": REGION,
             "CLOUD_FUNCTIONS_URL": self.functions.url_template,
             "DATAFLOW_TEMPLATES": "gs://templates",
             f"{overrides}DATAFLOW": self.dataflow.url,
             f"{overrides}LOGGING": self.logging.url,
+            **self.jobs.environment,
             **self.tasks.environment,
             **self._settings,
         }
@@ -321,6 +327,12 @@ class Cloud:
     def names(self, prefix: str) -> list[str]:
         """Names of the objects in the state bucket that start with a prefix."""
         return sorted(name for name in self.storage._buckets[BUCKET] if name.startswith(prefix))
+
+    def log_of(self, run_id: str) -> list[dict]:
+        """The structured lines that the instances have logged with the label of a run, as Cloud Logging would find."""
+        lines = [line for path in sorted(self.folder.glob("instance*.log")) for line in path.read_text().splitlines()]
+        entries = [json.loads(line) for line in lines if line.startswith("{")]
+        return [entry for entry in entries if entry.get("logging.googleapis.com/labels", {}).get("run_id") == run_id]
 
     def launches(self) -> Counter:
         """launch id -> how often its function was called."""

@@ -70,7 +70,7 @@ class CloudTasksServer:
 
     Args:
         clock: what time it is; the real one by default.
-        paused: tasks wait until the test calls `run`.
+        paused: tasks wait until the test calls `run`; also an attribute, for the tasks that come from then on.
         deadline_scale: what dispatch deadlines are multiplied by, for a test cannot wait for 15 seconds.
     """
 
@@ -83,7 +83,7 @@ class CloudTasksServer:
     ) -> None:
         self.calls: list[Call] = []
         self.dispatches: list[Dispatch] = []
-        self._clock, self._paused, self._scale = clock, paused, deadline_scale
+        self._clock, self.paused, self._scale = clock, paused, deadline_scale
         self._changed = Condition()
         self._tasks: dict[str, _Task] = {}
         self._used: set[str] = set()
@@ -211,7 +211,7 @@ class CloudTasksServer:
                 if self._is_closed:
                     return
                 now = self._clock()
-                waiting = [] if self._paused else [task for task in self._tasks.values() if not task.is_started]
+                waiting = [] if self.paused else [task for task in self._tasks.values() if not task.is_started]
                 due = [task for task in waiting if task.at <= now]
                 if not due:
                     soonest = min((task.at for task in waiting), default=None)

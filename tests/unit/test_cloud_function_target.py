@@ -12,6 +12,7 @@ from orchestrator.engine.results import Results
 from orchestrator.model.commands import Execution, Launch, Outcome
 from orchestrator.model.enums import OutcomeKind
 from orchestrator.model.errors import LaunchRefused, LaunchUncertain, NotYet
+from orchestrator.model.ids import execution_id_of as call_id_of
 from orchestrator.model.task_result import begun_object, result_object
 from orchestrator.services.google_api import ApiError, GoogleApis
 from orchestrator.stores.memory import MemoryStore
@@ -35,6 +36,7 @@ class Queue:
 
     def __init__(self) -> None:
         self.tasks: dict[str, dict] = {}
+        self.calls: dict[str, int] = {}
         self.error: ApiError | None = None
         self.error_comes_after = False
 
@@ -47,6 +49,15 @@ class Queue:
         if error is not None:
             raise error
         return is_new
+
+    def dispatches(self, name_key) -> int | None:
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
+        return self.calls.get(name_key, 0) if name_key in self.tasks else None
+
+    def delete(self, name_key) -> bool:
+        return self.tasks.pop(name_key, None) is not None
 
 
 @pytest.fixture
@@ -81,7 +92,11 @@ def test_a_call_is_this_task(queue):
     assert queue.tasks == {
         launch.key: {
             "url": f"https://europe-west1-my-project.cloudfunctions.net/orch-test-1?{QUERY}",
-            "headers": {"Content-Type": "application/json", "traceparent": f"00-{launch.trace_id}-{span}-01"},
+            "headers": {
+                "Content-Type": "application/json",
+                "traceparent": f"00-{launch.trace_id}-{span}-01",
+                "Function-Execution-Id": call_id_of(launch.key),
+            },
             "body": b'{"day":"2026-11-20","top":20}',
             "dispatch_deadline_s": 1800.0,
             "oidc": (INVOKER, "https://europe-west1-my-project.cloudfunctions.net/orch-test-1"),
@@ -213,7 +228,7 @@ def test_an_uncertain_launch_that_got_through_puts_in_nothing_when_launched_agai
     queue.error, queue.error_comes_after = ApiError("cloudtasks.create: 503: try later", 503), True
     with pytest.raises(LaunchUncertain):
         target.launch(launch_of())
-    assert target.find(launch_of()) is None  # nothing tells, and nothing needs to
+    assert target.find(launch_of()).execution_id == id_of(launch_of())  # it waits there
     assert target.launch(launch_of()).execution_id == id_of(launch_of())
     assert len(queue.tasks) == 1
 
@@ -286,10 +301,44 @@ def test_what_the_helper_leaves_in_the_bucket_is_read(queue):
     target.cancel(execution)
 
 
-def test_a_call_cannot_be_cancelled(queue):
+def test_a_call_that_is_under_way_cannot_be_cancelled_one_that_waits_or_is_over_can(queue):
+    target, launch = target_of(queue), launch_of()
+    execution = target.launch(launch)
+    queue.calls[launch.key] = 1
+    with pytest.raises(LaunchUncertain, match="runs to its end"):
+        target.cancel(execution)
+    queue.error = ApiError("503", 503)
+    with pytest.raises(LaunchUncertain, match="503"):
+        target.cancel(execution)
+    queue.calls.clear()
+    target.cancel(execution)
+    assert queue.tasks == {}
+    target.cancel(execution)
+    assert not target.can_cancel
+
+
+def test_a_call_that_waits_in_the_queue_is_taken_back_and_one_under_way_is_not(queue):
+    target, launch = target_of(queue), launch_of()
+    assert not target.withdraw(launch)
+    target.launch(launch)
+    queue.calls[launch.key] = 1
+    assert not target.withdraw(launch)
+    assert list(queue.tasks) == [launch.key]
+    queue.calls.clear()
+    queue.error = ApiError("503", 503)
     with pytest.raises(LaunchUncertain):
-        target_of(queue).cancel(Execution(id_of(launch_of())))
-    assert not target_of(queue).can_cancel
+        target.withdraw(launch)
+    assert target.withdraw(launch)
+    assert queue.tasks == {}
+
+
+def test_what_waits_or_is_called_by_the_queue_is_found_there(queue):
+    target, launch = target_of(queue), launch_of()
+    assert target.find(launch) is None
+    execution = target.launch(launch)
+    assert target.find(launch) == execution
+    queue.error = ApiError("403", 403)
+    assert target.find(launch) is None
 
 
 # ---- directly ----------------------------------------------------------------------------------------

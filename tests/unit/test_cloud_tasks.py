@@ -175,6 +175,14 @@ def test_a_task_exists_until_it_is_deleted_or_done(server, tasks):
     assert not tasks.exists("other")
 
 
+def test_how_often_a_task_was_sent_is_told_while_it_is_in_the_queue(server, tasks):
+    assert tasks.dispatches(KEY) is None
+    tasks.create(KEY, **call())
+    assert tasks.dispatches(KEY) == 0
+    assert [tasks.delete(KEY), tasks.delete(KEY)] == [True, False]
+    assert tasks.dispatches(KEY) is None
+
+
 def test_what_is_not_there_may_be_deleted(server, tasks):
     tasks.delete(KEY)
     tasks.create(KEY, **call())
@@ -317,6 +325,7 @@ def test_a_worker_that_misses_the_deadline_has_failed(worker):
         while not worker.requests:
             time.sleep(0.001)
         assert tasks.exists(KEY)  # while it is under way
+        assert tasks.dispatches(KEY) == 1
         (dispatch,) = server.wait_for_dispatches(1)
         assert (dispatch.status, dispatch.error[:24]) == (None, "DEADLINE_EXCEEDED after ")
         assert not tasks.exists(KEY)

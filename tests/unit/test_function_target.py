@@ -321,6 +321,24 @@ def test_functions_run_side_by_side_up_to_the_limit_and_no_further():
     caller.target.close()
 
 
+@pytest.mark.parametrize("worker", ["thread", "process"])
+def test_a_function_that_waits_for_a_worker_can_be_taken_back_and_one_that_runs_cannot(tmp_path, worker):
+    caller, gate, mark = Caller(workers=1, processes=1), tmp_path / "gate", tmp_path / "begun"
+    step = {"worker": worker}
+    first = caller.launch_of("wait_for", step, path=str(gate), mark=str(mark))
+    second = caller.launch_of("wait_for", step, path=str(gate), mark=str(tmp_path / "never"))
+    caller.target.launch(first)
+    execution = caller.target.launch(second)
+    assert until(mark.exists)
+    assert [caller.target.withdraw(launch) for launch in (first, second, second)] == [False, True, False]
+    assert caller.target.outcome(execution).kind is OutcomeKind.CANCELLED
+    gate.touch()
+    assert caller.events.get(timeout=10)["launch_id"] == first.launch_id
+    assert caller.run(caller.launch_of("echo", step, a=1)) == Outcome.completed({"a": 1})
+    assert not (tmp_path / "never").exists()
+    caller.target.close()
+
+
 def test_an_idle_worker_is_used_before_another_one_is_made(caller):
     caller.run(caller.launch_of("echo"))
     threads = active_count()

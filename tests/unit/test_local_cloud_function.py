@@ -322,3 +322,21 @@ def test_what_ended_and_was_never_told_is_found_with_its_outcome(tmp_path):
     assert caller.target.launch(launch) == execution
     assert tally_of(launch) == 1
     caller.target.close()
+
+
+def test_a_call_that_waits_for_a_worker_can_be_taken_back_and_one_that_runs_cannot(tmp_path):
+    write(tmp_path, "orch_test_1", SOURCE)
+    caller, mine, other = Caller(tmp_path, workers=1), tmp_path / "mine", tmp_path / "other"
+    first = caller.launch_of(meet=[str(mine), str(other)])
+    second = caller.launch_of(meet=[str(tmp_path / "never"), str(other)])
+    caller.target.launch(first)
+    execution = caller.target.launch(second)
+    assert until(mine.exists, 20)
+    assert [caller.target.withdraw(launch) for launch in (first, second, second)] == [False, True, False]
+    assert caller.target.outcome(execution).kind is OutcomeKind.CANCELLED
+    other.touch()
+    assert first.launch_id.replace("/", "%2F") in json.dumps(caller.events.get(timeout=20))
+    assert caller.target.launch(second) == execution, "it is known, and not begun again"
+    assert caller.run(caller.launch_of()).kind is OutcomeKind.COMPLETED
+    assert not (tmp_path / "never").exists()
+    caller.target.close()

@@ -21,7 +21,7 @@ from orchestrator.model.commands import Outcome
 from orchestrator.model.definition import problems
 from orchestrator.model.enums import RunStatus
 from orchestrator.model.errors import CorruptState, NotYet, StoreUnavailable, VersionConflict
-from orchestrator.model.ids import key_of, trace_of
+from orchestrator.model.ids import key_of
 from orchestrator.model.messages import launch_query
 from orchestrator.model.task_result import reference_to
 from orchestrator.stores.local import LocalStore
@@ -183,8 +183,8 @@ def test_the_context_is_the_launchs(memory):
     assert memory.read(".begun")["execution"] == "5bygt74ir3mi"
 
 
-def test_without_a_trace_header_the_trace_is_the_launchs_own(memory):
-    assert memory.call("whose").json["trace_id"] == trace_of(LAUNCH_ID, NONCE)
+def test_without_a_trace_header_there_is_no_trace(memory):
+    assert memory.call("whose").json["trace_id"] == ""
 
 
 def test_the_nonce_does_not_show_where_a_context_is_printed():

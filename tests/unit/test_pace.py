@@ -1,0 +1,63 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.engine.pace import BURST, Pace
+
+
+def waits(pace: Pace, saves: int, now_s: float = 100.0) -> list[float]:
+    """How long each of several saves had to wait that followed each other as fast as they might."""
+    found = []
+    for _ in range(saves):
+        wait_s = pace.wait_s(now_s, 0.5)
+        found.append(round(wait_s, 6))
+        now_s += wait_s
+        pace.saved(now_s)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("interval_s", "expected"),
+    [
+        pytest.param(1.0, [0, 0, 0, 1, 1, 1], id="a few in a row, then one a second"),
+        pytest.param(0.5, [0, 0, 0, 0.5, 0.5, 0.5], id="another interval"),
+        pytest.param(0.0, [0, 0, 0, 0, 0, 0], id="no limit"),
+    ],
+)
+def test_the_pace_of_saves(interval_s, expected):
+    assert waits(Pace(interval_s), 6) == expected
+
+
+def test_a_pause_earns_a_few_in_a_row_again():
+    pace = Pace(1.0)
+    waits(pace, 6)
+    assert waits(pace, 4, now_s=200.0) == [0, 0, 0, 1]
+
+
+def test_a_lost_race_counts_as_two_writes_and_spreads_those_who_share_the_run():
+    pace = Pace(1.0)
+    pace.lost(100.0)
+    assert pace.wait_s(100.0, 1.0) == 0.0
+    pace.saved(100.0)
+    assert pace.is_shared(100.0)
+    assert (pace.wait_s(100.0, 0.0), pace.wait_s(100.0, 1.0)) == (1.0, 2.0)
+    assert not pace.is_shared(111.0), "the other instance has been quiet for long"
+
+
+def test_a_clock_that_was_set_back_by_an_hour_holds_up_nobody_for_long():
+    pace = Pace(1.0)
+    waits(pace, 6, now_s=3600.0)
+    assert pace.wait_s(0.0, 0.0) == BURST + 1
+
+
+@given(st.lists(st.floats(0, 5), max_size=60))
+def test_never_more_than_the_burst_and_one_an_interval(gaps):
+    pace, now_s, saves = Pace(1.0), 0.0, []
+    for gap in gaps:
+        now_s += gap
+        now_s += pace.wait_s(now_s, 0.0)
+        pace.saved(now_s)
+        saves.append(now_s)
+    for first in range(len(saves)):
+        for last in range(first, len(saves)):
+            assert last - first + 1 <= BURST + (saves[last] - saves[first]) + 1e-6
