@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from orchestrator.cli import for_gcp
 from tests.support.terraform import ROOT
 
 TERRAFORM = ROOT / "terraform"
@@ -42,3 +43,8 @@ def test_every_variable_and_output_is_described_and_each_number_is_checked():
         assert re.search(r"^  description += \"[A-Z\"\\]", block, re.MULTILINE), block.splitlines()[0]
         if re.search(r"^  type += number", block, re.MULTILINE):
             assert "validation {" in block, block.splitlines()[0]
+
+
+def test_validate_knows_what_is_not_in_the_orchestrators_zip():
+    (folders,) = re.findall(r"\^dag_definitions/\[\^/\]\+/\(([a-z|]+)\)/", SOURCES)
+    assert set(folders.split("|")) == set(for_gcp._NOT_PACKED)
