@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from threading import Condition, Event, Lock, Thread
+from typing import TYPE_CHECKING
 
-from orchestrator.brokers.memory import MemoryBroker
 from orchestrator.engine import dag_executor
 from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.handled import Handled
@@ -21,10 +21,13 @@ from orchestrator.model.policy import Policy, TargetRules
 from orchestrator.model.run_state import RunState
 from orchestrator.ports import Asked, Broker, Clock, ObjectStore, Paced, Target
 from orchestrator.runtime.clock import SystemClock
-from orchestrator.runtime.hosts import UnknownHosts
-from orchestrator.runtime.local import InstanceHosts, LocalParts, LocalTargets
 from orchestrator.runtime.registry import open_store
 from orchestrator.runtime.settings import Settings
+from orchestrator.runtime.unknown_hosts import UnknownHosts
+
+if TYPE_CHECKING:
+    from orchestrator.brokers.memory import MemoryBroker
+    from orchestrator.runtime.local import InstanceHosts, LocalParts, LocalTargets
 
 log = logging.getLogger("orchestrator")
 
@@ -100,7 +103,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
         prepare = getattr(store, "ensure_writable", None)
         if prepare is not None:
             prepare()
-        self._own_broker = None if broker else MemoryBroker(clock, time.monotonic, self._keep_dead)
+        self._own_broker = None if broker else _memory_broker(clock, self._keep_dead)
         self._parts: LocalParts | None = None
         self._local: LocalTargets | None = None
         catalog = (
@@ -113,10 +116,8 @@ class DAGExecutor(dag_executor.DAGExecutor):
         instance = random.SystemRandom().randbytes(6).hex()
         if targets is None:
             root = getattr(store, "root", None)
-            self._parts = LocalParts(
-                folders or {}, used_broker.publish, root, settings.local_workers, settings, os.environ
-            )
-            targets = self._local = LocalTargets(self._parts)
+            self._parts = _local_parts(folders or {}, used_broker, root, settings)
+            targets = self._local = self._parts.targets()
             hosts = self._parts.hosts
             instance = self._parts.hosts.me
         self._tick_interval_s = settings.tick_interval_s
@@ -283,6 +284,21 @@ class DAGExecutor(dag_executor.DAGExecutor):
         from orchestrator.runtime.dead_letters import keep
 
         keep(self.store, event, f"{self.instance}-{message_id}", error)
+
+
+# What runs things on this machine is loaded where it does: in the cloud its cold start would pay for it.
+
+
+def _memory_broker(clock: Clock, give_up: Callable[[Mapping[str, Json], str, BaseException], None]) -> "MemoryBroker":
+    from orchestrator.brokers.memory import MemoryBroker
+
+    return MemoryBroker(clock, time.monotonic, give_up)
+
+
+def _local_parts(folders: Mapping[str, Path], broker: Broker, root: Path | None, settings: Settings) -> "LocalParts":
+    from orchestrator.runtime.local import LocalParts
+
+    return LocalParts(folders, broker.publish, root, settings.local_workers, settings, os.environ)
 
 
 def _policy(settings: Settings, store: ObjectStore, targets: Mapping[str, Target]) -> Policy:
