@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 
 from orchestrator.model.commands import Execution, Json, Launch, Outcome
 from orchestrator.model.enums import Identity
+from orchestrator.model.run_state import RunState
 
 Version = str
 """Opaque; two contents of one key never share a version while the key exists."""
@@ -119,6 +120,28 @@ class Withdrawing(Protocol):
         """Return True if the launch has not begun and never will; False where it has, or nothing is known of it.
 
         Raises LaunchUncertain: cannot tell now."""
+
+
+class Observer(Protocol):
+    """Is told what an instance does, for traces and metrics. What it raises is logged, and changes nothing.
+
+    It is called in the threads that run the engine, so it returns at once.
+    """
+
+    def saved(self, before: RunState | None, after: RunState) -> None:
+        """A save of this instance was written: the run was `before` (None: there was none) and is `after`."""
+
+    def lost(self, run_id: str) -> None:
+        """A save of this instance lost its race, and is decided on anew."""
+
+    def launched(self, launch: Launch, result: str, took_s: float, since_claim_s: float | None) -> None:
+        """A launch call has returned.
+
+        Args:
+            result: launched, found (an earlier try got through), refused or uncertain.
+            took_s: how long the call took.
+            since_claim_s: the time from the decision that claimed the attempt; None where that is not known.
+        """
 
 
 class Broker(Protocol):

@@ -16,6 +16,7 @@ from orchestrator.engine.address import CancelRun, Completion, Known, Later, Rem
 from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.decide import Decision, Token, decide
 from orchestrator.engine.handled import Handled, Swept
+from orchestrator.engine.observing import Observed
 from orchestrator.engine.pace import Pace
 from orchestrator.engine.resolve import Resolver
 from orchestrator.engine.run_box import Baton, Entry, OnDone, RunBox
@@ -29,7 +30,7 @@ from orchestrator.model.errors import CorruptState, NotYet, RunExists, RunNotFou
 from orchestrator.model.facts import Fact
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import RunState
-from orchestrator.ports import Broker, Clock, Hosts, ObjectStore, Target, Version
+from orchestrator.ports import Broker, Clock, Hosts, ObjectStore, Observer, Target, Version
 
 log = logging.getLogger("orchestrator")
 
@@ -52,6 +53,7 @@ class DAGExecutor:
         random_bytes: n -> that many random bytes.
         sleep: sleeps so many seconds.
         on_saved: told of every state that this instance saved.
+        observer: told what this instance does, for traces and metrics.
     """
 
     def __init__(
@@ -68,18 +70,19 @@ class DAGExecutor:
         random_bytes: Callable[[int], bytes],
         sleep: Callable[[float], None],
         on_saved: Callable[[RunState], None] | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self.catalog = catalog
         self.instance = instance
         self._store, self._targets, self._clock = store, targets, clock
         self._policy, self._random_bytes, self._sleep = policy, random_bytes, sleep
-        self._on_saved = on_saved
+        self._on_saved, self._observed = on_saved, Observed(observer)
         self._broker = broker
         self._executions = ExecutionStatus(store)
         self._definitions = DefinitionStatus(store, catalog)
         self._open_runs = OpenRuns(store)
         self._witness = Witness(targets, clock, policy, self._definitions)
-        self._actor = Actor(targets, broker, clock, policy, self._executions, self._is_dead)
+        self._actor = Actor(targets, broker, clock, policy, self._executions, self._is_dead, self._observed)
         self._resolver = Resolver(catalog, self._executions, lambda: random_bytes(8).hex(), policy.grace_s)
         self._ticker = Ticker(
             store,
@@ -246,6 +249,7 @@ class DAGExecutor:
         """
         status = box.status
         tried: list[tuple[Token, Decision]] = []
+        unsure: list[tuple[RunState | None, RunState]] = []
         mine: tuple[Command, ...] = ()
         saves = faults = 0
         while True:
@@ -255,6 +259,7 @@ class DAGExecutor:
             loaded = box.saved or status.load()
             state, version = loaded or (None, None)
             mine += _applied_after_all(tried, state)
+            self._observed.saved_after_all(unsure, state)
             starts = [entry for entry in batch if isinstance(entry.item, Start)]
             if state is None and starts and len(starts) < len(batch):
                 box.put_back([entry for entry in batch if entry not in starts])
@@ -275,6 +280,8 @@ class DAGExecutor:
             except VersionConflict:
                 box.saved = None
                 tried.append((token, decision))
+                unsure.append((state, decision.state))
+                self._observed.lost(box.run_id)
                 saves += 1
                 if saves >= MAX_SAVES:
                     raise
@@ -285,6 +292,7 @@ class DAGExecutor:
             except StoreUnavailable:
                 box.saved = None
                 tried.append((token, decision))
+                unsure.append((state, decision.state))
                 faults += 1
                 if faults >= MAX_FAULTS:
                     raise
@@ -307,6 +315,7 @@ class DAGExecutor:
                 box.executions.clear()
                 status.forget()
             self._tell(decision.state)
+            self._observed.saved(state, decision.state)
             return mine + decision.commands + questions, results
 
     def _linger(self, box: RunBox, lost: int = 0) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from threading import Condition, Event, Lock, Thread
+from typing import TYPE_CHECKING
 
 from orchestrator.brokers.memory import MemoryBroker
 from orchestrator.engine import dag_executor
@@ -24,6 +25,9 @@ from orchestrator.runtime.hosts import UnknownHosts
 from orchestrator.runtime.local import InstanceHosts, LocalParts, LocalTargets
 from orchestrator.runtime.registry import open_store
 from orchestrator.runtime.settings import Settings
+
+if TYPE_CHECKING:
+    from orchestrator.runtime.telemetry import Telemetry
 
 log = logging.getLogger("orchestrator")
 
@@ -68,6 +72,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
         settings: instead of the environment's.
         policy: times and limits, instead of those that the settings give.
         on_saved: told of every state of a run that was saved here.
+        telemetry: makes traces and metrics; what the OTEL_* variables ask for, where None.
     Raises:
         SettingsError, StoreUnavailable: the bucket cannot be used.
     """
@@ -85,6 +90,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
         settings: Settings | None = None,
         policy: Policy | None = None,
         on_saved: Callable[[RunState], None] | None = None,
+        telemetry: "Telemetry | None" = None,
     ) -> None:
         settings = settings or Settings.read(os.environ)
         clock = clock or SystemClock()
@@ -116,6 +122,10 @@ class DAGExecutor(dag_executor.DAGExecutor):
         self._mine: set[str] = set()
         self._stopping = Event()
         self._timer: Thread | None = None
+        self.telemetry = telemetry or _telemetry(clock)
+        policy = policy or _policy(settings, store, targets)
+        if self.telemetry is not None:
+            self.telemetry.lease = policy.lease
         super().__init__(
             catalog,
             store=store,
@@ -124,10 +134,11 @@ class DAGExecutor(dag_executor.DAGExecutor):
             clock=clock,
             hosts=hosts,
             instance=instance,
-            policy=policy or _policy(settings, store, targets),
+            policy=policy,
             random_bytes=os.urandom,
             sleep=time.sleep,
             on_saved=self._note_saved,
+            observer=self.telemetry,
         )
         self.store = store
         if self._own_broker is not None:
@@ -184,6 +195,11 @@ class DAGExecutor(dag_executor.DAGExecutor):
             state = self._load(run_id)
             if state.run.status.is_final:
                 self._note_ended(state)
+
+    def flush(self) -> None:
+        """Export what traces and metrics wait, for an instance that may be frozen now."""
+        if self.telemetry is not None:
+            self.telemetry.flush()
 
     def close(self) -> None:
         """Stop what runs here. Runs that have not ended can be resumed."""
@@ -272,6 +288,15 @@ class DAGExecutor(dag_executor.DAGExecutor):
         from orchestrator.runtime.dead_letters import keep
 
         keep(self.store, event, f"{self.instance}-{message_id}", error)
+
+
+def _telemetry(clock: Clock) -> "Telemetry | None":
+    """What the OTEL_* variables ask for; nothing of it is imported where there are none."""
+    if not any(name.startswith("OTEL_") for name in os.environ):
+        return None
+    from orchestrator.runtime.otel import configured
+
+    return configured(os.environ, clock.now)
 
 
 def _policy(settings: Settings, store: ObjectStore, targets: Mapping[str, Target]) -> Policy:
