@@ -1,14 +1,11 @@
 """Traces and metrics: a trace a run, a span an attempt, whoever saved what; and nothing unless it is asked for."""
 
-import gzip
 import json
 import os
 import subprocess
 import sys
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
@@ -26,6 +23,7 @@ from orchestrator.model.messages import cancel_message
 from orchestrator.runtime.otel import DerivedIds, configured, is_wanted
 from orchestrator.runtime.telemetry import Telemetry, span_id_of, trace_id_of
 from orchestrator.stores.memory import MemoryStore
+from tests.support.collector import Collector
 from tests.support.command_line import Place
 from tests.support.world import T0, NotedTarget, World, chain, completion, dag, parallel, task
 
@@ -320,60 +318,6 @@ def test_nothing_of_it_is_imported_where_it_is_off():
     )
     shown = json.loads(done.stdout.replace("'", '"'))
     assert [name for name in shown if name.startswith("opentelemetry")] == []
-
-
-class Collector:
-    """An OTLP/HTTP receiver: what comes to /v1/traces and /v1/metrics, decoded."""
-
-    def __init__(self):
-        from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-
-        kinds = {"/v1/traces": ExportTraceServiceRequest, "/v1/metrics": ExportMetricsServiceRequest}
-        self.received = {path: [] for path in kinds}
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if self.headers.get("Content-Encoding") == "gzip":
-                    body = gzip.decompress(body)
-                outer.received[self.path].append(kinds[self.path].FromString(body))
-                self.send_response(200)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *args):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self):
-        Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self._server.shutdown()
-        self._server.server_close()
-
-    def spans(self):
-        return [
-            (span, resource.resource)
-            for request in self.received["/v1/traces"]
-            for resource in request.resource_spans
-            for scope in resource.scope_spans
-            for span in scope.spans
-        ]
-
-    def metrics(self):
-        return {
-            metric.name
-            for request in self.received["/v1/metrics"]
-            for resource in request.resource_metrics
-            for scope in resource.scope_metrics
-            for metric in scope.metrics
-        }
 
 
 def test_a_run_on_this_machine_arrives_at_a_collector(tmp_path):
