@@ -122,8 +122,11 @@ def trace_filters(trace_ids: Iterable[str], projects: Sequence[str], since: date
 
 
 def run_filter(run_id: str) -> str:
-    """Return the short filter for a person: the orchestrator's lines of a run, and the calls that it made."""
-    return f'labels.run_id="{run_id}" OR httpRequest.requestUrl:"{_in_url(run_id, None, None)}"'
+    """Return the short filter for a person: the orchestrator's lines of a run, and the calls that it made.
+
+    It has no percent sign in it, which an address that is decoded twice would lose.
+    """
+    return f'labels.run_id="{run_id}" OR httpRequest.requestUrl:"{LAUNCH_PARAMETER}={run_id}"'
 
 
 class Reader:

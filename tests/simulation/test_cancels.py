@@ -1,4 +1,4 @@
-"""Whole runs that are cancelled at any moment, under any order, duplicates, a kill and ticks: nothing starts any more."""
+"""Whole runs that are cancelled at any moment, in any order with duplicates, a kill and ticks: nothing starts then."""
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

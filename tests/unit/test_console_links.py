@@ -188,6 +188,7 @@ def test_status_links_each_step_and_the_logs_of_a_run_in_the_cloud(cloud, capsys
     assert found[0].split()[1] == f"{BASE}/functions/details/us-east1/load?project=other"
     assert f"job_name%3D%22{KEY}%22" in found[1], "its log, as nobody knows the job's id yet"
     assert "labels.run_id%3D%22run_1_a%22" in found[2]
+    assert [line for line in found if "%25" in line.replace("%2528", "").replace("%2529", "")] == []
 
 
 def test_status_as_json_is_the_document_alone(cloud, capsys):
