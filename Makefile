@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install run test test-emulators check lint bench bench-cold clean
+.PHONY: install run test test-emulators terraform-check check lint bench bench-cold clean
 
 install: .venv/.installed
 
@@ -31,6 +31,9 @@ check: lint test
 test-emulators: install
 	$(BIN)/python -m pytest tests/emulators
 
+terraform-check:
+	@bash .ci/terraform-check
+
 bench-cold: install
 	$(BIN)/python -m benchmarks.cold_start
 
@@ -38,4 +41,4 @@ bench: install
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv .orchestrator .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	rm -rf .venv .venv-checkov .orchestrator .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

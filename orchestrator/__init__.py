@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from orchestrator.model.events import CloudFunctionEvent as CloudFunctionEvent
     from orchestrator.model.events import DataflowEvent as DataflowEvent
     from orchestrator.model.events import Event as Event
+    from orchestrator.model.events import JobEvent as JobEvent
     from orchestrator.model.events import StartEvent as StartEvent
     from orchestrator.model.node_factory import NodeFactory as NodeFactory
     from orchestrator.model.nodes import Node as Node
@@ -40,6 +41,7 @@ _WHERE = {
     "Event": "model.events",
     "EventFactory": "model.event_factory",
     "ExecutionStatus": "engine.status",
+    "JobEvent": "model.events",
     "Node": "model.nodes",
     "NodeFactory": "model.node_factory",
     "NodeTypes": "model.enums",

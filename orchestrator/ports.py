@@ -6,7 +6,6 @@ from typing import Protocol, runtime_checkable
 
 from orchestrator.model.commands import Execution, Json, Launch, Outcome
 from orchestrator.model.enums import Identity
-from orchestrator.model.run_state import RunState
 
 Version = str
 """Opaque; two contents of one key never share a version while the key exists."""
@@ -122,14 +121,20 @@ class Withdrawing(Protocol):
         Raises LaunchUncertain: cannot tell now."""
 
 
+@runtime_checkable
+class Asked(Protocol):
+    """A Target with `has_outcome` whose service leaves no event of an end: it is asked by reminders, more and more
+    rarely, until the Tick alone asks."""
+
+    first_question_s: float
+    """How long after its claim an attempt is first asked about, in seconds; 0 = an event tells, no question is due."""
+
+
 class Observer(Protocol):
     """Is told what an instance does, for traces and metrics. What it raises is logged, and changes nothing.
 
     It is called in the threads that run the engine, so it returns at once.
     """
-
-    def saved(self, before: RunState | None, after: RunState) -> None:
-        """A save of this instance was written: the run was `before` (None: there was none) and is `after`."""
 
     def lost(self, run_id: str) -> None:
         """A save of this instance lost its race, and is decided on anew."""

@@ -27,12 +27,14 @@ from orchestrator.cli.status import exit_code
 from orchestrator.cli.summary import one_line, summary
 from orchestrator.cli.trouble import StoreTrouble
 from orchestrator.engine.catalog import Catalog
+from orchestrator.engine.saved import Saved
 from orchestrator.engine.status import DefinitionStatus
 from orchestrator.model.errors import InputError, RunExists
 from orchestrator.model.ids import RUN_ID
 from orchestrator.model.nodes import Task
 from orchestrator.model.run_state import RunState, encode
 from orchestrator.runtime.executor import DAGExecutor
+from orchestrator.runtime.jobs import missing_settings
 from orchestrator.runtime.registry import open_store
 from orchestrator.runtime.settings import Settings
 
@@ -112,7 +114,7 @@ class _Session:
         loaded = load(self._wanted.path)
         self._folder = loaded.folder
         run_input = read_inputs(self._wanted.inputs)
-        _check_sources(loaded.dag.all_tasks, self._folder)
+        _check_sources(loaded.dag.all_tasks, self._folder, self._settings)
         view = view_for(self._console, is_json=self._wanted.is_json, is_verbose=self._wanted.is_verbose)
         with self._executor(Catalog({loaded.name: loaded.definition}), {loaded.name: self._folder}) as executor:
             try:
@@ -140,7 +142,9 @@ class _Session:
             self._show_summary(state)
             return state
         tasks = DefinitionStatus(bucket.store).load(state.run.definition).all_tasks
-        _check_sources((task for task in tasks if not state.nodes[task.node_name].status.is_final), self._folder)
+        _check_sources(
+            (task for task in tasks if not state.nodes[task.node_name].status.is_final), self._folder, self._settings
+        )
         view = view_for(self._console, is_json=self._wanted.is_json, is_verbose=self._wanted.is_verbose, before=state)
         with self._executor(Catalog({}), {name: self._folder}) as executor:
             ended = sum(node.status.is_final for node in state.nodes.values())
@@ -174,9 +178,9 @@ class _Session:
         finally:
             logger.removeHandler(self._trouble)
 
-    def _saved(self, state: RunState) -> None:
+    def _saved(self, saved: Saved) -> None:
         self._trouble.saved()
-        self._news.saved(state)
+        self._news.saved(saved.after)
 
     def _to_its_end(self, executor: DAGExecutor, view: View) -> RunState:
         bucket = Bucket(self._url, executor.store)
@@ -207,9 +211,13 @@ class _Session:
         self._console.styled(summary(state, bucket, _now(), self._console.size[0], again))
 
 
-def _check_sources(tasks: Iterable[Task], folder: Path) -> None:
+def _check_sources(tasks: Iterable[Task], folder: Path, settings: Settings) -> None:
     tasks = tuple(tasks)
-    found = [*missing_sources(tasks, folder), *missing_modules(tasks)]
+    found = [
+        *missing_sources(tasks, folder),
+        *missing_modules(tasks),
+        *missing_settings(tasks, settings, os.environ),
+    ]
     if found:
         raise InputError("\n".join(found))
 

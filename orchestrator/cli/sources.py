@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from orchestrator.cli.lines import listed
-from orchestrator.model.enums import TargetTypes
+from orchestrator.model.enums import JOBS, TargetTypes
 from orchestrator.model.expressions import did_you_mean
 from orchestrator.model.nodes import Task
 
@@ -15,10 +15,12 @@ PATTERNS: Mapping[TargetTypes, str] = {
 }
 """Where the source of a target called `*` lies in its DAG's folder."""
 
-_NEEDS: Mapping[TargetTypes, tuple[str, str]] = {
-    TargetTypes.CLOUD_FUNCTION: ("functions_framework", "functions-framework"),
-    TargetTypes.DATAFLOW: ("apache_beam", "apache-beam"),
+_NEEDS: Mapping[TargetTypes, tuple[str, str, str]] = {
+    TargetTypes.CLOUD_FUNCTION: ("functions_framework", "functions-framework", "local"),
+    TargetTypes.DATAFLOW: ("apache_beam", "apache-beam", "local"),
+    **dict.fromkeys(JOBS, ("googleapiclient", "google-api-python-client", "gcp")),
 }
+"""target type -> what is imported for it, in which package it is, and in which extra of ours."""
 
 
 def has_sources(folder: Path) -> bool:
@@ -45,17 +47,17 @@ def missing_sources(tasks: Iterable[Task], folder: Path) -> Iterator[str]:
 
 def missing_modules(tasks: Iterable[Task]) -> Iterator[str]:
     """Yield what cannot be imported here and is needed, each with the steps that it is for."""
-    wanted: dict[tuple[str, str], list[Task]] = {}
+    wanted: dict[tuple[str, str, str], list[Task]] = {}
     for task in tasks:
         if task.target_type in _NEEDS:
             wanted.setdefault(_NEEDS[task.target_type], []).append(task)
         elif task.function:
-            wanted.setdefault((task.function.partition(":")[0].partition(".")[0], ""), []).append(task)
-    for (module, package), users in wanted.items():
+            wanted.setdefault((task.function.partition(":")[0].partition(".")[0], "", ""), []).append(task)
+    for (module, package, extra), users in wanted.items():
         if _is_importable(module):
             continue
         if package:
-            yield f"{_steps(users)}: {package} is not installed; pip install 'orchestrator[local]'"
+            yield f"{_steps(users)}: {package} is not installed; pip install 'orchestrator[{extra}]'"
         else:
             yield (
                 f"{_steps(users)}: {users[0].function}: there is no module {module}; "

@@ -20,6 +20,7 @@ class Start:
     dag: DAG
     input: Mapping[str, Json]
     message_id: str
+    scheduled_for: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from orchestrator.engine.observing import Observed
 from orchestrator.engine.pace import Pace
 from orchestrator.engine.resolve import Resolver
 from orchestrator.engine.run_box import Baton, Entry, OnDone, RunBox
+from orchestrator.engine.saved import Saved
 from orchestrator.engine.status import DefinitionStatus, ExecutionStatus, OpenRuns, OrchestrationStatus
 from orchestrator.engine.ticker import Ticker
 from orchestrator.engine.witness import Witness
@@ -52,8 +53,8 @@ class DAGExecutor:
         policy: times and limits.
         random_bytes: n -> that many random bytes.
         sleep: sleeps so many seconds.
-        on_saved: told of every state that this instance saved.
-        observer: told what this instance does, for traces and metrics.
+        on_saved: told of every save of this instance.
+        observer: told what else this instance does, for traces and metrics.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class DAGExecutor:
         policy: Policy,
         random_bytes: Callable[[int], bytes],
         sleep: Callable[[float], None],
-        on_saved: Callable[[RunState], None] | None = None,
+        on_saved: Callable[[Saved], None] | None = None,
         observer: Observer | None = None,
     ) -> None:
         self.catalog = catalog
@@ -158,6 +159,7 @@ class DAGExecutor:
     def close(self) -> None:
         """Finish what can be finished at once; everything else is for a Tick, here or elsewhere."""
         self._actor.close()
+        self._witness.close()
 
     def _of_no_run(self, item: TickAll | Later | None, message_id: str | None) -> Handled:
         if item is None:
@@ -259,7 +261,7 @@ class DAGExecutor:
             loaded = box.saved or status.load()
             state, version = loaded or (None, None)
             mine += _applied_after_all(tried, state)
-            self._observed.saved_after_all(unsure, state)
+            self._tell_after_all(unsure, state, batch)
             starts = [entry for entry in batch if isinstance(entry.item, Start)]
             if state is None and starts and len(starts) < len(batch):
                 box.put_back([entry for entry in batch if entry not in starts])
@@ -272,8 +274,6 @@ class DAGExecutor:
                     continue
                 if state is not None and loaded is not None and not state.run.status.is_final:
                     box.saved = loaded
-                if state is not None and faults:
-                    self._tell(state)  # it may have been saved here, and answered by an error
                 return mine + questions, results
             try:
                 box.saved = (decision.state, self._save(status, decision.state, version))
@@ -314,8 +314,7 @@ class DAGExecutor:
                 box.saved = None
                 box.executions.clear()
                 status.forget()
-            self._tell(decision.state)
-            self._observed.saved(state, decision.state)
+            self._tell(state, decision.state, batch)
             return mine + decision.commands + questions, results
 
     def _linger(self, box: RunBox, lost: int = 0) -> None:
@@ -336,12 +335,27 @@ class DAGExecutor:
     def _seconds(self) -> float:
         return self._clock.now().timestamp()
 
-    def _tell(self, state: RunState) -> None:
+    def _tell(self, before: RunState | None, after: RunState, batch: Sequence[Entry]) -> None:
         try:
             if self._on_saved is not None:
-                self._on_saved(state)
+                self._on_saved(Saved(before, after, tuple(entry.item for entry in batch)))
         except Exception:
-            log.exception("on_saved failed; the run goes on", extra={"run_id": state.run.run_id})
+            log.exception("on_saved failed; the run goes on", extra={"run_id": after.run.run_id})
+
+    def _tell_after_all(
+        self, unsure: list[tuple[RunState | None, RunState]], found: RunState | None, batch: Sequence[Entry]
+    ) -> None:
+        """Tell of a save that was answered by an error, and had been written all the same.
+
+        Args:
+            unsure: (before, after) of the saves of which that is not known; emptied, once the run was `found`.
+        """
+        if not unsure or found is None:
+            return
+        for before, after in unsure:
+            if after == found:
+                self._tell(before, after, batch)
+        unsure.clear()
 
     def _save(self, status: OrchestrationStatus, state: RunState, version: Version | None) -> Version:
         if version is None:
@@ -357,6 +371,8 @@ class DAGExecutor:
         questions: list[Command] = []
         dag: DAG | None = None
         first: Start | None = None
+        if state is not None:
+            self._witness.ask_ahead(batch, state, box)
         for entry in batch:
             try:
                 if state is None:

@@ -137,6 +137,7 @@ class _Draft:
             status=RunStatus.RUNNING,
             input=fact.input,
             message_id=fact.message_id,
+            scheduled_for=fact.scheduled_for,
             started_at=self.now,
         )
         self.nodes = self.own = {node.node_name: _new_state(node) for node in self.dag.all_nodes}
@@ -218,7 +219,7 @@ class _Draft:
             # answers would be put off for ever.
             due = {**due, DueKind.TIMEOUT.value: self.now + timedelta(seconds=timeout_s)}
         try:
-            launch = self.launch_of(task, node.attempt, claim, recover=True)
+            launch = self.launch_of(task, node, node.attempt, claim, recover=True)
         except ExpressionError as exc:
             self.end(node, TaskStatus.FAILED, error=Failure("Task.BadParameters", str(exc)))
             return
@@ -228,6 +229,9 @@ class _Draft:
     def time_came(self, fact: TimeCame) -> None:
         node = self.current(fact.node_name, fact.attempt)
         if node is None or node.owed_cancel is not None or node.due.get(fact.kind) != fact.at:
+            return
+        if fact.kind == DueKind.QUESTION:
+            self.ask_again(node, fact.at)
             return
         task = self.task(node)
         timeout_s = self.policy.timeout_s(task.target_key, task.timeout_s) or 0.0
@@ -242,6 +246,21 @@ class _Draft:
                 self.remind(node, fact.kind, later)
                 return
         self.time_is_up(node, timeout_s)
+
+    def ask_again(self, node: NodeState, at: datetime) -> None:
+        """The question that was due at `at` found no end: the next comes twice as late after the claim.
+
+        It stands in the node, so that a question delivered twice breeds one more and not two. Where the wait would
+        be too long there is no next one; the Tick goes on asking.
+        """
+        first = timedelta(seconds=self.policy.rules(node.target_key).first_question_s)
+        claimed_at = node.claim.lease_end - self.policy.lease(node.target_key) if node.claim else at
+        wait = max(first, at - claimed_at)
+        due = {kind: time for kind, time in node.due.items() if kind != DueKind.QUESTION}
+        if wait <= timedelta(seconds=self.policy.last_question_wait_s):
+            due[DueKind.QUESTION.value] = max(at + wait, self.now + first)
+            self.remind(node, DueKind.QUESTION.value, due[DueKind.QUESTION.value])
+        self.put(replace(node, due=due))
 
     def cancel_requested(self, fact: CancelRequested) -> None:
         if self.run is None or self.run.status.is_final or self.is_cancelling:
@@ -302,16 +321,19 @@ class _Draft:
             trace=trace_of(launch_id, nonce, key) if key else "",
         )
         try:
-            launch = self.launch_of(task, attempt, claim)
+            launch = self.launch_of(task, node, attempt, claim)
         except ExpressionError as exc:
             node = replace(node, attempt=attempt)
             self.end(node, TaskStatus.FAILED, error=Failure("Task.BadParameters", str(exc)))
             return
         timeout_s = self.policy.timeout_s(task.target_key, task.timeout_s)
+        question_s = self.policy.rules(task.target_key).first_question_s
         due = _NO_TIMES
         if timeout_s is not None:
             at = self.now + timedelta(seconds=timeout_s)
             due = {DueKind.TIMEOUT.value: at}
+        if question_s:
+            due = {**due, DueKind.QUESTION.value: self.now + timedelta(seconds=question_s)}
         node = replace(
             node,
             status=TaskStatus.RUNNING,
@@ -324,8 +346,10 @@ class _Draft:
         self.commands.append(launch)
         if timeout_s is not None and task.timeout_s is not None:
             self.remind(node, DueKind.TIMEOUT.value, at)  # a default one is left to the Tick
+        if question_s:
+            self.remind(node, DueKind.QUESTION.value, due[DueKind.QUESTION.value])
 
-    def launch_of(self, task: Task, attempt: int, claim: Claim, *, recover: bool = False) -> Launch:
+    def launch_of(self, task: Task, node: NodeState, attempt: int, claim: Claim, *, recover: bool = False) -> Launch:
         (bare,) = task.execute()
         parameters: Json = task.parameters
         if not task.template.is_constant:
@@ -343,7 +367,8 @@ class _Draft:
             claim.owner,
             claim.lease_end,
             recover,
-            claim.trace,
+            trace=claim.trace,
+            started_at=node.started_at,
         )
 
     # -- how nodes end ------------------------------------------------------------------------------
@@ -478,6 +503,7 @@ def bare_launch(dag: DAG, run: RunInfo, node: NodeState) -> Launch:
         owner=node.claim.owner if node.claim else "",
         lease_end=node.claim.lease_end if node.claim else None,
         trace=node.claim.trace if node.claim else "",
+        started_at=node.started_at,
     )
 
 

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable
 
 from orchestrator.model.commands import Launch
-from orchestrator.model.run_state import RunState
 from orchestrator.ports import Observer
 
 log = logging.getLogger("orchestrator")
@@ -16,10 +15,6 @@ class Observed:
     def __init__(self, observer: Observer | None) -> None:
         self._observer = observer
 
-    def saved(self, before: RunState | None, after: RunState) -> None:
-        """See Observer."""
-        self._tell(lambda observer: observer.saved(before, after), after.run.run_id)
-
     def lost(self, run_id: str) -> None:
         """See Observer."""
         self._tell(lambda observer: observer.lost(run_id), run_id)
@@ -27,19 +22,6 @@ class Observed:
     def launched(self, launch: Launch, result: str, took_s: float, since_claim_s: float | None) -> None:
         """See Observer."""
         self._tell(lambda observer: observer.launched(launch, result, took_s, since_claim_s), launch.run_id)
-
-    def saved_after_all(self, unsure: list[tuple[RunState | None, RunState]], found: RunState | None) -> None:
-        """Tell of a save that was answered by an error, and had been written all the same.
-
-        Args:
-            unsure: (before, after) of the saves of which that is not known; emptied, once the run was `found`.
-        """
-        if self._observer is None or not unsure or found is None:
-            return
-        for before, after in unsure:
-            if after == found:
-                self.saved(before, after)
-        unsure.clear()
 
     def _tell(self, tell: Callable[[Observer], None], run_id: str) -> None:
         if self._observer is None:

@@ -18,7 +18,7 @@ from orchestrator.model.events import (
     StartEvent,
     TickEvent,
 )
-from orchestrator.model.ids import KEY_PREFIX, parse_launch_id, run_id_of
+from orchestrator.model.ids import KEY_PREFIX, parse_launch_id, run_id_of, scheduled_start_of
 
 
 class Resolver:
@@ -73,9 +73,11 @@ class Resolver:
 
     def _start(self, event: StartEvent, at: datetime) -> Start:
         name, definition, dag = self._catalog.find(event.dag)
-        message_id = event.message_id or self._new_message_id()
+        message_id, due = event.message_id or self._new_message_id(), event.scheduled_for
+        if due is not None:  # whoever sends it, and however often: it is the one start for that time
+            message_id, at = scheduled_start_of(name, due), due
         run_id = event.run_id or run_id_of(message_id, at)
-        return Start(run_id, name, definition, dag, event.input, message_id)
+        return Start(run_id, name, definition, dag, event.input, message_id, due)
 
     def _completion(self, event: CompletionEvent, at: datetime, now: datetime) -> Completion | None:
         if isinstance(event, DataflowEvent) and event.job_name and not event.job_name.startswith(KEY_PREFIX):

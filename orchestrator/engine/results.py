@@ -2,9 +2,8 @@
 target has no outcome of its own, and where a result is larger than an answer or a log line may be."""
 
 from orchestrator.model.commands import Outcome
-from orchestrator.model.enums import OutcomeKind
 from orchestrator.model.errors import NotYet
-from orchestrator.model.task_result import begun_object, decode, result_object
+from orchestrator.model.task_result import CONFLICT, begun_object, decode, result_object
 from orchestrator.ports import ObjectStore
 
 
@@ -30,14 +29,16 @@ class Results:
     def told(self, key: str, verdict: Outcome) -> Outcome:
         """Return how the launch's call ended, of which its own event tells `verdict`: what the function left counts.
 
-        The helper answers 2xx only when its result is written. So without one a function that completed does not
-        use it; one that failed may have been killed at work.
+        The helper answers 2xx only when its result is written, so without one a function that completed does not
+        use it; one that failed was killed at work, or does not use it either. But its 409 says that an earlier
+        call of this launch was begun: that call's end is awaited.
 
         Raises:
-            NotYet: it has begun, and neither completed nor left a result.
+            NotYet: an earlier call has begun and left no result.
             CorruptState: its result is spoilt.
         """
-        found = self.outcome(key) if verdict.kind is OutcomeKind.COMPLETED else self.ask(key)
+        is_refused = verdict.error is not None and verdict.error.error_type == CONFLICT
+        found = self.ask(key) if is_refused else self.outcome(key)
         return found or verdict
 
     def ask(self, key: str) -> Outcome | None:

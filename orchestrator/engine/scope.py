@@ -24,13 +24,17 @@ class Steps(Mapping[str, Mapping[str, Json]]):
 
 
 def scope_of(run: RunInfo, nodes: Mapping[str, NodeState]) -> Mapping[str, object]:
-    """Return the scope of a run: `run.run_id`, `run.dag`, `run.input`, `run.started_at`, `steps`."""
+    """Return the scope of a run: `run.run_id`, `dag`, `input`, `started_at`, `scheduled_for`, and `steps`.
+
+    `scheduled_for` is null in a run that no schedule started.
+    """
     return {
         "run": {
             "run_id": run.run_id,
             "dag": run.dag,
             "input": run.input,
             "started_at": run.started_at.isoformat().replace("+00:00", "Z"),
+            "scheduled_for": run.scheduled_for and run.scheduled_for.isoformat().replace("+00:00", "Z"),
         },
         "steps": Steps(nodes),
     }

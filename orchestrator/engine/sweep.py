@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from orchestrator.model.enums import TaskStatus
+from orchestrator.model.enums import DueKind, TaskStatus
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import Claim, NodeState, RunState
 
@@ -77,5 +77,6 @@ def chores(
             takeovers.append(node)
         elif is_bound:
             questions.append(node)
-        due.extend((node, kind, at) for kind, at in node.due.items() if at <= now)
+        # Questions are left to their reminders: what is known to run is asked here anyway.
+        due.extend((node, kind, at) for kind, at in node.due.items() if at <= now and kind != DueKind.QUESTION)
     return Chores(tuple(cancels), tuple(withdrawals), tuple(takeovers), tuple(questions), tuple(due))

@@ -125,8 +125,8 @@ class Ticker:
         facts += self._actor.withdraw([self._witness.bare(state, node) for node in work.withdrawals])
         for node in work.takeovers:
             facts.append(ClaimExpired(node.node_name, node.attempt, node.claim.owner if node.claim else ""))
-        for node in work.questions:
-            facts += self._ask(node, state, box)
+        for answered in self._witness.side_by_side(lambda node: self._ask(node, state, box), work.questions):
+            facts += answered
         for node, kind, at in work.due:
             execution_id, outcome = self._outcome(node, state, box)
             if outcome is None:

@@ -7,8 +7,12 @@ names. Where it has none, the event is believed only with the nonce or the trace
 
 import hmac
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
+from threading import Lock
+from typing import TypeVar
 
 from orchestrator.engine.address import CancelRun, Completion, Item, Known, Reminder, Start
 from orchestrator.engine.decide import bare_launch
@@ -25,6 +29,9 @@ from orchestrator.ports import Clock, Confirming, Target
 
 log = logging.getLogger("orchestrator")
 
+T = TypeVar("T")
+R = TypeVar("R")
+
 
 class Witness:
     """Turns what an event says into what is true of the run."""
@@ -33,6 +40,8 @@ class Witness:
         self, targets: Mapping[str, Target], clock: Clock, policy: Policy, definitions: DefinitionStatus
     ) -> None:
         self._targets, self._clock, self._policy, self._definitions = targets, clock, policy, definitions
+        self._lock = Lock()
+        self._pool: ThreadPoolExecutor | None = None
 
     def facts(self, entry: Entry, state: RunState, box: RunBox) -> tuple[list[Fact], list[Command]]:
         """Return the facts of an event about an existing run, and what is to be asked again later.
@@ -59,10 +68,37 @@ class Witness:
                     )
                 return [], []
 
+    def ask_ahead(self, entries: Sequence[Entry], state: RunState, box: RunBox) -> None:
+        """Ask what several events need to know, side by side; `facts` then has the answers already."""
+
+        def ask(entry: Entry) -> None:
+            with suppress(Exception):  # `facts` asks again, and fails for that one event
+                self._answer(entry, state, box)
+
+        if self._policy.questions_at_once > 1:
+            self.side_by_side(ask, entries)
+
+    def side_by_side(self, ask: Callable[[T], R], things: Sequence[T]) -> list[R]:
+        """Return what is answered of each thing, in their order; on threads where the policy allows several."""
+        at_once = self._policy.questions_at_once
+        if at_once < 2 or len(things) < 2:
+            return [ask(thing) for thing in things]
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(at_once, "orchestrator-question")
+        return list(self._pool.map(ask, things))
+
+    def close(self) -> None:
+        """Let go of the threads."""
+        with self._lock:
+            if self._pool is not None:
+                self._pool.shutdown(wait=False)
+            self._pool = None
+
     @staticmethod
     def first_facts(item: Start, definition: str) -> list[Fact]:
         """Facts of a start for which there is no run yet."""
-        return [RunStarted(item.run_id, item.dag_name, definition, item.input, item.message_id)]
+        return [RunStarted(item.run_id, item.dag_name, definition, item.input, item.message_id, item.scheduled_for)]
 
     def ask(self, node: NodeState, state: RunState, box: RunBox) -> Answer:
         """Return the execution of a Running attempt, if one is known, and how it ended, if it did.
@@ -111,18 +147,30 @@ class Witness:
         target = self._targets.get(node.target_key)
         if target is None:
             return [], []
-        if isinstance(target, Confirming):
-            if not _proves_itself(item.event, node, state):
-                return self._believe(item.event, target, node, state, box), []
-            answer = self._confirmed(target, entry, item.event, node, state, box)
-        else:
-            answer = self._asked(entry, node, state, box)
+        answer = self._answer(entry, state, box)
+        if answer is None:
+            return self._believe(item.event, target, node, state, box), []
         if answer.outcome is not None:
             return [AttemptEnded(node.node_name, node.attempt, answer.outcome, _bound(node, state, box))], []
         if answer.runs_on or target.has_outcome:
             at = self._clock.now() + timedelta(seconds=self._policy.question_delay_s)
             return [], [Remind(state.run.run_id, node.node_name, node.attempt, None, at)]
         return self._believe(item.event, target, node, state, box), []
+
+    def _answer(self, entry: Entry, state: RunState, box: RunBox) -> Answer | None:
+        """What the target says of the attempt that an event is about; None where it is not asked."""
+        item = entry.item
+        if not isinstance(item, Completion | Reminder):
+            return None
+        node = _running(state, item.node_name, item.attempt)
+        target = self._targets.get(node.target_key) if node is not None else None
+        if node is None or target is None:
+            return None
+        if isinstance(item, Completion) and isinstance(target, Confirming):
+            if not _proves_itself(item.event, node, state):
+                return None
+            return self._confirmed(target, entry, item.event, node, state, box)
+        return self._asked(entry, node, state, box)
 
     def _asked(self, entry: Entry, node: NodeState, state: RunState, box: RunBox) -> Answer:
         """Ask once for each attempt, however often the save has to be tried."""

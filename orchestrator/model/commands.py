@@ -89,6 +89,8 @@ class Launch(msgspec.Struct, frozen=True):
     """True where the attempt was taken over: ask `find` before launching again with the same key."""
     trace: str = ""
     """Its claim's, where that holds one."""
+    started_at: datetime | None = None
+    """When its step started: nothing was launched for it before, so that `find` need not look further back."""
 
     @property
     def launch_id(self) -> str:

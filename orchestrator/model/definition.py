@@ -7,6 +7,7 @@ judged, also what YAML makes and JSON cannot (dates, keys that are no strings, a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,6 +32,8 @@ MAX_DEPTH = 100
 MAX_VALUES = 1_000_000
 """Values in all `parameters` together: YAML aliases can make more of a few lines than fits in memory."""
 
+
+_MARKED = re.compile(r"\$\{[^{}]*\}")
 
 _MOST = 1.7976931348623157e308
 """The largest number that a double holds."""
@@ -206,6 +209,9 @@ class _Judge:
                     if problem:
                         yield f"{at(at(path, key), held_name)}: {problem}"
                 yield from self.values(place, at(path, key), held)
+            elif row.kind is Kind.REQUEST and isinstance(held, dict):
+                yield from row.taken_problems(at(path, key), held)
+                yield from self.values(place, at(path, key), held, is_literal=True)
             elif row.kind is Kind.BRANCHES and isinstance(held, list):
                 for index, branch in enumerate(held):
                     if not isinstance(branch, dict):
@@ -256,8 +262,14 @@ class _Judge:
         first = min(range(len(cycle)), key=lambda index: body.order.get(cycle[index], len(body.order)))
         return cycle[first:] + cycle[:first]
 
-    def values(self, place: _Place, path: str, parameters: Mapping[object, object]) -> Iterator[str]:
-        """Yield the problems of `parameters`: what is not JSON, and the expressions in it."""
+    def values(
+        self, place: _Place, path: str, parameters: Mapping[object, object], *, is_literal: bool = False
+    ) -> Iterator[str]:
+        """Yield the problems of `parameters`: what is not JSON, and the expressions in it.
+
+        Args:
+            is_literal: no expression can stand in it; other text that looks like one (a shell's ${NAME}) may.
+        """
         waiting: list[tuple[str, object, int]] = [(path, parameters, 1)]
         is_too_deep = False
         while waiting:
@@ -271,6 +283,8 @@ class _Judge:
                 problem = text_problem(value)
                 if problem:
                     yield f"{where}: {problem}"
+                elif "${" in value and is_literal:
+                    yield from (f"{where}: {problem}" for problem in _expressions_in(value))
                 elif "${" in value:
                     yield from (f"{where}: {problem}" for problem in self.text(place, value))
             elif isinstance(value, dict | list):
@@ -333,6 +347,16 @@ def _why_not_ended(place: _Place, other: _Place) -> str:
     if theirs.name in order and mine.name in order and order[theirs.name] > order[mine.name]:
         return f"{quoted(other.name)} comes later than {quoted(place.name)}"
     return ""
+
+
+def _expressions_in(text: str) -> Iterator[str]:
+    """Yield the problem of each expression of ours in a string that is taken as it stands."""
+    for found in _MARKED.findall(text):
+        try:
+            parse(found)
+        except ExpressionError:
+            continue  # a shell's ${NAME}, or whatever it is to the service
+        yield f'{found} is an expression; an expression can stand in "parameters" only'
 
 
 def _is_json(value: object) -> bool:

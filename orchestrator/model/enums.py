@@ -16,6 +16,23 @@ class TargetTypes(StrEnum):
     CLOUD_FUNCTION = "CloudFunction"
     DATAFLOW = "Dataflow"
     FUNCTION = "Function"
+    CLOUD_RUN_JOB = "CloudRunJob"
+    BIGQUERY = "BigQuery"
+    DATAPROC = "Dataproc"
+    BATCH = "Batch"
+    WORKFLOWS = "Workflows"
+    VERTEX_PIPELINE = "VertexPipeline"
+
+
+JOBS = (
+    TargetTypes.CLOUD_RUN_JOB,
+    TargetTypes.BIGQUERY,
+    TargetTypes.DATAPROC,
+    TargetTypes.BATCH,
+    TargetTypes.WORKFLOWS,
+    TargetTypes.VERTEX_PIPELINE,
+)
+"""Services of the shape launch / get / list / cancel: a row each of `targets/job_services.py`."""
 
 
 class DataflowTemplateType(StrEnum):
@@ -80,3 +97,5 @@ class DueKind(StrEnum):
     """What can be due at a node."""
 
     TIMEOUT = "timeout"
+    QUESTION = "question"
+    """The target is to be asked: its service leaves no event that would tell."""

@@ -11,19 +11,20 @@ A new source is one row in the table, one reader below, and a file in `tests/pay
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from typing import Annotated, Final, TypedDict, TypeGuard
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final, TypeGuard
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
-from orchestrator.model import messages
+from orchestrator.model import job_events, messages
 from orchestrator.model.commands import Json, Outcome
 from orchestrator.model.enums import DueKind, TargetTypes, TaskStatus
 from orchestrator.model.errors import EventError
 from orchestrator.model.events import (
     CancelEvent,
     CloudFunctionEvent,
+    Common,
     DataflowEvent,
     Event,
     FunctionEvent,
@@ -33,6 +34,12 @@ from orchestrator.model.events import (
     TickEvent,
 )
 from orchestrator.model.ids import RUN_ID, STEP_NAME, parse_launch_id
+from orchestrator.model.json_paths import at as _at
+from orchestrator.model.json_paths import is_name as _is_name
+from orchestrator.model.json_paths import is_of_log as _is_of_log
+from orchestrator.model.json_paths import name_at as _name
+from orchestrator.model.schedule import DEFAULT_ZONE, ScheduleError, last_tick
+from orchestrator.model.task_result import CONFLICT
 
 _NO_RESOURCE: Final = ""
 
@@ -49,6 +56,10 @@ def _recognisers() -> Mapping[str, "_Reader"]:
         "cloud_function": _cloud_function,  # 1st gen: its log's "Function execution took …"
         "cloud_run_revision": _cloud_run,  # 2nd gen and services: the request log
         "dataflow_step": _dataflow_line,  # the job's message log
+        "cloud_run_job": job_events.cloud_run_job,  # audit log: a system event at the end of each execution
+        "bigquery_project": job_events.bigquery,  # audit log: data access, with the job's changes of state
+        "workflows.googleapis.com/Workflow": job_events.workflow,  # the executions' system log
+        "aiplatform.googleapis.com/PipelineJob": job_events.pipeline,  # the pipelines' own log
         _NO_RESOURCE: _dataflow_state,  # Eventarc: google.cloud.dataflow.job.v1beta3.statusChanged
     }
 
@@ -80,7 +91,7 @@ class EventFactory:
         read = _READERS.get(kind) if isinstance(kind, str) else None
         if read is None:
             return None
-        common: _Common = {
+        common: Common = {
             "event_data": event_data,
             "message_id": message_id,
             "publish_time": publish_time,
@@ -88,21 +99,13 @@ class EventFactory:
         return read(event_data, common)
 
 
-class _Common(TypedDict):
-    """What every event takes over as it came."""
-
-    event_data: Mapping[str, Json]
-    message_id: str | None
-    publish_time: datetime | None
-
-
-_Reader = Callable[[Mapping[str, Json], _Common], Event | None]
+_Reader = Callable[[Mapping[str, Json], Common], Event | None]
 
 
 # ---- our own messages: what is wrong with them is said ------------------------------------------------
 
 
-def _function(data: Mapping[str, Json], common: _Common) -> FunctionEvent:
+def _function(data: Mapping[str, Json], common: Common) -> FunctionEvent:
     launch_id, nonce = data.get("launch_id"), data.get("nonce")
     if not _is_name(launch_id) or (ids := parse_launch_id(launch_id)) is None:
         raise _wrong("function.launch_id", f"is {_shown(launch_id)}", "it has to be run_id/node/attempt")
@@ -148,7 +151,7 @@ def _function_failed(error: Json) -> Outcome:
     return Outcome.failed(error_type, message)
 
 
-def _start(data: Mapping[str, Json], common: _Common) -> StartEvent:
+def _start(data: Mapping[str, Json], common: Common) -> StartEvent:
     dag, run_id, start_input = data.get("dag"), data.get("run_id"), data.get("input")
     if dag is not None and not _is_name(dag):
         raise _wrong("start.dag", f"is {_shown(dag)}", _NAME)
@@ -163,10 +166,34 @@ def _start(data: Mapping[str, Json], common: _Common) -> StartEvent:
         run_id=None if run_id is None else _run_id("start.run_id", run_id),
         dag=dag,
         input=start_input,
+        scheduled_for=_scheduled_for(data, common["publish_time"]),
     )
 
 
-def _reminder(data: Mapping[str, Json], common: _Common) -> ReminderEvent:
+def _scheduled_for(data: Mapping[str, Json], publish_time: datetime | None) -> datetime | None:
+    """The time that a start is for: as it says, or that of its schedule's last tick before it was published."""
+    told, cron, time_zone = data.get("scheduled_for"), data.get("schedule"), data.get("time_zone")
+    if told is not None and (cron is not None or time_zone is not None):
+        raise _wrong("start.scheduled_for", "stands beside a schedule", "keep one of the two")
+    if told is not None:
+        return _time("start.scheduled_for", told)
+    if cron is None:
+        if time_zone is not None:
+            raise _wrong("start.time_zone", "stands without a schedule", "write both or neither")
+        return None
+    if not isinstance(cron, str) or len(cron) > 500:
+        raise _wrong("start.schedule", f"is {_shown(cron)}", "it has to be a cron expression")
+    if not (time_zone is None or _is_name(time_zone)):
+        raise _wrong("start.time_zone", f"is {_shown(time_zone)}", "it has to be the name of a time zone")
+    if publish_time is None:
+        raise _wrong("start.schedule", "is of a message without a publish time", "write scheduled_for")
+    try:
+        return last_tick(cron, time_zone or DEFAULT_ZONE, publish_time + _EARLY)
+    except (ScheduleError, OverflowError) as exc:
+        raise EventError(f"start.schedule: {exc}") from exc
+
+
+def _reminder(data: Mapping[str, Json], common: Common) -> ReminderEvent:
     node_name, attempt = data.get("node_name"), data.get("attempt")
     kind, at = data.get("kind"), data.get("at")
     run_id = _run_id("reminder.run_id", data.get("run_id"))
@@ -188,18 +215,18 @@ def _reminder(data: Mapping[str, Json], common: _Common) -> ReminderEvent:
     )
 
 
-def _tick(_data: Mapping[str, Json], common: _Common) -> TickEvent:
+def _tick(_data: Mapping[str, Json], common: Common) -> TickEvent:
     return TickEvent(**common)
 
 
-def _cancel(data: Mapping[str, Json], common: _Common) -> CancelEvent:
+def _cancel(data: Mapping[str, Json], common: Common) -> CancelEvent:
     reason = data.get("reason")
     if reason is not None and not isinstance(reason, str):
         raise _wrong("cancel.reason", f"is {_shown(reason)}", "it has to be text")
     return CancelEvent(**common, run_id=_run_id("cancel.run_id", data.get("run_id")), reason=reason or "")
 
 
-def _later(data: Mapping[str, Json], common: _Common) -> LaterEvent:
+def _later(data: Mapping[str, Json], common: Common) -> LaterEvent:
     event = data.get("event")
     if not isinstance(event, Mapping):
         raise _wrong("later.event", f"is {_shown(event)}", "it has to be a JSON object")
@@ -209,7 +236,7 @@ def _later(data: Mapping[str, Json], common: _Common) -> LaterEvent:
 # ---- what others write: every field may be missing, and none is trusted -------------------------------
 
 
-def _cloud_function(data: Mapping[str, Json], common: _Common) -> CloudFunctionEvent | None:
+def _cloud_function(data: Mapping[str, Json], common: Common) -> CloudFunctionEvent | None:
     """Cloud Function, 1st gen. Its end is told in words, and two ids lead to the launch."""
     text = data.get("textPayload")
     # The bound keeps the regular expression, which may look at a space twice, from long forged lines.
@@ -226,17 +253,17 @@ def _cloud_function(data: Mapping[str, Json], common: _Common) -> CloudFunctionE
         execution_id=execution_id,
         status=TaskStatus.COMPLETED if is_ok else TaskStatus.FAILED,
         trace_id=trace_id,
-        verdict=Outcome.completed() if is_ok else _failed(told, is_timeout=told == "timeout"),
+        verdict=Outcome.completed() if is_ok else _failed(told),
     )
 
 
-def _cloud_run(data: Mapping[str, Json], common: _Common) -> CloudFunctionEvent | None:
+def _cloud_run(data: Mapping[str, Json], common: Common) -> CloudFunctionEvent | None:
     """Cloud Run function (2nd gen) or service: the request log has the URL that was called.
 
     Only that log will do: what a service writes may hold an httpRequest as well, and before its end.
     """
-    log, url = data.get("logName"), _at(data, "httpRequest", "requestUrl")
-    if not (isinstance(log, str) and log.endswith("/logs/run.googleapis.com%2Frequests")):
+    url = _at(data, "httpRequest", "requestUrl")
+    if not _is_of_log(data, "run.googleapis.com%2Frequests"):
         return None
     carried = _carried(url) if isinstance(url, str) else None
     if carried is None:
@@ -247,7 +274,7 @@ def _cloud_run(data: Mapping[str, Json], common: _Common) -> CloudFunctionEvent 
     if code is not None:
         is_ok = 200 <= code <= 299
         status = TaskStatus.COMPLETED if is_ok else TaskStatus.FAILED
-        verdict = Outcome.completed() if is_ok else _failed(str(code), is_timeout=code == 504)
+        verdict = Outcome.completed() if is_ok else _failed(str(code))
     return CloudFunctionEvent(
         **common,
         task_name=_name(data, "labels", "goog-drz-cloudfunctions-id")
@@ -262,7 +289,7 @@ def _cloud_run(data: Mapping[str, Json], common: _Common) -> CloudFunctionEvent 
     )
 
 
-def _dataflow_line(data: Mapping[str, Json], common: _Common) -> DataflowEvent | None:
+def _dataflow_line(data: Mapping[str, Json], common: Common) -> DataflowEvent | None:
     """A line of a Dataflow job's log. "Worker pool stopped." follows failures too, so none is a verdict.
 
     It is only a reason to ask, so a line that has lost its log's name still counts.
@@ -279,7 +306,7 @@ def _dataflow_line(data: Mapping[str, Json], common: _Common) -> DataflowEvent |
     )
 
 
-def _dataflow_state(data: Mapping[str, Json], common: _Common) -> DataflowEvent | None:
+def _dataflow_state(data: Mapping[str, Json], common: Common) -> DataflowEvent | None:
     """A Dataflow job's statusChanged event: it comes with every change, and only the last ones count."""
     state = _at(data, "payload", "currentState")
     if not (isinstance(state, str) and state in _FINAL_STATES):
@@ -287,7 +314,7 @@ def _dataflow_state(data: Mapping[str, Json], common: _Common) -> DataflowEvent 
     return _dataflow(common, _name(data, "payload", "id"), _name(data, "payload", "name"))
 
 
-def _dataflow(common: _Common, job_id: str | None, job_name: str | None) -> DataflowEvent | None:
+def _dataflow(common: Common, job_id: str | None, job_name: str | None) -> DataflowEvent | None:
     if job_id is None and job_name is None:
         return None
     return DataflowEvent(
@@ -300,6 +327,9 @@ def _dataflow(common: _Common, job_id: str | None, job_name: str | None) -> Data
 
 
 # ---- words and values ---------------------------------------------------------------------------------
+
+_EARLY: Final = timedelta(seconds=5)
+"""How far the topic's clock may be behind the scheduler's: a start that seems early is not for the tick before."""
 
 _ABSENT: Final[dict[str, Json]] = {"type": _NO_RESOURCE}
 _MAX_ATTEMPT: Final = 999_999_999
@@ -354,8 +384,11 @@ def _http_status(value: Json) -> int | None:
     raise _wrong("httpRequest.status", f"is {_shown(value)}", "allowed are 100 to 599")
 
 
-def _failed(told: str, *, is_timeout: bool) -> Outcome:
-    return Outcome.failed("Task.Timeout" if is_timeout else "Task.Failed", f"finished with status {told}")
+_ERROR_TYPES = {"timeout": "Task.Timeout", "504": "Task.Timeout", "409": CONFLICT}
+
+
+def _failed(told: str) -> Outcome:
+    return Outcome.failed(_ERROR_TYPES.get(told, "Task.Failed"), f"finished with status {told}")
 
 
 def _trace(data: Mapping[str, Json]) -> str | None:
@@ -379,26 +412,6 @@ def _time(where: str, value: Json) -> datetime:
 
 
 _Aware = Annotated[datetime, msgspec.Meta(tz=True)]
-
-
-def _at(data: Json, *path: str) -> Json:
-    """What stands at `path`, or None where the way there ends."""
-    for key in path:
-        # None and dict first: to ask whether something is a Mapping takes its time.
-        if data is None or not isinstance(data, (dict, Mapping)):
-            return None
-        data = data.get(key)
-    return data
-
-
-def _name(data: Mapping[str, Json], *path: str) -> str | None:
-    """The name or id that stands at `path`; None if there is none that could be one."""
-    value = _at(data, *path)
-    return value if _is_name(value) else None
-
-
-def _is_name(value: Json) -> TypeGuard[str]:
-    return isinstance(value, str) and 0 < len(value) <= 512 and value.isprintable()
 
 
 def _is_nonce(value: Json) -> TypeGuard[str]:

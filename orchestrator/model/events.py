@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TypedDict
 
 from orchestrator.model.commands import Json, Outcome
 from orchestrator.model.enums import TargetTypes, TaskStatus
@@ -33,12 +34,25 @@ class Event:
     status: TaskStatus = TaskStatus.NEW
 
 
+class Common(TypedDict):
+    """What every event takes over as it came."""
+
+    event_data: Mapping[str, Json]
+    message_id: str | None
+    publish_time: datetime | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartEvent(Event):
-    """Start a run of `dag` (None: of DEFAULT_DAG, or of the only definition) with `input`."""
+    """Start a run of `dag` (None: of DEFAULT_DAG, or of the only definition) with `input`.
+
+    Attributes:
+        scheduled_for: the time of its schedule that the run is for, aware; None for a start by hand.
+    """
 
     dag: str | None = None
     input: Mapping[str, Json] = field(default_factory=dict)
+    scheduled_for: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +84,11 @@ class DataflowEvent(CompletionEvent):
     """A line of a Dataflow job's log, or its statusChanged event. Only ever a reason to ask the job."""
 
     job_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEvent(CompletionEvent):
+    """What the log tells of a job's end (`target_type` says of which service). Only ever a reason to ask the job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

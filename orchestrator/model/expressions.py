@@ -23,7 +23,7 @@ Scope = Mapping[str, object]
 """Root -> what is under it; each level may be a Mapping that makes its values when asked."""
 
 ROOTS: Mapping[str, tuple[str, ...]] = {
-    "run": ("run_id", "dag", "input", "started_at"),
+    "run": ("run_id", "dag", "input", "started_at", "scheduled_for"),
     "steps": ("result", "status"),
 }
 """What an expression begins with, and the keys there: of the run, and of every step."""

@@ -21,6 +21,7 @@ class RunStarted(msgspec.Struct, frozen=True):
     definition: str
     input: Mapping[str, Json]
     message_id: str
+    scheduled_for: datetime | None = None
 
 
 class AttemptEnded(msgspec.Struct, frozen=True):

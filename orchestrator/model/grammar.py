@@ -7,17 +7,18 @@ a table cannot say (names that must exist, cycles, the contents of expressions) 
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import date
 from enum import Enum
 from keyword import kwlist
 
-from orchestrator.model import durations
+from orchestrator.model import durations, schedule
 from orchestrator.model.commands import Json
 from orchestrator.model.enums import NodeTypes, TargetTypes
 from orchestrator.model.expressions import at, closest, did_you_mean, kind_of, quoted
 from orchestrator.model.ids import STEP_NAME
+from orchestrator.model.messages import LAUNCH_VARIABLE
 
 # ---- What a string may be: each rule is a check and a piece of the schema ----------------------------
 
@@ -88,6 +89,40 @@ class Duration:
         return {"pattern": f"^(?=[0-9.]*[1-9]){durations.PATTERN}$", "examples": ["90s", "10m", "1.5h"]}
 
 
+@dataclass(frozen=True, slots=True)
+class Cron:
+    """A cron expression; whether its numbers are in range, and whether it is ever due, a schema cannot say."""
+
+    def problem(self, text: str) -> str | None:
+        """Return what is wrong with `text`, if anything."""
+        return _schedule_problem(schedule.parse_cron, text)
+
+    def schema(self) -> dict[str, Json]:
+        """Return the same as JSON Schema."""
+        return {"pattern": f"^{schedule.PATTERN}$", "examples": ["30 6 * * *", "*/15 8-18 * * MON-FRI"]}
+
+
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """The name of a time zone; which there are a schema cannot say."""
+
+    def problem(self, text: str) -> str | None:
+        """Return what is wrong with `text`, if anything."""
+        return _schedule_problem(schedule.zone_of, text)
+
+    def schema(self) -> dict[str, Json]:
+        """Return the same as JSON Schema."""
+        return {"pattern": f"^{schedule.ZONE}$", "examples": ["Europe/Berlin", schedule.DEFAULT_ZONE]}
+
+
+def _schedule_problem(read: Callable[[str], object], text: str) -> str | None:
+    try:
+        read(text)
+    except schedule.ScheduleError as exc:
+        return str(exc)
+    return None
+
+
 def text_problem(text: str) -> str | None:
     """Return what is wrong with any string, if anything: JSON can spell what UTF-8 cannot hold."""
     if text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text):
@@ -113,6 +148,7 @@ class Kind(Enum):
     DURATION = (str, "string", 'a duration as in "90s"')
     FLAG = (bool, "boolean", "true or false")
     VALUES = (dict, "object", "an object")
+    REQUEST = (dict, "object", "an object, a request as the service's API has it")
     STEPS = (dict, "object", "an object that holds steps by their names")
     BRANCHES = (list, "array", "a list of branches")
 
@@ -125,11 +161,17 @@ class Key:
     kind: Kind
     description: str
     is_required: bool = False
-    rule: Choice | Pattern | Duration | None = None
+    rule: Choice | Pattern | Duration | Cron | Zone | None = None
     """Of the string, or of the names in an object of values."""
     default: str | None = None
     not_with: str | None = None
     """A key that cannot stand beside this one; a flag that is false stands nowhere."""
+    unless_requested: tuple[str, ...] = ()
+    """It is required unless the step's `request` has one of these."""
+    taken: Mapping[str, str] = field(default_factory=dict)
+    """Of a request: path of what is not to stand in it -> why it is not."""
+    needs: str | None = None
+    """A key without which this one says nothing."""
 
     def problem(self, value: object) -> str | None:
         """Return what is wrong with the value itself, if anything; what is in it is judged elsewhere."""
@@ -154,7 +196,31 @@ class Key:
         rule = self.rule.schema() if self.rule else {}
         if self.kind is Kind.VALUES:
             return found | ({"propertyNames": rule} if rule else {})
+        if self.kind is Kind.REQUEST:
+            return found | _without(self.taken)
         return found | rule
+
+    def taken_problems(self, path: str, request: Mapping[object, object]) -> Iterator[str]:
+        """Yield what stands in the request at `path` that is not the author's to set."""
+        for taken, why in self.taken.items():
+            found: object = request
+            for part in taken.split("."):
+                found = found.get(part, _NOTHING) if isinstance(found, dict) else _NOTHING
+            if found is not _NOTHING:
+                yield f"{path}.{taken}: {why}; leave it out"
+
+
+_NOTHING = object()
+
+
+def _without(taken: Iterable[str]) -> dict[str, Json]:
+    """Return the schema of an object in which nothing stands at these paths."""
+    inner: dict[str, list[str]] = {}
+    for path in taken:
+        first, _, rest = path.partition(".")
+        inner.setdefault(first, []).append(rest)
+    properties: dict[str, Json] = {first: False if "" in rests else _without(rests) for first, rests in inner.items()}
+    return {"properties": properties} if properties else {}
 
 
 STEP_NAME_RULE = Pattern("a step name", STEP_NAME.pattern, "write 1 to 64 of A-Z a-z 0-9 _ -")
@@ -164,6 +230,21 @@ _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
 _START = Key("start", Kind.STEP, "The step that comes first; one of `steps`.", is_required=True)
 _STEPS = Key("steps", Kind.STEPS, "The steps by their names.", is_required=True)
 _ABOUT = Key("description", Kind.STRING, "What this DAG is for, in words for people.")
+
+_SCHEDULE = Key(
+    "schedule",
+    Kind.STRING,
+    "When a run starts by itself where the DAG is deployed: a cron expression of five fields.",
+    rule=Cron(),
+)
+_TIME_ZONE = Key(
+    "time_zone",
+    Kind.STRING,
+    "The time zone of `schedule`: an IANA name.",
+    rule=Zone(),
+    default=schedule.DEFAULT_ZONE,
+    needs="schedule",
+)
 
 _TYPE = Key(
     "type",
@@ -263,12 +344,142 @@ _CLASSIC = Key(
     not_with="container_gcs_path",
 )
 
+# ---- Keys of the job services: what a step may leave to its `request` is required unless it does so --------
+
+_VARIABLE = Pattern(
+    "the name of an environment variable", _IDENTIFIER, "write a letter or _, then letters, digits and _"
+)
+_VARIABLES = replace(
+    _PARAMETERS,
+    description="Environment variables of the containers; strings may hold ${…} expressions.",
+    rule=replace(_VARIABLE, reserved=(LAUNCH_VARIABLE,)),
+)
+_JOB = replace(
+    _TARGET_NAME,
+    description="The name of the Cloud Run job.",
+    rule=Pattern(
+        "the name of a Cloud Run job",
+        r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?",
+        "write a small letter, then up to 62 of a-z 0-9 -, the last no -",
+    ),
+)
+_WORKFLOW = replace(
+    _TARGET_NAME,
+    description="The name of the workflow.",
+    rule=Pattern(
+        "the name of a workflow",
+        r"[A-Za-z]([A-Za-z0-9_-]{0,62}[A-Za-z0-9])?",
+        "write a letter, then up to 63 of A-Z a-z 0-9 _ -, the last a letter or digit",
+    ),
+)
+_TITLE = replace(_TARGET_NAME, description="What people know the job by; the service takes an id of the run's own.")
+_REQUEST = Key(
+    "request",
+    Kind.REQUEST,
+    "The body of the request as the service's API has it, without what other keys and the orchestrator set.",
+)
+_OURS = "is set by the orchestrator"
+
+
+def _request(**taken: str) -> Key:
+    """Return the row of a request in which these (`__` for a dot) are not to stand, each with why."""
+    return replace(_REQUEST, taken={path.replace("__", "."): why for path, why in taken.items()})
+
+
+_LOCATION = replace(
+    _REGION,
+    description="Where the data is: a region, or EU or US; by default the orchestrator's own region.",
+    rule=Pattern("a location", r"[A-Za-z][A-Za-z0-9-]{0,63}", 'write it as in "europe-west1" or "EU"'),
+)
+_QUERY = Key(
+    "query",
+    Kind.STRING,
+    "The query, in GoogleSQL; values come in as @name, from `parameters`.",
+    is_required=True,
+    rule=Pattern(
+        "a query without expressions", r"(?:[^$]|\$(?!\{))+", 'write @name in it, and the value under "parameters"'
+    ),
+)
+_QUERY_PARAMETERS = replace(
+    _PARAMETERS,
+    description="The query's named parameters; strings may hold ${…} expressions.",
+    rule=Pattern("the name of a query parameter", _IDENTIFIER, "write a letter or _, then letters, digits and _"),
+)
+_MAIN = Key(
+    "main_python_file",
+    Kind.STRING,
+    "Where the PySpark program lies.",
+    rule=_TEMPLATE,
+    unless_requested=("pysparkBatch", "sparkBatch", "sparkRBatch", "sparkSqlBatch", "pysparkNotebookBatch"),
+)
+_ARGUMENTS_OF_SPARK = replace(
+    _PARAMETERS,
+    description="The program's arguments, --name=value each, or the variables of Spark SQL; with ${…} expressions.",
+    rule=Pattern("the name of an argument", r"[A-Za-z_][A-Za-z0-9_.-]*", "write a letter or _, then A-Z a-z 0-9 _ . -"),
+)
+_IMAGE = Key(
+    "image",
+    Kind.STRING,
+    "The container image that the tasks run.",
+    rule=Pattern("a container image", r"[^\s$]+", 'write it as in "europe-docker.pkg.dev/my-project/images/count:1"'),
+    unless_requested=("taskGroups",),
+)
+_PIPELINE = Key(
+    "template_path",
+    Kind.STRING,
+    "The compiled pipeline in Artifact Registry.",
+    rule=Pattern(
+        "the path of a pipeline in Artifact Registry",
+        r"https://[a-z0-9-]+-kfp\.pkg\.dev/[^\s$]+",
+        'write it as in "https://europe-west1-kfp.pkg.dev/my-project/pipelines/train/v1"',
+    ),
+    unless_requested=("pipelineSpec",),
+)
+_PIPELINE_ROOT = Key(
+    "pipeline_root",
+    Kind.STRING,
+    "The folder in Cloud Storage that the pipeline writes to.",
+    rule=Pattern(
+        "a folder in Cloud Storage", r"gs://[a-z0-9][a-z0-9._-]{1,221}(/[^\s$]*)?", 'write "gs://bucket/folder"'
+    ),
+    unless_requested=("runtimeConfig",),
+)
+
 _STEP = (_TYPE, _NEXT, _END)
 _TASK = (*_STEP, _TARGET_TYPE, _TIMEOUT)
 _TARGETS: Mapping[TargetTypes, tuple[Key, ...]] = {
     TargetTypes.CLOUD_FUNCTION: (_TARGET_NAME, _ENTRY_POINT, _PARAMETERS, _INVOCATION, _PROJECT_ID, _REGION),
     TargetTypes.DATAFLOW: (_TARGET_NAME, _PARAMETERS, _FLEX, _CLASSIC, _PROJECT_ID, _REGION),
     TargetTypes.FUNCTION: (_FUNCTION, replace(_TARGET_NAME, is_required=False), _ARGUMENTS, _WORKER),
+    TargetTypes.CLOUD_RUN_JOB: (_JOB, _VARIABLES, _request(), _PROJECT_ID, _REGION),
+    TargetTypes.BIGQUERY: (
+        *(_TITLE, _QUERY, _QUERY_PARAMETERS, _PROJECT_ID, _LOCATION),
+        _request(
+            jobReference=_OURS,
+            configuration__query__query='is what the key "query" is for',
+            configuration__query__useLegacySql=_OURS,
+            configuration__query__parameterMode=_OURS,
+            configuration__dryRun="would make it no run",
+            configuration__load="is what LOAD DATA in a query is for",
+            configuration__extract="is what EXPORT DATA in a query is for",
+            configuration__copy="is what CREATE TABLE … COPY in a query is for",
+        ),
+    ),
+    TargetTypes.DATAPROC: (_TITLE, _MAIN, _ARGUMENTS_OF_SPARK, _request(), _PROJECT_ID, _REGION),
+    TargetTypes.BATCH: (_TITLE, _IMAGE, _VARIABLES, _request(), _PROJECT_ID, _REGION),
+    TargetTypes.WORKFLOWS: (
+        _WORKFLOW,
+        _PARAMETERS,
+        _request(argument='is what the key "parameters" is for'),
+        _PROJECT_ID,
+        _REGION,
+    ),
+    TargetTypes.VERTEX_PIPELINE: (
+        *(_TITLE, _PIPELINE, _PIPELINE_ROOT, _PARAMETERS, _PROJECT_ID, _REGION),
+        _request(
+            templateUri='is what the key "template_path" is for', displayName='is what the key "target_name" is for'
+        ),
+    ),
 }
 
 
@@ -304,9 +515,16 @@ class Shape:
             if row.is_required and name not in found and name not in meant:
                 allowed = f"allowed: {', '.join(row.rule.allowed)}" if isinstance(row.rule, Choice) else ""
                 yield f"{at(path, name)}: is missing; {allowed or f'{self.noun} needs it'}"
+            if row.unless_requested and name not in found and name not in meant:
+                request = found.get("request")
+                if not any(part in request for part in row.unless_requested if isinstance(request, dict)):
+                    others = " or ".join(row.unless_requested)
+                    yield f'{at(path, name)}: is missing; {self.noun} needs it, or {others} in its "request"'
             stands = found.get(name) is True if row.kind is Kind.FLAG else name in found
             if stands and row.not_with is not None and row.not_with in found:
                 yield f'{at(path, name)}: cannot stand beside "{row.not_with}"; keep one of the two'
+            if row.needs is not None and name in found and row.needs not in found:
+                yield f'{at(path, name)}: says nothing without "{row.needs}"; write that too, or neither'
 
     def _unknown(self, name: str) -> str:
         homes = _homes(name)
@@ -325,14 +543,14 @@ def _any_of(*rows: Key) -> tuple[Key, ...]:
     """Return the rows that are left when it is not known which of them hold: none is required."""
     found: dict[str, Key] = {}
     for row in rows:
-        row = replace(row, is_required=False)
+        row = replace(row, is_required=False, unless_requested=(), taken={})
         same = found.setdefault(row.name, row)
         found[row.name] = same if same.rule == row.rule else replace(same, rule=None)
     return tuple(found.values())
 
 
 _SCHEMA = Key("$schema", Kind.STRING, "Where an editor finds the JSON Schema of a definition; the engine ignores it.")
-DEFINITION = Shape.of("a definition", _START, _STEPS, _ABOUT, _SCHEMA)
+DEFINITION = Shape.of("a definition", _START, _STEPS, _ABOUT, _SCHEDULE, _TIME_ZONE, _SCHEMA)
 BRANCH = Shape.of("a branch", _START, _STEPS)
 PARALLEL = Shape.of("a Parallel", *_STEP, _BRANCHES)
 TASKS = {target: Shape.of(f"a {target} Task", *_TASK, *rows) for target, rows in _TARGETS.items()}

@@ -2,7 +2,7 @@
 
 import hmac
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import blake2b, sha256
 
@@ -27,6 +27,16 @@ def run_id_of(message_id: str, published_at: datetime) -> str:
     """
     digest = sha256(message_id.encode()).hexdigest()[:12]
     return f"run_{int(published_at.timestamp())}_{digest}"
+
+
+def scheduled_start_of(dag: str, scheduled_for: datetime) -> str:
+    """Return what stands for the message of a start that a schedule sent: the same for every sending of it.
+
+    Args:
+        dag: the DAG's name.
+        scheduled_for: the time that the run is for, aware.
+    """
+    return f"{dag} scheduled for {scheduled_for.astimezone(UTC).isoformat().replace('+00:00', 'Z')}"
 
 
 def launch_id_of(run_id: str, node_name: str, attempt: int) -> str:

@@ -1,6 +1,7 @@
 """The messages that we send to our own topic, and the words that EventFactory knows them by.
 
-    start      {"resource": {"type": "start"}, "dag"?, "input"?, "run_id"?}
+    start      {"resource": {"type": "start"}, "dag"?, "input"?, "run_id"?, "scheduled_for"?}
+               a scheduler, which cannot say for when, sends "schedule" and "time_zone"? in its place
     function   {"resource": {"type": "function", "labels"?: {"function_name"}}, "launch_id", "nonce",
                 "execution_id"?, "status": "Completed" | "Failed", "result"?,
                 "error"?: {"error_type", "message"}}
@@ -31,6 +32,8 @@ LAUNCH_PARAMETER: Final = "orchestrator_launch"
 """Query parameter that carries a launch id; a request log shows it again."""
 NONCE_PARAMETER: Final = "orchestrator_nonce"
 """Query parameter that carries the launch's nonce."""
+LAUNCH_VARIABLE: Final = "ORCHESTRATOR_LAUNCH"
+"""Environment variable that carries a launch id into a container, and from there into the event of its end."""
 
 MAX_DEPTH: Final = 100
 """How deeply a message may be nested: far below what encoding a run document around it stands."""

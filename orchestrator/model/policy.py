@@ -13,6 +13,7 @@ class TargetRules:
     can_cancel: bool = False
     synchronous: bool = False
     launch_limit_s: float = 0.0
+    first_question_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,9 @@ class Policy:
     max_takeovers: an attempt taken over this often without ever being bound is given up.
     grace_s: how long an event whose run or record is not there yet is put off.
     question_delay_s: when to ask again after an event whose execution was not final yet.
+    last_question_wait_s: where a target is asked by reminders, the longest wait between two; then the Tick alone asks.
     marker_age_s: an open/ marker without a run is reported from this age on.
+    questions_at_once: how many questions to targets are asked side by side.
     save_interval_s: the least time between two saves of one run in the long run; 0 = none.
     trace_key: the deployment's key, which the traces of launches are made under; empty: of their nonces alone.
     """
@@ -41,7 +44,9 @@ class Policy:
     max_takeovers: int = 20
     grace_s: float = 60.0
     question_delay_s: float = 15.0
+    last_question_wait_s: float = 300.0
     marker_age_s: float = 86400.0
+    questions_at_once: int = 1
     save_interval_s: float = 0.0
     trace_key: bytes = field(default=b"", repr=False)
 

@@ -49,14 +49,21 @@ def _object(shape: Shape) -> dict[str, Json]:
         "required": [name for name, row in shape.keys.items() if row.is_required],
         "additionalProperties": False,
     }
-    exclusions: list[Json] = []
+    needs: dict[str, Json] = {name: [row.needs] for name, row in shape.keys.items() if row.needs is not None}
+    if needs:
+        found["dependentRequired"] = needs
+    rules: list[Json] = []
     for name, row in shape.keys.items():
         if row.not_with is not None:
             both: dict[str, Json] = {"required": [name, row.not_with]}
             if row.kind is Kind.FLAG:
                 both["properties"] = {name: {"const": True}}
-            exclusions.append({"not": both})
-    return found | {"allOf": exclusions} if exclusions else found
+            rules.append({"not": both})
+        if row.unless_requested:
+            parts: list[Json] = [{"required": [part]} for part in row.unless_requested]
+            requested: Json = {"required": ["request"], "properties": {"request": {"anyOf": parts}}}
+            rules.append({"anyOf": [{"required": [name]}, requested]})
+    return found | {"allOf": rules} if rules else found
 
 
 def _one_of(key: str, definitions: dict[str, str]) -> dict[str, Json]:

@@ -15,6 +15,9 @@ from orchestrator.model.commands import Failure, Json, Outcome
 from orchestrator.model.enums import OutcomeKind
 from orchestrator.model.errors import CorruptState
 
+CONFLICT = "Task.Conflict"
+"""Error type of an event that tells of a 409: from the helper, that an earlier call of the launch was begun."""
+
 
 def begun_object(key: str) -> str:
     """Name of the object that says: this launch is being run, or was."""

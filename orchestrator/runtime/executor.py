@@ -13,13 +13,14 @@ from orchestrator.brokers.memory import MemoryBroker
 from orchestrator.engine import dag_executor
 from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.handled import Handled
+from orchestrator.engine.saved import Saved
 from orchestrator.engine.status import OrchestrationStatus
 from orchestrator.model.commands import Json
 from orchestrator.model.errors import OrchestratorError, RunNotFound
 from orchestrator.model.messages import start_message
 from orchestrator.model.policy import Policy, TargetRules
 from orchestrator.model.run_state import RunState
-from orchestrator.ports import Broker, Clock, ObjectStore, Paced, Target
+from orchestrator.ports import Asked, Broker, Clock, ObjectStore, Paced, Target
 from orchestrator.runtime.clock import SystemClock
 from orchestrator.runtime.hosts import UnknownHosts
 from orchestrator.runtime.local import InstanceHosts, LocalParts, LocalTargets
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from orchestrator.runtime.telemetry import Telemetry
 
 log = logging.getLogger("orchestrator")
+
+QUESTIONS_AT_ONCE = 16
+"""How many questions to services an instance in the cloud asks side by side: an answer takes some 30 ms."""
 
 MAX_ENDED_RUNS = 1000
 """How many ended runs an instance remembers; `wait` reads others from the store."""
@@ -47,7 +51,11 @@ class RulesOf(Mapping[str, TargetRules]):
         if rules is None:
             target = self._targets[target_type]
             rules = self._read[target_type] = TargetRules(
-                target.has_outcome, target.can_cancel, target.synchronous, target.launch_limit_s
+                target.has_outcome,
+                target.can_cancel,
+                target.synchronous,
+                target.launch_limit_s,
+                target.first_question_s if isinstance(target, Asked) else 0.0,
             )
         return rules
 
@@ -71,7 +79,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
         folders: DAG name -> folder with the functions/ and pipelines/ that local targets run.
         settings: instead of the environment's.
         policy: times and limits, instead of those that the settings give.
-        on_saved: told of every state of a run that was saved here.
+        on_saved: told of every save of a run here.
         telemetry: makes traces and metrics; what the OTEL_* variables ask for, where None.
     Raises:
         SettingsError, StoreUnavailable: the bucket cannot be used.
@@ -89,7 +97,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
         folders: Mapping[str, Path] | None = None,
         settings: Settings | None = None,
         policy: Policy | None = None,
-        on_saved: Callable[[RunState], None] | None = None,
+        on_saved: Callable[[Saved], None] | None = None,
         telemetry: "Telemetry | None" = None,
     ) -> None:
         settings = settings or Settings.read(os.environ)
@@ -111,7 +119,9 @@ class DAGExecutor(dag_executor.DAGExecutor):
         instance = random.SystemRandom().randbytes(6).hex()
         if targets is None:
             root = getattr(store, "root", None)
-            self._parts = LocalParts(folders or {}, used_broker.publish, root, settings.local_workers)
+            self._parts = LocalParts(
+                folders or {}, used_broker.publish, root, settings.local_workers, settings, os.environ
+            )
             targets = self._local = LocalTargets(self._parts)
             hosts = self._parts.hosts
             instance = self._parts.hosts.me
@@ -226,11 +236,13 @@ class DAGExecutor(dag_executor.DAGExecutor):
 
     # -- what happens in between --------------------------------------------------------------------
 
-    def _note_saved(self, state: RunState) -> None:
+    def _note_saved(self, saved: Saved) -> None:
+        self._trace(saved)
         try:
             if self._given_on_saved is not None:
-                self._given_on_saved(state)
+                self._given_on_saved(saved)
         finally:
+            state = saved.after
             run_id = state.run.run_id
             if state.run.status.is_final:
                 for target in self._local.made() if self._local else ():
@@ -238,8 +250,15 @@ class DAGExecutor(dag_executor.DAGExecutor):
                     if forget is not None:
                         forget(run_id)
                 self._note_ended(state)
-            elif run_id not in self._mine:
+            elif self._own_broker is not None and run_id not in self._mine:
                 self._look_after_from_now_on(run_id)
+
+    def _trace(self, saved: Saved) -> None:
+        try:
+            if self.telemetry is not None:
+                self.telemetry.saved(saved)
+        except Exception:
+            log.exception("telemetry failed; the run goes on", extra={"run_id": saved.after.run.run_id})
 
     def _note_ended(self, state: RunState) -> None:
         with self._changed:
@@ -309,6 +328,7 @@ def _policy(settings: Settings, store: ObjectStore, targets: Mapping[str, Target
         clock_allowance_s=settings.clock_allowance_s,
         default_timeout_s=settings.default_timeout_s,
         grace_s=settings.event_grace_s,
+        questions_at_once=1 if settings.events_topic is None else QUESTIONS_AT_ONCE,
         save_interval_s=interval_s,
         trace_key=settings.deployment_key,
     )

@@ -18,6 +18,7 @@ from orchestrator.runtime.executor import DAGExecutor
 from orchestrator.runtime.logs import configure
 from orchestrator.runtime.registry import open_store
 from orchestrator.runtime.settings import Settings
+from orchestrator.runtime.story import log_saved
 
 log = logging.getLogger("orchestrator")
 
@@ -59,7 +60,9 @@ def _assemble() -> DAGExecutor:
     configure(sys.stdout, settings.project)
     store = open_store(settings.status_bucket)
     parts = CloudParts(settings, store, SystemClock(), os.environ)
-    return DAGExecutor(catalog, store=store, targets=parts.targets, broker=parts.broker, settings=settings)
+    return DAGExecutor(
+        catalog, store=store, targets=parts.targets, broker=parts.broker, settings=settings, on_saved=log_saved
+    )
 
 
 def handle(data: Json, *, event_id: str | None = None, event_time: str | None = None) -> Handled | None:

@@ -11,6 +11,8 @@ from typing import Protocol, cast
 from orchestrator.model.commands import Json
 from orchestrator.ports import Hosts, ObjectStore, Target
 from orchestrator.runtime.registry import LOCAL_TARGETS, part
+from orchestrator.runtime.settings import Settings
+from orchestrator.services.google_api import GoogleApis
 
 Publish = Callable[[Mapping[str, Json]], object]
 
@@ -51,12 +53,15 @@ class LocalParts:
         publish: where the targets leave their completion events.
         root: the bucket's directory; None where runs are kept in memory.
         workers: how many tasks of a kind run at once.
+        settings, environment: of the services that are called from here as they are.
     """
 
     folders: Mapping[str, Path]
     publish: Publish
     root: Path | None
     workers: int
+    settings: Settings
+    environment: Mapping[str, str]
     _temporary: "tempfile.TemporaryDirectory[str] | None" = None
 
     @cached_property
@@ -73,6 +78,11 @@ class LocalParts:
             return self.root
         self._temporary = tempfile.TemporaryDirectory(prefix="orchestrator-")
         return Path(self._temporary.name)
+
+    @cached_property
+    def apis(self) -> GoogleApis:
+        """Google's REST APIs."""
+        return GoogleApis(self.environment, timeout_s=self.settings.launch_call_limit_s * 2 / 3)
 
     @property
     def attempts_dir(self) -> Path:

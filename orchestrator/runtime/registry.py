@@ -6,6 +6,7 @@ A new store or target is its own file and one line here.
 from importlib import import_module
 from typing import cast
 
+from orchestrator.model.enums import JOBS
 from orchestrator.model.errors import SettingsError
 from orchestrator.ports import ObjectStore
 
@@ -18,10 +19,14 @@ STORES = {
 }
 """Scheme of a bucket URL -> function of the rest of the URL that returns the store."""
 
+_JOB_TARGETS = {target_type.value: f"orchestrator.runtime.jobs:{target_type}" for target_type in JOBS}
+"""Services that are the same ones on one machine and in the cloud."""
+
 LOCAL_TARGETS = {
     "Function": "orchestrator.runtime.local:function_target",
     "CloudFunction": "orchestrator.runtime.local:cloud_function_target",
     "Dataflow": "orchestrator.runtime.local:dataflow_target",
+    **_JOB_TARGETS,
 }
 """target_type -> function of `local.LocalParts` that returns the Target."""
 
@@ -31,6 +36,7 @@ CLOUD_TARGETS = {
     "CloudFunction": "orchestrator.runtime.cloud:cloud_function_target",
     "CloudFunction.sync": "orchestrator.runtime.cloud:sync_function_target",
     "Dataflow": "orchestrator.runtime.cloud:dataflow_target",
+    **_JOB_TARGETS,
 }
 """Target key -> function of `cloud.CloudParts` that returns the Target."""
 

@@ -14,6 +14,7 @@ from hashlib import sha256
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
+from orchestrator.engine.saved import Saved
 from orchestrator.model.commands import Failure, Launch
 from orchestrator.model.enums import RunStatus, TargetTypes, TaskStatus
 from orchestrator.model.ids import key_of, launch_id_of, span_of
@@ -54,7 +55,7 @@ class Ids(Protocol):
 
 
 class Telemetry:
-    """An Observer that makes spans and counts.
+    """Makes spans and counts: an Observer that is also told of every save.
 
     Args:
         tracers: makes the spans; its ids come from `ids`.
@@ -90,13 +91,12 @@ class Telemetry:
 
     # -- the observer -------------------------------------------------------------------------------
 
-    def saved(self, before: RunState | None, after: RunState) -> None:
+    def saved(self, saved: Saved) -> None:
         """Make the spans of what this save ended."""
         self._saves.add(1, {"result": "written"})
-        for name, node in after.nodes.items():
-            was = before.nodes.get(name) if before is not None else None
-            if was is not node:
-                self._node(was, node, after)
+        before, after = saved.before, saved.after
+        for was, node in saved.changed():
+            self._node(was, node, after)
         if after.run.status.is_final and (before is None or not before.run.status.is_final):
             self._run(after)
 

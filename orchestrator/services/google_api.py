@@ -5,6 +5,7 @@ building a service needs no network. An endpoint override, as gcloud has them
 (`CLOUDSDK_API_ENDPOINT_OVERRIDES_DATAFLOW`, …), sends a service's calls elsewhere, without credentials.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from threading import local
 from typing import Any
@@ -20,18 +21,22 @@ SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
 """Statuses after which the same call may succeed."""
 
+_TOO_FAST = frozenset(("rateLimitExceeded", "userRateLimitExceeded", "jobRateLimitExceeded"))
+"""Reasons of a 403 that are a 429 in fact: BigQuery's, https://cloud.google.com/bigquery/docs/error-messages."""
+
 
 class ApiError(OrchestratorError):
-    """A call to a Google API failed. `status` is the HTTP status, None where no answer came."""
+    """A call to a Google API failed. `status` is the HTTP status, None where no answer came; `reason` is the service's
+    word for the error, where it has one."""
 
-    def __init__(self, message: str, status: int | None) -> None:
-        self.status = status
+    def __init__(self, message: str, status: int | None, reason: str | None = None) -> None:
+        self.status, self.reason = status, reason
         super().__init__(message)
 
     @property
     def is_passing(self) -> bool:
         """Whether the same call may succeed later; the call may have been carried out all the same."""
-        return self.status is None or self.status in PASSING
+        return self.status is None or self.status in PASSING or (self.status == 403 and self.reason in _TOO_FAST)
 
 
 class GoogleApis:
@@ -61,25 +66,27 @@ class GoogleApis:
         """The endpoint that stands in for a service, if one is set."""
         return self._overrides.get(name)
 
-    def service(self, name: str, version: str) -> Any:
-        """Return the client of a service, such as ("dataflow", "v1b3")."""
-        built: dict[tuple[str, str], Any] | None = getattr(self._local, "built", None)
+    def service(self, name: str, version: str, endpoint: str | None = None) -> Any:
+        """Return the client of a service, such as ("dataflow", "v1b3").
+
+        Args:
+            endpoint: of a region, where the service has one in each; an override stands in for it too.
+        """
+        built: dict[tuple[str, str, str | None], Any] | None = getattr(self._local, "built", None)
         if built is None:
             built = self._local.built = {}
-        if (name, version) not in built:
-            built[name, version] = self._build(name, version)
-        return built[name, version]
+        endpoint = self.override(name) or endpoint
+        if (name, version, endpoint) not in built:
+            built[name, version, endpoint] = self._build(name, version, endpoint)
+        return built[name, version, endpoint]
 
-    def _build(self, name: str, version: str) -> Any:
+    def _build(self, name: str, version: str, endpoint: str | None) -> Any:
         import httplib2
         from googleapiclient.discovery import build
 
         http = httplib2.Http(timeout=self.timeout_s)
-        options: dict[str, str] = {}
-        override = self.override(name)
-        if override is not None:
-            options["api_endpoint"] = override.rstrip("/") + "/"
-        else:
+        options = {} if endpoint is None else {"api_endpoint": endpoint.rstrip("/") + "/"}
+        if self.override(name) is None:
             import google.auth
             from google.auth.exceptions import GoogleAuthError
             from google_auth_httplib2 import AuthorizedHttp
@@ -108,7 +115,16 @@ class GoogleApis:
             answer = request.execute(num_retries=0)
         except HttpError as exc:
             status = int(exc.resp.status)
-            raise ApiError(f"{what}: {status}: {exc.reason}", status) from exc
+            raise ApiError(f"{what}: {status}: {exc.reason}", status, _reason(exc.content)) from exc
         except Exception as exc:  # transport errors come as OSError, httplib2's and google-auth's own
             raise ApiError(f"{what}: no answer: {type(exc).__name__}: {exc}", None) from exc
         return answer if isinstance(answer, dict) else {}
+
+
+def _reason(content: bytes) -> str | None:
+    """The word for an error of the older APIs' form: `{"error": {"errors": [{"reason": …}]}}`."""
+    try:
+        reason = json.loads(content)["error"]["errors"][0]["reason"]
+    except (ValueError, LookupError, TypeError):
+        return None
+    return reason if isinstance(reason, str) else None

@@ -12,12 +12,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from orchestrator.model.commands import EMPTY, Execution, Json, Launch, Outcome
 from orchestrator.model.enums import Identity
 from orchestrator.model.errors import LaunchRefused, LaunchUncertain
 from orchestrator.services.google_api import ApiError, GoogleApis
+from orchestrator.targets.request_parts import labels_of, text_of
 from orchestrator.targets.twins import plain
 
 log = logging.getLogger(__name__)
@@ -34,7 +33,6 @@ _CAUSES = "Workflow failed. Causes:"
 _MAX_PAGES = 20
 _MAX_UPDATES = 20
 
-_NOT_IN_A_LABEL = re.compile(r"[^a-z0-9_-]+")
 _RESOURCE = re.compile(r"projects/([^/]+)/locations/([^/]+)/jobs/([^/]+)")
 
 
@@ -207,8 +205,8 @@ class Dataflow:
         flex, classic = launch.step.get("container_gcs_path"), launch.step.get("template_path")
         if not flex and not classic and self._templates is not None:
             flex = f"{self._templates}/{launch.target_name}.json"
-        parameters = {name: _text(value) for name, value in launch.parameters.items()}
-        environment: dict[str, Json] = {**self._environment, "additionalUserLabels": _labels(launch)}
+        parameters = {name: text_of(value) for name, value in launch.parameters.items()}
+        environment: dict[str, Json] = {**self._environment, "additionalUserLabels": labels_of(launch)}
         if flex:
             body: dict[str, Json] = {
                 "launchParameter": {
@@ -296,14 +294,3 @@ class Dataflow:
         if named is None:
             return self._home, execution.execution_id
         return _Place(named[1], named[2]), named[3]
-
-
-def _text(value: Json) -> str:
-    """A parameter as the service takes it: a string as it is, anything else as JSON."""
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
-
-
-def _labels(launch: Launch) -> dict[str, Json]:
-    """Labels by which people find the run's jobs; the alphabet is that of all of Google Cloud's labels."""
-    told = {"dag": launch.dag, "run": launch.run_id, "node": launch.node_name, "attempt": str(launch.attempt)}
-    return {f"orchestrator_{name}": _NOT_IN_A_LABEL.sub("-", text.lower())[:63] for name, text in told.items()}

@@ -16,6 +16,7 @@ from orchestrator.stores.gcs import GcsStore, open_client
 from orchestrator.stores.local import LocalStore
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.stores.redis import RedisStore
+from tests.support.fake_gcs_server import FakeGcsServer
 from tests.support.redis_server import RedisServer
 from tests.support.storage_server import StorageServer
 
@@ -49,7 +50,7 @@ ADAPTERS = {  # name -> how to make an empty one
     "local": lambda request: local_store(request, relaxed=()),
     "local, relaxed": lambda request: local_store(request, relaxed=("",)),
     "gcs": gcs_store,
-    "gcs, of STORAGE_EMULATOR_HOST": emulated_gcs_store,
+    "gcs, of another emulator": emulated_gcs_store,
     "redis, fake": fake_redis_store,
     "redis": redis_store,
 }
@@ -67,10 +68,17 @@ def storage_client():
 
 @pytest.fixture(scope="module")
 def emulator_client():
-    """A client of an emulator that runs already, of whatever kind it is."""
-    if "STORAGE_EMULATOR_HOST" not in os.environ:
-        pytest.skip("STORAGE_EMULATOR_HOST is not set")
-    return open_client()
+    """A client of an emulator that others wrote: one that runs already, of whatever kind, or fake-gcs-server."""
+    if "STORAGE_EMULATOR_HOST" in os.environ:
+        yield open_client()
+        return
+    if not FakeGcsServer.is_installed():
+        pytest.skip("STORAGE_EMULATOR_HOST is not set, and there is no fake-gcs-server on the PATH")
+    with FakeGcsServer() as server:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("STORAGE_EMULATOR_HOST", server.url)
+            client = open_client()
+        yield client
 
 
 @pytest.fixture(scope="module")

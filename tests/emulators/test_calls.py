@@ -163,11 +163,37 @@ def test_a_second_run_of_the_same_definition_does_not_write_it_again(world):
     assert_at_most(second, 1, 3)
 
 
-def test_a_function_that_failed(world):
-    """The one more read asks whether the function's helper has begun, and was killed at it."""
+@pytest.mark.parametrize(
+    "left",
+    [
+        pytest.param((), id="by a function without the helper"),
+        pytest.param((begun_object,), id="by one that was killed at work"),
+    ],
+)
+def test_a_call_that_failed(world, left):
     world.uses_helper = False
     world.start()
-    assert_at_most(world.finish("A", 500), 2, 2)
+    for name in left:
+        world.storage.write(BUCKET, name(key_of("run/A/1")), b"{}")
+    assert_at_most(world.finish("A", 500), 1, 2)
+    assert world.status == "Failed"
+
+
+def test_the_helpers_409_says_nothing_while_an_earlier_call_is_at_work(world):
+    world.uses_helper = False
+    world.start()
+    world.storage.write(BUCKET, begun_object(key_of("run/A/1")), b"{}")
+    world.finish("A", 409)
+    assert world.status == "Running"
+    world.uses_helper = True
+    world.finish("A")
+    assert json.loads(world.storage.stored(BUCKET, "runs/run.json").data)["A"]["status"] == "Completed"
+
+
+def test_a_functions_own_409_fails_it(world):
+    world.uses_helper = False
+    world.start()
+    world.finish("A", 409)
     assert world.status == "Failed"
 
 

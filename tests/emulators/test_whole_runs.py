@@ -55,6 +55,19 @@ def test_the_unchanged_definition_gives_the_same_document_here_and_in_the_cloud(
         assert len(cloud.dataflow.jobs) == 1
 
 
+def test_one_filter_of_the_log_shows_a_run_and_one_trace_an_attempt(cloud):
+    cloud.publish({"resource": {"type": "start"}, "dag": "sample", "run_id": "told"})
+    document = cloud.wait("told")
+    labels = "logging.googleapis.com/labels"
+    entries = cloud.log_of("told")
+    assert entries[0]["message"] == "run started: told of sample"
+    assert entries[-1]["message"] == "run ended: Completed: told of sample"
+    assert {entry[labels]["node"] for entry in entries[1:-1]} == set(document) - {"$run"}
+    assert entries[0][labels]["event_id"]
+    traces = {entry.get("logging.googleapis.com/trace", "").rpartition("/")[2] for entry in entries} - {""}
+    assert traces >= {call.trace_id for call in cloud.functions.calls}
+
+
 def test_the_tick_deletes_the_marker_of_a_run_that_has_ended(cloud):
     cloud.publish({"resource": {"type": "start"}, "dag": "sample", "run_id": "marked"})
     cloud.wait("marked")

@@ -15,7 +15,6 @@ from orchestrator.model.errors import LaunchUncertain, NotYet, RunExists, StoreU
 from orchestrator.model.event_factory import EventFactory
 from orchestrator.model.facts import ClaimExpired
 from orchestrator.model.messages import cancel_message
-from orchestrator.model.run_state import RunState
 from orchestrator.runtime.executor import MAX_ENDED_RUNS
 from orchestrator.runtime.executor import DAGExecutor as PublicExecutor
 from orchestrator.stores.memory import MemoryStore
@@ -348,7 +347,7 @@ def test_events_with_nobody_waiting_are_handled_while_the_leader_launches():
     run_id = world.start()
     a, b = (Completion(run_id, x.node_name, 1, EventFactory.create_from_event(completion(x))) for x in quick.calls)
 
-    def arrives(state: RunState) -> None:
+    def arrives(_: object) -> None:
         world.executor._on_saved = None
         assert not world.executor._box(run_id).offer(Entry(b, on_done=lambda *_: ended.set()))
 

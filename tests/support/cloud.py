@@ -1,7 +1,7 @@
 """The whole cloud on one machine: emulators and fakes around real functions-framework servers of main.py.
 
 topic (Pub/Sub emulator) -> push subscription -> front -> main.py, one process or several
-main.py -> Cloud Storage, Cloud Tasks, Dataflow, Cloud Logging (servers of this process)
+main.py -> Cloud Storage, Cloud Tasks, Dataflow, Cloud Logging, the job services (servers of this process)
 Cloud Tasks -> functions -> log entry -> topic;   Dataflow -> pipeline -> log entries -> topic
 """
 
@@ -19,7 +19,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,6 +29,7 @@ from uuid import uuid4
 from tests.support.cloud_tasks_server import CloudTasksServer
 from tests.support.dataflow_server import DataflowServer
 from tests.support.functions_server import FunctionsServer
+from tests.support.job_server import Job, JobServer, JobService
 from tests.support.logging_server import LoggingServer
 from tests.support.storage_server import StorageServer
 
@@ -113,10 +114,23 @@ class Front:
 
 
 class Instance:
-    """One process that serves main.py (or a file like it)."""
+    """One process that serves main.py (or a file like it).
 
-    def __init__(self, environment: Mapping[str, str], log: Path, source: Path) -> None:
-        self._environment, self._log, self._source = environment, log, source
+    Args:
+        command: port -> the command that serves instead, in `folder`.
+    """
+
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        log: Path,
+        source: Path,
+        *,
+        command: Callable[[int], Sequence[str]] | None = None,
+        folder: Path = ROOT,
+    ) -> None:
+        self._environment, self._log, self._folder = environment, log, folder
+        self._command = command or (lambda port: [sys.executable, "-m", "tests.support.serve", str(source), str(port)])
         self.port = free_port()
         self.starts = 0
         self.process: subprocess.Popen[bytes] | None = None
@@ -124,8 +138,8 @@ class Instance:
     def start(self) -> None:
         with open(self._log, "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.serve", str(self._source), str(self.port)],
-                cwd=ROOT,
+                self._command(self.port),
+                cwd=self._folder,
                 env={**os.environ, **self._environment},
                 stdout=log,
                 stderr=log,
@@ -183,6 +197,8 @@ class Cloud:
         instances: how many processes serve main.py.
         settings: further environment of main.py.
         source: what they serve instead of main.py.
+        work: what the jobs of the job services do; without it they run until they are ended.
+        command: port -> the command that each instance is, instead, in `source`'s folder.
     """
 
     def __init__(
@@ -194,9 +210,11 @@ class Cloud:
         instances: int = 1,
         settings: Mapping[str, str] | None = None,
         source: Path = ROOT / "main.py",
+        command: Callable[[int], Sequence[str]] | None = None,
         generation: int = 2,
         loses: float = 0.0,
         seed: int = 0,
+        work: Callable[[JobService, Job], object] | None = None,
     ) -> None:
         self.pubsub_host, self.folder, self.dags = pubsub_host, folder, dags
         self.topic = f"projects/{PROJECT}/topics/events-{uuid4().hex[:8]}"
@@ -210,13 +228,15 @@ class Cloud:
             folders, self.leave_entry, generation=generation, project=PROJECT, region=REGION
         )
         self.dataflow = DataflowServer(templates, self.leave_entry)
+        self.jobs = JobServer(self.leave_entry, work)
         self.logging = LoggingServer(lambda: self.functions.entries)
         self._n, self._settings, self._source, self._seed = instances, settings or {}, source, seed
+        self._command = command
         self._stack = ExitStack()
 
     def __enter__(self) -> Cloud:
         enter = self._stack.enter_context
-        for server in (self.storage, self.tasks, self.functions, self.dataflow, self.logging):
+        for server in (self.storage, self.tasks, self.functions, self.dataflow, self.jobs, self.logging):
             enter(server)
         overrides = "CLOUDSDK_API_ENDPOINT_OVERRIDES_"
         self.environment = {
@@ -234,11 +254,19 @@ class Cloud:
             "DATAFLOW_TEMPLATES": "gs://templates",
             f"{overrides}DATAFLOW": self.dataflow.url,
             f"{overrides}LOGGING": self.logging.url,
+            **self.jobs.environment,
             **self.tasks.environment,
             **self._settings,
         }
         self.instances = [
-            Instance(self.environment, self.folder / f"instance{number}.log", self._source) for number in range(self._n)
+            Instance(
+                self.environment,
+                self.folder / f"instance{number}.log",
+                self._source,
+                command=self._command,
+                folder=self._source.parent if self._command else ROOT,
+            )
+            for number in range(self._n)
         ]
         for instance in self.instances:
             instance.start()
@@ -299,6 +327,12 @@ class Cloud:
     def names(self, prefix: str) -> list[str]:
         """Names of the objects in the state bucket that start with a prefix."""
         return sorted(name for name in self.storage._buckets[BUCKET] if name.startswith(prefix))
+
+    def log_of(self, run_id: str) -> list[dict]:
+        """The structured lines that the instances have logged with the label of a run, as Cloud Logging would find."""
+        lines = [line for path in sorted(self.folder.glob("instance*.log")) for line in path.read_text().splitlines()]
+        entries = [json.loads(line) for line in lines if line.startswith("{")]
+        return [entry for entry in entries if entry.get("logging.googleapis.com/labels", {}).get("run_id") == run_id]
 
     def launches(self) -> Counter:
         """launch id -> how often its function was called."""

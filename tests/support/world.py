@@ -121,7 +121,9 @@ class World:
         self.catalog = Catalog.of(definition)
         self.policy = Policy(
             {
-                name: TargetRules(t.has_outcome, t.can_cancel, t.synchronous, t.launch_limit_s)
+                name: TargetRules(
+                    t.has_outcome, t.can_cancel, t.synchronous, t.launch_limit_s, getattr(t, "first_question_s", 0.0)
+                )
                 for name, t in self.targets.items()
             },
             **policy,
@@ -141,7 +143,7 @@ class World:
             "policy": self.policy,
             "random_bytes": self.random.randbytes,
             "sleep": lambda seconds: None,
-            "on_saved": self.saved.append,
+            "on_saved": lambda saved: self.saved.append(saved.after),
         }
         return DAGExecutor(self.catalog, **{**given, **parts})
 

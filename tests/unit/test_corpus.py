@@ -24,6 +24,8 @@ UNIQUE = "a schema knows only the names of one object to be unique"
 ORDER = "a schema cannot follow `next` from step to step"
 EXPRESSION = "a pattern cannot say what is in an expression, nor which steps have ended"
 SIZE = "a pattern cannot compare numbers"
+DAYS = "a pattern does not know the calendar"
+ZONES = "a schema would have to list all zones there are"
 TEXT = "to a schema any string is text"
 
 ONLY_PROBLEMS = {
@@ -49,7 +51,14 @@ ONLY_PROBLEMS = {
     "expression_of_a_later_step": EXPRESSION,
     "expression_of_a_sibling_branch": EXPRESSION,
     "expression_of_the_parallel_around_it": EXPRESSION,
+    "request_with_an_expression": EXPRESSION,
     "timeout_over_30_days": SIZE,
+    "schedule_with_minute_60": SIZE,
+    "schedule_that_runs_backwards": SIZE,
+    "schedule_with_a_step_of_0": SIZE,
+    "schedule_that_is_never_due": DAYS,
+    "schedule_with_two_kinds_of_days": DAYS,
+    "time_zone_unknown": ZONES,
     "parameters_with_half_a_character": TEXT,
 }
 
@@ -80,7 +89,9 @@ def test_both_judge_alike(name):
     assert VALIDATOR.is_valid(definition) == (kind == "valid" or stem in ONLY_PROBLEMS)
 
 
-@pytest.mark.parametrize("key", ["type", "next", "end", "target_type", "timeout", "parameters", "branches", "worker"])
+@pytest.mark.parametrize(
+    "key", ["type", "next", "end", "target_type", "timeout", "parameters", "branches", "worker", "request", "query"]
+)
 def test_the_schema_describes_every_key(key):
     objects = [made for made in schema()["$defs"].values() if key in made.get("properties", {})]
     described = [made["properties"][key] for made in objects if made.get("additionalProperties") is False]

@@ -1,6 +1,7 @@
 """`decide` as a table: a definition, what happened, and what follows."""
 
 from dataclasses import replace as changed
+from datetime import timedelta
 
 import pytest
 
@@ -15,6 +16,7 @@ from orchestrator.model.facts import (
     LaunchBound,
     LaunchFailed,
     RunStarted,
+    TimeCame,
 )
 from orchestrator.model.policy import Policy, TargetRules
 from orchestrator.model.run_state import RunState, decode, encode
@@ -244,3 +246,61 @@ def test_nonces_differ_between_launches_and_between_saves():
     nonces = {command.nonce for command in (*first, *again)}
     assert len(nonces) == 4
     assert all(len(nonce) == 32 for nonce in nonces)
+
+
+QUESTIONS = Policy({"Function": TargetRules(has_outcome=True, first_question_s=15.0)})
+
+
+def question(state, at=None) -> TimeCame:
+    """What a reminder of the question that is due at A becomes, where its target knows of no end."""
+    return TimeCame("A", 1, "question", at or state.nodes["A"].due["question"], True)
+
+
+def test_each_question_comes_twice_as_late_after_the_claim_until_the_tick_alone_asks():
+    graph = DAG(dag(A=task(timeout="1d")))
+    decision = decide(graph, None, [START], T0, TOKEN, QUESTIONS)
+    asked_s = []
+    while (due := decision.state.nodes["A"].due.get("question")) is not None:
+        (remind,) = [x for x in decision.commands if isinstance(x, Remind) and x.kind == "question"]
+        assert remind.at == due
+        asked_s.append((due - T0).total_seconds())
+        decision = decide(graph, decision.state, [question(decision.state)], due, OTHER, QUESTIONS)
+    assert asked_s == [15, 30, 60, 120, 240, 480]
+    assert decision.commands == ()
+    assert list(decision.state.nodes["A"].due) == ["timeout"]
+
+
+def test_a_question_delivered_twice_breeds_one_more_and_not_two():
+    graph = DAG(dag(A=task()))
+    state = decide(graph, None, [START], T0, TOKEN, QUESTIONS).state
+    first = question(state)
+    once = decide(graph, state, [first], first.at, OTHER, QUESTIONS)
+    assert [told(command) for command in once.commands] == ["remind A"]
+    again = decide(graph, once.state, [first], first.at, OTHER, QUESTIONS)
+    assert (again.changed, again.commands) == (False, ())
+    both = decide(graph, state, [first, first], first.at, OTHER, QUESTIONS)
+    assert both == once
+
+
+def test_a_question_that_comes_late_is_not_caught_up_by_a_burst():
+    graph = DAG(dag(A=task()))
+    state = decide(graph, None, [START], T0, TOKEN, QUESTIONS).state
+    late = T0 + timedelta(seconds=200)
+    (remind,) = decide(graph, state, [question(state)], late, OTHER, QUESTIONS).commands
+    assert remind.at == late + timedelta(seconds=15)
+
+
+def test_a_question_after_a_takeover_still_comes_later_than_the_one_before():
+    graph = DAG(dag(A=task()))
+    state = decide(graph, None, [START], T0, TOKEN, QUESTIONS).state
+    later = T0 + timedelta(seconds=90)
+    taken = decide(graph, state, [ClaimExpired("A", 1, "me.1")], later, OTHER, QUESTIONS)
+    assert [told(command) for command in taken.commands] == ["launch A/1 again"]
+    (remind,) = decide(graph, taken.state, [question(taken.state)], later, OTHER, QUESTIONS).commands
+    assert remind.at == later + timedelta(seconds=15)
+
+
+def test_no_question_is_due_where_an_event_tells():
+    decision = decide(DAG(dag(A=task())), None, [START], T0, TOKEN, POLICY)
+    assert [told(command) for command in decision.commands] == ["launch A/1"]
+    assert decision.state.nodes["A"].due == {}

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.model.definition import MAX_DEPTH, MAX_VALUES, check, problems
+from orchestrator.model.enums import TargetTypes
 from orchestrator.model.errors import DefinitionError
 
 
@@ -21,6 +22,7 @@ def body(start, **steps):
     return {"start": start, "steps": steps}
 
 
+ALL_TARGET_TYPES = ", ".join(TargetTypes)
 ALL_OF_A_CLOUD_FUNCTION = (
     "allowed: type, next, end, target_type, timeout, target_name, function, parameters, invocation, project_id, region"
 )
@@ -53,7 +55,7 @@ ALL_OF_A_CLOUD_FUNCTION = (
             body("P", P=parallel(body("A", A=task() | {"target_type": "CloudFuntion"}))),
             [
                 'steps.P.branches[0].steps.A.target_type: "CloudFuntion" is not a target type; '
-                'did you mean "CloudFunction"? allowed: CloudFunction, Dataflow, Function'
+                f'did you mean "CloudFunction"? allowed: {ALL_TARGET_TYPES}'
             ],
             id="target type misspelt in a branch",
         ),
@@ -67,7 +69,10 @@ ALL_OF_A_CLOUD_FUNCTION = (
         ),
         pytest.param(
             {"strat": "A", "steps": {"A": task()}},
-            ['strat: is not a key of a definition; did you mean "start"? allowed: start, steps, description, $schema'],
+            [
+                'strat: is not a key of a definition; did you mean "start"? '
+                "allowed: start, steps, description, schedule, time_zone, $schema"
+            ],
             id="a misspelt key is not said to be missing as well",
         ),
         pytest.param(
@@ -107,7 +112,7 @@ ALL_OF_A_CLOUD_FUNCTION = (
         ),
         pytest.param(
             body("A", A={"type": "Task", "target_name": "x"}),
-            ["steps.A.target_type: is missing; allowed: CloudFunction, Dataflow, Function"],
+            [f"steps.A.target_type: is missing; allowed: {ALL_TARGET_TYPES}"],
             id="target type missing",
         ),
         pytest.param(
@@ -168,6 +173,78 @@ ALL_OF_A_CLOUD_FUNCTION = (
     ],
 )
 def test_what_is_wrong_and_what_to_write(definition, expected):
+    assert problems(definition) == expected
+
+
+def job(target_type, **keys):
+    return body("A", A={"type": "Task", "target_type": target_type, "target_name": "job", **keys})
+
+
+@pytest.mark.parametrize(
+    ("definition", "expected"),
+    [
+        pytest.param(
+            job(
+                "BigQuery",
+                query="SELECT '${run.input.day}'",
+                parameters={"the-day": 1},
+                request={
+                    "jobReference": {"jobId": "mine"},
+                    "configuration": {"query": {"useLegacySql": True, "query": "SELECT 1"}, "load": {}},
+                    "note": ["${run.input.day}"],
+                },
+                region="europe west",
+            ),
+            [
+                "steps.A.query: \"SELECT '${run.input.day}'\" is not a query without expressions; "
+                'write @name in it, and the value under "parameters"; an expression can stand in "parameters" only',
+                'steps.A.region: "europe west" is not a location; write it as in "europe-west1" or "EU"',
+                'steps.A.parameters.the-day: "the-day" is not the name of a query parameter; write a letter or _, then '
+                "letters, digits and _",
+                "steps.A.request.jobReference: is set by the orchestrator; leave it out",
+                'steps.A.request.configuration.query.query: is what the key "query" is for; leave it out',
+                "steps.A.request.configuration.query.useLegacySql: is set by the orchestrator; leave it out",
+                "steps.A.request.configuration.load: is what LOAD DATA in a query is for; leave it out",
+                "steps.A.request.note[0]: ${run.input.day} is an expression; "
+                'an expression can stand in "parameters" only',
+            ],
+            id="everything at once",
+        ),
+        pytest.param(
+            job("Dataproc"),
+            [
+                "steps.A.main_python_file: is missing; a Dataproc Task needs it, or pysparkBatch or sparkBatch or "
+                'sparkRBatch or sparkSqlBatch or pysparkNotebookBatch in its "request"'
+            ],
+            id="a key that the request may stand in for",
+        ),
+        pytest.param(
+            job("VertexPipeline"),
+            [
+                'steps.A.template_path: is missing; a VertexPipeline Task needs it, or pipelineSpec in its "request"',
+                'steps.A.pipeline_root: is missing; a VertexPipeline Task needs it, or runtimeConfig in its "request"',
+            ],
+            id="two such keys",
+        ),
+        pytest.param(
+            job("Batch", request=[]),
+            [
+                "steps.A.request: must be an object, a request as the service's API has it, not a list",
+                'steps.A.image: is missing; a Batch Task needs it, or taskGroups in its "request"',
+            ],
+            id="a request that is none",
+        ),
+        pytest.param(
+            job("Workflows", iamge="x"),
+            [
+                "steps.A.iamge: is not a key of a Workflows Task; allowed: type, next, end, target_type, "
+                "timeout, target_name, parameters, request, project_id, region"
+            ],
+            id="a key that it does not have",
+        ),
+    ],
+)
+def test_what_is_wrong_with_the_step_of_a_job_service(definition, expected):
     assert problems(definition) == expected
 
 

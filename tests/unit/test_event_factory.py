@@ -23,6 +23,7 @@ from orchestrator.model.events import (
     DataflowEvent,
     Event,
     FunctionEvent,
+    JobEvent,
     ReminderEvent,
     StartEvent,
     TickEvent,
@@ -78,6 +79,20 @@ def dataflow():
     return DataflowEvent, {**ids, "target_type": TargetTypes.DATAFLOW}
 
 
+def job(target_type, execution_id=None, **fields):
+    return JobEvent, {"target_type": target_type, "execution_id": execution_id or key_of(LAUNCH), **fields}
+
+
+def cloud_run_job():
+    ids = {"execution_id": "nightly-abc12", "launch_id": LAUNCH, "run_id": RUN, "task_name": "nightly"}
+    return job(TargetTypes.CLOUD_RUN_JOB, **ids)
+
+
+def workflow():
+    execution_id = "7d5c2f7e-8d0b-4b1c-9a0e-0c7a3c5f1b22"
+    return job(TargetTypes.WORKFLOWS, execution_id, task_name="send-mails")
+
+
 def function(**fields):
     ids = {"run_id": RUN, "launch_id": LAUNCH, "nonce": NONCE}
     return FunctionEvent, {**ids, "target_type": TargetTypes.FUNCTION, **fields}
@@ -130,6 +145,13 @@ def failed(message, error_type="Task.Failed"):
         pytest.param("dataflow_status_changed_done", dataflow(), id="Eventarc: done"),
         pytest.param("dataflow_status_changed_failed", dataflow(), id="Eventarc: failed, to be asked as well"),
         pytest.param("dataflow_status_changed_cancelled", dataflow(), id="Eventarc: cancelled"),
+        pytest.param("cloud_run_job_completed", cloud_run_job(), id="a Cloud Run job shows the variables it ran with"),
+        pytest.param("cloud_run_job_failed", cloud_run_job(), id="a failed one too, and is asked as well"),
+        pytest.param("bigquery_job_done", job(TargetTypes.BIGQUERY), id="a query that is done, well or not"),
+        pytest.param("workflow_succeeded", workflow(), id="a workflow's execution has only the service's id"),
+        pytest.param("workflow_failed", workflow(), id="a workflow that failed"),
+        pytest.param("vertex_pipeline_succeeded", job(TargetTypes.VERTEX_PIPELINE), id="a pipeline by our id"),
+        pytest.param("vertex_pipeline_failed", job(TargetTypes.VERTEX_PIPELINE), id="a pipeline that failed"),
         pytest.param("start_bare", (StartEvent, {}), id="a bare start: dag, input and run_id are optional"),
         pytest.param(
             "start_full",
@@ -138,6 +160,16 @@ def failed(message, error_type="Task.Failed"):
                 {"dag": "sample", "input": {"day": "2021-12-12", "limit": 10}, "run_id": "nightly-2021-12-12"},
             ),
             id="a start with all its keys, and one that it does not know",
+        ),
+        pytest.param(
+            "start_by_schedule",
+            (StartEvent, {"dag": "sample", "scheduled_for": datetime(2021, 12, 12, 15, 30, tzinfo=UTC)}),
+            id="a schedule's start is for the schedule's last tick before the message",
+        ),
+        pytest.param(
+            "start_scheduled_for",
+            (StartEvent, {"dag": "sample", "scheduled_for": datetime(2021, 12, 11, 15, 30, tzinfo=UTC)}),
+            id="a start by hand may say for when it is",
         ),
         pytest.param(
             "function_completed",
@@ -195,8 +227,13 @@ def test_a_message_of_ours_becomes_its_event(name, expected):
         pytest.param("dataflow_worker_log", id="a worker may print our words into its own log"),
         pytest.param("dataflow_status_changed_running", id="Eventarc tells every change"),
         pytest.param("dataflow_status_changed_resource_cleaning_up", id="cleaning up is not final yet"),
-        pytest.param("audit_cloud_run_job", id="no target launches Cloud Run jobs"),
-        pytest.param("audit_bigquery_job", id="no target launches BigQuery jobs"),
+        pytest.param("audit_cloud_run_job", id="a Cloud Run job that somebody else launched has no variable of ours"),
+        pytest.param("cloud_run_job_called", id="the call that launches a Cloud Run job is no end"),
+        pytest.param("audit_bigquery_job", id="a query of somebody else has an id of theirs"),
+        pytest.param("bigquery_job_inserted", id="a query that begins"),
+        pytest.param("workflow_active", id="a workflow's execution that begins"),
+        pytest.param("vertex_pipeline_running", id="a pipeline that runs"),
+        pytest.param("vertex_pipeline_of_somebody_else", id="a pipeline of somebody else has an id of theirs"),
     ],
 )
 def test_a_message_of_somebody_else_is_none(name):
@@ -259,6 +296,30 @@ def test_a_message_of_somebody_else_is_none(name):
         pytest.param(but("cloud_run_request_gen2", "logName", ...), id="without its log's name it may be a print"),
         pytest.param(but("dataflow_worker_pool_stopped", "textPayload", None), id="a Dataflow line without text"),
         pytest.param(but("dataflow_worker_pool_stopped", "logName", {}), id="a log name that is an object"),
+        pytest.param(
+            but("cloud_run_job_completed", "logName", "projects/p/logs/run.googleapis.com%2Fstdout"),
+            id="a job may print what looks like its own end",
+        ),
+        pytest.param(
+            but("cloud_run_job_completed", "protoPayload/response/spec/template/spec/containers", {"env": []}),
+            id="containers that are no list",
+        ),
+        pytest.param(
+            but(
+                "cloud_run_job_completed",
+                "protoPayload/response/spec/template/spec/containers",
+                [7, {"env": [None, {"name": "ORCHESTRATOR_LAUNCH", "value": "x/y"}]}],
+            ),
+            id="a variable of our name that holds no launch",
+        ),
+        pytest.param(
+            but("bigquery_job_done", "protoPayload/metadata/jobChange/after", ["DONE"]), id="a state that is a list"
+        ),
+        pytest.param(but("bigquery_job_done", "protoPayload/metadata/jobChange/job", None), id="a job without a name"),
+        pytest.param(but("workflow_succeeded", "jsonPayload/state", {}), id="a workflow's state that is no text"),
+        pytest.param(but("workflow_succeeded", "labels", ...), id="a workflow's end without an execution"),
+        pytest.param(but("workflow_succeeded", "logName", "projects/p/logs/x"), id="a workflow may log what it likes"),
+        pytest.param(but("vertex_pipeline_failed", "resource/labels", ...), id="a pipeline whose id is not ours"),
         pytest.param(
             {"resource": {"type": "dataflow_step", "labels": []}, "textPayload": "Worker pool stopped."},
             id="a Dataflow line that names no job",
@@ -391,6 +452,36 @@ def test_what_is_missing_or_odd_in_an_event(data, field, expected):
         pytest.param(
             but("start_full", "input", "x" * 10**6), "x'… (1000000 characters)", id="a message stays readable"
         ),
+        pytest.param(
+            but("start_by_schedule", "schedule", "30 25 * * *"),
+            'start.schedule: "25" is not an hour; allowed: 0 to 23',
+            id="a schedule is a cron expression",
+        ),
+        pytest.param(but("start_by_schedule", "schedule", 5), "start.schedule: is 5; it has to be", id="text, that is"),
+        pytest.param(
+            but("start_by_schedule", "schedule", "*" * 501), "start.schedule: is '***", id="a schedule has a length"
+        ),
+        pytest.param(
+            but("start_by_schedule", "time_zone", "Europe/Atlantis"),
+            'start.schedule: "Europe/Atlantis" is not a time zone',
+            id="a zone is one that there is",
+        ),
+        pytest.param(but("start_by_schedule", "time_zone", 1), "start.time_zone: is 1; it has", id="a zone has a name"),
+        pytest.param(
+            but("start_by_schedule", "schedule", ...),
+            "start.time_zone: stands without a schedule",
+            id="a zone of what?",
+        ),
+        pytest.param(
+            but("start_by_schedule", "scheduled_for", "2021-12-11T16:30:00Z"),
+            "start.scheduled_for: stands beside a schedule; keep one of the two",
+            id="one answer to for when",
+        ),
+        pytest.param(
+            but("start_scheduled_for", "scheduled_for", "2021-12-11T16:30:00"),
+            "start.scheduled_for: is '2021-12-11T16:30:00'; it has to be an RFC 3339 time with its zone",
+            id="a time without its zone is none",
+        ),
         pytest.param(but("start_full", "input", 10**5000), "is a very large number", id="no digits are printed"),
         pytest.param(but("function_failed", "launch_id", None), "function.launch_id: is missing", id="no launch"),
         pytest.param(
@@ -493,6 +584,19 @@ def test_an_input_that_could_not_be_saved_is_refused(levels, is_taken):
             read(data)
 
 
+@pytest.mark.parametrize("publish_time", [None, datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)])
+def test_a_schedule_needs_a_time_at_which_its_message_was_published(publish_time):
+    with pytest.raises(EventError, match=r"start\.schedule: "):
+        EventFactory.create_from_event(payload("start_by_schedule"), message_id="1", publish_time=publish_time)
+
+
+def test_a_message_that_seems_to_come_before_its_tick_is_not_for_the_tick_before():
+    """The scheduler and the topic have clocks of their own."""
+    early = datetime(2021, 12, 12, 15, 29, 58, tzinfo=UTC)
+    event = EventFactory.create_from_event(payload("start_by_schedule"), message_id="1", publish_time=early)
+    assert event.scheduled_for == datetime(2021, 12, 12, 15, 30, tzinfo=UTC)
+
+
 def test_an_event_need_not_come_from_a_topic():
     event = EventFactory.create_from_event({"resource": {"type": "tick"}})
     assert event == TickEvent(event_data={"resource": {"type": "tick"}})
@@ -506,13 +610,14 @@ KEYS = st.sampled_from(
         *("resource", "type", "labels", "payload", "id", "name", "currentState", "textPayload", "logName"),
         *("httpRequest", "requestUrl", "status", "trace", "launch_id", "nonce", "execution_id", "result"),
         *("error", "error_type", "message", "run_id", "node_name", "attempt", "kind", "at", "reason", "dag"),
-        *("input", "function_name", "job_id", "job_name"),
+        *("input", "function_name", "job_id", "job_name", "protoPayload", "jsonPayload", "state"),
     ]
 )
 TYPES = st.sampled_from(
     [
         *(messages.START, messages.FUNCTION, messages.REMINDER, messages.TICK, messages.CANCEL),
-        *("cloud_function", "cloud_run_revision", "dataflow_step"),
+        *("cloud_function", "cloud_run_revision", "dataflow_step", "cloud_run_job", "bigquery_project"),
+        *("workflows.googleapis.com/Workflow", "aiplatform.googleapis.com/PipelineJob"),
     ]
 )
 WORDS = st.sampled_from(

@@ -66,7 +66,7 @@ def watched(definition, **options):
     count = options.pop("instances", 1)
     world = World(definition, instances=0, **options)
     seen = Seen(world, sampler)
-    world.instances = [world.instance(observer=seen.telemetry) for _ in range(count)]
+    world.instances = [world.instance(observer=seen.telemetry, on_saved=seen.telemetry.saved) for _ in range(count)]
     return world, seen
 
 
@@ -270,7 +270,7 @@ def test_an_observer_that_raises_harms_no_run(caplog):
             raise RuntimeError("no telemetry today")
 
     world = World(chain("A", "B"), instances=0)
-    world.instances = [world.instance(observer=Broken())]
+    world.instances = [world.instance(observer=Broken(), on_saved=lambda saved: Broken().saved(saved))]
     assert world.run_all(world.start()).run.status == "Completed"
     assert "an observer failed; the run goes on" in caplog.text
 

@@ -1,0 +1,72 @@
+"""The story of a run in the log: a line for each thing that a save changed, so that one filter shows a run.
+
+An alert on failed runs looks for `run ended: Failed` with severity ERROR.
+"""
+
+import logging
+from datetime import datetime
+
+from orchestrator.engine.saved import Saved
+from orchestrator.model.commands import Failure
+from orchestrator.model.enums import RunStatus, TaskStatus
+from orchestrator.model.run_state import NodeState
+
+log = logging.getLogger("orchestrator")
+
+_LEVELS = {TaskStatus.FAILED: logging.WARNING}
+
+
+def log_saved(saved: Saved) -> None:
+    """Log what a save changed: its nodes, then the run itself."""
+    if not log.isEnabledFor(logging.INFO):
+        return
+    run = saved.after.run
+    if saved.before is None and run.status is RunStatus.RUNNING:
+        text = f"run started: {run.run_id} of {run.dag}"
+        log.info("%s", text, extra={"run_id": run.run_id, "event_id": saved.event_id()})
+    for was, node in saved.changed():
+        words = _words(was, node)
+        if words:
+            level = _LEVELS.get(node.status, logging.INFO)
+            log.log(level, "%s: %s", node.node_name, words, extra=_labels(saved, was, node))
+    if run.status.is_final:
+        level = logging.ERROR if run.status is RunStatus.FAILED else logging.INFO
+        text = f"run ended: {run.status.value}: {run.run_id} of {run.dag}{_why(run.error)}"
+        log.log(level, "%s", text, extra={"run_id": run.run_id, "event_id": saved.event_id()})
+
+
+def _words(was: NodeState | None, node: NodeState) -> str | None:
+    """What happened to a node, in words; None where nothing did that anybody has to know."""
+    before = was.status if was is not None else TaskStatus.NEW
+    if node.status is TaskStatus.RUNNING:
+        if was is not None and node.claim and was.claim and node.claim.takeovers > was.claim.takeovers:
+            return f"attempt {node.attempt} taken over"
+        if node.owed_cancel is not None and (was is None or was.owed_cancel is None):
+            return f"attempt {node.attempt} is to be cancelled{_why(node.owed_cancel.error)}"
+        if before is not TaskStatus.RUNNING or (was is not None and was.attempt != node.attempt):
+            return f"Running, attempt {node.attempt}" if node.attempt else "Running"
+        return None
+    if node.status is before or node.status is TaskStatus.SKIPPED:
+        return None
+    return f"{node.status.value}{_took(node.started_at, node.ended_at)}{_why(node.error)}"
+
+
+def _labels(saved: Saved, was: NodeState | None, node: NodeState) -> dict[str, object]:
+    claim = node.claim or (was.claim if was is not None else None)
+    return {
+        "run_id": saved.after.run.run_id,
+        "node": node.node_name,
+        "attempt": node.attempt or None,
+        "event_id": saved.event_id(node.node_name),
+        "trace": claim.trace_of(saved.after.launch_id(node.node_name)) if claim is not None else None,
+    }
+
+
+def _took(started_at: datetime | None, ended_at: datetime | None) -> str:
+    if started_at is None or ended_at is None:
+        return ""
+    return f" after {(ended_at - started_at).total_seconds():.1f} s"
+
+
+def _why(error: Failure | None) -> str:
+    return "" if error is None else f": {error.error_type}: {error.message}"

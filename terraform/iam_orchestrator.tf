@@ -1,0 +1,55 @@
+# What the orchestrator may do.
+
+resource "google_storage_bucket_iam_member" "orchestrator_state" {
+  bucket = google_storage_bucket.state.name
+  role   = "roles/storage.objectUser"
+  member = local.member.orchestrator
+}
+
+# To call functions by the queue, and to take back what a cancelled run has put into it.
+resource "google_cloud_tasks_queue_iam_member" "orchestrator" {
+  for_each = toset(["roles/cloudtasks.enqueuer", "roles/cloudtasks.taskDeleter"])
+
+  project  = var.project_id
+  location = google_cloud_tasks_queue.launches.location
+  name     = google_cloud_tasks_queue.launches.name
+  role     = each.key
+  member   = local.member.orchestrator
+}
+
+# As whom its tasks and jobs run: the invoker, the Dataflow workers, and what the deployment names. No other.
+locals {
+  acted_as = merge(
+    { invoker = google_service_account.acting["invoker"].name },
+    module.definitions.uses_dataflow ? { dataflow = google_service_account.acting["dataflow"].name } : {},
+    { for name, email in var.job_service_accounts : "job ${name}" => "projects/-/serviceAccounts/${email}" },
+  )
+}
+
+resource "google_service_account_iam_member" "orchestrator_acts_as" {
+  for_each = local.acted_as
+
+  service_account_id = each.value
+  role               = "roles/iam.serviceAccountUser"
+  member             = local.member.orchestrator
+}
+
+# For the target types that the definitions use, in the projects of their steps.
+resource "google_project_iam_member" "orchestrator" {
+  for_each = module.definitions.project_roles
+
+  project = each.value.project
+  role    = each.value.role
+  member  = local.member.orchestrator
+}
+
+# Cloud Run jobs are given one by one.
+resource "google_cloud_run_v2_job_iam_member" "orchestrator" {
+  for_each = module.definitions.run_job_roles
+
+  project  = each.value.project
+  location = each.value.region
+  name     = each.value.name
+  role     = each.value.role
+  member   = local.member.orchestrator
+}
