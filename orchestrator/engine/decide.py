@@ -313,7 +313,7 @@ class _Draft:
         task = self.task(node)
         attempt = node.attempt + 1
         launch_id = launch_id_of(self.info.run_id, node.node_name, attempt)
-        nonce, key = nonce_of(self.token.seed, launch_id), self.policy.trace_key
+        nonce, key = nonce_of(self.token.seed, launch_id), self.policy.trace_key.value
         claim = Claim(
             self.token.owner,
             self.now + self.policy.lease(task.target_key),

@@ -1,16 +1,16 @@
 """Events: typed facts that happened, as `EventFactory` reads them from what a topic delivers. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypedDict
+
+import msgspec
 
 from orchestrator.model.commands import Json, Outcome
 from orchestrator.model.enums import TargetTypes, TaskStatus
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, kw_only=True):
     """What all events share.
 
     Attributes:
@@ -42,8 +42,7 @@ class Common(TypedDict):
     publish_time: datetime | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartEvent(Event):
+class StartEvent(Event, frozen=True, kw_only=True):
     """Start a run of `dag` (None: of DEFAULT_DAG, or of the only definition) with `input`.
 
     Attributes:
@@ -51,12 +50,11 @@ class StartEvent(Event):
     """
 
     dag: str | None = None
-    input: Mapping[str, Json] = field(default_factory=dict)
+    input: Mapping[str, Json] = msgspec.field(default_factory=dict)
     scheduled_for: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompletionEvent(Event):
+class CompletionEvent(Event, frozen=True, kw_only=True):
     """An execution ended, or may have ended.
 
     Attributes:
@@ -73,31 +71,26 @@ class CompletionEvent(Event):
     verdict: Outcome | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CloudFunctionEvent(CompletionEvent):
+class CloudFunctionEvent(CompletionEvent, frozen=True, kw_only=True):
     """The log line of a Cloud Function: 1st gen ("Function execution took …"), or the request log
     of a Cloud Run function (2nd gen) or Cloud Run service."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataflowEvent(CompletionEvent):
+class DataflowEvent(CompletionEvent, frozen=True, kw_only=True):
     """A line of a Dataflow job's log, or its statusChanged event. Only ever a reason to ask the job."""
 
     job_name: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobEvent(CompletionEvent):
+class JobEvent(CompletionEvent, frozen=True, kw_only=True):
     """What the log tells of a job's end (`target_type` says of which service). Only ever a reason to ask the job."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FunctionEvent(CompletionEvent):
+class FunctionEvent(CompletionEvent, frozen=True, kw_only=True):
     """A Function target's own message."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReminderEvent(Event):
+class ReminderEvent(Event, frozen=True, kw_only=True):
     """A due entry's time has come (`kind`, `attempt`, `at`), or (`kind` None) an early question."""
 
     node_name: str
@@ -106,21 +99,18 @@ class ReminderEvent(Event):
     at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TickEvent(Event):
+class TickEvent(Event, frozen=True, kw_only=True):
     """Look after all open runs."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaterEvent(Event):
+class LaterEvent(Event, frozen=True, kw_only=True):
     """Carries an event that is to be published at `at`, further off than a broker can delay at once."""
 
     event: Mapping[str, Json]
     at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CancelEvent(Event):
+class CancelEvent(Event, frozen=True, kw_only=True):
     """Cancel the run `run_id`."""
 
     reason: str = ""

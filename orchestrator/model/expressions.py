@@ -10,11 +10,12 @@ The words for paths, kinds and near misses on top are those of every message abo
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import date
 from difflib import get_close_matches
 from functools import lru_cache
 from itertools import islice
+
+import msgspec
 
 from orchestrator.model.commands import Json
 from orchestrator.model.errors import ExpressionError
@@ -91,8 +92,7 @@ def listed(names: Iterable[str]) -> str:
 # ---- Expressions -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Expression:
+class Expression(msgspec.Struct, frozen=True):
     """One `${…}`: its text as written, and the path that it says, from its root."""
 
     text: str
@@ -260,8 +260,7 @@ def strings_in(value: Json) -> Iterator[tuple[str, str]]:
             waiting.extend((at(path, index), found[index]) for index in reversed(range(len(found))))
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(msgspec.Struct, frozen=True):
     """A value with its expressions read: made once a step, resolved once a launch.
 
     Attributes:

@@ -8,10 +8,12 @@ a table cannot say (names that must exist, cycles, the contents of expressions) 
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from datetime import date
 from enum import Enum
 from keyword import kwlist
+
+import msgspec
+from msgspec.structs import replace
 
 from orchestrator.model import durations, schedule
 from orchestrator.model.commands import Json
@@ -23,8 +25,7 @@ from orchestrator.model.messages import LAUNCH_VARIABLE
 # ---- What a string may be: each rule is a check and a piece of the schema ----------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True):
     """One of a few words; `noun` is what such a word is."""
 
     noun: str
@@ -42,8 +43,7 @@ class Choice:
         return {"enum": list(self.allowed)}
 
 
-@dataclass(frozen=True, slots=True)
-class Pattern:
+class Pattern(msgspec.Struct, frozen=True):
     """A regular expression that the whole string matches, in what Python and ECMAScript share.
 
     It has no `|` outside of brackets, so that `^` and `$` can be put around it.
@@ -68,8 +68,7 @@ class Pattern:
         return found | {"not": {"enum": list(self.reserved)}} if self.reserved else found
 
 
-@dataclass(frozen=True, slots=True)
-class Duration:
+class Duration(msgspec.Struct, frozen=True):
     """A duration above zero, of at most `most`; how long it is at most a schema cannot say."""
 
     most: str
@@ -89,8 +88,7 @@ class Duration:
         return {"pattern": f"^(?=[0-9.]*[1-9]){durations.PATTERN}$", "examples": ["90s", "10m", "1.5h"]}
 
 
-@dataclass(frozen=True, slots=True)
-class Cron:
+class Cron(msgspec.Struct, frozen=True):
     """A cron expression; whether its numbers are in range, and whether it is ever due, a schema cannot say."""
 
     def problem(self, text: str) -> str | None:
@@ -102,8 +100,7 @@ class Cron:
         return {"pattern": f"^{schedule.PATTERN}$", "examples": ["30 6 * * *", "*/15 8-18 * * MON-FRI"]}
 
 
-@dataclass(frozen=True, slots=True)
-class Zone:
+class Zone(msgspec.Struct, frozen=True):
     """The name of a time zone; which there are a schema cannot say."""
 
     def problem(self, text: str) -> str | None:
@@ -153,8 +150,7 @@ class Kind(Enum):
     BRANCHES = (list, "array", "a list of branches")
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(msgspec.Struct, frozen=True):
     """One row: a key, what it holds, and what it is for."""
 
     name: str
@@ -168,7 +164,7 @@ class Key:
     """A key that cannot stand beside this one; a flag that is false stands nowhere."""
     unless_requested: tuple[str, ...] = ()
     """It is required unless the step's `request` has one of these."""
-    taken: Mapping[str, str] = field(default_factory=dict)
+    taken: Mapping[str, str] = msgspec.field(default_factory=dict)
     """Of a request: path of what is not to stand in it -> why it is not."""
     needs: str | None = None
     """A key without which this one says nothing."""
@@ -486,8 +482,7 @@ _TARGETS: Mapping[TargetTypes, tuple[Key, ...]] = {
 # ---- The shapes that the rows make up ----------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(msgspec.Struct, frozen=True):
     """What one kind of object may hold; `noun` is what a message calls such an object."""
 
     noun: str

@@ -1,12 +1,12 @@
 """Times and limits that `decide` needs to know. Pure values; the runtime fills them from settings."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import timedelta
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class TargetRules:
+
+class TargetRules(msgspec.Struct, frozen=True):
     """What decide has to know of one target type; read from the Target's own attributes."""
 
     has_outcome: bool = False
@@ -16,8 +16,16 @@ class TargetRules:
     first_question_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Secret(msgspec.Struct, frozen=True):
+    """Bytes that are not shown where it is printed."""
+
+    value: bytes = b""
+
+    def __repr__(self) -> str:
+        return "Secret()"
+
+
+class Policy(msgspec.Struct, frozen=True):
     """Attributes (all times in seconds):
 
     min_lease_s: a lease lasts this long, or as long as the target's launch call may take.
@@ -36,7 +44,7 @@ class Policy:
     trace_key: the deployment's key, which the traces of launches are made under; empty: of their nonces alone.
     """
 
-    targets: Mapping[str, TargetRules] = field(default_factory=dict)
+    targets: Mapping[str, TargetRules] = msgspec.field(default_factory=dict)
     min_lease_s: float = 60.0
     lease_margin_s: float = 30.0
     clock_allowance_s: float = 5.0
@@ -48,7 +56,7 @@ class Policy:
     marker_age_s: float = 86400.0
     questions_at_once: int = 1
     save_interval_s: float = 0.0
-    trace_key: bytes = field(default=b"", repr=False)
+    trace_key: Secret = Secret()
 
     def rules(self, target_type: str) -> TargetRules:
         """The rules of a target type; of one that nobody registered, the most careful ones."""

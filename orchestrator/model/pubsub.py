@@ -6,7 +6,6 @@ It reads both forms of the fields' names, for a body may have either or both: `m
 
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Final
 
@@ -22,8 +21,7 @@ MAX_SIZE_BYTES: Final = 10_000_000
 _Aware = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True):
     """One message of a topic.
 
     Attributes:
@@ -36,7 +34,7 @@ class Message:
     event_data: dict[str, Json]
     message_id: str | None = None
     publish_time: datetime | None = None
-    attributes: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 def decode(data: object, *, event_id: str | None = None, event_time: datetime | str | None = None) -> Message:

@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING
 
 from orchestrator.model.errors import OrchestratorError
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo  # loaded where a zone is looked up: a cold start has no time for it
 
 HOW = 'write minute, hour, day of the month, month and day of the week, as in "30 6 * * 1-5"'
 
@@ -140,7 +143,7 @@ def parse_cron(text: str) -> Cron:
 
 
 @lru_cache(maxsize=256)
-def zone_of(name: str) -> ZoneInfo:
+def zone_of(name: str) -> "ZoneInfo":
     """Return the time zone of a name such as "Europe/Berlin".
 
     Raises:
@@ -149,6 +152,8 @@ def zone_of(name: str) -> ZoneInfo:
     wrong = f'"{name}" is not a time zone; write an IANA name, as in "Europe/Berlin" or "Etc/UTC"'
     if not re.fullmatch(ZONE, name):
         raise ScheduleError(wrong)
+    from zoneinfo import ZoneInfo
+
     try:
         return ZoneInfo(name)
     except (OSError, ValueError, LookupError) as exc:  # ZoneInfoNotFoundError is a KeyError; a folder, an OSError
@@ -184,7 +189,7 @@ def last_tick(cron: str, time_zone: str, at: datetime) -> datetime:
     return found
 
 
-def _ticks_of(cron: Cron, zone: ZoneInfo, day: date) -> Iterator[datetime]:
+def _ticks_of(cron: Cron, zone: "ZoneInfo", day: date) -> Iterator[datetime]:
     """The times when it is due on a day of the wall clock, last first."""
     walls = (
         datetime.combine(day, time(hour, minute)) for hour in sorted(cron.hours) for minute in sorted(cron.minutes)
@@ -192,7 +197,7 @@ def _ticks_of(cron: Cron, zone: ZoneInfo, day: date) -> Iterator[datetime]:
     return iter(sorted({tick for wall in walls for tick in _instants(zone, wall)}, reverse=True))
 
 
-def _instants(zone: ZoneInfo, wall: datetime) -> tuple[datetime, ...]:
+def _instants(zone: "ZoneInfo", wall: datetime) -> tuple[datetime, ...]:
     """When the wall clock shows `wall`: once, twice, or, if it is put over it, when that happens."""
     early, late = (wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
     shows = [tick for tick in (early, late) if tick.astimezone(zone).replace(tzinfo=None) == wall]

@@ -3,18 +3,20 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from threading import Lock
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from orchestrator.brokers.pubsub import Publisher, PubSubBroker, endpoint_override, publisher_client
 from orchestrator.engine.results import Results
 from orchestrator.model.errors import BrokerUnavailable, SettingsError
 from orchestrator.ports import Broker, Clock, ObjectStore, Target
 from orchestrator.runtime.registry import CLOUD_TARGETS, part
-from orchestrator.runtime.rights import Rights
 from orchestrator.runtime.settings import Settings
 from orchestrator.services.cloud_logging import CloudLogging
 from orchestrator.services.cloud_tasks import CloudTasks
 from orchestrator.services.google_api import GoogleApis
+
+if TYPE_CHECKING:
+    from orchestrator.runtime.rights import Rights
 
 
 def gcs_store(path: str) -> ObjectStore:
@@ -108,8 +110,10 @@ def log_reader(projects: Sequence[str], environment: Mapping[str, str]) -> Cloud
     return CloudLogging(GoogleApis(environment, timeout_s=_LOG_PATIENCE_S), projects)
 
 
-def rights(environment: Mapping[str, str]) -> Rights:
+def rights(environment: Mapping[str, str]) -> "Rights":
     """Return what asks for rights, for a person who waits."""
+    from orchestrator.runtime.rights import Rights
+
     return Rights(GoogleApis(environment, timeout_s=_PATIENCE_S))
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from threading import Condition, Event, Lock, Thread
 from typing import TYPE_CHECKING
 
-from orchestrator.brokers.memory import MemoryBroker
 from orchestrator.engine import dag_executor
 from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.handled import Handled
@@ -22,12 +21,13 @@ from orchestrator.model.policy import Policy, TargetRules
 from orchestrator.model.run_state import RunState
 from orchestrator.ports import Asked, Broker, Clock, ObjectStore, Paced, Target
 from orchestrator.runtime.clock import SystemClock
-from orchestrator.runtime.hosts import UnknownHosts
-from orchestrator.runtime.local import InstanceHosts, LocalParts, LocalTargets
 from orchestrator.runtime.registry import open_store
 from orchestrator.runtime.settings import Settings
+from orchestrator.runtime.unknown_hosts import UnknownHosts
 
 if TYPE_CHECKING:
+    from orchestrator.brokers.memory import MemoryBroker
+    from orchestrator.runtime.local import InstanceHosts, LocalParts, LocalTargets
     from orchestrator.runtime.telemetry import Telemetry
 
 log = logging.getLogger("orchestrator")
@@ -106,7 +106,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
         prepare = getattr(store, "ensure_writable", None)
         if prepare is not None:
             prepare()
-        self._own_broker = None if broker else MemoryBroker(clock, time.monotonic, self._keep_dead)
+        self._own_broker = None if broker else _memory_broker(clock, self._keep_dead)
         self._parts: LocalParts | None = None
         self._local: LocalTargets | None = None
         catalog = (
@@ -119,10 +119,8 @@ class DAGExecutor(dag_executor.DAGExecutor):
         instance = random.SystemRandom().randbytes(6).hex()
         if targets is None:
             root = getattr(store, "root", None)
-            self._parts = LocalParts(
-                folders or {}, used_broker.publish, root, settings.local_workers, settings, os.environ
-            )
-            targets = self._local = LocalTargets(self._parts)
+            self._parts = _local_parts(folders or {}, used_broker, root, settings)
+            targets = self._local = self._parts.targets()
             hosts = self._parts.hosts
             instance = self._parts.hosts.me
         self._tick_interval_s = settings.tick_interval_s
@@ -316,6 +314,21 @@ def _telemetry(clock: Clock) -> "Telemetry | None":
     from orchestrator.runtime.otel import configured
 
     return configured(os.environ, clock.now)
+
+
+# What runs things on this machine is loaded where it does: in the cloud its cold start would pay for it.
+
+
+def _memory_broker(clock: Clock, give_up: Callable[[Mapping[str, Json], str, BaseException], None]) -> "MemoryBroker":
+    from orchestrator.brokers.memory import MemoryBroker
+
+    return MemoryBroker(clock, time.monotonic, give_up)
+
+
+def _local_parts(folders: Mapping[str, Path], broker: Broker, root: Path | None, settings: Settings) -> "LocalParts":
+    from orchestrator.runtime.local import LocalParts
+
+    return LocalParts(folders, broker.publish, root, settings.local_workers, settings, os.environ)
 
 
 def _policy(settings: Settings, store: ObjectStore, targets: Mapping[str, Target]) -> Policy:

@@ -13,7 +13,6 @@ from orchestrator.model.errors import OrchestratorError
 from orchestrator.model.pubsub import decode
 from orchestrator.runtime.catalog import DagFolders
 from orchestrator.runtime.clock import SystemClock
-from orchestrator.runtime.dead_letters import keep
 from orchestrator.runtime.executor import DAGExecutor
 from orchestrator.runtime.logs import configure
 from orchestrator.runtime.registry import open_store
@@ -88,6 +87,8 @@ def handle(data: Json, *, event_id: str | None = None, event_time: str | None = 
         if exc.retry:
             log.warning("put off: %s", exc, extra={"event_id": message_id})
             raise
+        from orchestrator.runtime.dead_letters import keep
+
         key = keep(runs.store, event, message_id, exc)
         log.error("acknowledged, but not handled: %s (kept as %s)", exc, key, extra={"event_id": message_id})
         return None

@@ -1,4 +1,4 @@
-"""Which executor instances are alive: known on one machine, or not at all (in the cloud)."""
+"""Which executor instances on this machine are alive."""
 
 import fcntl
 import os
@@ -99,14 +99,6 @@ class LocalHosts:
     def _after_fork(self) -> None:
         if self._leaving.detach():
             os.close(self._fd)
-
-
-class UnknownHosts:
-    """The cloud's instances: only the end of a lease can tell."""
-
-    def is_alive(self, instance: str) -> bool | None:  # noqa: ARG002 - the port's
-        """None, whoever it is."""
-        return None
 
 
 def _leave(fd: int, path: str) -> None:

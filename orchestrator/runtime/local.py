@@ -89,6 +89,10 @@ class LocalParts:
         """One folder a launch: logs, what ran, how it ended."""
         return self.work_dir / "attempts"
 
+    def targets(self) -> "LocalTargets":
+        """The targets of these parts."""
+        return LocalTargets(self)
+
     def close(self) -> None:
         """Leave the machine: whoever asks sees that this instance is gone."""
         self.hosts.close()

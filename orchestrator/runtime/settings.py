@@ -1,19 +1,20 @@
 """Settings: environment variables, all of them in the one table below."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TypeVar
+
+import msgspec
 
 from orchestrator.model.durations import parse_duration
 from orchestrator.model.errors import SettingsError
+from orchestrator.model.policy import Secret
 
 T = TypeVar("T")
 
 MIN_KEY_LENGTH = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(msgspec.Struct, frozen=True):
     """One environment variable."""
 
     name: str
@@ -52,8 +53,7 @@ TABLE = (
 _BY_NAME = {setting.name: setting for setting in TABLE}
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True):
     """Values of the settings; durations in seconds."""
 
     status_bucket: str
@@ -62,7 +62,7 @@ class Settings:
     events_topic: str | None
     tasks_queue: str | None
     invoker_service_account: str | None
-    deployment_key: bytes
+    deployment_key: Secret
     project: str | None
     region: str | None
     functions_url: str | None
@@ -129,12 +129,12 @@ def _duration_or_none(text: str) -> float | None:
     return parse_duration(text) if text else None
 
 
-def _key(text: str) -> bytes:
+def _key(text: str) -> Secret:
     if text and len(text) < MIN_KEY_LENGTH:
         raise ValueError(
             f"has {len(text)} characters; allowed are {MIN_KEY_LENGTH} or more, as `openssl rand -hex 32` makes"
         )
-    return text.encode()
+    return Secret(text.encode())
 
 
 def _positive(text: str) -> int:

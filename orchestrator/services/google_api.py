@@ -3,11 +3,14 @@
 Source of the endpoints: the discovery documents that the client ships (`static_discovery`), so that
 building a service needs no network. An endpoint override, as gcloud has them
 (`CLOUDSDK_API_ENDPOINT_OVERRIDES_DATAFLOW`, …), sends a service's calls elsewhere, without credentials.
+
+The client's own transport, httplib2, is not safe for threads and would need a client, a connection and a set of trusted
+authorities a thread. So it is given one over `requests`, as Cloud Storage's client has: one for all threads.
 """
 
 import json
 from collections.abc import Callable, Mapping
-from threading import local
+from threading import Lock
 from typing import Any
 
 from orchestrator.model.commands import Json
@@ -15,8 +18,6 @@ from orchestrator.model.errors import OrchestratorError
 
 OVERRIDE = "CLOUDSDK_API_ENDPOINT_OVERRIDES_"
 """Prefix of the environment variables that name another endpoint; the service's name in capitals follows."""
-
-SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
 """Statuses after which the same call may succeed."""
@@ -40,11 +41,11 @@ class ApiError(OrchestratorError):
 
 
 class GoogleApis:
-    """Services by name and version, one client a thread (httplib2 is not safe for threads).
+    """Services by name and version, for any number of threads.
 
     Args:
         environment: where endpoint overrides are read from.
-        timeout_s: of one call.
+        timeout_s: of one call: to connect, and between two parts of the answer.
         credentials: returns google.auth credentials; the application's default ones, where None.
     """
 
@@ -60,7 +61,8 @@ class GoogleApis:
         }
         self.timeout_s = timeout_s
         self._credentials = credentials
-        self._local = local()
+        self._lock = Lock()
+        self._built: dict[tuple[str, str, str | None], Any] = {}
 
     def override(self, name: str) -> str | None:
         """The endpoint that stands in for a service, if one is set."""
@@ -71,34 +73,30 @@ class GoogleApis:
 
         Args:
             endpoint: of a region, where the service has one in each; an override stands in for it too.
+        Raises:
+            ApiError: there are no credentials.
         """
-        built: dict[tuple[str, str, str | None], Any] | None = getattr(self._local, "built", None)
-        if built is None:
-            built = self._local.built = {}
         endpoint = self.override(name) or endpoint
-        if (name, version, endpoint) not in built:
-            built[name, version, endpoint] = self._build(name, version, endpoint)
-        return built[name, version, endpoint]
+        with self._lock:
+            if (name, version, endpoint) not in self._built:
+                self._built[name, version, endpoint] = self._build(name, version, endpoint)
+            return self._built[name, version, endpoint]
 
     def _build(self, name: str, version: str, endpoint: str | None) -> Any:
-        import httplib2
+        from google.auth.exceptions import GoogleAuthError
         from googleapiclient.discovery import build
 
-        http = httplib2.Http(timeout=self.timeout_s)
-        options = {} if endpoint is None else {"api_endpoint": endpoint.rstrip("/") + "/"}
-        if self.override(name) is None:
-            import google.auth
-            from google.auth.exceptions import GoogleAuthError
-            from google_auth_httplib2 import AuthorizedHttp
+        from orchestrator.services.connections import Http, application_credentials
 
+        http = Http(self.timeout_s)
+        if self.override(name) is None:
             try:
-                credentials = self._credentials() if self._credentials else google.auth.default(scopes=[SCOPE])[0]
+                credentials = (self._credentials or application_credentials)()
             except GoogleAuthError as exc:
                 raise ApiError(f"{name}: no credentials: {exc}", 401) from exc
-            http = AuthorizedHttp(credentials, http=http)
-        return build(
-            name, version, http=http, client_options=options or None, static_discovery=True, cache_discovery=False
-        )
+            http = Http(self.timeout_s, credentials)
+        options = None if endpoint is None else {"api_endpoint": endpoint.rstrip("/") + "/"}
+        return build(name, version, http=http, client_options=options, static_discovery=True, cache_discovery=False)
 
     def call(self, request: Any, what: str) -> Mapping[str, Json]:
         """Execute a request once, and return its answer.
@@ -116,7 +114,7 @@ class GoogleApis:
         except HttpError as exc:
             status = int(exc.resp.status)
             raise ApiError(f"{what}: {status}: {exc.reason}", status, _reason(exc.content)) from exc
-        except Exception as exc:  # transport errors come as OSError, httplib2's and google-auth's own
+        except Exception as exc:  # transport errors come as OSError and google-auth's own
             raise ApiError(f"{what}: no answer: {type(exc).__name__}: {exc}", None) from exc
         return answer if isinstance(answer, dict) else {}
 

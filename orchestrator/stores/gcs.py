@@ -16,6 +16,7 @@ again anyway, and knows its own write by the token in it.
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from http.client import HTTPException
 from threading import Lock
@@ -31,6 +32,7 @@ from requests.exceptions import InvalidSchema, MissingSchema
 from urllib3.exceptions import HTTPError
 
 from orchestrator.model.errors import StoreUnavailable, VersionConflict
+from orchestrator.services.connections import Connections, application_credentials
 from orchestrator.stores.keys import check_key, is_key
 
 _CONNECTIONS = 64  # kept open; requests keeps 10, and every thread beyond them makes one that it throws away
@@ -245,18 +247,19 @@ class GcsStore:
 
 
 def open_client() -> storage.Client:
-    """Return a client of the application's own credentials that many threads can use at once.
+    """Return a client of the application's own credentials, which others share, that many threads can use at once.
 
     "It is safe to share instances across threads" (python-storage, docs/index.rst). No project is looked for: objects
     are named by their bucket alone.
     """
-    client = storage.Client(project=None)
+    is_emulated = bool(os.environ.get("STORAGE_EMULATOR_HOST"))
+    client = storage.Client(project=None, credentials=None if is_emulated else application_credentials())
     # Else every client asks for the bucket itself once, in a thread of its own, for the sake of traces; our role need
     # not allow that (https://github.com/googleapis/google-cloud-python/issues/17650).
     client._bucket_metadata_cache = None
     transport = client._http  # the way to the connection pool: the library has no option for its size
     if not getattr(transport, "is_mtls", False):  # then it has an adapter of its own
-        transport.mount("https://", HTTPAdapter(pool_maxsize=_CONNECTIONS))
+        transport.mount("https://", Connections(_CONNECTIONS))
         transport.mount("http://", HTTPAdapter(pool_maxsize=_CONNECTIONS))
     return client
 

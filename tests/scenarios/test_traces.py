@@ -4,6 +4,7 @@ import pytest
 
 from orchestrator.model.errors import SettingsError
 from orchestrator.model.ids import trace_of
+from orchestrator.model.policy import Secret
 from orchestrator.runtime.settings import Settings
 from tests.support.world import World, dag
 
@@ -23,7 +24,7 @@ def line(launch, trace_id: str) -> dict:
 
 
 def started(key: bytes) -> tuple[World, str]:
-    world = World(dag(A=STEP), trace_key=key)
+    world = World(dag(A=STEP), trace_key=Secret(key))
     return world, world.start()
 
 
@@ -55,7 +56,7 @@ def test_who_knows_the_nonce_and_not_the_key_cannot_make_the_trace(guessed_with)
 def test_a_launch_is_known_by_its_trace_after_the_key_was_changed(new_key):
     world, run_id = started(KEY)
     (launch,) = world.target.calls
-    later = World(dag(A=STEP), store=world.store, target=world.target, trace_key=new_key)
+    later = World(dag(A=STEP), store=world.store, target=world.target, trace_key=Secret(new_key))
     later.executor.execute(line(launch, launch.trace_id))
     assert status(later, run_id) == "Completed"
 
@@ -67,6 +68,12 @@ def test_a_launch_that_is_taken_over_keeps_its_trace():
     world.instance().tick()
     first, second = world.target.calls
     assert (second.attempt, second.recover, second.trace_id) == (first.attempt, True, first.trace_id)
+
+
+def test_a_key_is_not_shown_where_settings_are_printed():
+    settings = Settings.read({"DEPLOYMENT_KEY": KEY.decode()})
+    assert settings.deployment_key.value == KEY
+    assert KEY.decode() not in repr(settings)
 
 
 def test_a_key_that_is_too_short_is_an_error_that_does_not_show_it():

@@ -16,7 +16,7 @@ from orchestrator.model.enums import Identity
 from orchestrator.model.messages import function_message
 from orchestrator.model.policy import Policy, TargetRules
 from orchestrator.model.run_state import RunState
-from orchestrator.runtime.hosts import UnknownHosts
+from orchestrator.runtime.unknown_hosts import UnknownHosts
 from orchestrator.stores.memory import MemoryStore
 
 START = {"resource": {"type": "start"}}

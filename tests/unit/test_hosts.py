@@ -12,7 +12,8 @@ from threading import Thread
 import pytest
 
 from orchestrator.model.errors import StoreUnavailable
-from orchestrator.runtime.hosts import LocalHosts, UnknownHosts
+from orchestrator.runtime.hosts import LocalHosts
+from orchestrator.runtime.unknown_hosts import UnknownHosts
 
 JOIN = """
 import os, subprocess, sys
