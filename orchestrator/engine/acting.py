@@ -111,14 +111,12 @@ class Actor:
 
     def withdraw(self, launches: Sequence[Launch]) -> list[AttemptEnded]:
         """Take launches back that have not begun; nothing comes of those that have, or of which that cannot be told."""
-        return _each(self._withdraw, [x for x in launches if isinstance(self._targets.get(x.target_key), Withdrawing)])
+        return _each(self._withdraw, launches)
 
     def _withdraw(self, launch: Launch) -> AttemptEnded | None:
-        target = self._targets.get(launch.target_key)
-        if not isinstance(target, Withdrawing):
-            return None
         try:
-            is_withdrawn = target.withdraw(launch)
+            target = self._targets.get(launch.target_key)
+            is_withdrawn = isinstance(target, Withdrawing) and target.withdraw(launch)
         except LaunchUncertain as exc:
             log.warning("cannot be taken back now: %s", exc, extra=_where(launch))
             return None
