@@ -14,7 +14,8 @@ from threading import Lock, Thread
 from orchestrator.engine.acting import Actor
 from orchestrator.engine.address import CancelRun, Completion, Known, Later, Reminder, Start, TickAll
 from orchestrator.engine.catalog import Catalog
-from orchestrator.engine.decide import Decision, Token, decide
+from orchestrator.engine.decide import decide
+from orchestrator.engine.draft import Decision, Token
 from orchestrator.engine.handled import Handled, Swept
 from orchestrator.engine.observing import Observed
 from orchestrator.engine.pace import Pace

@@ -15,7 +15,7 @@ from threading import Lock
 from typing import TypeVar
 
 from orchestrator.engine.address import CancelRun, Completion, Item, Known, Reminder, Start
-from orchestrator.engine.decide import bare_launch
+from orchestrator.engine.draft import bare_launch
 from orchestrator.engine.run_box import Answer, Entry, RunBox
 from orchestrator.engine.status import DefinitionStatus
 from orchestrator.model.commands import Command, Execution, Launch, Remind

@@ -164,6 +164,8 @@ class Key(msgspec.Struct, frozen=True):
     """A key that cannot stand beside this one; a flag that is false stands nowhere."""
     unless_requested: tuple[str, ...] = ()
     """It is required unless the step's `request` has one of these."""
+    not_requested: tuple[str, ...] = ()
+    """Paths of what cannot stand in the step's `request` beside this key."""
     taken: Mapping[str, str] = msgspec.field(default_factory=dict)
     """Of a request: path of what is not to stand in it -> why it is not."""
     needs: str | None = None
@@ -198,15 +200,23 @@ class Key(msgspec.Struct, frozen=True):
 
     def taken_problems(self, path: str, request: Mapping[object, object]) -> Iterator[str]:
         """Yield what stands in the request at `path` that is not the author's to set."""
-        for taken, why in self.taken.items():
-            found: object = request
-            for part in taken.split("."):
-                found = found.get(part, _NOTHING) if isinstance(found, dict) else _NOTHING
-            if found is not _NOTHING:
-                yield f"{path}.{taken}: {why}; leave it out"
+        yield from (f"{path}.{taken}: {why}; leave it out" for taken, why in self.taken.items() if _has(request, taken))
 
 
-_NOTHING = object()
+def _has(request: object, path: str) -> bool:
+    """Whether something stands at `path` of a request."""
+    for part in path.split("."):
+        if not isinstance(request, dict) or part not in request:
+            return False
+        request = request[part]
+    return True
+
+
+def with_schema(path: str) -> dict[str, Json]:
+    """Return the schema of an object in which something stands at `path`."""
+    first, _, rest = path.partition(".")
+    found: dict[str, Json] = {"type": "object", "required": [first]}
+    return found | {"properties": {first: with_schema(rest)}} if rest else found
 
 
 def _without(taken: Iterable[str]) -> dict[str, Json]:
@@ -377,9 +387,15 @@ _REQUEST = Key(
 _OURS = "is set by the orchestrator"
 
 
-def _request(**taken: str) -> Key:
-    """Return the row of a request in which these (`__` for a dot) are not to stand, each with why."""
-    return replace(_REQUEST, taken={path.replace("__", "."): why for path, why in taken.items()})
+def _request(labels: str = "", **taken: str) -> Key:
+    """Return the row of a request in which these (`__` for a dot) are not to stand, each with why.
+
+    Args:
+        labels: path of the labels, of which some are ours.
+    """
+    ours = {f"{labels}.orchestrator_{name}": _OURS for name in ("dag", "run", "node", "attempt", "key")}
+    by_path = {path.replace("__", "."): why for path, why in taken.items()}
+    return replace(_REQUEST, taken={**by_path, **(ours if labels else {})})
 
 
 _LOCATION = replace(
@@ -407,6 +423,9 @@ _MAIN = Key(
     "Where the PySpark program lies.",
     rule=_TEMPLATE,
     unless_requested=("pysparkBatch", "sparkBatch", "sparkRBatch", "sparkSqlBatch", "pysparkNotebookBatch"),
+    not_requested=(
+        *("pysparkBatch.mainPythonFileUri", "sparkBatch", "sparkRBatch", "sparkSqlBatch", "pysparkNotebookBatch"),
+    ),
 )
 _ARGUMENTS_OF_SPARK = replace(
     _PARAMETERS,
@@ -430,6 +449,7 @@ _PIPELINE = Key(
         'write it as in "https://europe-west1-kfp.pkg.dev/my-project/pipelines/train/v1"',
     ),
     unless_requested=("pipelineSpec",),
+    not_requested=("pipelineSpec",),
 )
 _PIPELINE_ROOT = Key(
     "pipeline_root",
@@ -439,6 +459,7 @@ _PIPELINE_ROOT = Key(
         "a folder in Cloud Storage", r"gs://[a-z0-9][a-z0-9._-]{1,221}(/[^\s$]*)?", 'write "gs://bucket/folder"'
     ),
     unless_requested=("runtimeConfig",),
+    not_requested=("runtimeConfig.gcsOutputDirectory",),
 )
 
 _STEP = (_TYPE, _NEXT, _END)
@@ -451,6 +472,7 @@ _TARGETS: Mapping[TargetTypes, tuple[Key, ...]] = {
     TargetTypes.BIGQUERY: (
         *(_TITLE, _QUERY, _QUERY_PARAMETERS, _PROJECT_ID, _LOCATION),
         _request(
+            "configuration.labels",
             jobReference=_OURS,
             configuration__query__query='is what the key "query" is for',
             configuration__query__useLegacySql=_OURS,
@@ -461,12 +483,12 @@ _TARGETS: Mapping[TargetTypes, tuple[Key, ...]] = {
             configuration__copy="is what CREATE TABLE … COPY in a query is for",
         ),
     ),
-    TargetTypes.DATAPROC: (_TITLE, _MAIN, _ARGUMENTS_OF_SPARK, _request(), _PROJECT_ID, _REGION),
-    TargetTypes.BATCH: (_TITLE, _IMAGE, _VARIABLES, _request(), _PROJECT_ID, _REGION),
+    TargetTypes.DATAPROC: (_TITLE, _MAIN, _ARGUMENTS_OF_SPARK, _request("labels"), _PROJECT_ID, _REGION),
+    TargetTypes.BATCH: (_TITLE, _IMAGE, _VARIABLES, _request("labels"), _PROJECT_ID, _REGION),
     TargetTypes.WORKFLOWS: (
         _WORKFLOW,
         _PARAMETERS,
-        _request(argument='is what the key "parameters" is for'),
+        _request("labels", argument='is what the key "parameters" is for'),
         _PROJECT_ID,
         _REGION,
     ),
@@ -515,6 +537,10 @@ class Shape(msgspec.Struct, frozen=True):
                 if not any(part in request for part in row.unless_requested if isinstance(request, dict)):
                     others = " or ".join(row.unless_requested)
                     yield f'{at(path, name)}: is missing; {self.noun} needs it, or {others} in its "request"'
+            if name in found:
+                for beside in row.not_requested:
+                    if _has(found.get("request"), beside):
+                        yield f'{at(path, "request")}.{beside}: cannot stand beside "{name}"; keep one of the two'
             stands = found.get(name) is True if row.kind is Kind.FLAG else name in found
             if stands and row.not_with is not None and row.not_with in found:
                 yield f'{at(path, name)}: cannot stand beside "{row.not_with}"; keep one of the two'
@@ -538,7 +564,7 @@ def _any_of(*rows: Key) -> tuple[Key, ...]:
     """Return the rows that are left when it is not known which of them hold: none is required."""
     found: dict[str, Key] = {}
     for row in rows:
-        row = replace(row, is_required=False, unless_requested=(), taken={})
+        row = replace(row, is_required=False, unless_requested=(), not_requested=(), taken={})
         same = found.setdefault(row.name, row)
         found[row.name] = same if same.rule == row.rule else replace(same, rule=None)
     return tuple(found.values())

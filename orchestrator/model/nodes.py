@@ -111,6 +111,8 @@ class Task(Node):
     @property
     def template_type(self) -> DataflowTemplateType | None:
         """Of a Dataflow step: which kind of template it names, if it names one."""
+        if self.target_type is not TargetTypes.DATAFLOW:
+            return None
         if "container_gcs_path" in self._launch.step:
             return DataflowTemplateType.FLEX
         if "template_path" in self._launch.step:

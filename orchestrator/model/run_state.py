@@ -45,10 +45,11 @@ class OwedCancel(msgspec.Struct, frozen=True, omit_defaults=True):
     error: Failure | None = None
 
 
-class BranchState(msgspec.Struct, frozen=True):
-    """One branch of a Parallel: where it starts."""
+class BranchState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One branch of a Parallel: where it starts and, if it did not come to its end, the node that it stopped at."""
 
     start: str
+    stopped_at: str | None = None
 
 
 class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

@@ -6,7 +6,7 @@ contents of expressions, how deep and how long things may be) only `definition.p
 
 from orchestrator.model.commands import Json
 from orchestrator.model.enums import NodeTypes
-from orchestrator.model.grammar import BRANCH, DEFINITION, PARALLEL, STEP_NAME_RULE, TASKS, Kind, Shape
+from orchestrator.model.grammar import BRANCH, DEFINITION, PARALLEL, STEP_NAME_RULE, TASKS, Kind, Shape, with_schema
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -63,6 +63,9 @@ def _object(shape: Shape) -> dict[str, Json]:
             parts: list[Json] = [{"required": [part]} for part in row.unless_requested]
             requested: Json = {"required": ["request"], "properties": {"request": {"anyOf": parts}}}
             rules.append({"anyOf": [{"required": [name]}, requested]})
+        for beside in row.not_requested:
+            with_it: Json = {"required": [name, "request"], "properties": {"request": with_schema(beside)}}
+            rules.append({"not": with_it})
     return found | {"allOf": rules} if rules else found
 
 

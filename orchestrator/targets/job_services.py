@@ -192,7 +192,7 @@ DATAPROC = Service(
     body=_dataproc_body,
     launch=Call(_BATCHES, "create", {"parent": _PLACE, "batchId": "{key}", "requestId": "{request}"}, has_body=True),
     get=Call(_BATCHES, "get", {"name": _DATAPROC_NAME}),
-    # A batch has no cancel of its own: its operation has.
+    # A batch has no cancel of its own: its operation has, as `gcloud dataproc batches cancel` does it.
     cancel=Call("projects.{operations}.operations", "cancel", {"name": "{operation}"}),
     state=lambda batch: text_at(batch, "state"),
     ends=_ENDS,

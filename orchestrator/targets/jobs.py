@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 
 _REFUSALS = {400: "BadParameters", 403: "NotAllowed", 404: "NotFound"}
 
-_MAX_PAGES = 100
+_MAX_PAGES = 20
+"""How far `find` looks back at the most; longer, and a launch after it would come after its lease's end."""
 _SKEW = timedelta(minutes=1)
 """How far the clocks of a service and of ours may be apart."""
 _MAX_REMEMBERED = 10_000
@@ -158,8 +159,10 @@ class JobTarget:
         """
         where, cancel = self._known(execution), self._service.cancel
         try:
-            if "{operation}" in str(cancel.parameters):
+            if "{operation}" in cancel.parameters.values():
                 where = replace(where, operation=text_at(self._resource(where), "operation"))
+                if not where.operation:
+                    raise LaunchUncertain(f"{self._said(f'cancel {where.id}')}: it names no operation yet")
             try:
                 self._call(cancel, where, f"cancel {where.id}", EMPTY)
             except ApiError as exc:

@@ -34,7 +34,7 @@ LAYERS = {
 }
 """Part of the package -> parts that it may import."""
 
-PURE_ENGINE = {"decide", "scope", "sweep"}
+PURE_ENGINE = ("decide", "starting", "attempts", "ending", "draft", "pace", "scope")
 
 ADAPTERS = {
     "stores": {"memory", "local", "gcs", "redis"},

@@ -1,11 +1,11 @@
 """A step of each job service side by side, through the engine with fakes of their APIs, and what may go wrong."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 
 import pytest
 
-from orchestrator.engine.decide import DueKind
-from orchestrator.model.enums import Identity, TaskStatus
+from orchestrator.model.enums import DueKind, TaskStatus
 from orchestrator.model.messages import cancel_message, reminder_message
 from orchestrator.services.google_api import GoogleApis
 from orchestrator.targets.job_services import SERVICES
@@ -16,7 +16,6 @@ from tests.support.world import NotedTarget, World, completion
 
 NAMES = tuple(name.value for name in SERVICES)
 WITHOUT_EVENT = ("Dataproc", "Batch")
-KEYED = tuple(name for name in NAMES if SERVICES[name].identity is not Identity.FOUND)
 
 
 class JobWorld(World):
@@ -65,8 +64,6 @@ class JobWorld(World):
 
 
 def _time(text):
-    from datetime import datetime
-
     return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
@@ -147,28 +144,46 @@ def test_a_launch_that_got_through_and_was_not_answered_is_one_job(world):
     assert set(world.statuses(run_id).values()) == {"Completed"}
 
 
-def test_an_owner_that_is_killed_before_it_launches_leaves_that_to_the_tick(server):
-    world = JobWorld(server, instances=2)
-
+@pytest.mark.parametrize("launches", [False, True], ids=["before it launches", "after it, before it binds"])
+def test_an_owner_that_is_killed_leaves_the_rest_to_the_tick(world, launches):
     class Killed(BaseException):
         pass
 
-    def kill(*_):
+    def kill(launch, spared):
+        if launches:
+            spared(launch)
         raise Killed
 
-    for target in world.targets.values():
-        target.launch, target.spared = kill, target.launch
-    with pytest.raises(Killed):
-        world.start("m1")
-    for target in world.targets.values():
-        target.launch = target.spared
-    (run_id,) = {key.removeprefix("runs/").removesuffix(".json") for key in world.store.list("runs/")}
-    world.clock.forward(70.0)
-    world.instances[1].tick()
-    assert {name: len(world.jobs(name)) for name in NAMES} == dict.fromkeys(NAMES, 1)
+    spared = {name: world.targets[name].launch for name in NAMES}
+    for name in NAMES:  # a run each, so that each target is the one at which its owner is killed
+        for other in NAMES:
+            world.targets[other].launch = partial(kill, spared=spared[other]) if other == name else spared[other]
+        with pytest.raises(Killed):
+            world.start(f"m-{name}")
+    for name in NAMES:
+        world.targets[name].launch = spared[name]
+    for _ in range(2):
+        world.clock.forward(70.0)
+        world.instances[1].tick()
+    assert {name: len(world.jobs(name)) for name in NAMES} == dict.fromkeys(NAMES, len(NAMES))
     world.end_all()
     world.instances[1].tick()
+    runs = {key.removeprefix("runs/").removesuffix(".json") for key in world.store.list("runs/")}
+    assert len(runs) == len(NAMES)
+    assert {status for run_id in runs for status in world.statuses(run_id).values()} == {"Completed"}
+
+
+def test_events_that_come_twice_to_every_instance_end_each_step_once(world):
+    run_id = world.start()
+    world.end_all()
+    entries = list(world.entries)
+    for on in (0, 1, 1, 0):
+        world.entries[:] = entries
+        world.deliver(on=on)
+    world.remind(times=3)
     assert set(world.statuses(run_id).values()) == {"Completed"}
+    assert world.end_target.nodes == ["End"]
+    assert {name: len(world.jobs(name)) for name in NAMES} == dict.fromkeys(NAMES, 1)
 
 
 def test_a_start_delivered_many_times_is_one_job_of_each(world):
@@ -231,6 +246,15 @@ def test_reminders_end_and_the_tick_alone_goes_on(world):
     world.entries.clear()
     world.executor.tick()
     assert set(world.statuses(run_id).values()) == {"Completed"}
+
+
+def test_a_tick_leaves_a_question_to_its_reminder_and_asks_once(world):
+    run_id = world.start()
+    due = world.state(run_id).nodes["Batch"].due
+    world.clock.forward(20.0)
+    world.executor.tick()
+    assert [call[0] for call in world.server["Batch"].calls[1:]] == ["batch.projects.locations.jobs.get"]
+    assert world.state(run_id).nodes["Batch"].due == due
 
 
 def test_a_question_about_an_attempt_that_is_gone_is_nobody_s(world):

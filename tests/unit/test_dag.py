@@ -103,3 +103,10 @@ def test_a_dag_built_for_a_run_shows_the_runs_statuses_and_executions():
     assert record is not None
     assert (record.node_name, record.task_name, record.succeeded, record.run_id) == ("A", "same", True, run_id)
     assert msgspec.to_builtins(record).keys() >= {"execution_id", "attempt", "launch_id", "target_type", "launched_at"}
+
+
+def test_only_a_dataflow_step_has_a_kind_of_dataflow_template():
+    step = {"type": "Task", "target_type": "VertexPipeline", "target_name": "train", "pipeline_root": "gs://b1/x"}
+    path = "https://europe-west1-kfp.pkg.dev/p/pipelines/train/v1"
+    (task,) = DAG({"start": "A", "steps": {"A": {**step, "template_path": path}}}).all_tasks
+    assert task.template_type is None

@@ -5,7 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from orchestrator.engine.decide import Token, decide
+from orchestrator.engine.decide import decide
+from orchestrator.engine.draft import Token
 from orchestrator.model.commands import Cancel, Failure, Launch, Outcome, Remind, Withdraw
 from orchestrator.model.dag import DAG
 from orchestrator.model.facts import (

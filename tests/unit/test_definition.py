@@ -227,6 +227,18 @@ def job(target_type, **keys):
             id="two such keys",
         ),
         pytest.param(
+            job(
+                "Dataproc",
+                main_python_file="gs://b1/a.py",
+                request={"sparkBatch": {}, "labels": {"orchestrator_run": "x", "team": "a"}},
+            ),
+            [
+                'steps.A.request.sparkBatch: cannot stand beside "main_python_file"; keep one of the two',
+                "steps.A.request.labels.orchestrator_run: is set by the orchestrator; leave it out",
+            ],
+            id="two programs, and a label of ours",
+        ),
+        pytest.param(
             job("Batch", request=[]),
             [
                 "steps.A.request: must be an object, a request as the service's API has it, not a list",

@@ -5,10 +5,12 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
+from google.auth.credentials import AnonymousCredentials
 
 from orchestrator.model.commands import Execution, Outcome
 from orchestrator.model.enums import OutcomeKind, TargetTypes
 from orchestrator.model.errors import LaunchRefused, LaunchUncertain
+from orchestrator.runtime.executor import RulesOf
 from orchestrator.services.google_api import GoogleApis
 from orchestrator.targets import jobs
 from orchestrator.targets.job_service import Where
@@ -605,6 +607,25 @@ def test_a_launch_whose_answer_names_no_execution_is_uncertain_and_found(server,
     assert target.find(launch_of("CloudRunJob")) is not None
 
 
+def test_a_batch_whose_operation_is_not_there_yet_is_cancelled_later(server, service, monkeypatch):
+    target = target_of(server, "Dataproc")
+    execution = target.launch(launch_of("Dataproc"))
+    with monkeypatch.context() as early:
+        early.setattr(KINDS["Dataproc"], "_operation", lambda self, job: "")
+        with pytest.raises(LaunchUncertain, match="names no operation yet"):
+            target.cancel(execution)
+    target.cancel(execution)
+    assert target.outcome(execution) == Outcome.cancelled()
+
+
+@pytest.mark.parametrize("place", ["regions", "locations"])
+def test_a_batch_is_cancelled_by_its_operation_wherever_that_is_said_to_be(place):
+    cancel = SERVICES["Dataproc"].cancel
+    where = Where("p", "r", operation=f"projects/p/{place}/r/operations/o")
+    assert where.fill(cancel.collection) == f"projects.{place}.operations"
+    assert [where.fill(text) for text in cancel.parameters.values()] == [where.operation]
+
+
 # ---- being asked -----------------------------------------------------------------------------------------
 
 
@@ -627,6 +648,25 @@ def test_a_quick_tick_does_not_ask_more_often_than_it_may(server, service):
 def test_where_nobody_reminds_no_question_is_due(server):
     assert target_of(server, "Batch").first_question_s == 15.0
     assert target_of(server, "Batch", is_reminded=False).first_question_s == 0.0
+
+
+def test_the_runtime_reads_from_a_target_when_it_is_to_be_asked(server):
+    rules = RulesOf({name: target_of(server, name) for name in SERVICES})
+    assert {name.value for name in SERVICES if rules[name].first_question_s} == {"Dataproc", "Batch"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, "https://us-east1-aiplatform.googleapis.com/"),
+        ({"CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM": "http://127.0.0.1:1"}, "http://127.0.0.1:1/"),
+    ],
+)
+def test_an_endpoint_of_a_region_is_called_unless_it_is_overridden(environment, expected):
+    apis = GoogleApis(environment, credentials=AnonymousCredentials)
+    endpoint = SERVICES["VertexPipeline"].endpoint.format(region="us-east1")
+    methods = apis.service("aiplatform", "v1", endpoint).projects().locations().pipelineJobs()
+    assert methods.get(name="projects/p/locations/us-east1/pipelineJobs/j").uri.startswith(expected)
 
 
 def test_without_an_override_a_pipeline_is_called_in_its_region():

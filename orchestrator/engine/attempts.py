@@ -1,0 +1,276 @@
+"""Attempts of Tasks: claimed, launched, taken over, out of time, given up, cancelled. Pure."""
+
+from datetime import datetime, timedelta
+
+from msgspec.structs import replace
+
+from orchestrator.engine.draft import NO_TIMES, Draft, bare_launch
+from orchestrator.engine.ending import end
+from orchestrator.engine.scope import scope_of
+from orchestrator.model.commands import EMPTY, Cancel, Failure, Json, Launch, Withdraw
+from orchestrator.model.enums import DueKind, OutcomeKind, TaskStatus
+from orchestrator.model.errors import ExpressionError
+from orchestrator.model.facts import (
+    AttemptEnded,
+    CancelRequested,
+    CancelSettled,
+    ClaimExpired,
+    LaunchBound,
+    LaunchFailed,
+    TimeCame,
+)
+from orchestrator.model.ids import launch_id_of, nonce_of, trace_of
+from orchestrator.model.nodes import Task
+from orchestrator.model.run_state import Claim, NodeState, OwedCancel
+
+# -- how they start ------------------------------------------------------------------------------------
+
+
+def claim(draft: Draft, node: NodeState) -> None:
+    """Claim the node's next attempt and have it launched, or fail it where it has no parameters."""
+    draft.withdraw(node)
+    task = draft.task(node)
+    attempt = node.attempt + 1
+    launch_id = launch_id_of(draft.info.run_id, node.node_name, attempt)
+    nonce, key = nonce_of(draft.token.seed, launch_id), draft.policy.trace_key.value
+    made = Claim(
+        draft.token.owner,
+        draft.now + draft.policy.lease(task.target_key),
+        nonce,
+        trace=trace_of(launch_id, nonce, key) if key else "",
+    )
+    try:
+        launch = _launch_of(draft, task, node, attempt, made)
+    except ExpressionError as exc:
+        _fail_without_parameters(draft, replace(node, attempt=attempt), exc)
+        return
+    node = replace(
+        node, status=TaskStatus.RUNNING, attempt=attempt, execution_id=None, claim=made, due=_due(draft, task)
+    )
+    draft.put(node)
+    draft.commands.append(launch)
+    for kind, at in node.due.items():
+        if kind != DueKind.TIMEOUT or task.timeout_s is not None:  # a default one is left to the Tick
+            draft.remind(node, kind, at)
+
+
+def _due(draft: Draft, task: Task) -> dict[str, datetime]:
+    """What is due at a Task that is claimed now."""
+    due: dict[str, datetime] = {}
+    timeout_s = draft.policy.timeout_s(task.target_key, task.timeout_s)
+    question_s = draft.policy.rules(task.target_key).first_question_s
+    if timeout_s is not None:
+        due[DueKind.TIMEOUT.value] = draft.now + timedelta(seconds=timeout_s)
+    if question_s:
+        due[DueKind.QUESTION.value] = draft.now + timedelta(seconds=question_s)
+    return due
+
+
+def _launch_of(
+    draft: Draft, task: Task, node: NodeState, attempt: int, made: Claim, *, recover: bool = False
+) -> Launch:
+    (bare,) = task.execute()
+    parameters: Json = task.parameters
+    if not task.template.is_constant:
+        parameters = task.template.resolve(scope_of(draft.info, draft.nodes))
+    return Launch(
+        bare.node_name,
+        bare.target_type,
+        bare.target_name,
+        parameters if isinstance(parameters, dict) else EMPTY,
+        bare.step,
+        draft.info.dag,
+        draft.info.run_id,
+        attempt,
+        made.nonce,
+        made.owner,
+        made.lease_end,
+        recover,
+        trace=made.trace,
+        started_at=node.started_at,
+    )
+
+
+def _fail_without_parameters(draft: Draft, node: NodeState, exc: ExpressionError) -> None:
+    end(draft, node, TaskStatus.FAILED, error=Failure("Task.BadParameters", str(exc)))
+
+
+# -- what becomes of them ------------------------------------------------------------------------------
+
+
+def attempt_ended(draft: Draft, fact: AttemptEnded) -> None:
+    """Its target says how it ended."""
+    node = draft.current(fact.node_name, fact.attempt)
+    if node is None:
+        return
+    if fact.execution_id is not None:
+        node = replace(node, execution_id=fact.execution_id)
+    outcome = fact.outcome
+    if node.owed_cancel is not None:
+        _settle(draft, node)
+    elif outcome.kind is OutcomeKind.COMPLETED:
+        end(draft, node, TaskStatus.COMPLETED, result=outcome.result)
+    elif outcome.kind is OutcomeKind.LOST and not draft.is_cancelling:
+        claim(draft, node)  # the attempt is gone with its host: the next one
+    elif outcome.kind is OutcomeKind.FAILED:
+        end(draft, node, TaskStatus.FAILED, error=outcome.error)
+    else:
+        end(draft, node, TaskStatus.CANCELLED, error=outcome.error)
+
+
+def launch_failed(draft: Draft, fact: LaunchFailed) -> None:
+    """Its target refused the launch."""
+    node = draft.current(fact.node_name, fact.attempt)
+    if node is None or node.claim is None or node.claim.owner != fact.owner:
+        return
+    if node.owed_cancel is not None:
+        _settle(draft, node)
+    else:
+        end(draft, node, TaskStatus.FAILED, error=fact.error)
+
+
+def launch_bound(draft: Draft, fact: LaunchBound) -> None:
+    """It was taken over, and has an execution now."""
+    node = draft.current(fact.node_name, fact.attempt)
+    if node is None or node.claim is None or node.claim.owner != fact.owner or node.execution_id:
+        return
+    due, task = node.due, draft.task(node)
+    if draft.policy.rules(task.target_key).synchronous and not due:
+        # The call that would have answered is gone, and with it the deadline that was its timeout.
+        limit_s = draft.policy.default_timeout_s if task.timeout_s is None else task.timeout_s
+        due = {DueKind.TIMEOUT.value: draft.now + timedelta(seconds=limit_s)}
+    draft.put(replace(node, execution_id=fact.execution_id, due=due))
+
+
+def claim_expired(draft: Draft, fact: ClaimExpired) -> None:
+    """Its owner did not get to launching it, or to telling: take it over."""
+    node = draft.current(fact.node_name, fact.attempt)
+    if node is None or node.claim is None or node.claim.owner != fact.owner:
+        return
+    if node.execution_id or node.owed_cancel:
+        return
+    if draft.is_cancelling:  # nothing is launched any more; what may have been launched is looked for
+        _owe_cancel_of_run(draft, node)
+        return
+    if node.claim.takeovers >= draft.policy.max_takeovers:
+        words = f"no launch of attempt {node.attempt} was ever answered, in {node.claim.takeovers + 1} tries"
+        _give_up(draft, node, Failure("Launch.Uncertain", f"{node.node_name}: {words}"))
+        return
+    task = draft.task(node)
+    timeout_s = draft.policy.timeout_s(task.target_key, task.timeout_s)
+    timeout_at = node.due.get(DueKind.TIMEOUT.value)
+    if node.claim.takeovers and timeout_at is not None and timeout_at <= draft.now:
+        _time_is_up(draft, node, timeout_s)
+        return
+    made = Claim(
+        draft.token.owner,
+        draft.now + draft.policy.lease(task.target_key),
+        node.claim.nonce,
+        node.claim.takeovers + 1,
+        node.claim.trace,
+    )
+    due = node.due
+    if timeout_s is not None and node.claim.takeovers == 0:
+        # What the timeout is to limit starts only now. Once: else a launch that nobody ever
+        # answers would be put off for ever.
+        due = {**due, DueKind.TIMEOUT.value: draft.now + timedelta(seconds=timeout_s)}
+    try:
+        launch = _launch_of(draft, task, node, node.attempt, made, recover=True)
+    except ExpressionError as exc:
+        _fail_without_parameters(draft, node, exc)
+        return
+    draft.put(replace(node, claim=made, due=due))
+    draft.commands.append(launch)
+
+
+# -- their time ----------------------------------------------------------------------------------------
+
+
+def time_came(draft: Draft, node: NodeState, fact: TimeCame) -> None:
+    """Something was due at a Task's current attempt."""
+    if fact.kind == DueKind.QUESTION:
+        _ask_again(draft, node, fact.at)
+        return
+    task = draft.task(node)
+    timeout_s = draft.policy.timeout_s(task.target_key, task.timeout_s) or 0.0
+    if not fact.is_bound and node.claim is not None:
+        # The launch may come as late as the lease's end, and is due its time from then on. After a
+        # takeover it has had that, and is only not to come after the end of its node.
+        is_first = node.claim.takeovers == 0
+        wait_s = timeout_s if is_first else draft.policy.clock_allowance_s
+        later = node.claim.lease_end + timedelta(seconds=wait_s)
+        if later > (fact.at if is_first else max(fact.at, draft.now)):
+            draft.wait_until(node, fact.kind, later)
+            return
+    _time_is_up(draft, node, timeout_s)
+
+
+def _ask_again(draft: Draft, node: NodeState, at: datetime) -> None:
+    """The question that was due at `at` found no end: the next comes twice as late after the claim.
+
+    It stands in the node, so that a question delivered twice breeds one more and not two. Where the wait would
+    be too long there is no next one; the Tick goes on asking.
+    """
+    first = timedelta(seconds=draft.policy.rules(node.target_key).first_question_s)
+    claimed_at = node.claim.lease_end - draft.policy.lease(node.target_key) if node.claim else at
+    wait = max(first, at - claimed_at)
+    node = replace(node, due={kind: time for kind, time in node.due.items() if kind != DueKind.QUESTION})
+    if wait <= timedelta(seconds=draft.policy.last_question_wait_s):
+        draft.wait_until(node, DueKind.QUESTION.value, max(at + wait, draft.now + first))
+    else:
+        draft.put(node)
+
+
+def _time_is_up(draft: Draft, node: NodeState, timeout_s: float | None) -> None:
+    """Give up an attempt that took too long."""
+    _give_up(draft, node, Failure("Task.Timeout", f"{node.node_name}: no end within {timeout_s or 0.0:g} s"))
+
+
+# -- how they are given up -----------------------------------------------------------------------------
+
+
+def cancel_requested(draft: Draft, fact: CancelRequested) -> None:
+    """Cancel the run: nothing is started any more, what runs is cancelled where it can be."""
+    if draft.run is None or draft.run.status.is_final or draft.is_cancelling:
+        return
+    draft.change_run(replace(draft.run, cancel_reason=fact.reason))
+    for node in tuple(draft.nodes.values()):
+        if node.status is not TaskStatus.RUNNING or not node.attempt or node.owed_cancel:
+            continue
+        if draft.policy.rules(node.target_key).can_cancel:
+            _owe_cancel_of_run(draft, node)
+        else:
+            draft.commands.append(Withdraw(bare_launch(draft.dag, draft.info, node)))
+
+
+def cancel_settled(draft: Draft, fact: CancelSettled) -> None:
+    """Its target has accepted the cancel, or there is nothing to cancel."""
+    node = draft.current(fact.node_name, fact.attempt)
+    if node is not None and node.owed_cancel is not None:
+        _settle(draft, node)
+
+
+def _give_up(draft: Draft, node: NodeState, error: Failure) -> None:
+    """Fail an attempt that may still be running: first it has to be cancelled, where it can be."""
+    if draft.policy.rules(node.target_key).can_cancel:
+        _owe_cancel(draft, node, OwedCancel(TaskStatus.FAILED, error))
+    else:
+        end(draft, node, TaskStatus.FAILED, error=error)
+
+
+def _owe_cancel(draft: Draft, node: NodeState, owed: OwedCancel) -> None:
+    node = replace(node, owed_cancel=owed, due=NO_TIMES)
+    draft.put(node)
+    draft.commands.append(Cancel(bare_launch(draft.dag, draft.info, node), node.execution_id))
+
+
+def _owe_cancel_of_run(draft: Draft, node: NodeState) -> None:
+    reason = draft.info.cancel_reason or ""
+    _owe_cancel(draft, node, OwedCancel(TaskStatus.CANCELLED, Failure("Run.Cancelled", reason)))
+
+
+def _settle(draft: Draft, node: NodeState) -> None:
+    """The cancel is settled: the node ends as was owed."""
+    owed = node.owed_cancel
+    if owed is not None:
+        end(draft, node, owed.ends_as, error=owed.error)

@@ -1,0 +1,148 @@
+"""Draft: a run under decision, and the small words that all parts of the decision share. Pure.
+
+    decide -> starting -> attempts -> ending -> draft
+
+`decide` applies facts, `starting` starts nodes by their type, `attempts` launches Tasks and gives them up, `ending`
+writes ends and says what follows. What is to start next waits in the draft, so that none of them calls upwards.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from orchestrator.model.commands import EMPTY, Command, Launch, Remind
+from orchestrator.model.dag import DAG
+from orchestrator.model.enums import TaskStatus
+from orchestrator.model.nodes import Node, Task
+from orchestrator.model.policy import Policy
+from orchestrator.model.run_state import NodeState, RunInfo, RunState
+
+NO_TIMES: Mapping[str, datetime] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What makes the claims of one save its own; minted by the shell for every try at a save.
+
+    owner: `<instance>.<16 hex>`, unique to the save.
+    seed: 32 random bytes, from which the nonces of its launches come.
+    """
+
+    owner: str
+    seed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The run as it is to be saved (the same object if nothing changed) and what to do then."""
+
+    state: RunState | None
+    commands: tuple[Command, ...]
+    changed: bool
+
+
+class Draft:
+    """The only thing that changes in a decision, and it never leaves one.
+
+    Attributes:
+        run, nodes: the run as it is by now; `run` is None before it has started.
+        commands: what its save entitles to.
+        entering: nodes that are to start, in their order.
+    """
+
+    def __init__(self, dag: DAG, state: RunState | None, now: datetime, token: Token, policy: Policy) -> None:
+        self.dag, self.now, self.token, self.policy = dag, now, token, policy
+        self._before = state
+        self.run: RunInfo | None = state.run if state else None
+        self.nodes: Mapping[str, NodeState] = state.nodes if state else {}
+        self._own: dict[str, NodeState] | None = None
+        self.commands: list[Command] = []
+        self.entering = deque[Node]()
+
+    def decision(self) -> Decision:
+        """What has come of it."""
+        if self.run is None or self._own is None:
+            return Decision(self._before, (), False)
+        return Decision(RunState(self.run, self._own), tuple(self.commands), True)
+
+    @property
+    def info(self) -> RunInfo:
+        """The run, which has started."""
+        if self.run is None:
+            raise LookupError("there is no run to decide on")
+        return self.run
+
+    @property
+    def is_cancelling(self) -> bool:
+        """Whether nothing is started any more."""
+        return self.run is not None and self.run.cancel_reason is not None
+
+    def begin(self, run: RunInfo, nodes: Iterable[NodeState]) -> None:
+        """Make a run that there is not yet."""
+        self.run = run
+        self.nodes = self._own = {node.node_name: node for node in nodes}
+
+    def put(self, node: NodeState) -> None:
+        """Change a node."""
+        self._owned()[node.node_name] = node
+
+    def change_run(self, run: RunInfo) -> None:
+        """Change the run itself."""
+        self.run = run
+        self._owned()
+
+    def _owned(self) -> dict[str, NodeState]:
+        if self._own is None:
+            self.nodes = self._own = dict(self.nodes)
+        return self._own
+
+    def current(self, node_name: str, attempt: int) -> NodeState | None:
+        """The node, if this attempt of it is the one that is Running."""
+        node = self.nodes.get(node_name)
+        if node is None or node.status is not TaskStatus.RUNNING or node.attempt != attempt or not attempt:
+            return None
+        return node
+
+    def task(self, node: NodeState) -> Task:
+        """The Task that a node with a claim is."""
+        place = self.dag.by_name[node.node_name]
+        if not isinstance(place, Task):
+            raise LookupError(f"{node.node_name}: has a claim but is no Task")
+        return place
+
+    def wait_until(self, node: NodeState, kind: str, at: datetime) -> None:
+        """Write that something is due at a node, and have it be reminded of."""
+        self.put(replace(node, due={**node.due, kind: at}))
+        self.remind(node, kind, at)
+
+    def remind(self, node: NodeState, kind: str, at: datetime) -> None:
+        """Have the run be told when something is due at a node."""
+        self.commands.append(Remind(self.info.run_id, node.node_name, node.attempt, kind, at))
+
+    def withdraw(self, node: NodeState) -> None:
+        """Take back the launch of an attempt that this very save claims, and now is dead."""
+        if node.claim is not None and node.claim.owner == self.token.owner:
+            self.commands = [x for x in self.commands if not (isinstance(x, Launch) and x.node_name == node.node_name)]
+
+
+def bare_launch(dag: DAG, run: RunInfo, node: NodeState) -> Launch:
+    """Return the launch of a node's current attempt as far as `find` and `cancel` need it: no parameters."""
+    place = dag.by_name.get(node.node_name)
+    claim = node.claim
+    return Launch(
+        node.node_name,
+        node.target_type or "",
+        node.target_name or "",
+        step=place.execute()[0].step if isinstance(place, Task) else EMPTY,
+        dag=run.dag,
+        run_id=run.run_id,
+        attempt=node.attempt,
+        nonce=claim.nonce if claim else "",
+        owner=claim.owner if claim else "",
+        lease_end=claim.lease_end if claim else None,
+        trace=claim.trace if claim else "",
+        started_at=node.started_at,
+    )

@@ -1,0 +1,98 @@
+"""How nodes, branches and runs end, and what follows. Pure.
+
+A node that completes is followed by its `next`; one that fails, or that nothing follows, ends its branch; the last
+branch to end ends its Parallel, which goes on in the same way; the outermost branch ends the run.
+"""
+
+from msgspec.structs import replace
+
+from orchestrator.engine.draft import NO_TIMES, Draft
+from orchestrator.model.commands import Failure, Json
+from orchestrator.model.enums import RunStatus, TaskStatus
+from orchestrator.model.nodes import Graph, Parallel
+from orchestrator.model.run_state import NodeState
+
+
+def end(
+    draft: Draft, node: NodeState, status: TaskStatus, *, result: Json = None, error: Failure | None = None
+) -> None:
+    """Write a node's end and go on from it."""
+    while True:
+        draft.withdraw(node)
+        node = replace(
+            node,
+            status=status,
+            claim=None,
+            due=NO_TIMES,
+            owed_cancel=None,
+            open_branches=0,
+            ended_at=draft.now,
+            result=result,
+            error=error,
+        )
+        draft.put(node)
+        place = draft.dag.by_name[node.node_name]
+        if status is TaskStatus.COMPLETED and place.next is not None and not draft.is_cancelling:
+            draft.entering.append(draft.dag.by_name[place.next])
+            return
+        parent = place.parent_dag.parent_node
+        if parent is None:
+            _end_run(draft, node)
+            return
+        state = _branch_ended(draft, parent, place.parent_dag, node)
+        if state.open_branches:
+            return
+        # The Parallel ends in its turn. A loop: Parallels stand a hundred deep in one another.
+        status, error = _sum_up(draft, state)
+        node, result = state, None
+
+
+def _branch_ended(draft: Draft, parent: Parallel, branch: Graph, last: NodeState) -> NodeState:
+    """Write that a branch has ended, and where it stopped short of its end, if it did; return its Parallel."""
+    state = draft.nodes[parent.node_name]
+    if _stopped_short(draft, last):
+        number = next(number for number, graph in enumerate(parent.branches) if graph is branch)
+        branches = list(state.branches)
+        branches[number] = replace(branches[number], stopped_at=last.node_name)
+        state = replace(state, branches=tuple(branches))
+    state = replace(state, open_branches=state.open_branches - 1)
+    draft.put(state)
+    return state
+
+
+def _sum_up(draft: Draft, parallel: NodeState) -> tuple[TaskStatus, Failure | None]:
+    """Status and error of a Parallel whose branches have ended; the first in definition order."""
+    stopped = [draft.nodes[branch.stopped_at] for branch in parallel.branches if branch.stopped_at is not None]
+    for status in (TaskStatus.FAILED, TaskStatus.CANCELLED):
+        for node in stopped:
+            if node.status is status:
+                return status, _with_node(node)
+    return (TaskStatus.CANCELLED, None) if stopped else (TaskStatus.COMPLETED, None)
+
+
+def _end_run(draft: Draft, last: NodeState) -> None:
+    """The outermost branch has ended: a run that was cancelled short of that, a failed or a completed one."""
+    error: Failure | None = None
+    if last.status is TaskStatus.FAILED:
+        status, error = RunStatus.FAILED, _with_node(last)
+    elif not _stopped_short(draft, last):
+        status = RunStatus.COMPLETED
+    else:
+        status = RunStatus.CANCELLED if draft.is_cancelling else RunStatus.FAILED
+        error = _with_node(last) or Failure("Run.Cancelled", draft.info.cancel_reason or "")
+    for node in tuple(draft.nodes.values()):
+        if node.status is TaskStatus.NEW:
+            draft.put(replace(node, status=TaskStatus.SKIPPED))
+    draft.change_run(replace(draft.info, status=status, error=error, ended_at=draft.now))
+
+
+def _stopped_short(draft: Draft, last: NodeState) -> bool:
+    """Whether a branch whose last node this is has not come to its end."""
+    return last.status is not TaskStatus.COMPLETED or draft.dag.by_name[last.node_name].next is not None
+
+
+def _with_node(node: NodeState) -> Failure | None:
+    """A node's error, naming the node that it began with."""
+    if node.error is None or node.error.node is not None:
+        return node.error
+    return replace(node.error, node=node.node_name)
