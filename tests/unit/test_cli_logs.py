@@ -10,7 +10,6 @@ import pytest
 from orchestrator.cli.main import main
 from orchestrator.model.ids import execution_id_of, key_of
 from tests.support.command_line import Place, clean_environment, until
-from tests.support.log_filter import matches
 from tests.support.logging_server import LoggingServer
 
 FUNCTION = """
@@ -297,21 +296,3 @@ def test_without_a_project_it_is_said_how_to_name_one(cloud, capsys, monkeypatch
     monkeypatch.setenv("EVENTS_TOPIC", "projects/told/topics/t")
     assert main(["logs", RUN, "--json"]) == 0
     assert cloud.resources[-1] == ["projects/told"]
-
-
-@pytest.mark.parametrize(
-    ("query", "is_found"),
-    [
-        ('a="1"', True),
-        ('a="2"', False),
-        ('a="2" OR a="1" AND b.c="x"', True),
-        ('b.c="x" AND (a="2" OR a="3")', False),
-        ('b."d.e/f"=("y" OR "z") timestamp>="2026-01-01T00:00:00Z"', True),
-        ('b.c:"X"', True),
-        ('NOT missing:"x"', True),
-        ('timestamp>"2026-01-02T00:00:00.123456789Z"', False),
-    ],
-)
-def test_the_fake_reads_filters_as_the_service_does(query, is_found):
-    found = {"a": 1, "b": {"c": "x", "d.e/f": "z"}, "timestamp": "2026-01-02T00:00:00Z"}
-    assert matches(query, found) == is_found
