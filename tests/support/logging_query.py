@@ -1,8 +1,7 @@
 """The part of the Logging query language that our filters are written in: does an entry match a filter?
 
 AND (written or not), OR, NOT, parentheses, `=`, `!=`, `=~`, `!~`, `:`, of times `>=`, `<=`, `>`, `<`, a comparison
-with several values, quoted strings, field paths with quoted segments, `log_id()`. Whatever else there is in the language
-is refused.
+with several values, quoted strings, field paths with quoted segments, `log_id()`. Whatever else there is is refused.
 
 What is easily got wrong, from https://cloud.google.com/logging/docs/view/logging-query-language:
 - NOT binds closest, then OR, then AND: `a OR NOT b AND NOT c OR d` is `(a OR (NOT b)) AND ((NOT c) OR d)`;
