@@ -69,6 +69,11 @@ def key_of(launch_id: str) -> str:
     return f"{KEY_PREFIX}{readable}-{attempt}-{sha256(launch_id.encode()).hexdigest()[:24]}"
 
 
+def span_of(key: str) -> str:
+    """Return the W3C span id (16 hex) that a launch carries beside its trace."""
+    return sha256(f"span\n{key}".encode()).hexdigest()[:16]
+
+
 _ID_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 

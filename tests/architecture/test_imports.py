@@ -145,6 +145,7 @@ def loaded_by(code: str) -> set[str]:
 
 
 HEAVY = {"apache_beam", "ray", "rich", "flask", "google", "googleapiclient", "werkzeug", "functions_framework", "yaml"}
+HEAVY |= {"opentelemetry"}
 
 
 def test_importing_the_package_loads_no_heavy_library():

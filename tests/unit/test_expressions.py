@@ -92,7 +92,10 @@ HOW = 'write as in ${run.input.day} or ${steps.A.result["a b"][0]}; for the char
             "${run.input['a]}",
             f'column 13 of "${{run.input[\'a]}}": expected a number or a quoted key, and then "]"; {HOW}',
         ),
-        ("${rnu.input}", '${rnu.input}: an expression has no "rnu"; did you mean "run"? it has "run", "steps", "error"'),
+        (
+            "${rnu.input}",
+            '${rnu.input}: an expression has no "rnu"; did you mean "run"? it has "run", "steps", "error"',
+        ),
         (
             "${run.inptu.day}",
             '${run.inptu.day}: run has no "inptu"; did you mean "input"? '
