@@ -31,6 +31,9 @@ mock_provider "google" {
 
 mock_provider "archive" {}
 
+# Else each run of the tests would wait for rights.
+mock_provider "time" {}
+
 variables {
   project_id = "my-project"
   region     = "europe-west1"
@@ -79,6 +82,21 @@ run "the_orchestrator_takes_many_requests_in_few_instances" {
   assert {
     condition     = strcontains(google_storage_bucket_object.orchestrator.name, module.package.hashes.orchestrator)
     error_message = "A zip's name carries the hash of what is in it."
+  }
+}
+
+run "a_build_may_read_what_cloud_functions_copies_and_no_function_is_built_before_it_may" {
+  assert {
+    condition     = google_project_iam_member.build_sources.role == "roles/storage.objectViewer" && google_project_iam_member.build_sources.condition[0].expression == "resource.name.startsWith(\"projects/_/buckets/gcf-v2-sources-471167364752-\")"
+    error_message = "The build fetches the zip from Cloud Functions' own bucket, and from no other that is not ours."
+  }
+  assert {
+    condition     = toset(keys(google_project_iam_member.build)) == toset(["roles/logging.logWriter", "roles/artifactregistry.writer"])
+    error_message = "It writes its log and its image."
+  }
+  assert {
+    condition     = time_sleep.rights_are_known.create_duration == "60s"
+    error_message = "Rights take a while to be known everywhere."
   }
 }
 
