@@ -152,6 +152,20 @@ def inner_of(level: int) -> dict:
     return dag(**{f"Side{level}": call(f"side-{level}")})
 
 
+def test_tasks_are_found_in_finally_and_beside_steps_that_launch_nothing(made, tmp_path):
+    last = {"start": "P", "steps": {"P": {"type": "Parallel", "branches": [dag(Mail=call("mail"))]}}}
+    steps = {
+        "Look": {"type": "Condition", "choices": [{"when": "${run.input.x}", "next": "Load"}], "default": "Hold"},
+        "Load": {**call("load"), "next": "Make"},
+        "Hold": {"type": "Wait", "for": "1m", "next": "Make"},
+        "Make": {"type": "Pass", "result": {"branches": [1]}, "next": "Stop"},
+        "Stop": {"type": "End"},
+    }
+    found = made({"one": {"start": "Look", "steps": steps, "finally": last}})
+    assert set(found["functions"]) == {f"{PROJECT}/{REGION}/load", f"{PROJECT}/{REGION}/mail"}
+    assert set(found["functions"]) == functions_of(tmp_path)
+
+
 def test_tasks_are_found_eight_parallels_deep_and_deeper_is_said(made):
     found = made({"deep": nested(8)})
     assert f"{PROJECT}/{REGION}/deep" in found["functions"]
