@@ -141,6 +141,61 @@ run "a_function_can_be_larger_than_the_others" {
   }
 }
 
+run "each_account_that_records_results_may_do_so" {
+  variables {
+    functions = {
+      orch-test-2 = { service_account = "loader@my-project.iam.gserviceaccount.com" }
+      orch-test-3 = { service_account = "loader@my-project.iam.gserviceaccount.com" }
+      # Its code does not use orchestrator.tasks.
+      wordcount-init = { service_account = "reader@my-project.iam.gserviceaccount.com" }
+    }
+  }
+
+  override_module {
+    target = module.package
+    outputs = {
+      orchestrator = {}
+      functions = {
+        "my-project/europe-west1/orch-test-1"       = {}
+        "my-project/europe-west1/orch-test-2"       = {}
+        "my-project/europe-west1/orch-test-3"       = {}
+        "my-project/europe-west1/wordcount-init"    = {}
+        "my-project/europe-west1/wordcount-profile" = {}
+        "my-project/europe-west1/wordcount-report"  = {}
+      }
+      hashes = {
+        orchestrator                                = "0"
+        "my-project/europe-west1/orch-test-1"       = "1"
+        "my-project/europe-west1/orch-test-2"       = "2"
+        "my-project/europe-west1/orch-test-3"       = "3"
+        "my-project/europe-west1/wordcount-init"    = "4"
+        "my-project/europe-west1/wordcount-profile" = "5"
+        "my-project/europe-west1/wordcount-report"  = "6"
+      }
+      uses_package = {
+        "my-project/europe-west1/orch-test-1"       = true
+        "my-project/europe-west1/orch-test-2"       = true
+        "my-project/europe-west1/orch-test-3"       = true
+        "my-project/europe-west1/wordcount-init"    = false
+        "my-project/europe-west1/wordcount-profile" = false
+        "my-project/europe-west1/wordcount-report"  = false
+      }
+    }
+  }
+
+  assert {
+    condition = { for key, right in google_storage_bucket_iam_member.functions_results : key => right.member } == {
+      functions                                   = "serviceAccount:somebody@my-project.iam.gserviceaccount.com"
+      "loader@my-project.iam.gserviceaccount.com" = "serviceAccount:loader@my-project.iam.gserviceaccount.com"
+    }
+    error_message = "Who records results: ${join(", ", keys(google_storage_bucket_iam_member.functions_results))}."
+  }
+  assert {
+    condition     = alltrue([for right in google_storage_bucket_iam_member.functions_results : endswith(right.condition[0].expression, "/objects/results/\")")])
+    error_message = "They see nothing else of the bucket."
+  }
+}
+
 run "a_call_is_made_once_and_a_bucket_is_nobody_elses" {
   assert {
     condition     = google_cloud_tasks_queue.launches.retry_config[0].max_attempts == 1
