@@ -126,6 +126,13 @@ def test_it_knows_every_target_type_there_is(made):
     assert set(made({"all": dag(**steps)})["target_types"]) == set(TargetTypes)
 
 
+@pytest.mark.parametrize("target_type", TargetTypes)
+def test_compute_engine_is_enabled_for_the_services_whose_workers_are_machines(made, target_type):
+    apis = made({"one": dag(A=job(target_type))})["apis"]
+    on_machines = (TargetTypes.DATAFLOW, TargetTypes.DATAPROC, TargetTypes.BATCH)
+    assert ("compute.googleapis.com" in apis) == (target_type in on_machines)
+
+
 def test_json_yaml_and_yml_are_read_as_the_engine_reads_them(made, tmp_path):
     yaml = "start: A\nsteps:\n  A: {type: Task, target_type: CloudFunction, target_name: NAME}\n"
     files = {f"{name}/dag.{ending}": yaml.replace("NAME", f"{name}-{ending}") for name, ending in ENDINGS}

@@ -47,7 +47,7 @@ run "the_apis_are_those_of_the_types_and_those_that_everything_needs" {
 
   assert {
     condition = length(setsubtract([
-      for api in ["aiplatform", "batch", "bigquery", "cloudresourcemanager", "cloudtasks", "dataflow", "dataproc", "run", "serviceusage", "workflowexecutions"] :
+      for api in ["aiplatform", "batch", "bigquery", "compute", "cloudresourcemanager", "cloudtasks", "dataflow", "dataproc", "run", "serviceusage", "workflowexecutions"] :
       "${api}.googleapis.com"
     ], output.apis)) == 0
     error_message = "They are ${join(", ", output.apis)}."
