@@ -9,6 +9,11 @@ resource "google_monitoring_notification_channel" "email" {
   labels       = { email_address = each.value }
 
   depends_on = [google_project_service.enabled]
+
+  # A channel that a policy still names cannot be deleted: the policies are changed first, then it goes.
+  lifecycle {
+    create_before_destroy = true
+  }
 }
 
 locals {

@@ -46,6 +46,14 @@ def test_every_variable_and_output_is_described_and_each_number_is_checked():
             assert "validation {" in block, block.splitlines()[0]
 
 
+def test_a_channel_that_goes_is_deleted_after_the_policies_that_name_it_were_changed():
+    """Monitoring refuses to delete a channel in use; no mocked provider shows that, so the order itself is held here."""
+    (channel,) = re.findall(
+        r'^resource "google_monitoring_notification_channel".*?^}', SOURCES, re.MULTILINE | re.DOTALL
+    )
+    assert "create_before_destroy = true" in channel
+
+
 def test_validate_knows_what_is_not_in_the_orchestrators_zip():
     (folders,) = re.findall(r"\^dag_definitions/\[\^/\]\+/\(([a-z|]+)\)/", SOURCES)
     assert set(folders.split("|")) == set(importable.NOT_PACKED)
