@@ -7,11 +7,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from orchestrator.cli.definitions import Written
 from orchestrator.cli.deployment import Deployment
 from orchestrator.cli.for_gcp import DEPLOYED_NAME
 from orchestrator.cli.lines import listed
+from orchestrator.cli.requirements import Requirements
 from orchestrator.cli.steps import Step, steps_of
 from orchestrator.model.enums import TargetTypes
 from orchestrator.model.expressions import at
@@ -150,6 +152,26 @@ def _pipelines_twice(all_: Together) -> Iterator[Found]:
             )
 
 
+def _pipelines_without_beam(all_: Together) -> Iterator[Found]:
+    told: set[Path] = set()
+    for place in all_.places:
+        folder = place.written.folder / "pipelines"
+        file = folder / "requirements.txt"
+        is_built = (
+            place.step.target_type == TargetTypes.DATAFLOW and (folder / f"{place.step.target_name}.py").is_file()
+        )
+        if not is_built or file in told:
+            continue
+        told.add(file)
+        if "apache-beam" not in Requirements.named(file):
+            what = "does not name apache-beam" if file.is_file() else "there is no such file"
+            yield (
+                place.written,
+                f"{file}: {what}; the flex template of {place.step.target_name} has only what it names, as in "
+                "apache-beam[gcp]==2.77.0",
+            )
+
+
 def _jobs_twice(all_: Together) -> Iterator[Found]:
     jobs: dict[str, Written] = {}
     for each in all_.definitions:
@@ -187,6 +209,7 @@ REFUSALS: Mapping[str, Callable[[Together], Iterator[Found]]] = {
     "named_like_us": _named_like_us,
     "bad_names": _bad_names,
     "pipelines_twice": _pipelines_twice,
+    "pipelines_without_beam": _pipelines_without_beam,
     "jobs_twice": _jobs_twice,
 }
 """Precondition -> what breaks it."""

@@ -253,8 +253,16 @@ run "the_outputs_are_commands" {
     error_message = output.start_commands["sample"]
   }
   assert {
+    condition     = strcontains(output.start_commands["wordcount"], "\"input\":{\"output\":\"") && strcontains(output.start_commands["wordcount"], "\"text\":\"")
+    error_message = output.start_commands["wordcount"]
+  }
+  assert {
     condition     = startswith(output.flex_template_commands["wordcount"], "gcloud dataflow flex-template build gs://my-project-orchestrator-dataflow/templates/wordcount.json --project=my-project --image-gcr-path=europe-west1-docker.pkg.dev/my-project/orchestrator-templates/wordcount:latest ")
     error_message = output.flex_template_commands["wordcount"]
+  }
+  assert {
+    condition     = endswith(output.flex_template_commands["wordcount"], " --env=FLEX_TEMPLATE_PYTHON_REQUIREMENTS_FILE=requirements.txt")
+    error_message = "The template has Apache Beam: ${output.flex_template_commands["wordcount"]}."
   }
 }
 

@@ -564,3 +564,25 @@ def test_what_cannot_be_deployed_is_refused(made, definitions, files, variables,
     with pytest.raises(Refused) as caught:
         made(definitions, dict.fromkeys(files, MAIN), **variables)
     assert message in str(caught.value)
+
+
+# ---- pipelines, and what a start is given ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("requirements", [None, "pandas==3.0.0\n", "# apache-beam\n", "apache-beamer\n"])
+def test_a_pipeline_that_would_have_no_apache_beam_in_its_template_is_refused(made, requirements):
+    files = {"one/pipelines/count.py": "", **({"one/pipelines/requirements.txt": requirements} if requirements else {})}
+    with pytest.raises(Refused, match=r"one/pipelines/requirements.txt: does not name apache-beam, or is not there"):
+        made({"one": dag(A=job("Dataflow", "count"))}, files)
+
+
+def test_a_pipeline_is_named_with_where_its_source_lies(made):
+    files = {"one/pipelines/count.py": "", "one/pipelines/requirements.txt": "# why\nApache_Beam[gcp]==2.77.0\n"}
+    found = made({"one": dag(A=job("Dataflow", "count"))}, files)["pipelines"]
+    assert found == {"count": {"dag": "one", "folder": "one/pipelines", "file": "count.py"}}
+
+
+def test_a_start_is_given_the_dags_own_input_and_a_place_for_what_else_its_steps_ask_for(made):
+    asking = dag(A=call("a", parameters={"day": "${run.input.day}", "to": "x ${run.input.to} ${run.input.to}"}))
+    found = made({"one": asking, "two": dag(A=call("b"))}, {"one/input.json": '{"day": "2026-11-26", "n": 1}'})
+    assert found["inputs"] == {"one": {"day": "2026-11-26", "n": 1, "to": "…"}, "two": {}}

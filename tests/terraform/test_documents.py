@@ -47,11 +47,20 @@ def test_every_variable_and_output_is_described_and_each_number_is_checked():
 
 
 def test_a_channel_that_goes_is_deleted_after_the_policies_that_name_it_were_changed():
-    """Monitoring refuses to delete a channel in use; no mocked provider shows that, so the order itself is held here."""
+    """Monitoring refuses to delete a channel in use; no mocked provider shows that, so the order is held here."""
     (channel,) = re.findall(
         r'^resource "google_monitoring_notification_channel".*?^}', SOURCES, re.MULTILINE | re.DOTALL
     )
     assert "create_before_destroy = true" in channel
+
+
+def test_the_pipelines_of_the_samples_are_built_with_the_beam_that_they_are_tested_with():
+    (pinned,) = re.findall(r"^apache-beam\[gcp\]==(.+)$", _BEAM.read_text(), re.MULTILINE)
+    (tested,) = re.findall(r'"apache-beam~=([0-9.]+)"', (ROOT / "pyproject.toml").read_text())
+    assert pinned.startswith(f"{tested}.")
+
+
+_BEAM = ROOT / "dag_definitions/wordcount/pipelines/requirements.txt"
 
 
 def test_validate_knows_what_is_not_in_the_orchestrators_zip():

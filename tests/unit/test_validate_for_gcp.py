@@ -232,6 +232,7 @@ def test_what_would_fail_there_is_said_with_its_path(tree, capsys, step, functio
         else:
             tree.function(name, content)
     tree.write("dag_definitions/d/pipelines/count.py", "")
+    tree.write("dag_definitions/d/pipelines/requirements.txt", "apache-beam[gcp]==2.77.0\n")
     tree.write("dag_definitions/d/bad.py", "def go(\n")
     tree.write("dag_definitions/d/good.py", "def shout():\n    pass\n")
     go = "\n\n\ndef go():\n    pass\n"
@@ -302,6 +303,7 @@ def test_settings_of_the_environment_count_too(tree, capsys, monkeypatch):
 
 def test_a_pipeline_here_is_what_a_template_can_be_built_from(tree, capsys):
     tree.write("dag_definitions/d/pipelines/count.py", "")
+    tree.write("dag_definitions/d/pipelines/requirements.txt", "apache-beam[gcp]==2.77.0\n")
     tree.steps(job("count"), job("cuont"))
     problems = judged(capsys)[2]
     assert len(problems) == 1
@@ -494,13 +496,26 @@ def test_parallels_that_are_deeper_than_terraform_sees_are_refused(tree, capsys)
 
 
 def test_pipelines_and_scheduler_jobs_of_one_name_are_refused(tree, capsys):
-    beside(tree, "a b", {**one(job("count")), "schedule": "0 6 * * *"}, pipelines__count="")
-    beside(tree, "a+b", {**one(job("count")), "schedule": "0 6 * * *"}, pipelines__count="")
+    for name in ("a b", "a+b"):
+        beside(tree, name, {**one(job("count")), "schedule": "0 6 * * *"}, pipelines__count="")
+        tree.write(f"dag_definitions/{name}/pipelines/requirements.txt", "apache-beam[gcp]\n")
     assert [problem.partition("/dag.json: ")[2] for problem in judged(capsys)[2]] == [
         "dag_definitions/a+b/pipelines/count.py: there is another pipeline of this name in "
         "dag_definitions/a b/pipelines; only one can be the template: rename one",
         "schedule: its scheduler job would be called a-b, like that of a b; rename one",
     ]
+
+
+def test_a_pipeline_without_apache_beam_in_its_requirements_is_refused(tree, capsys):
+    tree.write("dag_definitions/d/pipelines/count.py", "")
+    tree.steps(job("count"), job("count"))
+    file = "dag_definitions/d/pipelines/requirements.txt"
+    needs = "the flex template of count has only what it names, as in apache-beam[gcp]==2.77.0"
+    assert judged(capsys)[2] == [f"{file}: there is no such file; {needs}"]
+    tree.write(file, "apache-beam-extras\n# apache-beam\n")
+    assert judged(capsys)[2] == [f"{file}: does not name apache-beam; {needs}"]
+    tree.write(file, "Apache_Beam[gcp]~=2.77\n")
+    assert judged(capsys)[0] == 0
 
 
 def test_variables_that_name_no_dag_are_refused(tree, capsys, monkeypatch):
