@@ -276,6 +276,16 @@ run "a_setting_that_follows_from_the_deployment_is_refused" {
   expect_failures = [google_cloudfunctions2_function.orchestrator]
 }
 
+run "the_key_is_no_setting" {
+  command = plan
+
+  variables {
+    settings = { DEPLOYMENT_KEY = "mine" }
+  }
+
+  expect_failures = [var.settings]
+}
+
 run "a_size_of_a_function_that_there_is_not_is_refused" {
   command = plan
 
