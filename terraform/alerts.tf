@@ -75,7 +75,7 @@ resource "google_monitoring_alert_policy" "undelivered" {
   }
 
   documentation {
-    content   = "They wait in the subscription ${google_pubsub_subscription.dead_letters.name}: look at them with `gcloud pubsub subscriptions pull`, publish them again where that helps."
+    content   = "They wait in the subscription ${google_pubsub_subscription.dead_letters.name}: look at them with `gcloud pubsub subscriptions pull`, publish them again where that helps. A schedule's start means the latest tick then: write `scheduled_for` in place of `schedule` and `time_zone`."
     mime_type = "text/markdown"
   }
 }
