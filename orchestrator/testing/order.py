@@ -4,12 +4,7 @@ from collections.abc import Iterator, Mapping
 from graphlib import TopologicalSorter
 
 from orchestrator.model.commands import Json
-from orchestrator.model.grammar import Kind, shape_of
-
-_WITHOUT_STEPS = frozenset(
-    {Kind.STRING, Kind.DURATION, Kind.VALUES, Kind.REQUEST, Kind.FLAG, Kind.BRANCHES, Kind.STEPS}
-)
-"""Kinds of keys that name no step of the same `steps`."""
+from orchestrator.model.definition import Ways
 
 
 def ranks(definition: Mapping[str, Json]) -> dict[str, int]:
@@ -22,13 +17,9 @@ def _of_body(body: Mapping[str, Json]) -> Iterator[str]:
     steps = steps if isinstance(steps, dict) else {}
     before: dict[str, list[str]] = {name: [] for name in steps}
     for name, step in steps.items():
-        for key, row in shape_of(step).keys.items():
-            if key not in step or row.kind in _WITHOUT_STEPS:
-                continue
-            for other in _texts(step[key]):
-                if other in steps and other != name:
-                    first, then = (other, name) if key == "depends_on" else (name, other)
-                    before[then].append(first)
+        for other in Ways.of(step).names:
+            if other in steps and other != name:
+                before[other].append(name)
     for name in TopologicalSorter(before).static_order():
         yield name
         for inner in _bodies(steps[name]):
@@ -42,11 +33,3 @@ def _bodies(value: Json) -> Iterator[Mapping[str, Json]]:
             yield inner
         elif isinstance(inner, dict | list):
             yield from _bodies(inner)
-
-
-def _texts(value: Json) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _texts(inner)

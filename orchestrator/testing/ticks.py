@@ -10,7 +10,7 @@ from orchestrator.stores.memory import MemoryStore
 
 TICK = timedelta(minutes=1)
 """As often as Cloud Scheduler sends a Tick. One that could not change anything is left out."""
-IDLE_TICK = timedelta(hours=1)
+IDLE_TICK = timedelta(days=1)
 """After a Tick that changed nothing, the next comes when something is due, and after this time at the latest."""
 
 _TIME = re.compile(rb'"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d))"')
@@ -86,7 +86,7 @@ class Ticks:
             self._idle_since = self._last
 
     def are_over(self, limit: datetime) -> bool:
-        """Whether two Ticks, an hour apart, have found nothing to do, and no time up to `limit` is to come."""
+        """Whether two Ticks, a day apart, have found nothing to do, and no time up to `limit` is to come."""
         if not self._is_idle or self._idle_since is None or self._last - self._idle_since < IDLE_TICK:
             return False
         return not any(at <= limit for at in self._coming())
