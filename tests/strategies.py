@@ -59,7 +59,16 @@ inputs = st.fixed_dictionaries(
     optional={
         "day": texts,
         "flag": st.booleans(),
-        "at": st.sampled_from(["2026-01-02T00:00:00Z", "2025-01-01T00:00:00+01:00", "soon", 7]),
+        "at": st.sampled_from(
+            [
+                "2026-01-02T00:00:00Z",
+                "0001-01-01T00:00:00+14:00",
+                "9999-12-31T23:59:59-14:00",
+                "2025-01-01T00:00:00+01:00",
+                "soon",
+                7,
+            ]
+        ),
         "rows": st.lists(json_values, max_size=3),
     },
 )
@@ -69,7 +78,7 @@ error_classes = st.sampled_from(["*", "Task.*", "Task.Failed", "Task.Timeout", "
 times = st.sampled_from(
     [
         *("2026-01-01T12:00:00Z", "2026-01-01T13:30:00.5+01:00", "2026-03-01T00:00:00Z", "2025-06-01T00:00:00Z"),
-        *("0001-01-01T00:00:00+14:00", "2026-01-01T12:00:01Z"),
+        *("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "2026-01-01T12:00:01Z"),
     ]
 )
 
@@ -169,6 +178,9 @@ class _Drawer:
                 continue
             is_way = row.kind is Kind.STEP
             if row.is_required or row.unless_requested or (self.often if is_way else self.seldom)(f"{name}.{key}"):
+                found[key] = self.value(row, later, body, name, depth)
+        for key, row in shape.keys.items():
+            if row.unless_beside and not {key, row.unless_beside} & found.keys():
                 found[key] = self.value(row, later, body, name, depth)
         self.repair(shape, found)
         return found

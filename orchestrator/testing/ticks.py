@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from orchestrator.model.policy import Policy
 from orchestrator.ports import Clock, Version
@@ -14,6 +14,7 @@ IDLE_TICK = timedelta(days=1)
 """After a Tick that changed nothing, the next comes when something is due, and after this time at the latest."""
 
 _TIME = re.compile(rb'"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d))"')
+_END_OF_TIME = datetime(9000, 1, 1, tzinfo=UTC)
 _WITHOUT_TIMES = ("definitions/", "executions/", "results/")
 
 
@@ -41,8 +42,8 @@ class WatchedStore(MemoryStore):
             found = None if key.startswith(_WITHOUT_TIMES) else self.get(key)
             for text in set(_TIME.findall(found[0])) if found else ():
                 try:
-                    yield datetime.fromisoformat(text.decode())
-                except ValueError:  # it only looked like one
+                    yield datetime.fromisoformat(text.decode()).astimezone(UTC)
+                except (ValueError, OverflowError):  # it only looked like one
                     continue
 
 
@@ -102,6 +103,7 @@ class Ticks:
         known = (self._store.changes, self._last)
         if self._known[0] != known:
             allowance = timedelta(seconds=Policy().clock_allowance_s)
-            both = (time for at in self._store.times() for time in (at, at + allowance))
+            later = [at for at in self._store.times() if self._last - allowance < at < _END_OF_TIME]
+            both = (time for at in later for time in (at, at + allowance))
             self._known = (known, tuple(at for at in both if at > self._last))
         return self._known[1]

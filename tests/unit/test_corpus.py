@@ -59,6 +59,8 @@ ONLY_PROBLEMS = {
     "schedule_that_is_never_due": DAYS,
     "schedule_with_two_kinds_of_days": DAYS,
     "time_zone_unknown": ZONES,
+    "wait_until_no_time": DAYS,
+    "wait_until_before_the_first_year": DAYS,
     "parameters_with_half_a_character": TEXT,
 }
 
