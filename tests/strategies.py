@@ -55,10 +55,9 @@ json_values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(texts, inner, max_size=2), max_leaves=4
 )
 inputs = st.fixed_dictionaries(
-    {},
+    {"flag": st.booleans() | st.booleans() | scalars},
     optional={
         "day": texts,
-        "flag": st.booleans(),
         "at": st.sampled_from(
             [
                 "2026-01-02T00:00:00Z",
@@ -141,11 +140,10 @@ class _Drawer:
         self.max_depth, self.max_steps, self.max_branches = max_depth, max_steps, max_branches
         self.numbers = count()
 
-    def often(self, label: str) -> bool:
-        return self.draw(st.integers(0, 3), label=label) != 3
-
-    def seldom(self, label: str) -> bool:
-        return self.draw(st.integers(0, 3), label=label) == 3
+    def stands(self, row: Key, label: str) -> bool:
+        """Draw whether a key that is not required stands there: what says how a run goes on, does so more often."""
+        quarters = 3 if row.kind is Kind.STEP else 2 if row.shape is not None or row.kind is Kind.DURATION else 1
+        return self.draw(st.integers(1, 4), label=label) > 4 - quarters
 
     # ---- steps: each may name those that stand behind it, so there are no cycles ------------------------
 
@@ -164,7 +162,8 @@ class _Drawer:
             for kind, shape in SHAPES.items()
             if (later or not _needs_way(shape)) and (depth < self.max_depth or Kind.BRANCHES not in _kinds(shape))
         ]
-        kind = self.draw(st.sampled_from(kinds), label=f"type of {name}")
+        heavy = [kind for kind in kinds if kind is NodeTypes.TASK or Kind.BRANCHES in _kinds(SHAPES[kind])]
+        kind = self.draw(st.sampled_from(kinds + 3 * heavy), label=f"type of {name}")
         if kind is NodeTypes.TASK:
             target = self.draw(st.sampled_from(list(TASKS)), label=f"target of {name}")
             fixed = {"type": kind.value, "target_type": target.value}
@@ -176,8 +175,7 @@ class _Drawer:
         for key, row in shape.keys.items():
             if key in fixed or (not later and _leads_on(row)):
                 continue
-            is_way = row.kind is Kind.STEP
-            if row.is_required or row.unless_requested or (self.often if is_way else self.seldom)(f"{name}.{key}"):
+            if row.is_required or row.unless_requested or self.stands(row, f"{name}.{key}"):
                 found[key] = self.value(row, later, body, name, depth)
         for key, row in shape.keys.items():
             if row.unless_beside and not {key, row.unless_beside} & found.keys():
@@ -300,7 +298,8 @@ class _Drawer:
         expression = st.sampled_from(expressions)
         match value.kind:
             case Kind.CONDITION:
-                return self.draw(expression, label=value.name)
+                likely = st.sampled_from(["${run.input.flag}", *(f"${{steps.{name}.result}}" for name in known)])
+                return self.draw(likely | expression, label=value.name)
             case Kind.TEXT:
                 return self.draw(times | expression, label=value.name)
         mixed = st.builds("a {} b {}".format, expression, expression)
@@ -322,7 +321,7 @@ def _needs_way(shape: Shape) -> bool:
 
 @st.composite
 def any_definitions(
-    draw, max_depth: int = 2, max_steps: int = 4, max_branches: int = 2, most: int | None = None
+    draw, max_depth: int = 2, max_steps: int = 5, max_branches: int = 2, most: int | None = None
 ) -> dict:
     """Draw a valid definition from the whole grammar.
 
