@@ -178,7 +178,7 @@ class _Drawer:
             if row.is_required or row.unless_requested or self.stands(row, f"{name}.{key}"):
                 found[key] = self.value(row, later, body, name, depth)
         for key, row in shape.keys.items():
-            if row.unless_beside and not {key, row.unless_beside} & found.keys():
+            if row.unless and not {key, row.unless} & found.keys():
                 found[key] = self.value(row, later, body, name, depth)
         self.repair(shape, found)
         return found
