@@ -226,7 +226,8 @@ class _Drawer:
             case Kind.TEXTS:
                 own = self.strings(row) if row.rule else texts
                 known = error_classes.filter(lambda text: row.rule is None or row.rule.problem(text) is None)
-                return st.lists(known | own, min_size=1, max_size=2)
+                is_a_set = getattr(row, "most", None) is not None
+                return st.lists(known | own, min_size=1, max_size=2, unique=is_a_set)
             case Kind.FLAG:
                 return st.booleans()
             case Kind.NUMBER if row.range is not None:
@@ -239,6 +240,8 @@ class _Drawer:
             case Kind.REQUEST:
                 taken = {path.partition(".")[0] for path in row.taken}
                 return st.dictionaries(texts.filter(lambda text: text not in taken), json_values, max_size=2)
+        if row.kind.name == "SCHEMA":
+            return st.sampled_from([{}, {"type": "object"}, {"properties": {"day": {"type": "string"}}}])
         raise NotImplementedError(f"{row.name}: tests/strategies.py has no strategy for {row.kind}; write one")
 
     def strings(self, row: Key) -> st.SearchStrategy[str]:

@@ -110,9 +110,10 @@ def attempt_ended(draft: Draft, fact: AttemptEnded) -> None:
         _settle(draft, node)
     elif outcome.kind is OutcomeKind.COMPLETED:
         end(draft, node, TaskStatus.COMPLETED, result=outcome.result)
-    elif outcome.kind is OutcomeKind.LOST and not draft.is_cancelling:
-        claim(draft, node, node.attempt + 1)  # the attempt is gone with its host: the next one
-    elif outcome.kind is OutcomeKind.FAILED:
+    elif outcome.kind is OutcomeKind.LOST and not draft.is_cancelling and node.losses < draft.policy.max_losses:
+        # The attempt is gone with its host: the next one.
+        claim(draft, replace(node, losses=node.losses + 1), node.attempt + 1)
+    elif outcome.kind is OutcomeKind.FAILED or (outcome.kind is OutcomeKind.LOST and not draft.is_cancelling):
         _failed(draft, node, outcome.error)
     else:
         end(draft, node, TaskStatus.CANCELLED, error=outcome.error)

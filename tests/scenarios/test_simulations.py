@@ -92,6 +92,7 @@ def test_what_a_computation_raises_fails_the_step_and_an_assertion_is_the_tests_
         pytest.param(fails("Load.NoQuota", "words"), "Load.NoQuota", 1, id="fails"),
         pytest.param(refuses("Dataflow.NotFound"), "Dataflow.NotFound", 1, id="is refused"),
         pytest.param(in_turn(is_lost(), fails("Load.Late")), "Load.Late", 2, id="is lost, then fails"),
+        pytest.param(is_lost(), "Task.Lost", 101, id="is lost again and again"),
         pytest.param(never_ends(), "Task.Timeout", 1, id="never ends"),
         pytest.param(never_ends().hard_to_cancel(5), "Task.Timeout", 1, id="never ends and cannot be stopped at once"),
         pytest.param(returns().uncertainly(1000), "Task.Timeout", 1, id="no launch call is ever answered"),
