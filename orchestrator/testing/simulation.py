@@ -77,6 +77,8 @@ class Simulation:
         cannot_be_cancelled: Collection[str] = CANNOT_BE_CANCELLED,
         without_outcome: Collection[str] = (),
     ) -> None:
+        if instances < 1:
+            raise SimulationError(f"instances: is {instances}; allowed: 1 or more")
         self.catalog, folders = _catalog(definition)
         self.clock = VirtualClock(starts_at)
         self.store = WatchedStore()

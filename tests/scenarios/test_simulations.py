@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.model.errors import DefinitionError, RunExists
+from orchestrator.model.errors import DefinitionError, RunExists, UnknownDag
 from orchestrator.testing import (
     Faults,
     OutOfTime,
@@ -233,6 +233,66 @@ def test_an_event_that_cannot_be_handled_is_kept_as_a_dead_letter():
     ((event, error),) = world.dead_letters
     assert event["dag"] == "none"
     assert 'there is no dag "none"' in str(error)
+
+
+def test_a_path_may_be_a_folder_of_dags_a_dags_folder_or_a_file(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "dag.json").write_text(json.dumps(chain(name.title())))
+    assert simulate(tmp_path, dag="two").path == ["Two"]
+    assert simulate(tmp_path / "one").path == ["One"]
+    assert simulate(str(tmp_path / "one"), dag="two").path == ["Two"]  # those beside it are known too
+    assert simulate(tmp_path / "one/dag.json").path == ["One"]
+    (tmp_path / "own.yaml").write_text("start: A\nsteps: {A: {type: Pass, result: 3}}\n")
+    assert simulate(tmp_path / "own.yaml").result("A") == 3
+    with pytest.raises(DefinitionError, match="there is no such file or folder"):
+        simulate(tmp_path / "three")
+    with pytest.raises(UnknownDag, match='there is no dag "tow"; did you mean "two"'):
+        simulate(tmp_path, dag="tow")
+
+
+def test_what_cannot_be_is_told_at_once():
+    for wrong in ({"lost": 2}, {"late": -0.1}, {"late_by": "soon"}):
+        with pytest.raises(ValueError, match=r"Faults|soon"):
+            Faults(**wrong)
+    with pytest.raises(ValueError, match="allowed: 1 or more"):
+        fails(times=0)
+    with pytest.raises(ValueError, match='"3 days" is not a duration'):
+        takes("3 days")
+    with pytest.raises(ValueError, match="in_turn: is empty"):
+        in_turn()
+    with pytest.raises(SimulationError, match="instances: is 0; allowed: 1 or more"):
+        Simulation(chain("A"), instances=0)
+
+
+STEPS = {
+    "start": "A",
+    "steps": {
+        "A": {**job("W"), "retry": {"max_attempts": 4, "delay": "20m", "jitter": 0.5}},
+        "W": {"type": "Wait", "for": "3h", "next": "P"},
+        "P": parallel(dag(B=job(timeout="2h")), dag(C=job("D"), D=job()), dag(E=task())),
+    },
+}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_leaving_out_ticks_that_could_change_nothing_changes_nothing(seed, monkeypatch):
+    def run():
+        return simulate(
+            STEPS,
+            targets={
+                "A": fails(times=2).then(takes("90m").without_event()),
+                "B": never_ends().hard_to_cancel(3),
+                "C": returns().uncertainly(seed % 3),
+                "D": in_turn(is_lost().after("5h"), takes("1d")),
+            },
+            faults=Faults(lost=0.4, twice=0.4, late=0.4, late_by="3h"),
+            seed=seed,
+        )
+
+    some = run()
+    monkeypatch.setattr("orchestrator.testing.ticks.IDLE_TICK", timedelta(minutes=1))
+    assert run().document == some.document
 
 
 # -- a step's own code -----------------------------------------------------------------------------------
