@@ -113,6 +113,7 @@ class Simulation:
         }
         by_key = {**self.targets, "CloudFunction.sync": self.targets["CloudFunction"]}
         self._paths: dict[str, dict[str, None]] = {}
+        self._ended: set[str] = set()
         self._ranks: dict[str, Mapping[str, int]] = {}
         self._starts = 0
         self._ticks = Ticks(self.clock, self.store, self._changes)
@@ -168,12 +169,14 @@ class Simulation:
         """Move time on until a run has ended, and return it.
 
         Raises:
+            RunNotFound: there is no such run.
             WaitsForEver: nothing that could end it will ever come.
             OutOfTime: it has not ended within that virtual time.
         """
         limit = self.clock.now() + timedelta(seconds=parse_duration(within))
         at, steps = self.clock.now(), 0
-        while not self._state(run_id).run.status.is_final:
+        self._state(run_id)
+        while run_id not in self._ended:
             if self.agenda.next_at is None and self._ticks.are_over(limit):
                 raise WaitsForEver(f"{self._waits(run_id)}; no event is under way, and nothing is due by {_utc(limit)}")
             if not self._step(limit):
@@ -241,11 +244,13 @@ class Simulation:
     # -- what it knows ------------------------------------------------------------------------------
 
     def _note(self, saved: Saved) -> None:
-        """Keep which nodes were started by a save, in the order in which the definition has them run."""
-        path = self._paths.setdefault(saved.after.run.run_id, {})
+        """Keep whether a run has ended, and which nodes were started, in the order in which the definition has them."""
+        run = saved.after.run
+        (self._ended.add if run.status.is_final else self._ended.discard)(run.run_id)
+        path = self._paths.setdefault(run.run_id, {})
         started = [name for name, node in saved.after.nodes.items() if node.started_at and name not in path]
         if len(started) > 1:
-            place = self._rank(saved.after.run.dag)
+            place = self._rank(run.dag)
             started.sort(key=lambda name: place.get(name.partition("[")[0], len(place)))
         path.update(dict.fromkeys(started))
 
@@ -263,7 +268,9 @@ class Simulation:
     def _waits(self, run_id: str) -> str:
         """Say what a run waits for, and what went wrong on the way."""
         state = self._state(run_id)
-        waits = [self._waits_for(state, node) for node in state.nodes.values() if _is_leaf(state, node)]
+        running = [node for node in state.nodes.values() if _runs_by_itself(node)]
+        waits = [self._waits_for(state, node) for node in running[:10]]
+        waits += [f"and {len(running) - 10} more"] if len(running) > 10 else []
         others = [other for _, other in OpenRuns(self.store) if other != run_id]
         waits += [f"{len(others)} other open runs: {', '.join(others[:5])}"] if others else []
         waits += [f"given up: {error}" for _, error in self.dead_letters[:5]] + self.problems[:5]
@@ -272,7 +279,7 @@ class Simulation:
 
     def _waits_for(self, state: RunState, node: NodeState) -> str:
         words = f"{node.node_name} is Running"
-        if node.attempt:
+        if node.target_type is not None:
             words += f", attempt {node.attempt} at {node.target_type}"
             fake = self.targets.get(node.target_type or "")
             does = fake.runs(state.launch_id(node.node_name)) if fake else None
@@ -373,6 +380,6 @@ def _catalog(definition: Mapping[str, Json] | str | Path) -> tuple[Catalog, Mapp
     return Catalog({name or ONLY: read_definition(file)}), {name: folder}
 
 
-def _is_leaf(state: RunState, node: NodeState) -> bool:
-    """Whether a node runs by itself, and not only because what it holds does."""
-    return node.status is TaskStatus.RUNNING and not node.open_branches and bool(state.nodes)
+def _runs_by_itself(node: NodeState) -> bool:
+    """Whether a node runs, and not only because what it holds does."""
+    return node.status is TaskStatus.RUNNING and not node.open_branches
