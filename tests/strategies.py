@@ -1,11 +1,13 @@
 """Hypothesis strategies for definitions, for every test that draws some.
 
-`definitions` draws chains of Tasks and Parallels of one target type; `any_definitions` draws from the whole grammar.
-The latter reads the grammar's table: a new row of a known kind, a new target type or a new node type is drawn as soon
-as it stands there, and a new kind is an error that says that a strategy for it is missing.
+`definitions` draws chains of Tasks and Parallels of one target type; `any_definitions` draws from the whole grammar;
+`mutations_of` draws what is near to valid definitions, and mostly is none.
+`any_definitions` reads the grammar's table: a new row of a known kind, a new target type or a new node type is drawn as
+soon as it stands there, and a new kind is an error that says that a strategy for it is missing.
 """
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -44,6 +46,55 @@ def definitions(draw, max_depth: int = 3, max_branches: int = 3, max_steps: int 
         return {"start": names[0], "steps": {name: steps[name] for name in order}}
 
     return graph(0)
+
+
+# -- what people and machines get wrong ------------------------------------------------------------------
+
+_WORDS = sorted({"start", "steps", "next", "end", "branches", "type", "A", "B", "P", "Task", "Parallel", "Function"})
+
+odd_texts = st.text(max_size=8) | st.sampled_from(
+    [*_WORDS, "10s", "${steps.A.result}", "${run.input}", "gs://b1/x", "a.b:c"]
+)
+odd_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | odd_texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(odd_texts, inner, max_size=4),
+    max_leaves=15,
+)
+
+
+@st.composite
+def mutations_of(draw, definitions: Sequence[dict]):
+    """Draw one of `definitions` in which one to three values were replaced, removed, renamed, added or swapped."""
+    definition = copy.deepcopy(draw(st.sampled_from(definitions)))
+    for _ in range(draw(st.integers(1, 3))):
+        spots = [
+            (holder, key)
+            for holder in _containers(definition)
+            for key in (holder if isinstance(holder, dict) else range(len(holder)))
+        ]
+        if not spots:
+            break
+        holder, key = draw(st.sampled_from(spots))
+        match draw(st.sampled_from(["replace", "remove", "rename", "add", "swap"])):
+            case "replace":
+                holder[key] = draw(odd_values)
+            case "remove":
+                del holder[key]
+            case "rename" if isinstance(holder, dict):
+                holder[draw(odd_texts)] = holder.pop(key)
+            case "swap":
+                other, other_key = draw(st.sampled_from(spots))
+                holder[key] = copy.deepcopy(other[other_key])
+            case _ if isinstance(holder, dict):
+                holder[draw(odd_texts)] = draw(odd_values)
+    return definition
+
+
+def _containers(value):
+    if isinstance(value, dict | list):
+        yield value
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _containers(inner)
 
 
 # -- the whole grammar -----------------------------------------------------------------------------------

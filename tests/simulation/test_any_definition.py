@@ -8,10 +8,11 @@ import json
 import logging
 import os
 from enum import Enum
+from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -31,9 +32,9 @@ from orchestrator.testing import (
     refuses,
     returns,
 )
-from tests.strategies import any_definitions, inputs, json_values
+from tests.strategies import any_definitions, inputs, json_values, mutations_of
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "100"))
 """In CI: a few seconds of them."""
 
 VALIDATOR = Draft202012Validator(schema())
@@ -41,7 +42,12 @@ VALIDATOR = Draft202012Validator(schema())
 fuzzed = settings(
     max_examples=EXAMPLES,
     deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.filter_too_much,
+    ],
 )
 
 delays = st.sampled_from(["0s", "1s", "45s", "7m", "3h", "2d", "40d"])
@@ -129,6 +135,30 @@ def test_every_run_ends_and_nothing_in_it_is_left(caplog, definition, data):
     assert world.dead_letters == world.problems == []
     assert list(world.store.list("open/")) == []
     assert [record.getMessage() for record in caplog.records] == []
+
+
+CORPUS = Path(__file__).parent.parent / "definitions/valid"
+VALID = {path.stem: json.loads(path.read_text()) for path in sorted(CORPUS.glob("*.json"))}
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_every_valid_definition_of_the_corpus_runs_to_an_end(name):
+    run_to_its_end(VALID[name])
+
+
+@fuzzed
+@given(mutations_of([*VALID.values()]))
+def test_a_mutation_that_is_still_valid_runs_to_an_end(definition):
+    assume(problems(definition) == [])
+    run_to_its_end(definition)
+
+
+def run_to_its_end(definition):
+    world = Simulation(definition, default=in_turn(returns({"rows": 3}), returns(True), fails()))
+    run = world.finish(world.start({"day": "2026-01-01", "flag": True}), within="5000d")
+    assert all(node.status.is_final for node in run.state.nodes.values())
+    assert decode(encode(run.state), "here") == run.state
+    assert world.dead_letters == world.problems == []
 
 
 def test_a_kind_of_key_without_a_strategy_is_an_error_that_names_it():
