@@ -336,7 +336,7 @@ class Shape(msgspec.Struct, frozen=True):
             if row.is_required and name not in found and name not in meant:
                 allowed = f"allowed: {', '.join(row.rule.allowed)}" if isinstance(row.rule, Choice) else ""
                 yield f"{at(path, name)}: is missing; {allowed or f'{self.noun} needs it'}"
-            if row.unless is not None and not {name, row.unless, *meant} & found.keys():
+            if row.unless is not None and not {name, row.unless} & (found.keys() | meant):
                 yield f'{at(path, name)}: is missing; {self.noun} needs it, or "{row.unless}"'
             if row.unless_requested and name not in found and name not in meant:
                 request = found.get("request")

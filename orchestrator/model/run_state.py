@@ -68,6 +68,8 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     status: TaskStatus
     attempt: int = 0
     """The current attempt, from 1; 0 before the first. Of a Wait 1 once it waits, of other nodes that are no Task 0."""
+    losses: int = 0
+    """How many attempts were lost with their hosts and started anew, which no retry rule counts."""
     failures: int = 0
     """How many attempts have failed since the step was entered and were followed by another one."""
     caught: str | None = None

@@ -28,6 +28,7 @@ LAYERS = {
     "targets": {"model", "ports", "services", "targets"},
     "runtime": {"model", "ports", "engine", "services", "stores", "brokers", "targets", "runtime"},
     "tasks": {"model", "ports", "runtime", "tasks"},
+    "testing": {"model", "ports", "engine", "stores", "targets", "runtime", "testing"},
     "cli": {"model", "ports", "engine", "runtime", "cli"},
     "__main__": {"cli"},
     "__init__": {"model", "engine", "runtime"},
