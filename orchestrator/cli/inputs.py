@@ -8,7 +8,7 @@ import msgspec
 from orchestrator.cli.lines import printable
 from orchestrator.model.commands import Json
 from orchestrator.model.errors import InputError
-from orchestrator.model.expressions import kind_of
+from orchestrator.model.words import kind_of
 
 HOW = "write name=value, or the path of a JSON or YAML file with an object"
 

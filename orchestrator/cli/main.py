@@ -23,7 +23,7 @@ from orchestrator.cli.lines import printable
 from orchestrator.cli.own_log import LEVELS, VARIABLE, level_of, shown
 from orchestrator.model.durations import DurationError, parse_duration
 from orchestrator.model.errors import DefinitionError, InputError, OrchestratorError
-from orchestrator.model.expressions import did_you_mean
+from orchestrator.model.words import did_you_mean
 
 _EXAMPLES = f"""\
 examples:

@@ -14,7 +14,7 @@ from functools import cached_property
 
 from orchestrator.model.enums import NodeTypes
 from orchestrator.model.errors import DefinitionError, ExpressionError
-from orchestrator.model.expressions import Expression, at, closest, did_you_mean, kind_of, listed, parse, quoted
+from orchestrator.model.expressions import EVERYWHERE, parse, steps_in
 from orchestrator.model.grammar import (
     BRANCH,
     DEFINITION,
@@ -25,6 +25,7 @@ from orchestrator.model.grammar import (
     shape_of,
     text_problem,
 )
+from orchestrator.model.words import at, closest, did_you_mean, kind_of, listed, quoted
 
 MAX_DEPTH = 100
 """Levels of Parallels in one another, and of lists and objects in one another in `parameters`."""
@@ -316,10 +317,19 @@ class _Judge:
             yield str(exc)
             return
         for part in parts:
-            if isinstance(part, Expression) and part.step is not None:
-                problem = self.reference(place, part.step)
+            if isinstance(part, str):
+                continue
+            for root in dict.fromkeys(str(path[0]) for path in part.paths):
+                if root not in self.roots(place):
+                    yield f"{part.text}: there is no {quoted(root)} here; there is {listed(sorted(self.roots(place)))}"
+            for name in steps_in(part):
+                problem = self.reference(place, name)
                 if problem:
                     yield f"{part.text}: {problem}"
+
+    def roots(self, place: _Place) -> frozenset[str]:  # noqa: ARG002 - it will matter where steps have items and errors
+        """Return what the expressions of a step may begin with."""
+        return EVERYWHERE
 
     def reference(self, place: _Place, name: str) -> str | None:
         """Return why an expression of the step at `place` cannot ask about the step `name`, if so."""
@@ -353,9 +363,11 @@ def _expressions_in(text: str) -> Iterator[str]:
     """Yield the problem of each expression of ours in a string that is taken as it stands."""
     for found in _MARKED.findall(text):
         try:
-            parse(found)
+            parts = parse(found)
         except ExpressionError:
             continue  # a shell's ${NAME}, or whatever it is to the service
+        if not any(len(path) > 1 for part in parts if not isinstance(part, str) for path in part.paths):
+            continue
         yield f'{found} is an expression; an expression can stand in "parameters" only'
 
 

@@ -18,9 +18,9 @@ from msgspec.structs import replace
 from orchestrator.model import durations, schedule
 from orchestrator.model.commands import Json
 from orchestrator.model.enums import NodeTypes, TargetTypes
-from orchestrator.model.expressions import at, closest, did_you_mean, kind_of, quoted
 from orchestrator.model.ids import STEP_NAME
 from orchestrator.model.messages import LAUNCH_VARIABLE
+from orchestrator.model.words import at, closest, did_you_mean, kind_of, quoted
 
 # ---- What a string may be: each rule is a check and a piece of the schema ----------------------------
 

@@ -25,7 +25,7 @@ PARTS = {
     "model": (
         "commands dag dag_builder definition durations enums errors event_factory events execution "
         "expressions facts fixed grammar ids job_events json_paths messages node_factory nodes policy pubsub run_state "
-        "schedule task_result"
+        "schedule task_result words"
     ),
     "ports": "",
     "runtime": "catalog clock cloud executor gcp logs registry settings story unknown_hosts",
