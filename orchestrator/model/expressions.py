@@ -331,14 +331,14 @@ class Condition(msgspec.Struct, frozen=True):
 
 
 def compile_condition(text: str) -> Condition:
-    """Return the condition that a text says: one expression, `${…}` around it or not.
+    """Return what tells whether a whole-string expression holds.
 
     Raises:
-        ExpressionError: it is malformed, there is something beside the expression, or it can never be true or false.
+        ExpressionError: it is malformed, no expression, not one alone, or can never be true or false.
     """
-    part, *more = parse(text if "${" in text else f"${{{text}}}")
+    part, *more = parse(text) or ("",)
     if more or isinstance(part, str):
-        raise ExpressionError(f"{quoted(text)}: must be one expression, as in ${{steps.A.result.rows > 0}}")
+        raise ExpressionError(f"{quoted(text)}: is no expression; write one, as in ${{steps.A.result.is_new}}")
     if isinstance(part, Computed) and not part.program.may_be_bool:
         raise ExpressionError(f"{_short(part.text)}: can never be true or false, as a condition is; compare it")
     return Condition(part)

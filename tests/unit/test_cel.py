@@ -192,11 +192,11 @@ def test_validation_holds_what_computes_to_the_same_order_as_paths():
 @pytest.mark.parametrize(
     ("text", "holds"),
     [
-        ("steps.Count.result.words > 40", True),
+        ("${steps.Count.result.words > 40}", True),
         ("${steps.Count.result.words > 50}", False),
-        ("steps.Count.result.rows[0].ok", True),
+        ("${steps.Count.result.rows[0].ok}", True),
         ("${steps.Count.result.rows[1].ok}", False),
-        ("'}' == run.dag", False),
+        ("${'}' == run.dag}", False),
     ],
 )
 def test_a_condition_holds_or_not(text, holds):
@@ -206,10 +206,12 @@ def test_a_condition_holds_or_not(text, holds):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1 + 1", "${1 + 1}: can never be true or false, as a condition is; compare it"),
-        ("x ${true}", '"x ${true}": must be one expression, as in ${steps.A.result.rows > 0}'),
-        ("${true}${true}", '"${true}${true}": must be one expression, as in ${steps.A.result.rows > 0}'),
-        ("", 'column 3 of "${}": expected an expression; '),
+        ("${1 + 1}", "${1 + 1}: can never be true or false, as a condition is; compare it"),
+        ("x ${true}", '"x ${true}": is no expression; write one, as in ${steps.A.result.is_new}'),
+        ("${true}${true}", '"${true}${true}": is no expression; write one, as in ${steps.A.result.is_new}'),
+        ("", '"": is no expression; write one, as in ${steps.A.result.is_new}'),
+        ("steps.A.result.x > 1", '"steps.A.result.x > 1": is no expression; '),
+        ("${}", 'column 3 of "${}": expected an expression; '),
     ],
 )
 def test_what_is_no_condition(text, message):
@@ -221,9 +223,9 @@ def test_what_is_no_condition(text, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("run.input.day", "${run.input.day}: is a string; a condition is true or false"),
-        ("run.scheduled_for", "${run.scheduled_for}: is null; a condition is true or false"),
-        ("[run.input.n][0]", "${[run.input.n][0]}: is a number; a condition is true or false"),
+        ("${run.input.day}", "${run.input.day}: is a string; a condition is true or false"),
+        ("${run.scheduled_for}", "${run.scheduled_for}: is null; a condition is true or false"),
+        ("${[run.input.n][0]}", "${[run.input.n][0]}: is a number; a condition is true or false"),
     ],
 )
 def test_a_value_that_is_not_true_or_false_is_no_verdict(text, message):
@@ -301,7 +303,7 @@ def test_the_library_is_loaded_by_the_first_expression_that_is_more_than_a_path(
     code = (
         "import sys\n"
         "from orchestrator.model.expressions import compile_condition, parse\n"
-        "parse('a ${run.input.day}'); compile_condition('steps.A.result.ok')\n"
+        "parse('a ${run.input.day}'); compile_condition('${steps.A.result.ok}')\n"
         "before = 'cel_expr_python.cel' in sys.modules\n"
         "parse('${1 + 1}')\n"
         "print(before, 'cel_expr_python.cel' in sys.modules)"
@@ -313,7 +315,7 @@ def test_the_library_is_loaded_by_the_first_expression_that_is_more_than_a_path(
 def test_without_the_library_paths_work_and_the_rest_says_what_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "cel_expr_python", None)
     monkeypatch.delitem(sys.modules, "orchestrator.model.cel", raising=False)
-    assert compile_condition("steps.Other.result.ok")({"steps": {"Other": {"result": {"ok": True}}}}) is True
+    assert compile_condition("${steps.Other.result.ok}")({"steps": {"Other": {"result": {"ok": True}}}}) is True
     with pytest.raises(ExpressionError) as caught:
         parse("${run.input.n + 77}")
     assert str(caught.value) == (
