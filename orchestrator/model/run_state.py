@@ -45,6 +45,15 @@ class OwedCancel(msgspec.Struct, frozen=True, omit_defaults=True):
     error: Failure | None = None
 
 
+class StoredResult(msgspec.Struct, frozen=True):
+    """Where a result lies that is too large for the run document."""
+
+    object: str
+    """Its name in the bucket, `results/<key>.json`."""
+    size_bytes: int
+    """Of the result's JSON."""
+
+
 class BranchState(msgspec.Struct, frozen=True, omit_defaults=True):
     """One branch of a Parallel: where it starts and, if it did not come to its end, the node that it stopped at."""
 
@@ -81,6 +90,8 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     started_at: datetime | None = None
     ended_at: datetime | None = None
     result: Json = None
+    stored_result: StoredResult | None = None
+    """In place of a large `result`: where it lies."""
     error: Failure | None = None
     """Why it failed; of a Running node, why the attempt before did."""
 

@@ -4,12 +4,16 @@ import json
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from orchestrator import DAGExecutor
+from orchestrator.cli.main import main
 from orchestrator.model.definition import problems
-from orchestrator.model.errors import ExpressionError
+from orchestrator.model.errors import ExpressionError, StoreUnavailable
 from orchestrator.model.expressions import resolve
+from orchestrator.runtime.settings import Settings
+from orchestrator.stores.memory import MemoryStore
 from tests.support.world import task
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,3 +67,116 @@ def test_what_might_take_too_long_fails_the_step_at_once():
     done = run({"start": "A", "steps": {"A": function(parameters={"x": text})}}, {"x": list(range(9000))})
     assert done.run.status == "Failed"
     assert "might take too long" in done.nodes["A"].error.message
+
+
+# -- large results -------------------------------------------------------------------------------------
+
+LARGE = {
+    "start": "Make",
+    "steps": {
+        "Make": {**function(parameters={"rows": "${run.input.rows}", "n": 3}), "next": "Unused"},
+        "Unused": {**function(parameters={"status": "${steps.Make.status}"}), "next": "Use"},
+        "Use": {
+            **function(parameters={"n": "${steps.Make.result.n + 1}", "last": "${steps.Make.result.rows[9999]}"}),
+            "next": "Copy",
+        },
+        "Copy": {"type": "Pass", "result": {"again": "${steps.Make.result.rows}"}, "next": "Count"},
+        "Count": function(parameters={"rows": "${size(steps.Copy.result.again)}"}),
+    },
+}
+ROWS = [f"row {number}" for number in range(10_000)]
+
+
+class CountingStore(MemoryStore):
+    """Remembers what was read of results."""
+
+    def __init__(self):
+        super().__init__()
+        self.read = []
+
+    def get(self, key):
+        if key.startswith("results/"):
+            self.read.append(key)
+        return super().get(key)
+
+
+def test_a_large_result_lies_beside_the_document_and_is_fetched_only_when_it_is_used():
+    store = CountingStore()
+    with DAGExecutor(LARGE, store=store) as executor:
+        done = executor.wait(executor.start(input={"rows": ROWS[:10]}), timeout_s=30)
+        assert done.run.status == "Failed"  # there is no row 9999 of ten
+        assert done.nodes["Make"].result["n"] == 3
+        assert done.nodes["Make"].stored_result is None
+        assert store.read == []
+
+        done = executor.wait(executor.start(input={"rows": ROWS}), timeout_s=30)
+        assert done.run.status == "Completed"
+        assert done.nodes["Use"].result == {"n": 4, "last": "row 9999"}
+        assert done.nodes["Count"].result == {"rows": 10_000}
+        for name, result in (("Make", {"rows": ROWS, "n": 3}), ("Copy", {"again": ROWS})):
+            assert done.nodes[name].result is None
+            assert executor.result_of(done, name) == result
+            assert done.nodes[name].stored_result.size_bytes == len(msgspec.json.encode(result))
+        assert executor.result_of(done, "Use") == {"n": 4, "last": "row 9999"}
+    key = f"runs/{done.run.run_id}.json"
+    document, _ = store.get(key)
+    entries = json.loads(document)
+    assert entries["Make"]["stored_result"]["object"] == done.nodes["Make"].stored_result.object
+    assert "row 9998" not in json.dumps([entries[name] for name in ("Make", "Use", "Copy", "Count")])
+
+
+def test_a_step_that_uses_no_large_result_reads_none():
+    definition = {
+        "start": "Make",
+        "steps": {
+            "Make": {**function(parameters={"rows": "${run.input.rows}"}), "next": "Look"},
+            "Look": {**function(parameters={"x": "${steps.Make.status == 'Completed'}"}), "next": "End"},
+            "End": function(parameters={"x": "${steps.Look.result.x}"}),
+        },
+    }
+    store = CountingStore()
+    with DAGExecutor(definition, store=store) as executor:
+        done = executor.wait(executor.start(input={"rows": ROWS}), timeout_s=30)
+    assert done.nodes["End"].result == {"x": True}
+    assert store.read == []
+
+
+def test_a_large_result_that_somebody_deleted_fails_the_step_that_uses_it_and_ends_the_run():
+    class Losing(CountingStore):
+        def get(self, key):
+            super().get(key)
+            return None if key.startswith("results/") else super().get(key)
+
+    with DAGExecutor(LARGE, store=Losing()) as executor:
+        done = executor.wait(executor.start(input={"rows": ROWS}), timeout_s=30)
+    assert done.run.status == "Failed"
+    error = done.nodes["Use"].error
+    assert error.error_type == "Task.BadParameters"
+    assert error.message == f"{done.nodes['Make'].stored_result.object}: is missing; it is the result of Make"
+
+
+def test_a_store_that_cannot_be_read_for_a_while_costs_time_and_nothing_else():
+    class Moody(CountingStore):
+        def get(self, key):
+            found = super().get(key)
+            if key.startswith("results/") and len(self.read) < 3:
+                raise StoreUnavailable(f"{key}: not now")
+            return found
+
+    with DAGExecutor(LARGE, store=Moody(), settings=Settings.read({"TICK_INTERVAL": "0.05s"})) as executor:
+        done = executor.wait(executor.start(input={"rows": ROWS}), timeout_s=30)
+    assert done.run.status == "Completed"
+    assert done.nodes["Use"].result == {"n": 4, "last": "row 9999"}
+
+
+def test_the_command_line_shows_where_a_large_result_lies(tmp_path, capsys):
+    path = tmp_path / "dag.json"
+    definition = {"start": "A", "steps": {"A": function(parameters={"rows": "${run.input.rows}"})}}
+    path.write_text(json.dumps(definition))
+    (tmp_path / "input.json").write_text(json.dumps({"rows": ROWS}))
+    bucket = f"file://{tmp_path / 'bucket'}"
+    assert main(["run", str(path), "--input", str(tmp_path / "input.json"), "--bucket", bucket]) == 0
+    shown = capsys.readouterr().out
+    (where,) = re.findall(r"results/orch-a-1-[0-9a-f]+\.json", shown)
+    assert "row 9998" not in shown
+    assert json.loads((tmp_path / "bucket" / where).read_text())["result"] == {"rows": ROWS}
