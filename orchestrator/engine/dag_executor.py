@@ -27,7 +27,7 @@ from orchestrator.engine.scope import ResultNeeded
 from orchestrator.engine.status import DefinitionStatus, ExecutionStatus, OpenRuns, OrchestrationStatus
 from orchestrator.engine.ticker import Ticker
 from orchestrator.engine.witness import Witness
-from orchestrator.model.commands import Command, Json, Launch
+from orchestrator.model.commands import EMPTY, Command, Json, Launch
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import TaskStatus
 from orchestrator.model.errors import CorruptState, NotYet, RunExists, RunNotFound, StoreUnavailable, VersionConflict
@@ -57,6 +57,7 @@ class DAGExecutor:
         random_bytes: n -> that many random bytes.
         sleep: sleeps so many seconds.
         on_saved: told of every save of this instance.
+        variables: what `${var.NAME}` stands for in runs that start here.
         observer: told what else this instance does, for traces and metrics.
     """
 
@@ -74,6 +75,7 @@ class DAGExecutor:
         random_bytes: Callable[[int], bytes],
         sleep: Callable[[float], None],
         on_saved: Callable[[Saved], None] | None = None,
+        variables: Mapping[str, Json] = EMPTY,
         observer: Observer | None = None,
     ) -> None:
         self.catalog = catalog
@@ -88,7 +90,7 @@ class DAGExecutor:
         self._large_results = LargeResults(store)
         self._witness = Witness(targets, clock, policy, self._definitions)
         self._actor = Actor(targets, broker, clock, policy, self._executions, self._is_dead, self._observed)
-        self._resolver = Resolver(catalog, self._executions, lambda: random_bytes(8).hex(), policy.grace_s)
+        self._resolver = Resolver(catalog, self._executions, lambda: random_bytes(8).hex(), policy.grace_s, variables)
         self._ticker = Ticker(
             store,
             self._witness,

@@ -71,7 +71,7 @@ def scope_of(run: RunInfo, nodes: Mapping[str, NodeState], node: NodeState) -> M
 
     `run`: `run_id dag input started_at scheduled_for`, the last null in a run that no schedule started. `steps`: of
     each step its `status`, and its `result` if it completed; one that lies beside the document raises ResultNeeded.
-    `error`: what an `on_error` has caught that led here.
+    `var`: the variables of the run. `error`: what an `on_error` has caught that led here.
     """
     caught = nodes[node.caught].error if node.caught is not None else None
     error = {"type": caught.error_type, "message": caught.message, "node": caught.node or node.caught} if caught else {}
@@ -84,5 +84,6 @@ def scope_of(run: RunInfo, nodes: Mapping[str, NodeState], node: NodeState) -> M
             "scheduled_for": run.scheduled_for and run.scheduled_for.isoformat().replace("+00:00", "Z"),
         },
         "steps": Steps(nodes),
+        "var": run.variables,
         "error": error,
     }

@@ -65,12 +65,15 @@ class Program:
 
     def __init__(self, expression: cel.Expression, tree: Tree, roots: tuple[str, ...]) -> None:
         self._expression, self._tree = expression, tree
-        self.paths = tuple(dict.fromkeys(path for path in paths_in(tree) if path[0] in roots))
-        self._wanted = _shortest(self.paths)
+        names = {_spelt(root): root for root in roots}
+        found = tuple(dict.fromkeys(path for path in paths_in(tree) if path[0] in names))
+        self.paths = tuple((names[str(path[0])], *path[1:]) for path in found)
+        self._wanted = _shortest(found)
         self.may_be_bool = expression.return_type().name() in ("BOOL", "DYN")
 
     def evaluate(self, scope: Mapping[str, object]) -> Json:
         """Return the value in a scope, of which only what `paths` lead to is looked at. Raises CelFailure."""
+        scope = {_spelt(root): value for root, value in scope.items()}
         values: dict[Path, object] = {}
         left = _Left(MAX_VALUES)
         shapes: dict[Path, Shape] = {}
@@ -110,7 +113,7 @@ def compile_cel(source: str, roots: tuple[str, ...]) -> Program:
     if len(source) > MAX_LENGTH:
         raise CelProblem(0, f"an expression of {len(source):,} characters; allowed: {MAX_LENGTH:,}")
     try:
-        expression = _environment(roots).compile(source)
+        expression = _environment(roots).compile(_word.sub(lambda word: word[1] or _spelt(word[0]), source))
         return Program(expression, read_checked(expression.serialize()), roots)
     except RuntimeError as exc:
         raise _problem(str(exc), source, roots) from exc
@@ -118,7 +121,26 @@ def compile_cel(source: str, roots: tuple[str, ...]) -> Program:
 
 @cache
 def _environment(roots: tuple[str, ...]) -> cel.Env:
-    return cel.NewEnv(variables=dict.fromkeys(roots, cel.Type.DYN))
+    return cel.NewEnv(variables={_spelt(root): cel.Type.DYN for root in roots})
+
+
+_word = re.compile(
+    r"""(\"{3}.*?\"{3}|'{3}.*?'{3}
+      | [bB]?[rR][bB]?(?:"[^"]*"|'[^']*')
+      | "(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'
+      | \.[ \t\r\n]*\w+)
+      | \w+""",
+    re.DOTALL | re.VERBOSE,
+)
+"""A string or a key behind a point, which is taken as it is; or else a name."""
+
+
+def _spelt(name: str) -> str:
+    """Return how a root is spelt to the library: `var` is a word that CEL keeps for itself, though for nothing.
+
+    As long as the root, so that columns stay what they are.
+    """
+    return "vaR" if name == "var" else name
 
 
 # ---- Its messages in our words -----------------------------------------------------------------------

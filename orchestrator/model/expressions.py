@@ -31,13 +31,14 @@ Path = tuple[str | int, ...]
 ROOTS: Mapping[str, tuple[str, ...] | None] = {
     "run": ("run_id", "dag", "input", "started_at", "scheduled_for"),
     "steps": ("result", "status"),
+    "var": None,
     "item": None,
     "index": None,
     "error": ("type", "message", "node"),
 }
 """What an expression begins with, and the keys there: of the run, of every step, of an error. None: a value itself."""
 
-EVERYWHERE = frozenset(("run", "steps"))
+EVERYWHERE = frozenset(("run", "steps", "var"))
 """Roots that every step has; the others are there where something gives them a value."""
 
 # ---- Expressions -------------------------------------------------------------------------------------
@@ -269,6 +270,8 @@ def _check_roots(text: str, path: Path) -> None:
     if root not in ROOTS:
         raise ExpressionError(_no_key(text, "an expression", root, ROOTS))
     allowed = ROOTS[str(root)]
+    if root == "var" and (not names or isinstance(names[0], int)):
+        raise ExpressionError(f"{_short(text)}: stops too early; go on to the name of a variable")
     if allowed is None:
         return
     if root == "steps" and names and isinstance(names[0], int):
@@ -359,6 +362,23 @@ def strings_in(value: Json) -> Iterator[tuple[str, str]]:
             waiting.extend((at(path, str(key)), found[key]) for key in reversed(found))
         elif isinstance(found, list):
             waiting.extend((at(path, index), found[index]) for index in reversed(range(len(found))))
+
+
+def names_in(value: Json, root: str) -> frozenset[str]:
+    """Return the names under a root (`var.NAME`) that the expressions anywhere in a value refer to.
+
+    Text that only looks like an expression counts for nothing.
+    """
+    found: set[str] = set()
+    for _, text in strings_in(value):
+        try:
+            parts = parse(text)
+        except ExpressionError:
+            continue
+        for part in parts:
+            if not isinstance(part, str):
+                found |= {str(path[1]) for path in part.paths if path[0] == root}
+    return frozenset(found)
 
 
 class Template(msgspec.Struct, frozen=True):

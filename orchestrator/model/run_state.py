@@ -111,6 +111,8 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """`sha256:<hex>` of the stored definition, `definitions/<hex>.json`."""
     status: RunStatus
     input: Mapping[str, Json]
+    variables: Mapping[str, Json] = EMPTY
+    """Those of its environment that its definition asks for, as they were when it started."""
     message_id: str | None = None
     """Of the start message: the same one again is a duplicate, another one an error."""
     scheduled_for: datetime | None = None

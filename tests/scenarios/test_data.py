@@ -10,7 +10,7 @@ import pytest
 from orchestrator import DAGExecutor
 from orchestrator.cli.main import main
 from orchestrator.model.definition import problems
-from orchestrator.model.errors import ExpressionError, StoreUnavailable
+from orchestrator.model.errors import ExpressionError, SettingsError, StoreUnavailable
 from orchestrator.model.expressions import resolve
 from orchestrator.runtime.settings import Settings
 from orchestrator.stores.memory import MemoryStore
@@ -180,3 +180,89 @@ def test_the_command_line_shows_where_a_large_result_lies(tmp_path, capsys):
     (where,) = re.findall(r"results/orch-a-1-[0-9a-f]+\.json", shown)
     assert "row 9998" not in shown
     assert json.loads((tmp_path / "bucket" / where).read_text())["result"] == {"rows": ROWS}
+
+
+# -- variables -----------------------------------------------------------------------------------------
+
+LOAD = BLOCKS[2]
+VALUES = {"buckets": {"raw": "raw-test"}, "workers": 2, "unused": "x"}
+
+
+def test_variables_come_from_outside_and_stand_in_the_run_as_far_as_they_are_asked_for():
+    done = run(LOAD, {"day": "2026-11-26"}, settings=Settings.read({"VARIABLES": json.dumps(VALUES)}))
+    assert done.nodes["Load"].result == {"source": "gs://raw-test/2026-11-26", "is_large": False}
+    assert done.run.variables == {"buckets": {"raw": "raw-test"}, "workers": 2}
+
+
+def test_a_variable_without_a_value_is_an_error_of_the_start_and_nothing_is_launched():
+    store = MemoryStore()
+    with DAGExecutor(LOAD, store=store, variables={"buckets": {}}) as executor:
+        with pytest.raises(SettingsError) as caught:
+            executor.start(input={"day": "x"})
+        assert not caught.value.retry
+    (said,) = re.findall(r"^dag dag: .*$", DOC, re.MULTILINE)
+    assert str(caught.value) == said
+    assert list(store.list("")) == []
+
+
+def test_a_run_keeps_the_variables_that_it_started_with():
+    definition = {
+        "start": "Wait",
+        "steps": {
+            "Wait": {"type": "Wait", "for": "1s", "next": "Say"},
+            "Say": function(parameters={"x": "${var.region}"}),
+        },
+    }
+    store = MemoryStore()
+    with DAGExecutor(definition, store=store, variables={"region": "before"}) as executor:
+        run_id = executor.start()
+    with DAGExecutor(definition, store=store, variables={"region": "after"}) as executor:
+        executor.resume(run_id)
+        assert executor.wait(run_id, timeout_s=30).nodes["Say"].result == {"x": "before"}
+
+
+@pytest.mark.parametrize("name", ["variables.json", "variables.yaml"])
+def test_variables_may_stand_in_a_file_and_on_the_command_line(name, tmp_path, monkeypatch, capsys):
+    dag = tmp_path / "dag.json"
+    dag.write_text(json.dumps(LOAD))
+    (tmp_path / name).write_text(json.dumps(VALUES))  # JSON is YAML
+    monkeypatch.setenv("VARIABLES", str(tmp_path / name))
+    command = ["run", str(dag), "--input", "day=d", "--bucket", "memory://", "--json"]
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out)["Load"]["result"] == {"source": "gs://raw-test/d", "is_large": False}
+    assert main([*command, "--var", "workers=20", 'buckets={"raw": "b"}']) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["Load"]["result"] == {"source": "gs://b/d", "is_large": True}
+    assert document["$run"]["variables"] == {"buckets": {"raw": "b"}, "workers": 20}
+
+
+def test_the_command_line_ends_with_2_where_a_variable_is_missing(tmp_path, monkeypatch, capsys):
+    dag = tmp_path / "dag.json"
+    dag.write_text(json.dumps(LOAD))
+    monkeypatch.delenv("VARIABLES", raising=False)
+    assert main(["run", str(dag), "--bucket", "memory://"]) == 2
+    assert "asks for ${var.buckets}, ${var.workers}, of which there is no value" in capsys.readouterr().err
+    assert main(["run", str(dag), "--bucket", "memory://", "--resume", "r", "--var", "a=1"]) == 2
+    assert "--var and --resume do not go together" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "VARIABLES: is no JSON: "),
+        (
+            "no/such/file.json",
+            'VARIABLES: "no/such/file.json" cannot be read: No such file or directory; write a JSON ',
+        ),
+    ],
+)
+def test_variables_that_cannot_be_read_are_told_by_their_setting(text, message):
+    with pytest.raises(SettingsError) as caught:
+        Settings.read({"VARIABLES": text})
+    assert str(caught.value).startswith(message)
+
+
+def test_which_variables_a_definition_asks_for_must_be_written_out():
+    for text in ("${var}", "${size(var)}", "${var[run.input.x]}", "${var[0]}"):
+        (problem,) = problems({"start": "A", "steps": {"A": task(parameters={"x": text})}})
+        assert problem == f"steps.A.parameters.x: {text}: stops too early; go on to the name of a variable"

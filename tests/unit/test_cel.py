@@ -38,6 +38,7 @@ SCOPE = {
     },
     "item": {"id": 7, "\0": 8},
     "index": 4,
+    "var": {"region": "here", "n": 3},
 }
 
 
@@ -82,6 +83,8 @@ def refused(text: str, scope: Mapping = SCOPE) -> str:
         pytest.param("${[timestamp('2021-12-12T00:00:00+01:00')]}", ["2021-12-11T23:00:00Z"], id="a time in a list"),
         pytest.param("${timestamp(run.input.day + 'T00:00:00Z').getDayOfWeek()}", 0, id="a part of a time"),
         pytest.param("${item.id * 2}", 14, id="an item"),
+        pytest.param("""${'''a 'var' b''' + r'\\d' + 'var' + "var"}""", "a 'var' b\\dvarvar", id="var in strings"),
+        pytest.param("${var.n + {'var': var.n}.var + size(' var ')}", 11, id="variables, though CEL keeps the word"),
         pytest.param("${\n  run.input.n\n  + 1\n}", 4, id="over several lines"),
         pytest.param("$${run.input.n + 1}", "${run.input.n + 1}", id="escaped"),
     ],
@@ -108,6 +111,7 @@ def test_what_an_expression_becomes(text, value):
         ("${run.input.day.x + 1}", '${run.input.day.x + 1}: run.input.day has no "x"; it is a string'),
         ("${run.input[run.dag] + 1}", '${run.input[run.dag] + 1}: key not found in map : "sample"'),
         ("${error.message + 'x'}", '${error.message + \'x\'}: an expression has no "error"; it has "run", "steps", '),
+        ("${var.m + 1}", '${var.m + 1}: var has no "m"; it has "region", "n"'),
         ("${run.input.day + 1}", "${run.input.day + 1}: + does not take string and int"),
         ("${steps.Count.result.half + 1}", "${steps.Count.result.half + 1}: + does not take double and int"),
         ("${run.input.n.startsWith('a')}", "${run.input.n.startsWith('a')}: startsWith does not take int and string"),
@@ -143,6 +147,7 @@ def test_what_has_no_value(text, message):
             "${\n run.input.n\n + bad}",
             'column 20 of "${\\n run.input.n\\n + bad}": there is no "bad"; there are "run", ',
         ),
+        ("${var.n + vra.n}", 'column 11 of "${var.n + vra.n}": there is no "vra"; did you mean "var"?'),
         ("${stesp.A.result > 1}", 'column 3 of "${stesp.A.result > 1}": there is no "stesp"; did you mean "steps"?'),
         ("${1 + 'a'}", "column 5 of \"${1 + 'a'}\": + does not take int and string"),
         ("${true ? 1 : 'a'}", "column 8 of \"${true ? 1 : 'a'}\": the two values of ? : are of different types; "),
@@ -181,8 +186,8 @@ def test_validation_holds_what_computes_to_the_same_order_as_paths():
         'steps.A.parameters.x: ${1 + steps.B.result.n}: "B" comes later than "A"; '
         'only steps that have ended before "A" starts have a result',
         'steps.A.parameters.y: ${size(steps.C.result)}: no step named "C"; there are "A", "B"',
-        'steps.B.parameters.y: ${item.x + index}: there is no "item" here; there is "run", "steps"',
-        'steps.B.parameters.y: ${item.x + index}: there is no "index" here; there is "run", "steps"',
+        'steps.B.parameters.y: ${item.x + index}: there is no "item" here; there is "run", "steps", "var"',
+        'steps.B.parameters.y: ${item.x + index}: there is no "index" here; there is "run", "steps", "var"',
     ]
 
 
