@@ -341,7 +341,7 @@ def compile_condition(text: str) -> Condition:
     """
     part, *more = parse(text) or ("",)
     if more or isinstance(part, str):
-        raise ExpressionError(f"{quoted(text)}: is no expression; write one, as in ${{steps.A.result.is_new}}")
+        raise ExpressionError(f"{quoted(text)} is no expression; write one, as in ${{steps.A.result.is_new}}")
     if isinstance(part, Computed) and not part.program.may_be_bool:
         raise ExpressionError(f"{_short(part.text)}: can never be true or false, as a condition is; compare it")
     return Condition(part)

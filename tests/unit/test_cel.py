@@ -212,10 +212,10 @@ def test_a_condition_holds_or_not(text, holds):
     ("text", "message"),
     [
         ("${1 + 1}", "${1 + 1}: can never be true or false, as a condition is; compare it"),
-        ("x ${true}", '"x ${true}": is no expression; write one, as in ${steps.A.result.is_new}'),
-        ("${true}${true}", '"${true}${true}": is no expression; write one, as in ${steps.A.result.is_new}'),
-        ("", '"": is no expression; write one, as in ${steps.A.result.is_new}'),
-        ("steps.A.result.x > 1", '"steps.A.result.x > 1": is no expression; '),
+        ("x ${true}", '"x ${true}" is no expression; write one, as in ${steps.A.result.is_new}'),
+        ("${true}${true}", '"${true}${true}" is no expression; write one, as in ${steps.A.result.is_new}'),
+        ("", '"" is no expression; write one, as in ${steps.A.result.is_new}'),
+        ("steps.A.result.x > 1", '"steps.A.result.x > 1" is no expression; '),
         ("${}", 'column 3 of "${}": expected an expression; '),
     ],
 )
