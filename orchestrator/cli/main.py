@@ -181,11 +181,13 @@ def _logs(console: Console, args: Namespace) -> int:
 
 def _runs(console: Console, args: Namespace) -> int:
     from orchestrator.cli.bucket import open_to_read
-    from orchestrator.cli.runs import runs
+    from orchestrator.cli.runs import Filter, runs
+    from orchestrator.model.enums import RunStatus
     from orchestrator.runtime.settings import Settings
 
     bucket = open_to_read(args.bucket, Settings.read(os.environ))
-    return runs(console, bucket, limit=args.limit, dag=args.dag, is_json=args.json, now=datetime.now(UTC))
+    wanted = Filter(args.dag, frozenset(map(RunStatus, args.status)), frozenset(args.tag))
+    return runs(console, bucket, limit=args.limit, wanted=wanted, is_json=args.json, now=datetime.now(UTC))
 
 
 COMMANDS: Mapping[str, Callable[[Console, Namespace], int]] = {
@@ -295,7 +297,7 @@ def _parser() -> ArgumentParser:
 
     found = command("runs", "list runs, newest first")
     found.add_argument("--bucket", metavar="URL", help=_BUCKET)
-    found.add_argument("--dag", metavar="NAME", help="only those of this DAG")
+    _filters(found)
     found.add_argument("--limit", metavar="N", type=_positive, default=20, help="how many at most (20)")
     found.add_argument("--json", action="store_true", help="write one JSON list, and nothing else")
 
@@ -347,6 +349,22 @@ examples:
   orchestrator run my_dag --input input.json day=2026-01-31 'tags=["a", "b"]'
   orchestrator run my_dag --resume run_1791283200_5c1e9f0b2a47
 """
+
+
+def _filters(found: ArgumentParser) -> None:
+    """Add the options that say which runs are meant."""
+    from orchestrator.model.enums import RunStatus
+
+    found.add_argument("--dag", metavar="NAME", help="only those of this DAG")
+    found.add_argument(
+        "--status",
+        action="append",
+        default=[],
+        choices=list(RunStatus),
+        metavar="STATUS",
+        help=f"only those that are so: {', '.join(RunStatus)}; or, given again, so",
+    )
+    found.add_argument("--tag", metavar="TAG", action="append", default=[], help="only those with this tag; with all")
 
 
 def _positive(text: str) -> int:

@@ -8,6 +8,7 @@ The shell around the pure `decide`: it knows the ports and no adapter.
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from threading import Lock, Thread
 
@@ -400,6 +401,7 @@ class DAGExecutor:
         if isinstance(item, Start):
             if first is not None and first.message_id != item.message_id:
                 raise RunExists(f"run {box.run_id}: is being started by another message; choose another run_id")
+            item = _with_its_input_judged(item)
             definition = self._definitions.save(item.definition)
             return first or item, self._witness.first_facts(item, definition)
         now = self._clock.now()
@@ -457,6 +459,16 @@ def _applied_after_all(tried: list[tuple[Token, Decision]], state: RunState | No
     if found:
         tried.clear()
     return tuple(found)
+
+
+def _with_its_input_judged(item: Start) -> Start:
+    """Return a start with the defaults of its input filled in. Raises InputRejected."""
+    schema = item.definition.get("input_schema")
+    if not isinstance(schema, dict):
+        return item
+    from orchestrator.model.input_schema import filled_in  # loads a library: only where there is one
+
+    return replace(item, input=filled_in(schema, item.input))
 
 
 def _known(box: RunBox, facts: tuple[Fact, ...]) -> Entry:

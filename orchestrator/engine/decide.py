@@ -59,6 +59,8 @@ def _run_started(draft: Draft, fact: RunStarted) -> None:
         status=RunStatus.RUNNING,
         input=fact.input,
         message_id=fact.message_id,
+        owner=draft.dag.owner,
+        tags=draft.dag.tags,
         scheduled_for=fact.scheduled_for,
         started_at=draft.now,
     )

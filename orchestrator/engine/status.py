@@ -132,7 +132,7 @@ class DefinitionStatus:
                 return name
         try:
             content = msgspec.json.format(msgspec.json.encode(definition), indent=2)
-            self._store.put(self._key(name), content, expect=None)
+            self._store.put(self.key(name), content, expect=None)
         except VersionConflict:
             pass  # an earlier run of the same definition stored it
         with self._lock:
@@ -159,7 +159,7 @@ class DefinitionStatus:
         return built if self.name(definition) == name else None
 
     def _stored_dag(self, name: str) -> DAG:
-        key = self._key(name)
+        key = self.key(name)
         found = self._store.get(key)
         if found is None:
             raise CorruptState(f"{key}: is missing; runs of this definition cannot go on without it")
@@ -171,7 +171,8 @@ class DefinitionStatus:
         return DAG(definition)
 
     @staticmethod
-    def _key(name: str) -> str:
+    def key(name: str) -> str:
+        """Object name of the definition `sha256:<hex>`."""
         return f"definitions/{name.removeprefix('sha256:')}.json"
 
 

@@ -52,6 +52,18 @@ class DAG(Fixed):
         self.start_node = own[str(definition["start"])]
         self.tasks = tuple(node for node in self.nodes if isinstance(node, Task))
 
+    @property
+    def owner(self) -> str | None:
+        """Who answers for it, if its definition says so."""
+        owner = self.definition.get("owner")
+        return owner if isinstance(owner, str) else None
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Words to find its runs by."""
+        tags = self.definition.get("tags")
+        return tuple(str(tag) for tag in tags) if isinstance(tags, list) else ()
+
     @cached_property
     def all_nodes(self) -> tuple[Node, ...]:
         """In definition order."""

@@ -147,6 +147,8 @@ class _Judge:
                 yield f"{body.path}: {body.flaw}"
                 continue
             yield from body.shape.problems(body.path, body.value)
+            if body.shape is DEFINITION:
+                yield from self.input_schema(body.value.get("input_schema"))
             start = body.start
             if isinstance(start, str) and body.names and start not in body.steps:
                 yield f"{at(body.path, 'start')}: {self.no_step(start, body)}"
@@ -183,6 +185,17 @@ class _Judge:
                             path = at(at(place.path, "branches"), index)
                             inner.append(_Body(path, branch, BRANCH, place, body.depth + 1))
             waiting.extend(reversed(inner))
+
+    def input_schema(self, schema: object) -> Iterator[str]:
+        """Yield the problems of the schema of the run's input."""
+        if not isinstance(schema, dict):
+            return
+        found = list(self.values(None, "input_schema", schema))
+        if not found:
+            from orchestrator.model.input_schema import schema_problems  # loads a library: only where there is one
+
+            found = list(schema_problems("input_schema", schema))
+        yield from found
 
     def step(self, place: _Place, step: object) -> Iterator[str]:
         """Yield the problems of one step and of its name."""
@@ -263,11 +276,12 @@ class _Judge:
         return cycle[first:] + cycle[:first]
 
     def values(
-        self, place: _Place, path: str, parameters: Mapping[object, object], *, is_literal: bool = False
+        self, place: _Place | None, path: str, parameters: Mapping[object, object], *, is_literal: bool = False
     ) -> Iterator[str]:
         """Yield the problems of `parameters`: what is not JSON, and the expressions in it.
 
         Args:
+            place: of the step that they are of; None for what holds no expressions and may hold any text.
             is_literal: no expression can stand in it; other text that looks like one (a shell's ${NAME}) may.
         """
         waiting: list[tuple[str, object, int]] = [(path, parameters, 1)]
@@ -283,6 +297,8 @@ class _Judge:
                 problem = text_problem(value)
                 if problem:
                     yield f"{where}: {problem}"
+                elif place is None:
+                    continue
                 elif "${" in value and is_literal:
                     yield from (f"{where}: {problem}" for problem in _expressions_in(value))
                 elif "${" in value:

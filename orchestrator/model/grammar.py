@@ -7,7 +7,7 @@ a table cannot say (names that must exist, cycles, the contents of expressions) 
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from enum import Enum
 from keyword import kwlist
@@ -134,6 +134,11 @@ def key_problem(path: str, key: object) -> str:
     return f"{path or 'definition'}: the key {shown} is not a string; put it in quotes"
 
 
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+"""Of the JSON Schema of a definition, and of the `input_schema` in one."""
+
+MAX_TAGS = 20
+
 # ---- The table ---------------------------------------------------------------------------------------
 
 
@@ -148,6 +153,8 @@ class Kind(Enum):
     REQUEST = (dict, "object", "an object, a request as the service's API has it")
     STEPS = (dict, "object", "an object that holds steps by their names")
     BRANCHES = (list, "array", "a list of branches")
+    TAGS = (list, "array", "a list of tags")
+    SCHEMA = (dict, "object", "an object, a JSON Schema")
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -191,12 +198,28 @@ class Key(msgspec.Struct, frozen=True):
             return found | {"$ref": "#/$defs/steps"}
         if self.kind is Kind.BRANCHES:
             return found | {"minItems": 1, "items": {"$ref": "#/$defs/branch"}}
+        if self.kind is Kind.SCHEMA:
+            return found | {"$ref": DIALECT}
         rule = self.rule.schema() if self.rule else {}
         if self.kind is Kind.VALUES:
             return found | ({"propertyNames": rule} if rule else {})
         if self.kind is Kind.REQUEST:
             return found | _without(self.taken)
+        if self.kind is Kind.TAGS:
+            return found | {"maxItems": MAX_TAGS, "uniqueItems": True, "items": {"type": "string", **rule}}
         return found | rule
+
+    def tag_problems(self, path: str, tags: Sequence[object]) -> Iterator[str]:
+        """Yield what is wrong with the tags at `path`."""
+        if len(tags) > MAX_TAGS:
+            yield f"{path}: has {len(tags):,} tags; allowed are {MAX_TAGS}"
+        for index, tag in enumerate(tags[:MAX_TAGS]):
+            if not isinstance(tag, str):
+                yield f"{at(path, index)}: must be a string, not {kind_of(tag)}"
+            elif problem := text_problem(tag) or (self.rule.problem(tag) if self.rule else None):
+                yield f"{at(path, index)}: {problem}"
+            elif tag in tags[:index]:
+                yield f"{at(path, index)}: {quoted(tag)} stands there twice; write it once"
 
     def taken_problems(self, path: str, request: Mapping[object, object]) -> Iterator[str]:
         """Yield what stands in the request at `path` that is not the author's to set."""
@@ -237,6 +260,23 @@ _START = Key("start", Kind.STEP, "The step that comes first; one of `steps`.", i
 _STEPS = Key("steps", Kind.STEPS, "The steps by their names.", is_required=True)
 _ABOUT = Key("description", Kind.STRING, "What this DAG is for, in words for people.")
 
+_OWNER = Key(
+    "owner",
+    Kind.STRING,
+    "Who answers for this DAG: a person or a team.",
+    rule=Pattern("an owner", r"[^\s$][^$\n]{0,99}", "write up to 100 characters on one line, without $"),
+)
+_TAGS = Key(
+    "tags",
+    Kind.TAGS,
+    "Words to find its runs by: `orchestrator runs --tag`.",
+    rule=Pattern("a tag", r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,62}", "write 1 to 63 of A-Z a-z 0-9 . _ : / -"),
+)
+_INPUT_SCHEMA = Key(
+    "input_schema",
+    Kind.SCHEMA,
+    "What the run's input must be, as JSON Schema 2020-12; a start whose input is not so is refused.",
+)
 _SCHEDULE = Key(
     "schedule",
     Kind.STRING,
@@ -528,6 +568,8 @@ class Shape(msgspec.Struct, frozen=True):
             problem = self._unknown(name) if row is None else row.problem(value)
             if problem:
                 yield f"{at(path, name)}: {problem}"
+            elif row is not None and row.kind is Kind.TAGS and isinstance(value, list):
+                yield from row.tag_problems(at(path, name), value)
         for name, row in self.keys.items():
             if row.is_required and name not in found and name not in meant:
                 allowed = f"allowed: {', '.join(row.rule.allowed)}" if isinstance(row.rule, Choice) else ""
@@ -571,7 +613,9 @@ def _any_of(*rows: Key) -> tuple[Key, ...]:
 
 
 _SCHEMA = Key("$schema", Kind.STRING, "Where an editor finds the JSON Schema of a definition; the engine ignores it.")
-DEFINITION = Shape.of("a definition", _START, _STEPS, _ABOUT, _SCHEDULE, _TIME_ZONE, _SCHEMA)
+DEFINITION = Shape.of(
+    "a definition", _START, _STEPS, _ABOUT, _OWNER, _TAGS, _INPUT_SCHEMA, _SCHEDULE, _TIME_ZONE, _SCHEMA
+)
 BRANCH = Shape.of("a branch", _START, _STEPS)
 PARALLEL = Shape.of("a Parallel", *_STEP, _BRANCHES)
 TASKS = {target: Shape.of(f"a {target} Task", *_TASK, *rows) for target, rows in _TARGETS.items()}

@@ -97,6 +97,9 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     input: Mapping[str, Json]
     message_id: str | None = None
     """Of the start message: the same one again is a duplicate, another one an error."""
+    owner: str | None = None
+    tags: tuple[str, ...] = ()
+    """Of its definition, so that runs are found by them without it."""
     scheduled_for: datetime | None = None
     """The time, of its schedule, that the run is for; that of its start is later."""
     started_at: datetime

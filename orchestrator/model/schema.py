@@ -6,9 +6,17 @@ contents of expressions, how deep and how long things may be) only `definition.p
 
 from orchestrator.model.commands import Json
 from orchestrator.model.enums import NodeTypes
-from orchestrator.model.grammar import BRANCH, DEFINITION, PARALLEL, STEP_NAME_RULE, TASKS, Kind, Shape, with_schema
-
-DIALECT = "https://json-schema.org/draft/2020-12/schema"
+from orchestrator.model.grammar import (
+    BRANCH,
+    DEFINITION,
+    DIALECT,
+    PARALLEL,
+    STEP_NAME_RULE,
+    TASKS,
+    Kind,
+    Shape,
+    with_schema,
+)
 
 
 def schema() -> dict[str, Json]:

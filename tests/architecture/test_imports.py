@@ -175,4 +175,4 @@ def test_requirements_name_what_the_deployed_function_imports_and_nothing_else()
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     pinned = {line.partition("==")[0] for line in lines if line and not line.startswith("#")}
     of_the_cloud = {"google-api-python-client", "google-cloud-storage"}
-    assert pinned == {"functions-framework", "msgspec", "PyYAML", "tzdata"} | of_the_cloud
+    assert pinned == {"functions-framework", "jsonschema", "msgspec", "PyYAML", "tzdata"} | of_the_cloud
