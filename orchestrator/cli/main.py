@@ -190,6 +190,18 @@ def _runs(console: Console, args: Namespace) -> int:
     return runs(console, bucket, limit=args.limit, wanted=wanted, is_json=args.json, now=datetime.now(UTC))
 
 
+def _prune(console: Console, args: Namespace) -> int:
+    from orchestrator.cli.bucket import open_to_read
+    from orchestrator.cli.prune import Wanted, prune
+    from orchestrator.cli.runs import Filter
+    from orchestrator.model.enums import RunStatus
+    from orchestrator.runtime.settings import Settings
+
+    bucket = open_to_read(args.bucket, Settings.read(os.environ))
+    meant = Filter(args.dag, frozenset(map(RunStatus, args.status)), frozenset(args.tag))
+    return prune(console, bucket, Wanted(args.older_than, meant, args.dry_run, args.json), datetime.now(UTC))
+
+
 COMMANDS: Mapping[str, Callable[[Console, Namespace], int]] = {
     "validate": _validate,
     "graph": _graph,
@@ -200,6 +212,7 @@ COMMANDS: Mapping[str, Callable[[Console, Namespace], int]] = {
     "runs": _runs,
     "logs": _logs,
     "cancel": _cancel,
+    "prune": _prune,
 }
 
 
@@ -325,6 +338,16 @@ def _parser() -> ArgumentParser:
     found.add_argument("--bucket", metavar="URL", help=_BUCKET)
     found.add_argument("--topic", metavar="TOPIC", help="in the cloud: projects/P/topics/T (by default EVENTS_TOPIC)")
     found.add_argument("--json", action="store_true", help="write run_id and status (with --wait: the run document)")
+
+    usage = "orchestrator prune --older-than TIME [--dag NAME] [--status STATUS …] [--tag TAG …] [--dry-run] [--json]"
+    found = command("prune", "delete old runs that have ended, and what belongs to them", usage)
+    found.add_argument(
+        "--older-than", metavar="TIME", type=_interval, required=True, help="ended longer ago: 30d, 12h, …; at least 1h"
+    )
+    _filters(found)
+    found.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
+    found.add_argument("--bucket", metavar="URL", help=_BUCKET)
+    found.add_argument("--json", action="store_true", help="write one JSON document, and nothing else")
     return parser
 
 

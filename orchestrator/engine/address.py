@@ -21,6 +21,8 @@ class Start:
     input: Mapping[str, Json]
     message_id: str
     scheduled_for: datetime | None = None
+    published_at: datetime | None = None
+    """Of the message or, of a scheduled start, the time that it is for."""
 
 
 @dataclass(frozen=True, slots=True)

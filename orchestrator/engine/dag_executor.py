@@ -22,7 +22,13 @@ from orchestrator.engine.pace import Pace
 from orchestrator.engine.resolve import Resolver
 from orchestrator.engine.run_box import Baton, Entry, OnDone, RunBox
 from orchestrator.engine.saved import Saved
-from orchestrator.engine.status import DefinitionStatus, ExecutionStatus, OpenRuns, OrchestrationStatus
+from orchestrator.engine.status import (
+    DefinitionStatus,
+    ExecutionStatus,
+    OpenRuns,
+    OrchestrationStatus,
+    tombstone_of,
+)
 from orchestrator.engine.ticker import Ticker
 from orchestrator.engine.witness import Witness
 from orchestrator.model.commands import Command, Json, Launch
@@ -40,6 +46,8 @@ MAX_SAVES = 60
 """How often a lost race is run again before the events are given back."""
 MAX_FAULTS = 5
 """How often a store that cannot be written is tried again before the events are given back."""
+PRUNED_FROM_S = 1800.0
+"""A run is pruned an hour after its end at the earliest (half of it for clocks): its start is older than that."""
 MAX_IDLE_RUNS = 2000
 """How many runs an instance remembers between events."""
 
@@ -79,7 +87,7 @@ class DAGExecutor:
         self._on_saved = on_saved
         self._broker = broker
         self._executions = ExecutionStatus(store)
-        self._definitions = DefinitionStatus(store, catalog)
+        self._definitions = DefinitionStatus(store, catalog, self._seconds)
         self._open_runs = OpenRuns(store)
         self._witness = Witness(targets, clock, policy, self._definitions)
         self._actor = Actor(targets, broker, clock, policy, self._executions, self._is_dead)
@@ -401,6 +409,8 @@ class DAGExecutor:
         if isinstance(item, Start):
             if first is not None and first.message_id != item.message_id:
                 raise RunExists(f"run {box.run_id}: is being started by another message; choose another run_id")
+            if self._was_pruned(item):
+                return first, []
             item = _with_its_input_judged(item)
             definition = self._definitions.save(item.definition)
             return first or item, self._witness.first_facts(item, definition)
@@ -413,6 +423,13 @@ class DAGExecutor:
         if published_at is not None and self._resolver.is_young(published_at, now):
             raise NotYet(f"runs/{box.run_id}.json: does not exist (yet)")
         raise RunNotFound(f"runs/{box.run_id}.json: does not exist, but an event names that run")
+
+    def _was_pruned(self, item: Start) -> bool:
+        """Whether a start comes again whose run has ended and was deleted. Only an old one can be such a start."""
+        published_at = item.published_at
+        if published_at is None or (self._clock.now() - published_at).total_seconds() < PRUNED_FROM_S:
+            return False
+        return self._store.get(tombstone_of(item.run_id)) is not None
 
     def _is_dead(self, launch: Launch) -> bool:
         loaded = OrchestrationStatus(self._store, launch.run_id).load()

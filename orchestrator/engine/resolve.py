@@ -77,7 +77,7 @@ class Resolver:
         if due is not None:  # whoever sends it, and however often: it is the one start for that time
             message_id, at = scheduled_start_of(name, due), due
         run_id = event.run_id or run_id_of(message_id, at)
-        return Start(run_id, name, definition, dag, event.input, message_id, due)
+        return Start(run_id, name, definition, dag, event.input, message_id, due, at)
 
     def _completion(self, event: CompletionEvent, at: datetime, now: datetime) -> Completion | None:
         if isinstance(event, DataflowEvent) and event.job_name and not event.job_name.startswith(KEY_PREFIX):

@@ -107,6 +107,8 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     cancel_reason: str | None = None
     """Set once the run is to be cancelled: nothing is started any more."""
     error: Failure | None = None
+    pruned_at: datetime | None = None
+    """Set when `orchestrator prune` has begun to delete the run: nothing of it changes any more."""
 
 
 class RunState(msgspec.Struct, frozen=True):
