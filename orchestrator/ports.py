@@ -130,6 +130,25 @@ class Asked(Protocol):
     """How long after its claim an attempt is first asked about, in seconds; 0 = an event tells, no question is due."""
 
 
+class Observer(Protocol):
+    """Is told what an instance does, for traces and metrics. What it raises is logged, and changes nothing.
+
+    It is called in the threads that run the engine, so it returns at once.
+    """
+
+    def lost(self, run_id: str) -> None:
+        """A save of this instance lost its race, and is decided on anew."""
+
+    def launched(self, launch: Launch, result: str, took_s: float, since_claim_s: float | None) -> None:
+        """A launch call has returned.
+
+        Args:
+            result: launched, found (an earlier try got through), refused or uncertain.
+            took_s: how long the call took.
+            since_claim_s: the time from the decision that claimed the attempt; None where that is not known.
+        """
+
+
 class Broker(Protocol):
     """Delivers events back to the orchestrator, at least once, in any order."""
 

@@ -34,6 +34,14 @@ resource "google_service_account_iam_member" "orchestrator_acts_as" {
   member             = local.member.orchestrator
 }
 
+# A warning and no error: the accounts may be given in another way.
+check "jobs_run_as_somebody" {
+  assert {
+    condition     = length(module.definitions.types_acting_as_others) == 0 || length(var.job_service_accounts) > 0
+    error_message = "${join(", ", module.definitions.types_acting_as_others)}: jobs run as a service account, which the orchestrator may launch them as only if it is in job_service_accounts."
+  }
+}
+
 # For the target types that the definitions use, in the projects of their steps.
 resource "google_project_iam_member" "orchestrator" {
   for_each = module.definitions.project_roles

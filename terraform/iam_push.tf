@@ -13,6 +13,9 @@ resource "google_service_account_iam_member" "push_tokens" {
   service_account_id = google_service_account.acting["push"].name
   role               = "roles/iam.serviceAccountTokenCreator"
   member             = local.pubsub_agent
+
+  # The agent is there once the project has used Pub/Sub.
+  depends_on = [google_pubsub_topic.events]
 }
 
 # Dead letters: taken from the one, put into the other.

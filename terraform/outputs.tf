@@ -34,6 +34,15 @@ output "flex_template_commands" {
 output "existing_functions" {
   description = "Functions that steps call and that are not deployed here: each has to exist before its right to be called can be given."
   value       = [for key, function in module.definitions.functions : key if !function.is_deployed]
+
+  precondition {
+    condition     = length(setsubtract(keys(var.functions), values(local.deployed)[*].name)) == 0
+    error_message = "functions: ${join(", ", setsubtract(keys(var.functions), values(local.deployed)[*].name))}: is not deployed here; there are ${join(", ", values(local.deployed)[*].name)}."
+  }
+  precondition {
+    condition     = length(setsubtract(var.first_generation_functions, [for function in values(module.definitions.functions) : function.name if !function.is_deployed])) == 0
+    error_message = "first_generation_functions: ${join(", ", setsubtract(var.first_generation_functions, [for function in values(module.definitions.functions) : function.name if !function.is_deployed]))}: no step calls an existing function of this name."
+  }
 }
 
 output "service_accounts" {

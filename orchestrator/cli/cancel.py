@@ -23,7 +23,7 @@ from orchestrator.engine.catalog import Catalog
 from orchestrator.model.commands import Json
 from orchestrator.model.enums import RunStatus, TaskStatus
 from orchestrator.model.errors import BrokerUnavailable, InputError
-from orchestrator.model.grammar import text_problem
+from orchestrator.model.grammar_rules import text_problem
 from orchestrator.model.messages import cancel_message
 from orchestrator.model.run_state import RunState, encode
 from orchestrator.ports import Broker, Clock

@@ -34,6 +34,8 @@ def summary(state: RunState, bucket: Bucket, now: datetime, width: int, again: s
     lines.append(((run.status, STYLES[run.status]), (f" {'in' if run.status.is_final else 'for'} {seconds}", "")))
     if run.status in (RunStatus.FAILED, RunStatus.CANCELLED):
         lines += reason_lines(state, bucket)
+    elif run.cancel_reason is not None and not run.status.is_final:
+        lines.append(line(f"  being cancelled: {printable(run.cancel_reason)}", "yellow"))
     document = bucket.document(run.run_id)
     if document is not None:
         lines.append((("run document: ", "dim"), (document, "")))

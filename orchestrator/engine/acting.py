@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from orchestrator.engine.observing import Observed
 from orchestrator.engine.records import Records
 from orchestrator.engine.run_box import RunBox
 from orchestrator.engine.status import ExecutionStatus
@@ -44,9 +45,11 @@ class Actor:
         policy: Policy,
         executions: ExecutionStatus,
         is_dead: Callable[[Launch], bool],
+        observed: Observed,
     ) -> None:
         self._targets, self._broker, self._clock, self._policy = targets, broker, clock, policy
         self._is_dead = is_dead
+        self._observed = observed
         self._records = Records(executions)
 
     def blocks(self, commands: Sequence[Command]) -> bool:
@@ -108,14 +111,12 @@ class Actor:
 
     def withdraw(self, launches: Sequence[Launch]) -> list[AttemptEnded]:
         """Take launches back that have not begun; nothing comes of those that have, or of which that cannot be told."""
-        return _each(self._withdraw, [x for x in launches if isinstance(self._targets.get(x.target_key), Withdrawing)])
+        return _each(self._withdraw, launches)
 
     def _withdraw(self, launch: Launch) -> AttemptEnded | None:
-        target = self._targets.get(launch.target_key)
-        if not isinstance(target, Withdrawing):
-            return None
         try:
-            is_withdrawn = target.withdraw(launch)
+            target = self._targets.get(launch.target_key)
+            is_withdrawn = isinstance(target, Withdrawing) and target.withdraw(launch)
         except LaunchUncertain as exc:
             log.warning("cannot be taken back now: %s", exc, extra=_where(launch))
             return None
@@ -147,17 +148,23 @@ class Actor:
         if latest is not None and self._clock.now() > latest:
             log.warning("too late to launch under this lease; left to the Tick", extra=_where(launch))
             return None
+        begun = self._clock.now()
         try:
             execution = target.find(launch) if launch.recover else None
+            result = "found" if execution is not None else "launched"
             execution = execution or target.launch(launch)
         except LaunchRefused as exc:
+            self._tell(launch, "refused", begun)
             return self._failed(launch, Failure(exc.error_type, str(exc)))
         except LaunchUncertain as exc:
             log.warning("launch uncertain, left to the Tick: %s", exc, extra=_where(launch))
+            self._tell(launch, "uncertain", begun)
             return None
         except Exception:
             log.exception("launch raised, so its fate is uncertain; left to the Tick", extra=_where(launch))
+            self._tell(launch, "uncertain", begun)
             return None
+        self._tell(launch, result, begun)
         box.executions[launch.launch_id] = execution
         self._cancel_if_dead(target, launch, execution)
         self._bind(launch, execution, is_urgent=not target.id_is_ours)
@@ -166,6 +173,14 @@ class Actor:
         if launch.recover:
             return LaunchBound(launch.node_name, launch.attempt, launch.owner, execution.execution_id)
         return None
+
+    def _tell(self, launch: Launch, result: str, begun: datetime) -> None:
+        now = self._clock.now()
+        since_claim_s: float | None = None
+        if launch.lease_end is not None:
+            claimed_at = launch.lease_end - self._policy.lease(launch.target_key)
+            since_claim_s = max(0.0, (now - claimed_at).total_seconds())
+        self._observed.launched(launch, result, max(0.0, (now - begun).total_seconds()), since_claim_s)
 
     def _latest_start(self, launch: Launch) -> datetime | None:
         if launch.lease_end is None:

@@ -6,9 +6,10 @@ from msgspec.structs import replace
 
 from orchestrator.engine.draft import NO_TIMES, Draft, bare_launch
 from orchestrator.engine.ending import end
+from orchestrator.engine.retry import wait_s
 from orchestrator.engine.scope import scope_of
 from orchestrator.model.commands import EMPTY, Cancel, Failure, Json, Launch, Withdraw
-from orchestrator.model.enums import DueKind, OutcomeKind, TaskStatus
+from orchestrator.model.enums import NOTHING_RUNS, DueKind, OutcomeKind, TaskStatus
 from orchestrator.model.errors import ExpressionError
 from orchestrator.model.facts import (
     AttemptEnded,
@@ -19,18 +20,17 @@ from orchestrator.model.facts import (
     LaunchFailed,
     TimeCame,
 )
-from orchestrator.model.ids import launch_id_of, nonce_of, trace_of
+from orchestrator.model.ids import launch_id_of, nonce_of, spread_of, trace_of
 from orchestrator.model.nodes import Task
 from orchestrator.model.run_state import Claim, NodeState, OwedCancel
 
 # -- how they start ------------------------------------------------------------------------------------
 
 
-def claim(draft: Draft, node: NodeState) -> None:
-    """Claim the node's next attempt and have it launched, or fail it where it has no parameters."""
+def claim(draft: Draft, node: NodeState, attempt: int) -> None:
+    """Claim an attempt at a Task and have it launched, or fail it where it has no parameters."""
     draft.withdraw(node)
     task = draft.task(node)
-    attempt = node.attempt + 1
     launch_id = launch_id_of(draft.info.run_id, node.node_name, attempt)
     nonce, key = nonce_of(draft.token.seed, launch_id), draft.policy.trace_key.value
     made = Claim(
@@ -72,7 +72,7 @@ def _launch_of(
     (bare,) = task.execute()
     parameters: Json = task.parameters
     if not task.template.is_constant:
-        parameters = task.template.resolve(scope_of(draft.info, draft.nodes))
+        parameters = task.template.resolve(scope_of(draft.info, draft.nodes, node))
     return Launch(
         bare.node_name,
         bare.target_type,
@@ -111,9 +111,9 @@ def attempt_ended(draft: Draft, fact: AttemptEnded) -> None:
     elif outcome.kind is OutcomeKind.COMPLETED:
         end(draft, node, TaskStatus.COMPLETED, result=outcome.result)
     elif outcome.kind is OutcomeKind.LOST and not draft.is_cancelling:
-        claim(draft, node)  # the attempt is gone with its host: the next one
+        claim(draft, node, node.attempt + 1)  # the attempt is gone with its host: the next one
     elif outcome.kind is OutcomeKind.FAILED:
-        end(draft, node, TaskStatus.FAILED, error=outcome.error)
+        _failed(draft, node, outcome.error)
     else:
         end(draft, node, TaskStatus.CANCELLED, error=outcome.error)
 
@@ -126,7 +126,27 @@ def launch_failed(draft: Draft, fact: LaunchFailed) -> None:
     if node.owed_cancel is not None:
         _settle(draft, node)
     else:
-        end(draft, node, TaskStatus.FAILED, error=fact.error)
+        _failed(draft, node, fact.error)
+
+
+def _failed(draft: Draft, node: NodeState, error: Failure | None) -> None:
+    """An attempt has failed: the next one is waited for, or the node has failed."""
+    error_type = error.error_type if error is not None else "Task.Failed"
+    failures = node.failures + 1
+    left_s = None
+    if not draft.is_cancelling:
+        spread = spread_of(draft.token.seed, launch_id_of(draft.info.run_id, node.node_name, node.attempt))
+        left_s = wait_s(draft.task(node).retry, error_type, failures, spread)
+    if left_s is None:
+        end(draft, node, TaskStatus.FAILED, error=error)
+        return
+    draft.withdraw(node)
+    node = replace(node, failures=failures, error=error, claim=None, owed_cancel=None, execution_id=None, due=NO_TIMES)
+    if left_s > 0.0:
+        waiting = replace(node, attempt=node.attempt + 1)
+        draft.wait_until(waiting, DueKind.RETRY.value, draft.now + timedelta(seconds=left_s))
+    else:
+        claim(draft, node, node.attempt + 1)
 
 
 def launch_bound(draft: Draft, fact: LaunchBound) -> None:
@@ -188,6 +208,9 @@ def claim_expired(draft: Draft, fact: ClaimExpired) -> None:
 
 def time_came(draft: Draft, node: NodeState, fact: TimeCame) -> None:
     """Something was due at a Task's current attempt."""
+    if fact.kind == DueKind.RETRY:
+        claim(draft, node, node.attempt)
+        return
     if fact.kind == DueKind.QUESTION:
         _ask_again(draft, node, fact.at)
         return
@@ -237,7 +260,9 @@ def cancel_requested(draft: Draft, fact: CancelRequested) -> None:
     for node in tuple(draft.nodes.values()):
         if node.status is not TaskStatus.RUNNING or not node.attempt or node.owed_cancel:
             continue
-        if draft.policy.rules(node.target_key).can_cancel:
+        if not node.due.keys().isdisjoint(NOTHING_RUNS):
+            end(draft, node, TaskStatus.CANCELLED, error=Failure("Run.Cancelled", fact.reason))
+        elif draft.policy.rules(node.target_key).can_cancel:
             _owe_cancel_of_run(draft, node)
         else:
             draft.commands.append(Withdraw(bare_launch(draft.dag, draft.info, node)))
@@ -255,7 +280,7 @@ def _give_up(draft: Draft, node: NodeState, error: Failure) -> None:
     if draft.policy.rules(node.target_key).can_cancel:
         _owe_cancel(draft, node, OwedCancel(TaskStatus.FAILED, error))
     else:
-        end(draft, node, TaskStatus.FAILED, error=error)
+        _failed(draft, node, error)
 
 
 def _owe_cancel(draft: Draft, node: NodeState, owed: OwedCancel) -> None:
@@ -272,5 +297,7 @@ def _owe_cancel_of_run(draft: Draft, node: NodeState) -> None:
 def _settle(draft: Draft, node: NodeState) -> None:
     """The cancel is settled: the node ends as was owed."""
     owed = node.owed_cancel
-    if owed is not None:
+    if owed is not None and owed.ends_as is TaskStatus.FAILED:
+        _failed(draft, node, owed.error)
+    elif owed is not None:
         end(draft, node, owed.ends_as, error=owed.error)

@@ -18,6 +18,7 @@ from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.decide import decide
 from orchestrator.engine.draft import Decision, Token
 from orchestrator.engine.handled import Handled, Swept
+from orchestrator.engine.observing import Observed
 from orchestrator.engine.pace import Pace
 from orchestrator.engine.resolve import Resolver
 from orchestrator.engine.run_box import Baton, Entry, OnDone, RunBox
@@ -38,7 +39,7 @@ from orchestrator.model.errors import CorruptState, NotYet, RunExists, RunNotFou
 from orchestrator.model.facts import Fact
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import RunState
-from orchestrator.ports import Broker, Clock, Hosts, ObjectStore, Target, Version
+from orchestrator.ports import Broker, Clock, Hosts, ObjectStore, Observer, Target, Version
 
 log = logging.getLogger("orchestrator")
 
@@ -63,6 +64,7 @@ class DAGExecutor:
         random_bytes: n -> that many random bytes.
         sleep: sleeps so many seconds.
         on_saved: told of every save of this instance.
+        observer: told what else this instance does, for traces and metrics.
     """
 
     def __init__(
@@ -79,18 +81,19 @@ class DAGExecutor:
         random_bytes: Callable[[int], bytes],
         sleep: Callable[[float], None],
         on_saved: Callable[[Saved], None] | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self.catalog = catalog
         self.instance = instance
         self._store, self._targets, self._clock = store, targets, clock
         self._policy, self._random_bytes, self._sleep = policy, random_bytes, sleep
-        self._on_saved = on_saved
+        self._on_saved, self._observed = on_saved, Observed(observer)
         self._broker = broker
         self._executions = ExecutionStatus(store)
         self._definitions = DefinitionStatus(store, catalog, self._seconds)
         self._open_runs = OpenRuns(store)
         self._witness = Witness(targets, clock, policy, self._definitions)
-        self._actor = Actor(targets, broker, clock, policy, self._executions, self._is_dead)
+        self._actor = Actor(targets, broker, clock, policy, self._executions, self._is_dead, self._observed)
         self._resolver = Resolver(catalog, self._executions, lambda: random_bytes(8).hex(), policy.grace_s)
         self._ticker = Ticker(
             store,
@@ -258,7 +261,7 @@ class DAGExecutor:
         """
         status = box.status
         tried: list[tuple[Token, Decision]] = []
-        doubted: RunState | None = None
+        unsure: list[tuple[RunState | None, RunState]] = []
         mine: tuple[Command, ...] = ()
         saves = faults = 0
         while True:
@@ -268,6 +271,7 @@ class DAGExecutor:
             loaded = box.saved or status.load()
             state, version = loaded or (None, None)
             mine += _applied_after_all(tried, state)
+            self._tell_after_all(unsure, state, batch)
             starts = [entry for entry in batch if isinstance(entry.item, Start)]
             if state is None and starts and len(starts) < len(batch):
                 box.put_back([entry for entry in batch if entry not in starts])
@@ -280,14 +284,14 @@ class DAGExecutor:
                     continue
                 if state is not None and loaded is not None and not state.run.status.is_final:
                     box.saved = loaded
-                if state is not None and faults:
-                    self._tell(doubted, state, batch)  # it may have been saved here, and answered by an error
                 return mine + questions, results
             try:
                 box.saved = (decision.state, self._save(status, decision.state, version))
             except VersionConflict:
                 box.saved = None
                 tried.append((token, decision))
+                unsure.append((state, decision.state))
+                self._observed.lost(box.run_id)
                 saves += 1
                 if saves >= MAX_SAVES:
                     raise
@@ -298,7 +302,7 @@ class DAGExecutor:
             except StoreUnavailable:
                 box.saved = None
                 tried.append((token, decision))
-                doubted = state
+                unsure.append((state, decision.state))
                 faults += 1
                 if faults >= MAX_FAULTS:
                     raise
@@ -347,6 +351,21 @@ class DAGExecutor:
                 self._on_saved(Saved(before, after, tuple(entry.item for entry in batch)))
         except Exception:
             log.exception("on_saved failed; the run goes on", extra={"run_id": after.run.run_id})
+
+    def _tell_after_all(
+        self, unsure: list[tuple[RunState | None, RunState]], found: RunState | None, batch: Sequence[Entry]
+    ) -> None:
+        """Tell of a save that was answered by an error, and had been written all the same.
+
+        Args:
+            unsure: (before, after) of the saves of which that is not known; emptied, once the run was `found`.
+        """
+        if not unsure or found is None:
+            return
+        for before, after in unsure:
+            if after == found:
+                self._tell(before, after, batch)
+        unsure.clear()
 
     def _save(self, status: OrchestrationStatus, state: RunState, version: Version | None) -> Version:
         if version is None:

@@ -10,9 +10,10 @@ from datetime import datetime
 
 from orchestrator.engine import attempts
 from orchestrator.engine.draft import Decision, Draft, Token
+from orchestrator.engine.ending import end
 from orchestrator.engine.starting import new_state, start_waiting
 from orchestrator.model.dag import DAG
-from orchestrator.model.enums import RunStatus
+from orchestrator.model.enums import DueKind, RunStatus, TaskStatus
 from orchestrator.model.facts import (
     AttemptEnded,
     CancelRequested,
@@ -65,12 +66,16 @@ def _run_started(draft: Draft, fact: RunStarted) -> None:
         started_at=draft.now,
     )
     draft.begin(run, map(new_state, draft.dag.all_nodes))
-    draft.entering.append(draft.dag.start_node)
+    draft.entering.append((draft.dag.start_node, None))
 
 
 def _time_came(draft: Draft, fact: TimeCame) -> None:
     node = draft.current(fact.node_name, fact.attempt)
-    if node is not None and node.owed_cancel is None and node.due.get(fact.kind) == fact.at:
+    if node is None or node.owed_cancel is not None or node.due.get(fact.kind) != fact.at:
+        return
+    if fact.kind == DueKind.WAIT:
+        end(draft, node, TaskStatus.COMPLETED)
+    else:
         attempts.time_came(draft, node, fact)
 
 

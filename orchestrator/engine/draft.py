@@ -50,7 +50,7 @@ class Draft:
     Attributes:
         run, nodes: the run as it is by now; `run` is None before it has started.
         commands: what its save entitles to.
-        entering: nodes that are to start, in their order.
+        entering: nodes that are to start, in their order, and each one's `caught`.
     """
 
     def __init__(self, dag: DAG, state: RunState | None, now: datetime, token: Token, policy: Policy) -> None:
@@ -60,7 +60,7 @@ class Draft:
         self.nodes: Mapping[str, NodeState] = state.nodes if state else {}
         self._own: dict[str, NodeState] | None = None
         self.commands: list[Command] = []
-        self.entering = deque[Node]()
+        self.entering = deque[tuple[Node, str | None]]()
 
     def decision(self) -> Decision:
         """What has come of it."""

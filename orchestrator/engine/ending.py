@@ -1,7 +1,8 @@
 """How nodes, branches and runs end, and what follows. Pure.
 
-A node that completes is followed by its `next`; one that fails, or that nothing follows, ends its branch; the last
-branch to end ends its Parallel, which goes on in the same way; the outermost branch ends the run.
+A node that completes is followed by its `next`, one that fails by where its `on_error` leads. One that nothing
+follows ends its branch; the last branch to end ends its Parallel, which goes on in the same way; the outermost
+branch ends the run.
 """
 
 from msgspec.structs import replace
@@ -10,13 +11,24 @@ from orchestrator.engine.draft import NO_TIMES, Draft
 from orchestrator.model.commands import Failure, Json
 from orchestrator.model.enums import RunStatus, TaskStatus
 from orchestrator.model.nodes import Graph, Parallel
+from orchestrator.model.rules import rule_for
 from orchestrator.model.run_state import NodeState
 
 
 def end(
-    draft: Draft, node: NodeState, status: TaskStatus, *, result: Json = None, error: Failure | None = None
+    draft: Draft,
+    node: NodeState,
+    status: TaskStatus,
+    *,
+    result: Json = None,
+    error: Failure | None = None,
+    chosen: str | None = None,
 ) -> None:
-    """Write a node's end and go on from it."""
+    """Write a node's end and go on from it.
+
+    Args:
+        chosen: what a Condition has chosen to follow.
+    """
     while True:
         draft.withdraw(node)
         node = replace(
@@ -32,9 +44,14 @@ def end(
         )
         draft.put(node)
         place = draft.dag.by_name[node.node_name]
-        if status is TaskStatus.COMPLETED and place.next is not None and not draft.is_cancelling:
-            draft.entering.append(draft.dag.by_name[place.next])
-            return
+        if not draft.is_cancelling:
+            following, caught = chosen or place.next, node.caught
+            if status is not TaskStatus.COMPLETED:
+                route = rule_for(place.routes, error.error_type if error is not None else "Task.Cancelled")
+                following, caught = (route.next, node.node_name) if route is not None else (None, None)
+            if following is not None:
+                draft.entering.append((draft.dag.by_name[following], caught))
+                return
         parent = place.parent_dag.parent_node
         if parent is None:
             _end_run(draft, node)
@@ -44,7 +61,7 @@ def end(
             return
         # The Parallel ends in its turn. A loop: Parallels stand a hundred deep in one another.
         status, error = _sum_up(draft, state)
-        node, result = state, None
+        node, result, chosen = state, None, None
 
 
 def _branch_ended(draft: Draft, parent: Parallel, branch: Graph, last: NodeState) -> NodeState:
@@ -87,8 +104,9 @@ def _end_run(draft: Draft, last: NodeState) -> None:
 
 
 def _stopped_short(draft: Draft, last: NodeState) -> bool:
-    """Whether a branch whose last node this is has not come to its end."""
-    return last.status is not TaskStatus.COMPLETED or draft.dag.by_name[last.node_name].next is not None
+    """Whether a branch whose last node this is has not come to its end: it failed, or something was to follow."""
+    place = draft.dag.by_name[last.node_name]
+    return last.status is not TaskStatus.COMPLETED or any(not edge.is_error for edge in place.edges)
 
 
 def _with_node(node: NodeState) -> Failure | None:

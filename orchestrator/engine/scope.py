@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from orchestrator.model.commands import Json
+from orchestrator.model.enums import TaskStatus
 from orchestrator.model.run_state import NodeState, RunInfo
 
 
@@ -14,7 +15,8 @@ class Steps(Mapping[str, Mapping[str, Json]]):
 
     def __getitem__(self, name: str) -> Mapping[str, Json]:
         node = self._nodes[name]
-        return {"result": node.result, "status": node.status.value}
+        status: dict[str, Json] = {"status": node.status.value}
+        return {"result": node.result, **status} if node.status is TaskStatus.COMPLETED else status
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._nodes)
@@ -23,11 +25,14 @@ class Steps(Mapping[str, Mapping[str, Json]]):
         return len(self._nodes)
 
 
-def scope_of(run: RunInfo, nodes: Mapping[str, NodeState]) -> Mapping[str, object]:
-    """Return the scope of a run: `run.run_id`, `dag`, `input`, `started_at`, `scheduled_for`, and `steps`.
+def scope_of(run: RunInfo, nodes: Mapping[str, NodeState], node: NodeState) -> Mapping[str, object]:
+    """Return what the expressions of a node can see.
 
-    `scheduled_for` is null in a run that no schedule started.
+    `run`: `run_id dag input started_at scheduled_for`, the last null in a run that no schedule started. `steps`: of
+    each step its `status`, and its `result` if it completed. `error`: what an `on_error` has caught that led here.
     """
+    caught = nodes[node.caught].error if node.caught is not None else None
+    error = {"type": caught.error_type, "message": caught.message, "node": caught.node or node.caught} if caught else {}
     return {
         "run": {
             "run_id": run.run_id,
@@ -37,4 +42,5 @@ def scope_of(run: RunInfo, nodes: Mapping[str, NodeState]) -> Mapping[str, objec
             "scheduled_for": run.scheduled_for and run.scheduled_for.isoformat().replace("+00:00", "Z"),
         },
         "steps": Steps(nodes),
+        "error": error,
     }

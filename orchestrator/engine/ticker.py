@@ -14,6 +14,7 @@ from orchestrator.engine.status import OpenRuns, OrchestrationStatus
 from orchestrator.engine.sweep import Chores, chores, is_over
 from orchestrator.engine.witness import Witness
 from orchestrator.model.commands import Outcome
+from orchestrator.model.enums import NOTHING_RUNS
 from orchestrator.model.errors import OrchestratorError, RunNotFound
 from orchestrator.model.facts import AttemptEnded, CancelSettled, ClaimExpired, Fact, LaunchBound, TimeCame
 from orchestrator.model.policy import Policy
@@ -128,6 +129,9 @@ class Ticker:
         for answered in self._witness.side_by_side(lambda node: self._ask(node, state, box), work.questions):
             facts += answered
         for node, kind, at in work.due:
+            if kind in NOTHING_RUNS:
+                facts.append(TimeCame(node.node_name, node.attempt, kind, at, False))
+                continue
             execution_id, outcome = self._outcome(node, state, box)
             if outcome is None:
                 facts.append(TimeCame(node.node_name, node.attempt, kind, at, execution_id is not None))

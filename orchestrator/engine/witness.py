@@ -19,7 +19,7 @@ from orchestrator.engine.draft import bare_launch
 from orchestrator.engine.run_box import Answer, Entry, RunBox
 from orchestrator.engine.status import DefinitionStatus
 from orchestrator.model.commands import Command, Execution, Launch, Remind
-from orchestrator.model.enums import TaskStatus
+from orchestrator.model.enums import NOTHING_RUNS, TaskStatus
 from orchestrator.model.errors import LaunchUncertain, NotYet, RunExists
 from orchestrator.model.events import CompletionEvent
 from orchestrator.model.facts import AttemptEnded, CancelRequested, Fact, RunStarted, TimeCame
@@ -164,7 +164,7 @@ class Witness:
             return None
         node = _running(state, item.node_name, item.attempt)
         target = self._targets.get(node.target_key) if node is not None else None
-        if node is None or target is None:
+        if node is None or target is None or not NOTHING_RUNS.isdisjoint(node.due):
             return None
         if isinstance(item, Completion) and isinstance(target, Confirming):
             if not _proves_itself(item.event, node, state):
@@ -219,6 +219,8 @@ class Witness:
             return [], []
         if node.owed_cancel is not None:
             return [], []
+        if item.kind in NOTHING_RUNS and item.kind is not None and item.at is not None:
+            return [TimeCame(node.node_name, node.attempt, item.kind, item.at, False)], []
         answer = self._asked(entry, node, state, box)
         if answer.outcome is not None:
             return [AttemptEnded(node.node_name, node.attempt, answer.outcome, _bound(node, state, box))], []

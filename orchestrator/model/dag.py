@@ -89,12 +89,22 @@ class DAG(Fixed):
         """Return the commands that start this DAG: those of its start node."""
         return self.start_node.execute()
 
-    def chain(self) -> tuple[Node, ...]:
-        """Its own nodes in the order in which they run."""
+    def ordered(self) -> tuple[Node, ...]:
+        """Its own nodes, each before those that its ways lead to, else in the order of the ways."""
         own = {node.node_name: node for node in self.nodes}
-        found = [self.start_node]
-        while (following := found[-1].next) is not None:
-            found.append(own[following])
+        left = dict.fromkeys(own, 0)
+        for node in self.nodes:
+            for edge in node.edges:
+                left[edge.next] += 1
+        found: list[Node] = []
+        waiting = [self.start_node]
+        while waiting:  # Kahn 1962, depth first, so that a branch of the ways stays together
+            node = waiting.pop()
+            found.append(node)
+            for edge in reversed(node.edges):
+                left[edge.next] -= 1
+                if not left[edge.next]:
+                    waiting.append(own[edge.next])
         return tuple(found)
 
     def branch(self, definition: Mapping[str, Json], parent_node: Parallel) -> DAG:

@@ -12,19 +12,27 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from orchestrator.model.enums import NodeTypes
 from orchestrator.model.errors import DefinitionError, ExpressionError
-from orchestrator.model.expressions import Expression, at, closest, did_you_mean, kind_of, listed, parse, quoted
+from orchestrator.model.expressions import (
+    Expression,
+    at,
+    closest,
+    compile_condition,
+    did_you_mean,
+    kind_of,
+    listed,
+    parse,
+    quoted,
+)
 from orchestrator.model.grammar import (
     BRANCH,
     DEFINITION,
     STEP_NAME_RULE,
-    Kind,
-    Shape,
-    key_problem,
+    homes,
     shape_of,
-    text_problem,
 )
+from orchestrator.model.grammar_rules import Kind, Shape, key_problem, text_problem
+from orchestrator.model.times import HOW_TIME, parse_time
 
 MAX_DEPTH = 100
 """Levels of Parallels in one another, and of lists and objects in one another in `parameters`."""
@@ -81,14 +89,65 @@ class _Body:
         return tuple(name for name in self.steps if isinstance(name, str))
 
     @cached_property
+    def ways(self) -> Mapping[str, Ways]:
+        """Name -> the ways that lead on from each step."""
+        return {name: Ways.of(self.steps[name]) for name in self.names}
+
+    @cached_property
     def order(self) -> Mapping[str, int]:
-        """Name -> position of each step that the way from the start comes by."""
+        """Name -> position of each step that a way from the start comes by, depth first."""
+        return {name: first for name, (first, _) in self.spans.items()}
+
+    @cached_property
+    def spans(self) -> Mapping[str, tuple[int, int]]:
+        """Name -> position of a step on a walk of the ways from the start, and that of the last step found from it."""
+        firsts: dict[str, int] = {}
+        lasts: dict[str, int] = {}
+        start = self.start
+        walk: list[tuple[str, Iterator[str]]] = []
+        name = start if isinstance(start, str) and start in self.ways else None
+        while name is not None or walk:
+            if name is not None:
+                firsts[name] = len(firsts)
+                walk.append((name, iter(self.ways[name].names)))
+            last, onwards = walk[-1]
+            name = next((other for other in onwards if other in self.ways and other not in firsts), None)
+            if name is None:
+                lasts[last] = len(firsts) - 1
+                walk.pop()
+        return {name: (first, lasts[name]) for name, first in firsts.items()}
+
+    @cached_property
+    def beyond(self) -> Mapping[str, int]:
+        """Name -> the positions of all steps that ways from it lead to, as bits; of a body without cycles."""
         found: dict[str, int] = {}
-        name = self.start
-        while isinstance(name, str) and name in self.steps and name not in found:
-            found[name] = len(found)
-            name = _next_of(self.steps[name])
+        for name in sorted(self.spans, key=lambda each: self.spans[each][1] - self.spans[each][0]):
+            self._add_beyond(name, found)
         return found
+
+    def _add_beyond(self, first: str, found: dict[str, int]) -> None:
+        waiting = [first]
+        open_: set[str] = set()
+        while waiting:
+            name = waiting[-1]
+            inner = [other for other in self.ways[name].names if other in self.spans]
+            left = [] if name in open_ else [other for other in inner if other not in found and other not in open_]
+            open_.add(name)
+            if left:
+                waiting.extend(left)
+                continue
+            bits = 0
+            for other in inner:
+                bits |= found.get(other, 0) | (1 << self.spans[other][0])
+            found[name] = bits
+            waiting.pop()
+
+    def leads_to(self, name: str, other: str) -> bool:
+        """Whether a way from the start leads from a step to another one."""
+        if name not in self.spans or other not in self.spans:
+            return False
+        (first, last), (position, _) = self.spans[name], self.spans[other]
+        return first < position <= last or bool(self.beyond[name] >> position & 1)
 
 
 @dataclass(frozen=True)
@@ -110,18 +169,41 @@ class _Place:
             place = place.body.holder
 
 
-_UNKNOWN = object()
-"""In place of a name: something is there, but it does not name a step."""
+@dataclass(frozen=True)
+class Ways:
+    """The ways that lead on from a step: (path of the key that says so, name of the step), in the author's order.
 
+    `are_clear`: nothing is there that may be meant for a way, and names no step.
+    """
 
-def _next_of(step: object) -> object:
-    """Return the name in a step's `next`; None where the way ends, _UNKNOWN where that is unclear."""
-    if not isinstance(step, dict):
-        return _UNKNOWN
-    if "next" in step:
-        return step["next"] if isinstance(step["next"], str) else _UNKNOWN
-    misspelt = (key for key in step if isinstance(key, str) and key not in shape_of(step).keys)
-    return _UNKNOWN if any(closest(key, ("next",)) for key in misspelt) else None
+    named: tuple[tuple[str, str], ...] = ()
+    are_clear: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The steps that they lead to."""
+        return tuple(name for _, name in self.named)
+
+    @classmethod
+    def of(cls, step: object) -> Ways:
+        """Read them from whatever stands where a step has to be."""
+        if not isinstance(step, dict):
+            return cls()
+        shape = shape_of(step)
+        found: list[tuple[str, object]] = []
+        for key, row in shape.keys.items():
+            if key in step and row.kind is Kind.STEP:
+                found.append((key, step[key]))
+            elif key in step and row.shape is not None:
+                for path, each in row.objects(key, step[key]):
+                    inner = each if isinstance(each, dict) else {}
+                    names = (name for name, held in row.shape.keys.items() if held.kind is Kind.STEP)
+                    found.extend((f"{path}.{name}", inner.get(name)) for name in names)
+        misspelt = (key for key in step if isinstance(key, str) and key not in shape.keys)
+        are_clear = all(isinstance(name, str) for _, name in found) and not any(
+            closest(key, ("next", "default")) for key in misspelt
+        )
+        return cls(tuple((path, name) for path, name in found if isinstance(name, str)), are_clear)
 
 
 def _step_path(body: _Body, name: str) -> str:
@@ -178,7 +260,7 @@ class _Judge:
                 if self.places.setdefault(name, place) is not place:
                     self.shared.add(name)
                 step = body.steps[name]
-                if isinstance(step, dict) and step.get("type") != NodeTypes.TASK:
+                if isinstance(step, dict) and shape_of(step).keys.get("branches"):
                     branches = step.get("branches")
                     for index, branch in enumerate(branches if isinstance(branches, list) else ()):
                         if isinstance(branch, dict):
@@ -210,13 +292,27 @@ class _Judge:
             yield f"{path}: must be an object with the keys of a step, not {kind_of(step)}"
             return
         shape = shape_of(step)
-        yield from shape.problems(path, step)
-        following = step.get("next")
-        if isinstance(following, str) and following not in place.body.steps:
-            yield f"{path}.next: {self.no_step(following, place.body)}"
+        yield from shape.problems(path, step, homes)
+        for key_path, following in place.body.ways[name].named:
+            if following not in place.body.steps:
+                yield f"{path}.{key_path}: {self.no_step(following, place.body)}"
+        yield from self.contents(place, path, shape, step)
+
+    def contents(self, place: _Place, path: str, shape: Shape, step: Mapping[object, object]) -> Iterator[str]:
+        """Yield the problems of what the keys of a step, or of an object in it, hold: values and expressions."""
         for key, row in shape.keys.items():
             held = step.get(key)
-            if row.kind is Kind.VALUES and isinstance(held, dict):
+            if row.shape is not None:
+                for where, each in row.objects(at(path, key), held):
+                    if isinstance(each, dict):
+                        yield from self.contents(place, where, row.shape, each)
+            elif row.kind is Kind.CONDITION and isinstance(held, str):
+                yield from (f"{at(path, key)}: {problem}" for problem in self.condition(place, held))
+            elif key in step and row.kind in (Kind.ANY, Kind.TEXT) and (row.kind is Kind.ANY or isinstance(held, str)):
+                yield from self.values(place, at(path, key), held)
+                if key == "until" and isinstance(held, str) and "${" not in held and parse_time(held) is None:
+                    yield f"{at(path, key)}: {quoted(held)} is no time; {HOW_TIME}"
+            elif row.kind is Kind.VALUES and isinstance(held, dict):
                 for held_name in held if row.rule else ():
                     problem = row.rule.problem(held_name) if row.rule and isinstance(held_name, str) else None
                     if problem:
@@ -245,23 +341,16 @@ class _Judge:
 
     def ways(self, body: _Body) -> Iterator[str]:
         """Yield the cycles of a body, and the steps that no way from its start leads to."""
-        walk_of: dict[str, int] = {}
-        for number, first in enumerate(body.names):
-            walk: list[str] = []
-            name: object = first
-            while isinstance(name, str) and name in body.steps and name not in walk_of:
-                walk_of[name] = number
-                walk.append(name)
-                name = _next_of(body.steps[name])
-            if isinstance(name, str) and walk_of.get(name) == number:
-                cycle = self.from_the_start(body, [*walk[walk.index(name) :]])
-                shown = cycle if len(cycle) <= 12 else [*cycle[:10], "…", cycle[-1]]
-                yield (
-                    f"{_step_path(body, cycle[-1])}.next: makes a cycle: {' -> '.join([*shown, cycle[0]])}; "
-                    "a run enters a step once"
-                )
-        end = _next_of(body.steps[list(body.order)[-1]]) if body.order else _UNKNOWN
-        if end is None or end in body.order:
+        for found in _cycles(body):
+            cycle = self.from_the_start(body, found)
+            shown = cycle if len(cycle) <= 12 else [*cycle[:10], "…", cycle[-1]]
+            key = next(key for key, name in body.ways[cycle[-1]].named if name == cycle[0])
+            yield (
+                f"{_step_path(body, cycle[-1])}.{key}: makes a cycle: {' -> '.join([*shown, cycle[0]])}; "
+                "a run enters a step once"
+            )
+        reached = [body.ways[name] for name in body.order]
+        if reached and all(ways.are_clear and body.ways.keys() >= set(ways.names) for ways in reached):
             for name in body.names:
                 if name not in body.order:
                     yield (
@@ -275,9 +364,7 @@ class _Judge:
         first = min(range(len(cycle)), key=lambda index: body.order.get(cycle[index], len(body.order)))
         return cycle[first:] + cycle[:first]
 
-    def values(
-        self, place: _Place | None, path: str, parameters: Mapping[object, object], *, is_literal: bool = False
-    ) -> Iterator[str]:
+    def values(self, place: _Place | None, path: str, parameters: object, *, is_literal: bool = False) -> Iterator[str]:
         """Yield the problems of `parameters`: what is not JSON, and the expressions in it.
 
         Args:
@@ -324,6 +411,15 @@ class _Judge:
             elif not _is_json(value):
                 yield f"{where}: is {kind_of(value)} that JSON cannot hold; write it as a string, in quotes"
 
+    def condition(self, place: _Place, text: str) -> Iterator[str]:
+        """Yield the problems of an expression that has to be true or false."""
+        try:
+            compile_condition(text)
+        except ExpressionError as exc:
+            yield str(exc)
+        else:
+            yield from self.text(place, text)
+
     def text(self, place: _Place, text: str) -> Iterator[str]:
         """Yield the problems of the expressions in a string."""
         try:
@@ -336,6 +432,18 @@ class _Judge:
                 problem = self.reference(place, part.step)
                 if problem:
                     yield f"{part.text}: {problem}"
+            elif isinstance(part, Expression) and part.path[0] == "error" and not self.catches(place):
+                yield f'{part.text}: no "on_error" leads to {quoted(place.name)}; only where one does is there an error'
+
+    @staticmethod
+    def catches(place: _Place) -> bool:
+        """Whether a step may be entered, at any depth, by way of an `on_error`."""
+        for holder in place.lineage():
+            body = holder.body
+            caught = [name for ways in body.ways.values() for key, name in ways.named if key.startswith("on_error")]
+            if any(name == holder.name or (name in body.ways and body.leads_to(name, holder.name)) for name in caught):
+                return True
+        return False
 
     def reference(self, place: _Place, name: str) -> str | None:
         """Return why an expression of the step at `place` cannot ask about the step `name`, if so."""
@@ -355,14 +463,37 @@ def _why_not_ended(place: _Place, other: _Place) -> str:
     # Compare where the two ways part: in the innermost body that both are in.
     ours = {id(holder.body): holder for holder in place.lineage()}
     theirs = next(holder for holder in other.lineage() if id(holder.body) in ours)
-    mine, order = ours[id(theirs.body)], theirs.body.order
+    mine, body = ours[id(theirs.body)], theirs.body
     if theirs.name == mine.name:
         if other == theirs:
             return f"{quoted(other.name)} holds this step and ends after it"
         return f"{quoted(other.name)} is in another branch of {quoted(mine.name)}, at the same time"
-    if theirs.name in order and mine.name in order and order[theirs.name] > order[mine.name]:
+    if body.leads_to(theirs.name, mine.name) or not {theirs.name, mine.name} <= body.order.keys():
+        return ""
+    if body.leads_to(mine.name, theirs.name):
         return f"{quoted(other.name)} comes later than {quoted(place.name)}"
-    return ""
+    return f"no way leads from {quoted(other.name)} to {quoted(place.name)}"
+
+
+def _cycles(body: _Body) -> Iterator[list[str]]:
+    """Yield the steps of each cycle of a body, in the order of its ways; one for each way that closes one."""
+    done: set[str] = set()
+    for first in body.names:
+        walk: dict[str, Iterator[str]] = {}
+        name: str | None = first
+        while name is not None:
+            if name not in done and name not in walk:
+                walk[name] = iter(dict.fromkeys(other for other in body.ways[name].names if other in body.ways))
+            elif name in walk:
+                steps = list(walk)
+                yield steps[steps.index(name) :]
+            name = None
+            while walk and name is None:
+                last = next(reversed(walk))
+                name = next(walk[last], None)
+                if name is None:
+                    done.add(last)
+                    del walk[last]
 
 
 def _expressions_in(text: str) -> Iterator[str]:

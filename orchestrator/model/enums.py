@@ -8,6 +8,10 @@ class NodeTypes(StrEnum):
 
     TASK = "Task"
     PARALLEL = "Parallel"
+    CONDITION = "Condition"
+    WAIT = "Wait"
+    PASS = "Pass"  # noqa: S105 - no password
+    END = "End"
 
 
 class TargetTypes(StrEnum):
@@ -97,5 +101,13 @@ class DueKind(StrEnum):
     """What can be due at a node."""
 
     TIMEOUT = "timeout"
+    RETRY = "retry"
+    """The next attempt is to be launched."""
+    WAIT = "wait"
+    """A Wait is over."""
     QUESTION = "question"
     """The target is to be asked: its service leaves no event that would tell."""
+
+
+NOTHING_RUNS = frozenset((DueKind.RETRY.value, DueKind.WAIT.value))
+"""What is due only where nothing runs: there is nobody to ask and nothing to cancel."""

@@ -26,6 +26,7 @@ Scope = Mapping[str, object]
 ROOTS: Mapping[str, tuple[str, ...]] = {
     "run": ("run_id", "dag", "input", "started_at", "scheduled_for"),
     "steps": ("result", "status"),
+    "error": ("type", "message", "node"),
 }
 """What an expression begins with, and the keys there: of the run, and of every step."""
 
@@ -287,6 +288,27 @@ def compile_value(value: Json) -> Template:
     """
     resolver = _compile(value)
     return Template(resolver is None, resolver or (lambda _: value))
+
+
+def compile_condition(text: str) -> Callable[[Scope], bool]:
+    """Return what tells whether a whole-string expression holds.
+
+    Raises:
+        ExpressionError: it is malformed, or no expression. What is returned raises it where the value is not true or
+            false, or the expression leads nowhere.
+    """
+    parts = parse(text)
+    if len(parts) != 1 or not isinstance(parts[0], Expression):
+        raise ExpressionError(f"{quoted(text)}: is no expression; write one, as in ${{steps.A.result.is_new}}")
+    expression = parts[0]
+
+    def holds(scope: Scope) -> bool:
+        value = expression.resolve(scope)
+        if not isinstance(value, bool):
+            raise ExpressionError(f"{_short(text)}: is {kind_of(value)}; a condition is true or false")
+        return value
+
+    return holds
 
 
 def resolve(value: Json, scope: Scope) -> Json:

@@ -1,256 +1,20 @@
 """The grammar of a definition, as one table: what keys there are, what each may hold and where.
 
-Both judges of a definition read it: `definition.problems` (through `Shape.problems`) and the JSON Schema
-(through `Key.schema`). So a new key is one row here, and a new target type one entry of `_TARGETS`. What
-a table cannot say (names that must exist, cycles, the contents of expressions) is in `definition`. Pure.
+Both judges of a definition read it: `definition.problems` and the JSON Schema. So a new key is one row here, a new
+target type one entry of `_TARGETS`, a new node type one of `SHAPES`. What a table cannot say (names that must exist,
+cycles, the contents of expressions) is in `definition`. Pure.
 """
 
-import json
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import date
-from enum import Enum
+from collections.abc import Mapping
 from keyword import kwlist
 
-import msgspec
 from msgspec.structs import replace
 
-from orchestrator.model import durations, schedule
-from orchestrator.model.commands import Json
+from orchestrator.model import schedule
 from orchestrator.model.enums import NodeTypes, TargetTypes
-from orchestrator.model.expressions import at, closest, did_you_mean, kind_of, quoted
+from orchestrator.model.grammar_rules import Choice, Cron, Duration, Key, Kind, Pattern, Range, Shape, Zone
 from orchestrator.model.ids import STEP_NAME
 from orchestrator.model.messages import LAUNCH_VARIABLE
-
-# ---- What a string may be: each rule is a check and a piece of the schema ----------------------------
-
-
-class Choice(msgspec.Struct, frozen=True):
-    """One of a few words; `noun` is what such a word is."""
-
-    noun: str
-    allowed: tuple[str, ...]
-
-    def problem(self, text: str) -> str | None:
-        """Return what is wrong with `text`, if anything."""
-        if text in self.allowed:
-            return None
-        hint = did_you_mean(text, self.allowed)
-        return f"{quoted(text)} is not {self.noun};{hint} allowed: {', '.join(self.allowed)}"
-
-    def schema(self) -> dict[str, Json]:
-        """Return the same as JSON Schema."""
-        return {"enum": list(self.allowed)}
-
-
-class Pattern(msgspec.Struct, frozen=True):
-    """A regular expression that the whole string matches, in what Python and ECMAScript share.
-
-    It has no `|` outside of brackets, so that `^` and `$` can be put around it.
-    """
-
-    noun: str
-    pattern: str
-    how: str
-    reserved: tuple[str, ...] = ()
-    """Words of the pattern that are not allowed all the same."""
-
-    def problem(self, text: str) -> str | None:
-        """Return what is wrong with `text`, if anything."""
-        if re.fullmatch(self.pattern, text) and text not in self.reserved:
-            return None
-        hint = '; an expression can stand in "parameters" only' if "${" in text else ""
-        return f"{quoted(text)} is not {self.noun}; {self.how}{hint}"
-
-    def schema(self) -> dict[str, Json]:
-        """Return the same as JSON Schema."""
-        found: dict[str, Json] = {"pattern": f"^{self.pattern}$"}
-        return found | {"not": {"enum": list(self.reserved)}} if self.reserved else found
-
-
-class Duration(msgspec.Struct, frozen=True):
-    """A duration above zero, of at most `most`; how long it is at most a schema cannot say."""
-
-    most: str
-
-    def problem(self, text: str) -> str | None:
-        """Return what is wrong with `text`, if anything."""
-        try:
-            seconds = durations.parse_duration(text)
-        except durations.DurationError:
-            return f"{quoted(text)} is not a duration; {durations.HOW}"
-        if not 0 < seconds <= durations.parse_duration(self.most):
-            return f"{quoted(text)} is out of range; allowed: more than 0, at most {self.most}"
-        return None
-
-    def schema(self) -> dict[str, Json]:
-        """Return the same as JSON Schema."""
-        return {"pattern": f"^(?=[0-9.]*[1-9]){durations.PATTERN}$", "examples": ["90s", "10m", "1.5h"]}
-
-
-class Cron(msgspec.Struct, frozen=True):
-    """A cron expression; whether its numbers are in range, and whether it is ever due, a schema cannot say."""
-
-    def problem(self, text: str) -> str | None:
-        """Return what is wrong with `text`, if anything."""
-        return _schedule_problem(schedule.parse_cron, text)
-
-    def schema(self) -> dict[str, Json]:
-        """Return the same as JSON Schema."""
-        return {"pattern": f"^{schedule.PATTERN}$", "examples": ["30 6 * * *", "*/15 8-18 * * MON-FRI"]}
-
-
-class Zone(msgspec.Struct, frozen=True):
-    """The name of a time zone; which there are a schema cannot say."""
-
-    def problem(self, text: str) -> str | None:
-        """Return what is wrong with `text`, if anything."""
-        return _schedule_problem(schedule.zone_of, text)
-
-    def schema(self) -> dict[str, Json]:
-        """Return the same as JSON Schema."""
-        return {"pattern": f"^{schedule.ZONE}$", "examples": ["Europe/Berlin", schedule.DEFAULT_ZONE]}
-
-
-def _schedule_problem(read: Callable[[str], object], text: str) -> str | None:
-    try:
-        read(text)
-    except schedule.ScheduleError as exc:
-        return str(exc)
-    return None
-
-
-def text_problem(text: str) -> str | None:
-    """Return what is wrong with any string, if anything: JSON can spell what UTF-8 cannot hold."""
-    if text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text):
-        return None
-    return f"{quoted(text)} holds half of a surrogate pair; write the whole character"
-
-
-def key_problem(path: str, key: object) -> str:
-    """Return the problem of a key that is no string, as YAML allows it, in the object at `path`."""
-    is_short = key is None or isinstance(key, bool | date) or (isinstance(key, int | float) and -1e15 < key < 1e15)
-    shown = str(key) if isinstance(key, date) else json.dumps(key) if is_short else kind_of(key)
-    return f"{path or 'definition'}: the key {shown} is not a string; put it in quotes"
-
-
-DIALECT = "https://json-schema.org/draft/2020-12/schema"
-"""Of the JSON Schema of a definition, and of the `input_schema` in one."""
-
-MAX_TAGS = 20
-
-# ---- The table ---------------------------------------------------------------------------------------
-
-
-class Kind(Enum):
-    """What a key holds: its Python type, its type in JSON Schema, and what a message calls it."""
-
-    STRING = (str, "string", "a string")
-    STEP = (str, "string", "the name of a step")
-    DURATION = (str, "string", 'a duration as in "90s"')
-    FLAG = (bool, "boolean", "true or false")
-    VALUES = (dict, "object", "an object")
-    REQUEST = (dict, "object", "an object, a request as the service's API has it")
-    STEPS = (dict, "object", "an object that holds steps by their names")
-    BRANCHES = (list, "array", "a list of branches")
-    TAGS = (list, "array", "a list of tags")
-    SCHEMA = (dict, "object", "an object, a JSON Schema")
-
-
-class Key(msgspec.Struct, frozen=True):
-    """One row: a key, what it holds, and what it is for."""
-
-    name: str
-    kind: Kind
-    description: str
-    is_required: bool = False
-    rule: Choice | Pattern | Duration | Cron | Zone | None = None
-    """Of the string, or of the names in an object of values."""
-    default: str | None = None
-    not_with: str | None = None
-    """A key that cannot stand beside this one; a flag that is false stands nowhere."""
-    unless_requested: tuple[str, ...] = ()
-    """It is required unless the step's `request` has one of these."""
-    not_requested: tuple[str, ...] = ()
-    """Paths of what cannot stand in the step's `request` beside this key."""
-    taken: Mapping[str, str] = msgspec.field(default_factory=dict)
-    """Of a request: path of what is not to stand in it -> why it is not."""
-    needs: str | None = None
-    """A key without which this one says nothing."""
-
-    def problem(self, value: object) -> str | None:
-        """Return what is wrong with the value itself, if anything; what is in it is judged elsewhere."""
-        python_type, _, noun = self.kind.value
-        if not isinstance(value, python_type):
-            return f"must be {noun}, not {kind_of(value)}"
-        if isinstance(value, str):
-            return text_problem(value) or (self.rule.problem(value) if self.rule else None)
-        if self.kind in (Kind.STEPS, Kind.BRANCHES) and not value:
-            return f"is empty; write at least one {'step' if self.kind is Kind.STEPS else 'branch'}"
-        return None
-
-    def schema(self) -> dict[str, Json]:
-        """Return the row as JSON Schema; it refers to `$defs` for steps and branches."""
-        found: dict[str, Json] = {"description": self.description, "type": self.kind.value[1]}
-        if self.default is not None:
-            found["default"] = self.default
-        if self.kind is Kind.STEPS:
-            return found | {"$ref": "#/$defs/steps"}
-        if self.kind is Kind.BRANCHES:
-            return found | {"minItems": 1, "items": {"$ref": "#/$defs/branch"}}
-        if self.kind is Kind.SCHEMA:
-            return found | {"$ref": DIALECT}
-        rule = self.rule.schema() if self.rule else {}
-        if self.kind is Kind.VALUES:
-            return found | ({"propertyNames": rule} if rule else {})
-        if self.kind is Kind.REQUEST:
-            return found | _without(self.taken)
-        if self.kind is Kind.TAGS:
-            return found | {"maxItems": MAX_TAGS, "uniqueItems": True, "items": {"type": "string", **rule}}
-        return found | rule
-
-    def tag_problems(self, path: str, tags: Sequence[object]) -> Iterator[str]:
-        """Yield what is wrong with the tags at `path`."""
-        if len(tags) > MAX_TAGS:
-            yield f"{path}: has {len(tags):,} tags; allowed are {MAX_TAGS}"
-        for index, tag in enumerate(tags[:MAX_TAGS]):
-            if not isinstance(tag, str):
-                yield f"{at(path, index)}: must be a string, not {kind_of(tag)}"
-            elif problem := text_problem(tag) or (self.rule.problem(tag) if self.rule else None):
-                yield f"{at(path, index)}: {problem}"
-            elif tag in tags[:index]:
-                yield f"{at(path, index)}: {quoted(tag)} stands there twice; write it once"
-
-    def taken_problems(self, path: str, request: Mapping[object, object]) -> Iterator[str]:
-        """Yield what stands in the request at `path` that is not the author's to set."""
-        yield from (f"{path}.{taken}: {why}; leave it out" for taken, why in self.taken.items() if _has(request, taken))
-
-
-def _has(request: object, path: str) -> bool:
-    """Whether something stands at `path` of a request."""
-    for part in path.split("."):
-        if not isinstance(request, dict) or part not in request:
-            return False
-        request = request[part]
-    return True
-
-
-def with_schema(path: str) -> dict[str, Json]:
-    """Return the schema of an object in which something stands at `path`."""
-    first, _, rest = path.partition(".")
-    found: dict[str, Json] = {"type": "object", "required": [first]}
-    return found | {"properties": {first: with_schema(rest)}} if rest else found
-
-
-def _without(taken: Iterable[str]) -> dict[str, Json]:
-    """Return the schema of an object in which nothing stands at these paths."""
-    inner: dict[str, list[str]] = {}
-    for path in taken:
-        first, _, rest = path.partition(".")
-        inner.setdefault(first, []).append(rest)
-    properties: dict[str, Json] = {first: False if "" in rests else _without(rests) for first, rests in inner.items()}
-    return {"properties": properties} if properties else {}
-
 
 STEP_NAME_RULE = Pattern("a step name", STEP_NAME.pattern, "write 1 to 64 of A-Z a-z 0-9 _ -")
 
@@ -268,9 +32,10 @@ _OWNER = Key(
 )
 _TAGS = Key(
     "tags",
-    Kind.TAGS,
+    Kind.TEXTS,
     "Words to find its runs by: `orchestrator runs --tag`.",
     rule=Pattern("a tag", r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,62}", "write 1 to 63 of A-Z a-z 0-9 . _ : / -"),
+    most=20,
 )
 _INPUT_SCHEMA = Key(
     "input_schema",
@@ -295,7 +60,8 @@ _TIME_ZONE = Key(
 _TYPE = Key(
     "type",
     Kind.STRING,
-    "What the step is: a Task runs something, a Parallel runs its branches at the same time.",
+    "What the step is: a Task runs something, a Parallel runs its branches at the same time, a Condition chooses what "
+    "follows, a Wait waits, a Pass makes a value, an End ends the way.",
     is_required=True,
     rule=Choice("a step type", tuple(NodeTypes)),
 )
@@ -502,8 +268,97 @@ _PIPELINE_ROOT = Key(
     not_requested=("runtimeConfig.gcsOutputDirectory",),
 )
 
+_ERRORS = Key(
+    "errors",
+    Kind.TEXTS,
+    "The classes of errors that this is about, by default every one: `Task.Timeout`, `Task.*`, `*`.",
+    rule=Pattern(
+        "a class of errors",
+        r"(\*|[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z0-9_]+){0,9}(\.\*)?)",
+        'write it as in "Task.Timeout", "Task.*" or "*"',
+    ),
+)
+_DELAY = Key("delay", Kind.DURATION, "How long to wait before the second attempt.", rule=Duration("30d"), default="1s")
+_RETRY_RULE = Shape.of(
+    "a retry",
+    _ERRORS,
+    Key(
+        "max_attempts",
+        Kind.NUMBER,
+        "How often the step is tried at the most, the first time included; by default 3.",
+        range=Range(1, 1000, is_whole=True),
+    ),
+    _DELAY,
+    Key(
+        "backoff",
+        Kind.NUMBER,
+        "What each further wait is longer by, as a factor; by default 2.",
+        range=Range(1, 100),
+    ),
+    Key("max_delay", Kind.DURATION, "The longest wait between two attempts.", rule=Duration("30d")),
+    Key("jitter", Kind.NUMBER, "Which share of a wait is left to chance; by default 0.", range=Range(0, 1)),
+)
+_RETRY = Key(
+    "retry",
+    Kind.OBJECT_OR_OBJECTS,
+    "After which errors the step is tried again, how often and when: one rule, or several of which the first counts "
+    "that names the error.",
+    shape=_RETRY_RULE,
+)
+_ON_ERROR = Key(
+    "on_error",
+    Kind.OBJECTS,
+    "Where errors lead, once there is no retry left: the first route counts that names the error.",
+    shape=Shape.of("a route", _ERRORS, replace(_NEXT, description="The step that follows then.", is_required=True)),
+)
+_CHOICES = Key(
+    "choices",
+    Kind.OBJECTS,
+    "What may follow: the first choice counts that holds.",
+    is_required=True,
+    shape=Shape.of(
+        "a choice",
+        Key("when", Kind.CONDITION, "An expression that is true or false.", is_required=True),
+        replace(_NEXT, description="The step that follows if it is true.", is_required=True),
+    ),
+)
+_DEFAULT = Key("default", Kind.STEP, "The step that follows if no choice holds; without it that is an error.")
+_FOR = Key("for", Kind.DURATION, "How long to wait.", rule=Duration("365d"), not_with="until")
+_UNTIL = Key(
+    "until",
+    Kind.TEXT,
+    "The time to wait for, RFC 3339, as in 2026-12-24T18:00:00Z or ${run.input.at}; a past one waits no more.",
+)
+_RESULT = Key("result", Kind.ANY, "The step's result; strings in it may hold ${…} expressions.", is_required=True)
+_END_STATUS = Key(
+    "status",
+    Kind.STRING,
+    "How the way ends: Completed, or Failed with `error`.",
+    rule=Choice("an end", ("Completed", "Failed")),
+    default="Completed",
+)
+_END_ERROR = Key(
+    "error",
+    Kind.OBJECT,
+    "What it fails with.",
+    needs="status",
+    shape=Shape.of(
+        "an error",
+        Key(
+            "type",
+            Kind.STRING,
+            "The error's class.",
+            rule=Pattern(
+                "a class of errors", r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z0-9_]+){0,9}", 'write it as in "Orders.Missing"'
+            ),
+            default="Run.Failed",
+        ),
+        Key("message", Kind.TEXT, "What is wrong, in words for people; may hold ${…} expressions."),
+    ),
+)
+
 _STEP = (_TYPE, _NEXT, _END)
-_TASK = (*_STEP, _TARGET_TYPE, _TIMEOUT)
+_TASK = (*_STEP, _TARGET_TYPE, _TIMEOUT, _RETRY, _ON_ERROR)
 _TARGETS: Mapping[TargetTypes, tuple[Key, ...]] = {
     TargetTypes.CLOUD_FUNCTION: (_TARGET_NAME, _ENTRY_POINT, _PARAMETERS, _INVOCATION, _PROJECT_ID, _REGION),
     TargetTypes.DATAFLOW: (_TARGET_NAME, _PARAMETERS, _FLEX, _CLASSIC, _PROJECT_ID, _REGION),
@@ -544,62 +399,11 @@ _TARGETS: Mapping[TargetTypes, tuple[Key, ...]] = {
 # ---- The shapes that the rows make up ----------------------------------------------------------------
 
 
-class Shape(msgspec.Struct, frozen=True):
-    """What one kind of object may hold; `noun` is what a message calls such an object."""
-
-    noun: str
-    keys: Mapping[str, Key]
-
-    @classmethod
-    def of(cls, noun: str, *rows: Key) -> "Shape":
-        """Return the shape of these rows."""
-        return cls(noun, {row.name: row for row in rows})
-
-    def problems(self, path: str, found: Mapping[object, object]) -> Iterator[str]:
-        """Yield what is wrong with the keys of the object `found` at `path`, and with their values."""
-        meant = set()
-        for name, value in found.items():
-            if not isinstance(name, str):
-                yield key_problem(path, name)
-                continue
-            row = self.keys.get(name)
-            if row is None and not _homes(name):
-                meant.add(closest(name, self.keys))
-            problem = self._unknown(name) if row is None else row.problem(value)
-            if problem:
-                yield f"{at(path, name)}: {problem}"
-            elif row is not None and row.kind is Kind.TAGS and isinstance(value, list):
-                yield from row.tag_problems(at(path, name), value)
-        for name, row in self.keys.items():
-            if row.is_required and name not in found and name not in meant:
-                allowed = f"allowed: {', '.join(row.rule.allowed)}" if isinstance(row.rule, Choice) else ""
-                yield f"{at(path, name)}: is missing; {allowed or f'{self.noun} needs it'}"
-            if row.unless_requested and name not in found and name not in meant:
-                request = found.get("request")
-                if not any(part in request for part in row.unless_requested if isinstance(request, dict)):
-                    others = " or ".join(row.unless_requested)
-                    yield f'{at(path, name)}: is missing; {self.noun} needs it, or {others} in its "request"'
-            if name in found:
-                for beside in row.not_requested:
-                    if _has(found.get("request"), beside):
-                        yield f'{at(path, "request")}.{beside}: cannot stand beside "{name}"; keep one of the two'
-            stands = found.get(name) is True if row.kind is Kind.FLAG else name in found
-            if stands and row.not_with is not None and row.not_with in found:
-                yield f'{at(path, name)}: cannot stand beside "{row.not_with}"; keep one of the two'
-            if row.needs is not None and name in found and row.needs not in found:
-                yield f'{at(path, name)}: says nothing without "{row.needs}"; write that too, or neither'
-
-    def _unknown(self, name: str) -> str:
-        homes = _homes(name)
-        if homes:
-            return f"is not a key of {self.noun}, only of {' and '.join(homes)}"
-        return f"is not a key of {self.noun};{did_you_mean(name, self.keys)} allowed: {', '.join(self.keys)}"
-
-
-def _homes(name: str) -> list[str]:
+def homes(name: str) -> list[str]:
     """Return the nouns of the steps that have a key of this name."""
     tasks = [shape.noun for shape in TASKS.values() if name in shape.keys]
-    return (["a Task"] if len(tasks) == len(TASKS) else tasks) + (["a Parallel"] if name in PARALLEL.keys else [])
+    others = [shape.noun for kind, shape in SHAPES.items() if kind is not NodeTypes.TASK and name in shape.keys]
+    return (["a Task"] if len(tasks) == len(TASKS) else tasks) + others
 
 
 def _any_of(*rows: Key) -> tuple[Key, ...]:
@@ -617,22 +421,28 @@ DEFINITION = Shape.of(
     "a definition", _START, _STEPS, _ABOUT, _OWNER, _TAGS, _INPUT_SCHEMA, _SCHEDULE, _TIME_ZONE, _SCHEMA
 )
 BRANCH = Shape.of("a branch", _START, _STEPS)
-PARALLEL = Shape.of("a Parallel", *_STEP, _BRANCHES)
+PARALLEL = Shape.of("a Parallel", *_STEP, _ON_ERROR, _BRANCHES)
 TASKS = {target: Shape.of(f"a {target} Task", *_TASK, *rows) for target, rows in _TARGETS.items()}
 TASK = Shape.of("a Task", *_TASK, *_any_of(*(row for rows in _TARGETS.values() for row in rows)))
 """A Task of which the target type is not known."""
-STEP = Shape.of("a step", _TYPE, *_any_of(*PARALLEL.keys.values(), *TASK.keys.values())[1:])
+SHAPES: Mapping[NodeTypes, Shape] = {
+    NodeTypes.TASK: TASK,
+    NodeTypes.PARALLEL: PARALLEL,
+    NodeTypes.CONDITION: Shape.of("a Condition", _TYPE, _CHOICES, _DEFAULT, _ON_ERROR),
+    NodeTypes.WAIT: Shape.of("a Wait", *_STEP, _FOR, _UNTIL, _ON_ERROR),
+    NodeTypes.PASS: Shape.of("a Pass", *_STEP, _RESULT, _ON_ERROR),
+    NodeTypes.END: Shape.of("an End", _TYPE, _END_STATUS, _END_ERROR),
+}
+STEP = Shape.of("a step", _TYPE, *_any_of(*(row for shape in SHAPES.values() for row in shape.keys.values()))[1:])
 """A step of which not even the type is known."""
 
 
 def shape_of(step: Mapping[object, object]) -> Shape:
     """Return the shape that a step must have, as far as its type and target type tell."""
     match step.get("type"), step.get("target_type"):
-        case NodeTypes.PARALLEL, _:
-            return PARALLEL
         case NodeTypes.TASK, str(target_type):
             return next((shape for target, shape in TASKS.items() if target == target_type), TASK)
-        case NodeTypes.TASK, _:
-            return TASK
+        case str(step_type), _:
+            return next((shape for kind, shape in SHAPES.items() if kind == step_type), STEP)
         case _:
             return STEP

@@ -69,6 +69,11 @@ def key_of(launch_id: str) -> str:
     return f"{KEY_PREFIX}{readable}-{attempt}-{sha256(launch_id.encode()).hexdigest()[:24]}"
 
 
+def span_of(key: str) -> str:
+    """Return the W3C span id (16 hex) that a launch carries beside its trace."""
+    return sha256(f"span\n{key}".encode()).hexdigest()[:16]
+
+
 _ID_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -88,6 +93,11 @@ def execution_id_of(key: str) -> str:
 def nonce_of(seed: bytes, launch_id: str) -> str:
     """Return 128 bits in hex that nobody can guess who does not know `seed` (32 random bytes)."""
     return blake2b(launch_id.encode(), digest_size=16, key=seed).hexdigest()
+
+
+def spread_of(seed: bytes, launch_id: str) -> float:
+    """Return a number from 0 to 1, at random by `seed` (32 random bytes)."""
+    return int.from_bytes(blake2b(launch_id.encode(), digest_size=4, key=seed, person=b"spread").digest()) / 2**32
 
 
 def trace_of(launch_id: str, nonce: str, key: bytes = b"") -> str:

@@ -21,7 +21,7 @@ from referencing.jsonschema import DRAFT202012
 from orchestrator.model.commands import Json
 from orchestrator.model.errors import InputRejected
 from orchestrator.model.expressions import at, quoted
-from orchestrator.model.grammar import DIALECT
+from orchestrator.model.grammar_rules import DIALECT
 
 MAX_LEVELS = 30
 """Levels of objects and lists in one another in a schema; an input has MAX_DEPTH of `messages`."""

@@ -122,8 +122,11 @@ def trace_filters(trace_ids: Iterable[str], projects: Sequence[str], since: date
 
 
 def run_filter(run_id: str) -> str:
-    """Return the short filter for a person: the orchestrator's lines of a run, and the calls that it made."""
-    return f'labels.run_id="{run_id}" OR httpRequest.requestUrl:"{_in_url(run_id, None, None)}"'
+    """Return the short filter for a person: the orchestrator's lines of a run, and the calls that it made.
+
+    It has no percent sign in it, which an address that is decoded twice would lose.
+    """
+    return f'labels.run_id="{run_id}" OR httpRequest.requestUrl:"{LAUNCH_PARAMETER}={run_id}"'
 
 
 class Reader:
@@ -149,10 +152,10 @@ class Reader:
         """Return what an entry says, and whose it is."""
         found = _TRACE.fullmatch(_text(entry.get("trace")))
         trace_id = found[1] if found else None
-        launched = self._launched(entry)
+        labels = _object(entry.get("labels"))
+        launched = self._launched(entry) or self._labelled(labels)
         if launched is not None and trace_id is not None:
             self.traces[trace_id] = launched
-        labels = _object(entry.get("labels"))
         mine = launched or (self.traces.get(trace_id) if trace_id else None) or self._by_id(entry, labels)
         node, number = (mine.node.node_name, mine.number) if mine else (None, None)
         if labels.get("run_id") == self._run_id:
@@ -163,7 +166,7 @@ class Reader:
             _text(entry.get("severity")) or "DEFAULT",
             node,
             number,
-            text_of(entry),
+            text_of(entry).removeprefix(f"{node}: "),  # the orchestrator's own lines begin with it
             f"{_text(entry.get('logName'))} {_text(entry.get('timestamp'))} {_text(entry.get('insertId'))}",
             trace_id,
         )
@@ -173,6 +176,12 @@ class Reader:
         url = _text(_object(entry.get("httpRequest")).get("requestUrl"))
         given = parse_qs(urlsplit(url).query).get(LAUNCH_PARAMETER, [""])[0] if url else ""
         return self._attempts.get(given) if parse_launch_id(given) else None
+
+    def _labelled(self, labels: Mapping[str, Json]) -> Attempt | None:
+        """The attempt that a line of the orchestrator's own is about; such a line is under the trace of its call."""
+        if labels.get("run_id") != self._run_id:
+            return None
+        return self._attempts.get(f"{self._run_id}/{_text(labels.get('node'))}/{_text(labels.get('attempt'))}")
 
     def _by_id(self, entry: Mapping[str, Json], labels: Mapping[str, Json]) -> Attempt | None:
         resource = _object(_object(entry.get("resource")).get("labels"))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
 
 from orchestrator.model.commands import EMPTY, Json, Launch, target_key
 from orchestrator.model.durations import parse_duration
 from orchestrator.model.enums import DataflowTemplateType, NodeTypes, TargetTypes, TaskStatus
 from orchestrator.model.execution import ExecutionRecord
-from orchestrator.model.expressions import compile_value
+from orchestrator.model.expressions import Scope, compile_condition, compile_value
 from orchestrator.model.fixed import Fixed
+from orchestrator.model.rules import retry_rules, routes
 
 
 class Graph(Protocol):
@@ -31,8 +32,8 @@ class Graph(Protocol):
     def init(self) -> tuple[Launch, ...]:
         """The commands that start it."""
 
-    def chain(self) -> tuple[Node, ...]:
-        """Its own nodes in the order in which they run."""
+    def ordered(self) -> tuple[Node, ...]:
+        """Its own nodes, each before those that its ways lead to."""
 
     def branch(self, definition: Mapping[str, Json], parent_node: Parallel) -> Graph:
         """A branch of it."""
@@ -44,12 +45,27 @@ class Graph(Protocol):
         """Execution record of a node, if it was built with them."""
 
 
+class Edge(NamedTuple):
+    """A way from a step to another one of the same `steps`.
+
+    Attributes:
+        next: the name of the step that it leads to.
+        label: when it is taken, in words for people; empty: whenever the step completes.
+        is_error: it is taken by an error.
+    """
+
+    next: str
+    label: str = ""
+    is_error: bool = False
+
+
 class Node(Fixed):
-    """What all node types share. A new type overrides `execute`.
+    """What all node types share. A new type overrides `execute`, and `edges` if it has ways of its own.
 
     Attributes:
         node_name: unique over the whole definition, branches included.
-        next: name of the step after this one, in the same `steps`; None at an end.
+        next: name of the step after this one, in the same `steps`; None where no one step is.
+        routes: where its errors lead.
         parent_dag: the DAG or branch that this node is a step of.
     """
 
@@ -59,12 +75,19 @@ class Node(Fixed):
         self.node_name = str(step["node_name"])
         following = step.get("next")
         self.next = None if following is None else str(following)
+        self.routes = routes(step.get("on_error"))
         self.parent_dag = parent_dag
 
     @property
     def is_end(self) -> bool:
         """Whether nothing follows in this DAG or branch."""
-        return self.next is None
+        return not self.edges
+
+    @property
+    def edges(self) -> tuple[Edge, ...]:
+        """All ways that lead on from here, in the author's order."""
+        own = () if self.next is None else (Edge(self.next),)
+        return own + tuple(Edge(route.next, ", ".join(route.errors), True) for route in self.routes)
 
     @property
     def status(self) -> TaskStatus:
@@ -72,8 +95,8 @@ class Node(Fixed):
         return self.parent_dag.status_of(self.node_name)
 
     def execute(self) -> tuple[Launch, ...]:
-        """Return the commands that start this node; nothing is done by asking."""
-        raise TypeError(f"{type(self).__name__}: a node type says what starts it")
+        """Return the commands that start this node; nothing is done by asking. None, where nothing is launched."""
+        return ()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.node_name!r})"
@@ -89,6 +112,7 @@ class Task(Node):
         function: `package.module:callable` of a Function, entry point of a CloudFunction, or None.
         target_key: which Target launches it: its type, or `CloudFunction.sync`.
         timeout_s: the author's timeout in seconds, or None.
+        retry: after which errors it is tried again.
         execution: the record of the current attempt's execution, if the DAG was built with one.
     """
 
@@ -104,6 +128,7 @@ class Task(Node):
         self.function = None if function is None else str(function)
         self.target_key = target_key(self.target_type.value, step.get("invocation"))
         self.timeout_s = None if timeout is None else parse_duration(str(timeout))
+        self.retry = retry_rules(step.get("retry"))
         self.template = compile_value(self.parameters)
         own = {key: value for key, value in step.items() if key not in _SHARED_KEYS}
         self._launch = Launch(self.node_name, self.target_type.value, self.target_name, self.parameters, own or EMPTY)
@@ -156,5 +181,90 @@ class Parallel(Node):
         return tuple(launches)
 
 
-_SHARED_KEYS = frozenset(("node_name", "type", "next", "end", "target_type", "target_name", "parameters"))
+class Choice(NamedTuple):
+    """One choice of a Condition: where it goes on if `when` is true."""
+
+    when: str
+    holds: Callable[[Scope], bool]
+    next: str
+
+
+class Condition(Node):
+    """A step that chooses what follows: the first choice that holds, else `default`.
+
+    Attributes:
+        choices: in the author's order.
+        default: what follows where none holds; without one that is an error.
+    """
+
+    node_type = NodeTypes.CONDITION
+
+    def __init__(self, step: Mapping[str, Json], parent_dag: Graph) -> None:
+        super().__init__(step, parent_dag)
+        found, default = step["choices"], step.get("default")
+        choices = [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+        self.choices = tuple(
+            Choice(str(each["when"]), compile_condition(str(each["when"])), str(each["next"])) for each in choices
+        )
+        self.default = None if default is None else str(default)
+
+    @property
+    def edges(self) -> tuple[Edge, ...]:
+        """Its choices, its default, and where its errors lead."""
+        own = tuple(Edge(choice.next, choice.when) for choice in self.choices)
+        return own + ((Edge(self.default, "else"),) if self.default is not None else ()) + super().edges
+
+
+class Wait(Node):
+    """A step that completes at a time, or so long after it was entered.
+
+    Attributes:
+        for_s: how long it waits, in seconds; None where it waits until a time.
+        until: the template of the time, RFC 3339.
+        words: how long or until when, as the author wrote it.
+    """
+
+    node_type = NodeTypes.WAIT
+
+    def __init__(self, step: Mapping[str, Json], parent_dag: Graph) -> None:
+        super().__init__(step, parent_dag)
+        for_ = step.get("for")
+        self.for_s = None if for_ is None else parse_duration(str(for_))
+        self.until = compile_value(step.get("until"))
+        self.words = str(for_) if for_ is not None else f"until {step.get('until')}"
+
+
+class Pass(Node):
+    """A step that completes at once, with a result that it makes of others'.
+
+    Attributes:
+        result: the template of its result.
+    """
+
+    node_type = NodeTypes.PASS
+
+    def __init__(self, step: Mapping[str, Json], parent_dag: Graph) -> None:
+        super().__init__(step, parent_dag)
+        self.result = compile_value(step.get("result"))
+
+
+class End(Node):
+    """A step at which a DAG or branch ends, as it says.
+
+    Attributes:
+        ends_as: Completed or Failed.
+        error: the template of the error that it fails with: its `type` and `message`.
+    """
+
+    node_type = NodeTypes.END
+
+    def __init__(self, step: Mapping[str, Json], parent_dag: Graph) -> None:
+        super().__init__(step, parent_dag)
+        self.ends_as = TaskStatus(str(step.get("status") or TaskStatus.COMPLETED.value))
+        self.error = compile_value(step.get("error"))
+
+
+_SHARED_KEYS = frozenset(
+    ("node_name", "type", "next", "end", "target_type", "target_name", "parameters", "retry", "on_error")
+)
 """Keys that a Launch carries in fields of its own, or that are none of the target's business."""

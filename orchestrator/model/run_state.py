@@ -65,7 +65,11 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     branches: tuple[BranchState, ...] = ()
     status: TaskStatus
     attempt: int = 0
-    """The current attempt, from 1; 0 before the first and in a node that is no Task."""
+    """The current attempt, from 1; 0 before the first. Of a Wait 1 once it waits, of other nodes that are no Task 0."""
+    failures: int = 0
+    """How many attempts have failed since the step was entered and were followed by another one."""
+    caught: str | None = None
+    """The node whose error an `on_error` has led here from, directly or before: what `${error}` asks about."""
     execution_id: str | None = None
     """The service's id: known from an attempt's end, or from when its claim was taken over."""
     claim: Claim | None = None
@@ -78,6 +82,7 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     ended_at: datetime | None = None
     result: Json = None
     error: Failure | None = None
+    """Why it failed; of a Running node, why the attempt before did."""
 
     @property
     def target_key(self) -> str:

@@ -9,14 +9,11 @@ from orchestrator.model.enums import NodeTypes
 from orchestrator.model.grammar import (
     BRANCH,
     DEFINITION,
-    DIALECT,
-    PARALLEL,
+    SHAPES,
     STEP_NAME_RULE,
     TASKS,
-    Kind,
-    Shape,
-    with_schema,
 )
+from orchestrator.model.grammar_rules import DIALECT, Key, Kind, Shape, with_schema
 
 
 def schema() -> dict[str, Json]:
@@ -37,13 +34,17 @@ def schema() -> dict[str, Json]:
             "step": {
                 "description": "One step.",
                 "type": "object",
-                **_one_of("type", {NodeTypes.TASK: "task", NodeTypes.PARALLEL: "parallel"}),
+                **_one_of("type", {node_type: node_type.lower() for node_type in SHAPES}),
             },
             "task": {
                 "description": "A step that runs something at a target.",
                 **_one_of("target_type", {target: f"task_{target}" for target in TASKS}),
             },
-            "parallel": {"description": "A step whose branches run at the same time.", **_object(PARALLEL)},
+            **{
+                node_type.lower(): {"description": shape.noun, **_object(shape)}
+                for node_type, shape in SHAPES.items()
+                if node_type is not NodeTypes.TASK
+            },
             **{f"task_{target}": {"description": shape.noun, **_object(shape)} for target, shape in TASKS.items()},
         },
     }
@@ -53,7 +54,7 @@ def _object(shape: Shape) -> dict[str, Json]:
     """Return the schema of an object with the keys of a shape and no others."""
     found: dict[str, Json] = {
         "type": "object",
-        "properties": {name: row.schema() for name, row in shape.keys.items()},
+        "properties": {name: _row(row) for name, row in shape.keys.items()},
         "required": [name for name, row in shape.keys.items() if row.is_required],
         "additionalProperties": False,
     }
@@ -75,6 +76,22 @@ def _object(shape: Shape) -> dict[str, Json]:
             with_it: Json = {"required": [name, "request"], "properties": {"request": with_schema(beside)}}
             rules.append({"not": with_it})
     return found | {"allOf": rules} if rules else found
+
+
+def _row(row: Key) -> dict[str, Json]:
+    """Return the schema of what a key holds."""
+    found = row.schema()
+    if row.shape is None:
+        return found
+    one = _object(row.shape)
+    several: dict[str, Json] = {"type": "array", "minItems": 1, "items": one}
+    match row.kind:
+        case Kind.OBJECT:
+            return found | one
+        case Kind.OBJECTS:
+            return found | several
+        case _:
+            return found | {"anyOf": [one, several]}
 
 
 def _one_of(key: str, definitions: dict[str, str]) -> dict[str, Json]:

@@ -28,6 +28,7 @@ from orchestrator.runtime.unknown_hosts import UnknownHosts
 if TYPE_CHECKING:
     from orchestrator.brokers.memory import MemoryBroker
     from orchestrator.runtime.local import InstanceHosts, LocalParts, LocalTargets
+    from orchestrator.runtime.telemetry import Telemetry
 
 log = logging.getLogger("orchestrator")
 
@@ -79,6 +80,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
         settings: instead of the environment's.
         policy: times and limits, instead of those that the settings give.
         on_saved: told of every save of a run here.
+        telemetry: makes traces and metrics; what the OTEL_* variables ask for, where None.
     Raises:
         SettingsError, StoreUnavailable: the bucket cannot be used.
     """
@@ -96,6 +98,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
         settings: Settings | None = None,
         policy: Policy | None = None,
         on_saved: Callable[[Saved], None] | None = None,
+        telemetry: "Telemetry | None" = None,
     ) -> None:
         settings = settings or Settings.read(os.environ)
         clock = clock or SystemClock()
@@ -127,6 +130,10 @@ class DAGExecutor(dag_executor.DAGExecutor):
         self._mine: set[str] = set()
         self._stopping = Event()
         self._timer: Thread | None = None
+        self.telemetry = telemetry or _telemetry(clock)
+        policy = policy or _policy(settings, store, targets)
+        if self.telemetry is not None:
+            self.telemetry.lease = policy.lease
         super().__init__(
             catalog,
             store=store,
@@ -135,10 +142,11 @@ class DAGExecutor(dag_executor.DAGExecutor):
             clock=clock,
             hosts=hosts,
             instance=instance,
-            policy=policy or _policy(settings, store, targets),
+            policy=policy,
             random_bytes=os.urandom,
             sleep=time.sleep,
             on_saved=self._note_saved,
+            observer=self.telemetry,
         )
         self.store = store
         if self._own_broker is not None:
@@ -196,6 +204,11 @@ class DAGExecutor(dag_executor.DAGExecutor):
             if state.run.status.is_final:
                 self._note_ended(state)
 
+    def flush(self) -> None:
+        """Export what traces and metrics wait, for an instance that may be frozen now."""
+        if self.telemetry is not None:
+            self.telemetry.flush()
+
     def close(self) -> None:
         """Stop what runs here. Runs that have not ended can be resumed."""
         self._stopping.set()
@@ -222,6 +235,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
     # -- what happens in between --------------------------------------------------------------------
 
     def _note_saved(self, saved: Saved) -> None:
+        self._trace(saved)
         try:
             if self._given_on_saved is not None:
                 self._given_on_saved(saved)
@@ -236,6 +250,13 @@ class DAGExecutor(dag_executor.DAGExecutor):
                 self._note_ended(state)
             elif self._own_broker is not None and run_id not in self._mine:
                 self._look_after_from_now_on(run_id)
+
+    def _trace(self, saved: Saved) -> None:
+        try:
+            if self.telemetry is not None:
+                self.telemetry.saved(saved)
+        except Exception:
+            log.exception("telemetry failed; the run goes on", extra={"run_id": saved.after.run.run_id})
 
     def _note_ended(self, state: RunState) -> None:
         with self._changed:
@@ -284,6 +305,15 @@ class DAGExecutor(dag_executor.DAGExecutor):
         from orchestrator.runtime.dead_letters import keep
 
         keep(self.store, event, f"{self.instance}-{message_id}", error)
+
+
+def _telemetry(clock: Clock) -> "Telemetry | None":
+    """What the OTEL_* variables ask for; nothing of it is imported where there are none."""
+    if not any(name.startswith("OTEL_") for name in os.environ):
+        return None
+    from orchestrator.runtime.otel import configured
+
+    return configured(os.environ, clock.now)
 
 
 # What runs things on this machine is loaded where it does: in the cloud its cold start would pay for it.

@@ -92,3 +92,5 @@ def handle(data: Json, *, event_id: str | None = None, event_time: str | None = 
         key = keep(runs.store, event, message_id, exc)
         log.error("acknowledged, but not handled: %s (kept as %s)", exc, key, extra={"event_id": message_id})
         return None
+    finally:
+        runs.flush()

@@ -26,10 +26,11 @@ from orchestrator.model.durations import parse_duration
 from orchestrator.model.enums import Identity
 from orchestrator.model.errors import LaunchRefused, LaunchUncertain, NotYet
 from orchestrator.model.ids import execution_id_of as call_id_of
+from orchestrator.model.ids import span_of
 from orchestrator.model.messages import launch_query
 from orchestrator.services.google_api import ApiError
 from orchestrator.targets.callables import NESTED_TOO_DEEPLY, completed
-from orchestrator.targets.twins import digest_of, plain
+from orchestrator.targets.twins import plain
 
 URL = "https://{region}-{project}.cloudfunctions.net/{target_name}"
 """Where a function answers, of the 1st and of the 2nd generation alike."""
@@ -118,7 +119,7 @@ class FunctionCalls:
             raise LaunchRefused(f"{launch.node_name}: the URL has {len(url)} characters; allowed are {_MAX_URL}")
         headers = {
             "Content-Type": "application/json",
-            "traceparent": f"00-{launch.trace_id}-{digest_of('span', launch.key)[:16]}-01",
+            "traceparent": f"00-{launch.trace_id}-{span_of(launch.key)}-01",
             "Function-Execution-Id": call_id_of(launch.key),  # what the function prints is found by it
         }
         audience = None if self._url is not None else _audience(where)

@@ -6,7 +6,7 @@ from datetime import datetime
 import msgspec
 
 from orchestrator.model.commands import Json, Launch, Outcome
-from orchestrator.model.ids import execution_id_of
+from orchestrator.model.ids import execution_id_of, span_of
 from orchestrator.model.messages import launch_query
 from orchestrator.targets.twins import digest_of, timestamp
 
@@ -34,7 +34,7 @@ class Call:
             function_name=launch.target_name,
             execution_id=execution_id_of(launch.key),
             trace_id=launch.trace_id,
-            span_id=digest_of("span", launch.key)[:16],
+            span_id=span_of(launch.key),
             path=f"/?{launch_query(launch.launch_id, launch.nonce)}",
             body=msgspec.json.encode(launch.parameters),
         )

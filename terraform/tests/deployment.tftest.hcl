@@ -195,6 +195,16 @@ run "a_setting_that_follows_from_the_deployment_is_refused" {
   expect_failures = [google_cloudfunctions2_function.orchestrator]
 }
 
+run "a_size_of_a_function_that_there_is_not_is_refused" {
+  command = plan
+
+  variables {
+    functions = { orch-tset-1 = { memory = "2Gi" } }
+  }
+
+  expect_failures = [output.existing_functions]
+}
+
 run "wrong_variables_are_refused_all_at_once" {
   command = plan
 

@@ -34,7 +34,7 @@ LAYERS = {
 }
 """Part of the package -> parts that it may import."""
 
-PURE_ENGINE = ("decide", "starting", "attempts", "ending", "draft", "pace", "scope")
+PURE_ENGINE = ("decide", "starting", "attempts", "ending", "draft", "pace", "retry", "scope")
 
 ADAPTERS = {
     "stores": {"memory", "local", "gcs", "redis"},
@@ -145,6 +145,7 @@ def loaded_by(code: str) -> set[str]:
 
 
 HEAVY = {"apache_beam", "ray", "rich", "flask", "google", "googleapiclient", "werkzeug", "functions_framework", "yaml"}
+HEAVY |= {"opentelemetry"}
 
 
 def test_importing_the_package_loads_no_heavy_library():

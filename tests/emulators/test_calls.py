@@ -200,3 +200,9 @@ def test_a_functions_own_409_fails_it(world):
 def assert_at_most(spent: tuple[int, int], reads: int, writes: int) -> None:
     assert spent[0] <= reads, f"{spent[0]} reads; allowed are {reads}"
     assert spent[1] <= writes, f"{spent[1]} writes; allowed are {writes}"
+
+
+def test_a_tick_without_open_runs_is_one_listing(world):
+    before = len(world.storage.calls)
+    world.executor.tick()
+    assert [call.kind for call in world.storage.calls[before:]] == ["list"]

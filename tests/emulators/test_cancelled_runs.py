@@ -7,8 +7,10 @@ import sys
 
 import pytest
 
+from orchestrator.targets.job_services import SERVICES
 from tests.support.cloud import BUCKET, ROOT, Cloud
 from tests.support.command_line import until
+from tests.support.job_steps import definition_of_all
 from tests.support.pubsub_emulator import pubsub_emulator_host  # noqa: F401 - the fixture
 
 STATE = f"gs://{BUCKET}"
@@ -143,3 +145,18 @@ def test_an_unknown_run_or_no_topic_to_ask_by_is_2(cloud):
     assert f"EVENTS_TOPIC is not set, and runs in {STATE} are cancelled by a message" in told.stderr
     assert call(cloud, "cancel", "asked-1", "--topic", cloud.topic, EVENTS_TOPIC="").returncode == 0
     assert cloud.wait("asked-1")["$run"]["status"] == "Cancelled"
+
+
+def test_a_job_of_every_service_is_cancelled_there(pubsub_emulator, tmp_path):
+    folder = tmp_path / "dags" / "services"
+    folder.mkdir(parents=True)
+    (folder / "dag.json").write_text(json.dumps(definition_of_all()))
+    with Cloud(pubsub_emulator, tmp_path, dags=folder.parent, work=lambda service, job: job.stop.wait(60)) as cloud:
+        start(cloud, "services", "six")
+        until(lambda: all(cloud.jobs[name].jobs for name in SERVICES), 30)
+        told = call(cloud, "cancel", "six", "--wait", "--interval", "0.2")
+        assert (told.returncode, told.stderr) == (0, "")
+        document = cloud.document("six")
+        assert {name: document[name]["status"] for name in SERVICES} == dict.fromkeys(SERVICES, "Cancelled")
+        assert {job.state for name in SERVICES for job in cloud.jobs[name].jobs.values()} == {"Cancelled"}
+        assert document["End"]["status"] == "Skipped"

@@ -4,7 +4,7 @@ import pytest
 
 from orchestrator.model.commands import Execution, Launch, Outcome
 from orchestrator.model.enums import RunStatus, TaskStatus
-from orchestrator.model.errors import LaunchUncertain, NotYet, RunNotFound
+from orchestrator.model.errors import LaunchUncertain, NotYet, RunNotFound, SettingsError
 from orchestrator.model.messages import cancel_message, reminder_message
 from tests.support.world import T0, NotedTarget, World, chain, completion, dag, parallel, task
 
@@ -83,6 +83,29 @@ def test_the_tick_takes_back_what_could_not_be_taken_back_at_once():
     assert statuses(world, run_id)["A"] == "Running"
     world.target.is_away = False
     world.executor.tick()
+    assert world.state(run_id).run.status is RunStatus.CANCELLED
+
+
+class Unset(dict):
+    """Targets that cannot be made for now, as those of the cloud where a setting is missing."""
+
+    is_unset = False
+
+    def get(self, key, default=None):
+        if self.is_unset:
+            raise SettingsError("TASKS_QUEUE: is not set")
+        return super().get(key, default)
+
+
+def test_a_target_that_cannot_be_made_now_holds_up_nothing_else():
+    queue = Queue()
+    world = World(chain("A", "B"), target=queue, targets=Unset(Function=queue))
+    run_id = world.start()
+    queue.waiting, world.targets.is_unset = {"A"}, True
+    world.executor.execute(cancel_message(run_id))
+    assert world.state(run_id).run.cancel_reason is not None
+    world.targets.is_unset = False
+    assert world.executor.tick().problems == ()
     assert world.state(run_id).run.status is RunStatus.CANCELLED
 
 

@@ -39,7 +39,8 @@ def test_every_job_service_has_its_rows():
 
 
 def test_the_keys_are_those_of_the_grammar():
-    shared = {"type", "next", "end", "target_type", "timeout", "target_name", "parameters", "project_id", "region"}
+    shared = {"type", "next", "end", "target_type", "timeout", "retry", "on_error", "target_name", "parameters"}
+    shared |= {"project_id", "region"}
     for name, (_, _, further) in table("## Keys of a step").items():
         assert set(re.findall(r"`([a-z_]+)`", further)) - {"region"} == set(TASKS[name].keys) - shared
 

@@ -1,7 +1,7 @@
 """The part of the Logging query language that our filters are written in: does an entry match a filter?
 
-AND (written or not), OR, NOT, parentheses, `=`, `!=`, `=~`, `!~`, `:`, a comparison with several values, quoted
-strings, field paths with quoted segments, `log_id()`. Whatever else there is in the language is refused.
+AND (written or not), OR, NOT, parentheses, `=`, `!=`, `=~`, `!~`, `:`, of times `>=`, `<=`, `>`, `<`, a comparison
+with several values, quoted strings, field paths with quoted segments, `log_id()`. Whatever else there is is refused.
 
 What is easily got wrong, from https://cloud.google.com/logging/docs/view/logging-query-language:
 - NOT binds closest, then OR, then AND: `a OR NOT b AND NOT c OR d` is `(a OR (NOT b)) AND ((NOT c) OR d)`;
@@ -15,6 +15,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from operator import ge, gt, le, lt
 from urllib.parse import quote
 
 MAX_LENGTH = 20_000
@@ -24,7 +26,7 @@ Matcher = Callable[[Mapping], bool]
 _TOKEN = re.compile(
     r"""(?P<space>\s+|--[^\n]*)
       | (?P<string>"(?:[^"\\]|\\.)*")
-      | (?P<operator>=~|!~|!=|=|:)
+      | (?P<operator>=~|!~|!=|>=|<=|=|:|>|<)
       | (?P<paren>[()])
       | (?P<word>[A-Za-z_@0-9][A-Za-z_@0-9/-]*)
       | (?P<dot>\.)""",
@@ -176,9 +178,23 @@ def _comparer(operator: str, value: str) -> Callable[[str], bool]:
         pattern = re.compile(value)
         is_found = operator == "=~"
         return lambda text: (pattern.search(text) is not None) == is_found
+    if operator in _ORDERS:
+        in_order, other = _ORDERS[operator], _time(value)
+        return lambda text: text != "" and in_order(_time(text), other)
     if operator == ":":
         return lambda text: folded in text.casefold()
     return lambda text: (text.casefold() == folded) == (operator == "=")
+
+
+_ORDERS = {">=": ge, "<=": le, ">": gt, "<": lt}
+
+
+def _time(text: str) -> datetime:
+    """An RFC 3339 time, of whose fraction six digits count."""
+    try:
+        return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text))
+    except ValueError as exc:
+        raise QueryError(f"{text!r} is no time, and nothing else is compared here") from exc
 
 
 def _values_at(held: object, path: tuple[str, ...]) -> Iterator[str]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
-from tests.support.log_filter import compiled
+from tests.support.logging_query import compile_query
 
 
 class LoggingServer:
@@ -52,7 +52,7 @@ class LoggingServer:
             return 404, {"error": {"code": 404, "message": f"{path}: no such method"}}
         self.filters.append(body.get("filter", ""))
         self.resources.append(body.get("resourceNames", []))
-        test = compiled(body.get("filter", ""))
+        test = compile_query(body.get("filter", ""))
         found = sorted((each for each in self._entries() if test(each)), key=lambda each: each.get("timestamp", ""))
         if body.get("orderBy") == "timestamp desc":
             found.reverse()

@@ -99,6 +99,8 @@ def test_functions_that_run_cannot_be_stopped_and_the_run_ends_after_them(place,
     assert said[0] == "run mine is being cancelled; 2 steps still to end: Left, Right"
     assert said[-1] == "  orchestrator status mine --bucket file://.orchestrator --watch"
     assert status(place) == "Running"
+    assert main(["status", "mine"]) == 0
+    assert "  being cancelled: cancelled from the command line\n" in capsys.readouterr().out
     (place.root / "go").touch()
     process.communicate(timeout=20)
     assert process.returncode == 1

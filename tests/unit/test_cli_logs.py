@@ -10,7 +10,6 @@ import pytest
 from orchestrator.cli.main import main
 from orchestrator.model.ids import execution_id_of, key_of
 from tests.support.command_line import Place, clean_environment, until
-from tests.support.log_filter import matches
 from tests.support.logging_server import LoggingServer
 
 FUNCTION = """
@@ -128,7 +127,7 @@ def test_what_is_wrong_is_2(place, capsys, argv, message):
 
 # -- Cloud Logging ---------------------------------------------------------------------------------------
 
-RUN, TRACE, OLD_TRACE = "run_1_a", "a" * 32, "b" * 32
+RUN, TRACE, OLD_TRACE, FIRST_TRACE = "run_1_a", "a" * 32, "b" * 32, "e" * 32
 INIT, LOAD = f"{RUN}/Init/2", f"{RUN}/Load/1"
 
 
@@ -160,6 +159,13 @@ ENTRIES = [
     job_entry(7, "Worker pool stopped.", key_of(LOAD)),
     job_entry(8, "of another run", key_of("run_2_b/Load/1")),
     request(9, "run_2_b/Init/1", "c" * 32),
+    entry(
+        12,
+        labels={"run_id": RUN, "node": "Init", "attempt": "1"},
+        jsonPayload={"message": "Init: Running, attempt 1"},
+        trace=f"projects/p/traces/{FIRST_TRACE}",
+    ),
+    entry(13, "printed under a trace that only the orchestrator's line tells", trace=FIRST_TRACE),
     entry(10, labels={"run_id": "run_2_b"}, jsonPayload={"message": "of another run"}),
     entry(11, "nobody's", trace="projects/p/traces/" + "d" * 32),
 ]
@@ -213,6 +219,8 @@ def test_all_that_is_logged_of_a_run_is_found_and_nothing_else(cloud, capsys):
         "2026-11-26 12:00:05.123 INFO     Init printed under the trace",
         "2026-11-26 12:00:06.123 INFO     Init printed with the id",
         "2026-11-26 12:00:07.123 INFO     Load Worker pool stopped.",
+        "2026-11-26 12:00:12.123 INFO     Init Running, attempt 1",
+        "2026-11-26 12:00:13.123 INFO     Init printed under a trace that only the orchestrator's line tells",
     ]
     assert cloud.resources == [["projects/p"]] * 2
 
@@ -225,11 +233,11 @@ def test_the_proof_in_a_calls_url_is_not_shown(cloud, capsys):
 @pytest.mark.parametrize(
     ("argv", "seconds"),
     [
-        pytest.param(["Init"], [2, 3, 4, 5, 6], id="a node"),
-        pytest.param(["Init", "--attempt", "1"], [2, 3], id="an attempt"),
+        pytest.param(["Init"], [2, 3, 4, 5, 6, 12, 13], id="a node"),
+        pytest.param(["Init", "--attempt", "1"], [2, 3, 12, 13], id="an attempt"),
         pytest.param(["Init", "--attempt", "2"], [4, 5, 6], id="the last attempt"),
         pytest.param(["Load"], [1, 7], id="a job"),
-        pytest.param(["--limit", "2"], [6, 7], id="the last ones"),
+        pytest.param(["--limit", "2"], [12, 13], id="the last ones"),
     ],
 )
 def test_what_is_asked_for_is_what_is_shown(cloud, capsys, argv, seconds):
@@ -261,7 +269,7 @@ def test_following_shows_what_comes_later_and_nothing_twice(cloud, capsys, monke
     Timer(0.3, end).start()
     assert main(["logs", RUN, "--follow"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(set(lines)) == 8
+    assert len(lines) == len(set(lines)) == 10
     assert lines[-1].endswith("Load came late")
 
 
@@ -288,21 +296,3 @@ def test_without_a_project_it_is_said_how_to_name_one(cloud, capsys, monkeypatch
     monkeypatch.setenv("EVENTS_TOPIC", "projects/told/topics/t")
     assert main(["logs", RUN, "--json"]) == 0
     assert cloud.resources[-1] == ["projects/told"]
-
-
-@pytest.mark.parametrize(
-    ("query", "is_found"),
-    [
-        ('a="1"', True),
-        ('a="2"', False),
-        ('a="2" OR a="1" AND b.c="x"', True),
-        ('b.c="x" AND (a="2" OR a="3")', False),
-        ('b."d.e/f"=("y" OR "z") timestamp>="2026-01-01T00:00:00Z"', True),
-        ('b.c:"X"', True),
-        ('NOT missing:"x"', True),
-        ('timestamp>"2026-01-02T00:00:00.123456789Z"', False),
-    ],
-)
-def test_the_fake_reads_filters_as_the_service_does(query, is_found):
-    found = {"a": 1, "b": {"c": "x", "d.e/f": "z"}, "timestamp": "2026-01-02T00:00:00Z"}
-    assert matches(query, found) == is_found

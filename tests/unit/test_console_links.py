@@ -13,7 +13,7 @@ from orchestrator.model.console import ROWS, Place, execution_filter, execution_
 from orchestrator.model.enums import NodeTypes, TargetTypes, TaskStatus
 from orchestrator.model.ids import execution_id_of, key_of
 from orchestrator.model.run_state import NodeState
-from tests.support.log_filter import compiled, matches
+from tests.support.logging_query import compile_query, matches
 
 LAUNCH = "run_1_a/Load/1"
 KEY = key_of(LAUNCH)
@@ -143,7 +143,7 @@ def test_the_logs_page_holds_the_query_with_its_parentheses_encoded_twice():
     assert page.startswith(f"{BASE}/logs/query;query=timestamp%3E%3D%222026-01-02T00%3A00%3A00.000Z%22%0A%2528a%3D")
     assert page.endswith("?project=my-project")
     query = unquote(unquote(page.partition("query;query=")[2].partition("?project=")[0]))
-    assert compiled(query)({"a": 1, "c": 3, "timestamp": "2026-01-03T00:00:00Z"})
+    assert compile_query(query)({"a": 1, "c": 3, "timestamp": "2026-01-03T00:00:00Z"})
 
 
 # -- what status shows -----------------------------------------------------------------------------------
@@ -188,6 +188,7 @@ def test_status_links_each_step_and_the_logs_of_a_run_in_the_cloud(cloud, capsys
     assert found[0].split()[1] == f"{BASE}/functions/details/us-east1/load?project=other"
     assert f"job_name%3D%22{KEY}%22" in found[1], "its log, as nobody knows the job's id yet"
     assert "labels.run_id%3D%22run_1_a%22" in found[2]
+    assert [line for line in found if "%25" in line.replace("%2528", "").replace("%2529", "")] == []
 
 
 def test_status_as_json_is_the_document_alone(cloud, capsys):

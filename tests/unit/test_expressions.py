@@ -80,8 +80,8 @@ HOW = 'write as in ${run.input.day} or ${steps.A.result["a b"][0]}; for the char
     ("text", "message"),
     [
         ("${run.}", f'column 7 of "${{run.}}": expected a name after "."; {HOW}'),
-        ("${", f'column 3 of "${{": expected run or steps; {HOW}'),
-        ("a ${}", f'column 5 of "a ${{}}": expected run or steps; {HOW}'),
+        ("${", f'column 3 of "${{": expected run or steps or error; {HOW}'),
+        ("a ${}", f'column 5 of "a ${{}}": expected run or steps or error; {HOW}'),
         ("${run.input", f'column 12 of "${{run.input": expected ".", "[" or "}}"; {HOW}'),
         ("${run.input + 1}", f'column 12 of "${{run.input + 1}}": expected ".", "[" or "}}"; {HOW}'),
         (
@@ -92,7 +92,10 @@ HOW = 'write as in ${run.input.day} or ${steps.A.result["a b"][0]}; for the char
             "${run.input['a]}",
             f'column 13 of "${{run.input[\'a]}}": expected a number or a quoted key, and then "]"; {HOW}',
         ),
-        ("${rnu.input}", '${rnu.input}: an expression has no "rnu"; did you mean "run"? it has "run", "steps"'),
+        (
+            "${rnu.input}",
+            '${rnu.input}: an expression has no "rnu"; did you mean "run"? it has "run", "steps", "error"',
+        ),
         (
             "${run.inptu.day}",
             '${run.inptu.day}: run has no "inptu"; did you mean "input"? '

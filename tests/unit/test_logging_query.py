@@ -11,6 +11,7 @@ ENTRY = {
     "labels": {"dataflow.googleapis.com/job_name": "orch-a"},
     "httpRequest": {"requestUrl": "https://load.a.run.app/?orchestrator_launch=r%2FA%2F1", "status": 200},
     "textPayload": "Worker pool stopped.",
+    "timestamp": "2026-01-02T00:00:00.123456789Z",
     "jsonPayload": {"state": "DONE", "steps": [{"name": "a"}, {"name": "b"}], "ok": True},
 }
 YES, NO = 'severity="INFO"', 'severity="DEBUG"'
@@ -55,6 +56,10 @@ YES, NO = 'severity="INFO"', 'severity="DEBUG"'
         pytest.param('protoPayload.methodName!="x"', False, id="a missing payload likewise"),
         pytest.param('trace=""', True, id="a missing field of every entry stands at its default"),
         pytest.param('httpRequest.remoteIp!="1.2.3.4"', True, id="and is unequal to others"),
+        pytest.param('timestamp>="2026-01-02T00:00:00.123456Z"', True, id="not before"),
+        pytest.param('timestamp>"2026-01-02T00:00:00.123456Z"', False, id="after"),
+        pytest.param('timestamp<"2026-01-02T01:00:00+02:00"', False, id="times have zones"),
+        pytest.param('receiveTimestamp>="2026-01-01T00:00:00Z"', False, id="a missing time is no time"),
     ],
 )
 def test_a_query(query, expected):

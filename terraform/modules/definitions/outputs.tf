@@ -101,9 +101,9 @@ output "run_job_roles" {
   value       = local.run_job_roles
 }
 
-output "needs_act_as" {
-  description = "Whether a target type is used whose jobs run under a service account of their own."
-  value       = local.needs_act_as
+output "types_acting_as_others" {
+  description = "The target types in use whose jobs run as an account that the deployment has to name."
+  value       = local.types_acting_as_others
 }
 
 output "uses_dataflow" {

@@ -54,7 +54,10 @@ locals {
     }
   ]...)
 
-  needs_act_as = anytrue([for type in local.target_types : try(local.services[type].act_as, false)])
+  # Whose jobs run as an account that the deployment has to name; Dataflow's workers have one of their own here.
+  types_acting_as_others = toset([
+    for type in local.target_types : type if try(local.services[type].act_as, false) && type != "Dataflow"
+  ])
 
   run_jobs = {
     for task in local.tasks : "${task.project}/${task.region}/${task.target_name}" => {

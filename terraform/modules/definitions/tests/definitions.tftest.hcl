@@ -37,8 +37,8 @@ run "a_definition_with_every_target_type" {
     error_message = "No sink delivers what the orchestrator itself writes."
   }
   assert {
-    condition     = output.needs_act_as && output.uses_dataflow
-    error_message = "Dataflow jobs run under an account of their own."
+    condition     = output.types_acting_as_others == toset(["Batch", "Dataproc", "VertexPipeline"]) && output.uses_dataflow
+    error_message = "Dataflow jobs run under an account that is made here, those of three other types under one that is named."
   }
 }
 
