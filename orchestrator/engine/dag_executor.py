@@ -39,7 +39,7 @@ from orchestrator.model.errors import CorruptState, NotYet, RunExists, RunNotFou
 from orchestrator.model.facts import Fact
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import RunState
-from orchestrator.ports import Broker, Clock, Hosts, ObjectStore, Observer, Target, Version
+from orchestrator.ports import Broker, Clock, Hosts, Notifier, ObjectStore, Observer, Target, Version
 
 log = logging.getLogger("orchestrator")
 
@@ -64,6 +64,7 @@ class DAGExecutor:
         random_bytes: n -> that many random bytes.
         sleep: sleeps so many seconds.
         on_saved: told of every save of this instance.
+        notifier: sends notifications.
         observer: told what else this instance does, for traces and metrics.
     """
 
@@ -82,6 +83,7 @@ class DAGExecutor:
         sleep: Callable[[float], None],
         on_saved: Callable[[Saved], None] | None = None,
         observer: Observer | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
         self.catalog = catalog
         self.instance = instance
@@ -93,7 +95,7 @@ class DAGExecutor:
         self._definitions = DefinitionStatus(store, catalog, self._seconds)
         self._open_runs = OpenRuns(store)
         self._witness = Witness(targets, clock, policy, self._definitions)
-        self._actor = Actor(targets, broker, clock, policy, self._executions, self._is_dead, self._observed)
+        self._actor = Actor(targets, broker, clock, policy, self._executions, self._is_dead, self._observed, notifier)
         self._resolver = Resolver(catalog, self._executions, lambda: random_bytes(8).hex(), policy.grace_s)
         self._ticker = Ticker(
             store,

@@ -8,7 +8,7 @@ that was applied before, or that no longer applies, changes nothing and yields n
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
-from orchestrator.engine import attempts
+from orchestrator.engine import attempts, notifying
 from orchestrator.engine.draft import Decision, Draft, Token
 from orchestrator.engine.ending import end
 from orchestrator.engine.starting import new_state, start_waiting
@@ -22,6 +22,9 @@ from orchestrator.model.facts import (
     Fact,
     LaunchBound,
     LaunchFailed,
+    NotificationExpired,
+    NotificationFailed,
+    NotificationSent,
     RunStarted,
     TimeCame,
 )
@@ -46,6 +49,7 @@ def decide(
     for fact in facts:
         _APPLY[type(fact)](draft, fact)
         start_waiting(draft)
+    notifying.owe(draft, state)
     return draft.decision()
 
 
@@ -88,4 +92,7 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     TimeCame: _time_came,
     CancelRequested: attempts.cancel_requested,
     CancelSettled: attempts.cancel_settled,
+    NotificationSent: notifying.sent,
+    NotificationFailed: notifying.failed,
+    NotificationExpired: notifying.expired,
 }

@@ -134,7 +134,7 @@ class Pruner:
         if run.pruned_at is not None:
             return True
         is_old = run.status.is_final and run.ended_at is not None and run.ended_at < self._before
-        return is_old and self._is_meant(run)
+        return is_old and not run.owed_notifications and self._is_meant(run)
 
     def _stays(self, run: RunInfo) -> None:
         self._count("kept", 1)

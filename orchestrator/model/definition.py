@@ -27,6 +27,7 @@ from orchestrator.model.expressions import (
 from orchestrator.model.grammar import (
     BRANCH,
     DEFINITION,
+    NOTIFY,
     STEP_NAME_RULE,
     homes,
     shape_of,
@@ -59,6 +60,15 @@ def problems(definition: object) -> list[str]:
     if not isinstance(definition, dict):
         return [f"definition: must be an object with start and steps, not {kind_of(definition)}"]
     return list(_Judge(definition).problems())
+
+
+def notify_problems(path: str, value: object) -> Iterator[str]:
+    """Yield what is wrong with a value of `notify` that stands at `path`."""
+    problem = NOTIFY.problem(value)
+    if problem:
+        yield f"{path}: {problem}"
+    else:
+        yield from NOTIFY.inner_problems(path, value)
 
 
 @dataclass(eq=False)

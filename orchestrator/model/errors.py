@@ -16,6 +16,7 @@
     ├── CorruptState           an object in the store is not what it should be
     ├── LaunchRefused          a target will never accept this launch
     ├── LaunchUncertain        a launch call ended without a clear answer
+    ├── NotSent                a notification was not accepted              (retry, mostly)
     ├── SettingsError          a setting is missing or wrong
     └── InputError             what the user asked for on the command line is wrong
 
@@ -107,6 +108,14 @@ class LaunchUncertain(OrchestratorError):
     """A launch call ended without a clear answer: it may or may not have got through."""
 
     retry = True
+
+
+class NotSent(OrchestratorError):
+    """A notification was not accepted, or no answer came."""
+
+    def __init__(self, message: str, *, retry: bool = False) -> None:
+        self.retry = retry
+        super().__init__(message)
 
 
 class SettingsError(OrchestratorError):

@@ -10,7 +10,7 @@ from datetime import datetime
 import msgspec
 
 from orchestrator.model.commands import EMPTY, Failure, Json, target_key
-from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus
+from orchestrator.model.enums import NodeTypes, RunEvents, RunStatus, TaskStatus
 from orchestrator.model.errors import CorruptState
 from orchestrator.model.ids import launch_id_of, trace_of
 
@@ -90,6 +90,35 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         return target_key(self.target_type or "", self.invocation)
 
 
+class OwedNotification(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Somebody is to be told of a run event; until that is done, or given up, the run's marker stays."""
+
+    notification_id: str
+    """32 hex digits, the same for every try."""
+    event: RunEvents
+    at: datetime
+    topic: str | None = None
+    url: str | None = None
+    owner: str
+    """Whose save has to send it, as of a claim; empty while it waits to be tried again."""
+    lease_end: datetime
+    tries: int = 0
+    """How often it was tried before, or taken over."""
+    error: str | None = None
+    """Why the last try failed."""
+
+
+class LostNotification(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A notification that was given up, and why."""
+
+    notification_id: str
+    event: RunEvents
+    at: datetime
+    topic: str | None
+    url: str | None
+    error: str
+
+
 class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The run's own entry, `$run`."""
 
@@ -112,6 +141,8 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     cancel_reason: str | None = None
     """Set once the run is to be cancelled: nothing is started any more."""
     error: Failure | None = None
+    owed_notifications: tuple[OwedNotification, ...] = ()
+    lost_notifications: tuple[LostNotification, ...] = ()
     pruned_at: datetime | None = None
     """Set when `orchestrator prune` has begun to delete the run: nothing of it changes any more."""
 
