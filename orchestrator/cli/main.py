@@ -111,9 +111,12 @@ def _validate(console: Console, args: Namespace) -> int:
 
 
 def _graph(console: Console, args: Namespace) -> int:
-    from orchestrator.cli.graph import graph
+    from orchestrator.cli.bucket import open_to_read
+    from orchestrator.cli.graph import Wanted, graph
+    from orchestrator.runtime.settings import Settings
 
-    return graph(console, args.path, args.format)
+    wanted = Wanted(args.what, args.run_id, args.bucket, args.format)
+    return graph(console, wanted, lambda: open_to_read(args.bucket, Settings.read(os.environ)))
 
 
 def _schema(console: Console, _: Namespace) -> int:
@@ -263,8 +266,13 @@ def _parser() -> ArgumentParser:
         "--online", action="store_true", help="with --for gcp: ask Google Cloud for functions and rights"
     )
 
-    found = command("graph", "draw a DAG as a flowchart")
-    found.add_argument("path", metavar="PATH", type=Path, help="a DAG's folder or file")
+    usage = "orchestrator graph (PATH | RUN_ID | --run RUN_ID) [--bucket URL] [--format mermaid|dot]"
+    found = command("graph", "draw a DAG as a flowchart, or a run of it as it is now", usage)
+    found.add_argument(
+        "what", metavar="PATH", nargs="?", help="a DAG's folder or file; or, where there is none, the id of a run"
+    )
+    found.add_argument("--run", dest="run_id", metavar="RUN_ID", help="a run; its steps are coloured by their status")
+    found.add_argument("--bucket", metavar="URL", help=_BUCKET)
     found.add_argument("--format", choices=("mermaid", "dot"), default="mermaid", help="mermaid (default) or dot")
 
     command("schema", "write the JSON Schema of a definition")

@@ -225,3 +225,46 @@ def test_formats(text, format, is_valid):
 def test_an_executor_of_your_own_raises_it_too():
     with DAGExecutor(EXAMPLES["input_schema"], "memory://") as executor, pytest.raises(InputRejected):
         executor.start(input={"day": "31.1.2026"})
+
+
+# -- a drawing of a run ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        pytest.param(["one"], id="where no file is called so"),
+        pytest.param(["about", "--bucket", "file://.orchestrator"], id="a bucket is named"),
+        pytest.param(["--run", "one"], id="it is said to be a run"),
+    ],
+)
+def test_a_run_is_drawn_with_the_status_of_its_steps(place, capsys, argv):
+    assert main(["run", "about", "--run-id", "one"]) == 0
+    assert main(["run", "about", "--run-id", "about"]) == 0
+    (place.root / "about" / "dag.json").write_text("{}")  # the run's own definition counts
+    capsys.readouterr()
+    assert main(["graph", *argv]) == 0
+    drawn = capsys.readouterr().out
+    assert '    n0["Count<br/>Function builtins:dict<br/>Completed"]\n' in drawn
+    assert main(["graph", *argv, "--format", "dot"]) == 0
+    assert "Completed" in capsys.readouterr().out
+
+
+def test_a_definition_is_drawn_as_ever(place, capsys):
+    assert main(["graph", "about"]) == 0
+    assert capsys.readouterr().out == 'flowchart TD\n    n0["Count<br/>Function builtins:dict"]\n'
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["nowhere"], "nowhere: there is no such file or folder"),
+        (["--run", "nowhere"], "run nowhere: there is no such run in file://.orchestrator"),
+        ([], "graph: needs a PATH or a RUN_ID"),
+        (["about", "--run", "one"], "graph: needs a PATH or a RUN_ID"),
+    ],
+)
+def test_what_is_not_there_cannot_be_drawn(place, capsys, argv, said):
+    (place.root / ".orchestrator").mkdir(exist_ok=True)
+    assert main(["graph", *argv]) == 2
+    assert said in capsys.readouterr().err
