@@ -254,6 +254,8 @@ class _Drawer:
                 number = self.draw(st.integers(1, self.max_branches), label="branches")
                 body.inner[name] = [self.body(depth + 1) for _ in range(number)]
                 return [None] * number
+            case Kind.BRANCH:
+                return self.body(depth + 1)
             case Kind.OBJECT:
                 return self.keys(row.shape, later, body, name, depth, {})
             case Kind.OBJECTS | Kind.OBJECT_OR_OBJECTS:
@@ -337,6 +339,9 @@ class _Drawer:
             steps[name] = made
         order = self.draw(st.permutations(list(steps)), label="order")
         extra = {} if shape is BRANCH else self.keys(shape, [], body, "", 0, {"start": "", "steps": {}})
+        for key, value in extra.items():
+            if isinstance(value, _Body):  # it runs when all that is here has ended
+                extra[key] = self.filled(value, BRANCH, tuple(body.names()), True)
         return {**extra, "start": body.start, "steps": {name: steps[name] for name in order}}
 
     def fill(self, value: object, known: tuple[str, ...], has_error: bool):

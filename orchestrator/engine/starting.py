@@ -40,7 +40,10 @@ def start_waiting(draft: Draft) -> None:
     while draft.entering:
         node, caught = draft.entering.popleft()
         state = draft.nodes[node.node_name]
-        if state.status is TaskStatus.NEW:
+        stop = draft.stopped(node)
+        if state.status is TaskStatus.NEW and stop is not None:
+            end(draft, state, TaskStatus.CANCELLED, error=stop)
+        elif state.status is TaskStatus.NEW:
             _START[type(node)](draft, node, replace(state, started_at=draft.now, caught=caught))
 
 

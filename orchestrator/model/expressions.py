@@ -24,7 +24,7 @@ Scope = Mapping[str, object]
 """Root -> what is under it; each level may be a Mapping that makes its values when asked."""
 
 ROOTS: Mapping[str, tuple[str, ...]] = {
-    "run": ("run_id", "dag", "input", "started_at", "scheduled_for"),
+    "run": ("run_id", "dag", "input", "started_at", "scheduled_for", "status"),
     "steps": ("result", "status"),
     "error": ("type", "message", "node"),
 }

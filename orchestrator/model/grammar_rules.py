@@ -175,6 +175,7 @@ class Kind(Enum):
     REQUEST = (dict, "object", "an object, a request as the service's API has it")
     STEPS = (dict, "object", "an object that holds steps by their names")
     BRANCHES = (list, "array", "a list of branches")
+    BRANCH = (dict, "object", "an object with start and steps")
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -255,6 +256,8 @@ class Key(msgspec.Struct, frozen=True):
             return found | {"$ref": "#/$defs/steps"}
         if self.kind is Kind.BRANCHES:
             return found | {"minItems": 1, "items": {"$ref": "#/$defs/branch"}}
+        if self.kind is Kind.BRANCH:
+            return found | {"$ref": "#/$defs/branch"}
         rule = self.rule.schema() if self.rule else {}
         if self.kind is Kind.TEXTS:
             return found | {"minItems": 1, "items": {"type": "string", **rule}}
