@@ -64,6 +64,7 @@ def _run_started(draft: Draft, fact: RunStarted) -> None:
         definition=fact.definition,
         status=RunStatus.RUNNING,
         input=fact.input,
+        variables=fact.variables,
         message_id=fact.message_id,
         scheduled_for=fact.scheduled_for,
         started_at=draft.now,

@@ -14,15 +14,13 @@ from functools import cached_property
 
 from orchestrator.model.errors import DefinitionError, ExpressionError
 from orchestrator.model.expressions import (
+    EVERYWHERE,
+    ROOTS,
+    Computed,
     Expression,
-    at,
-    closest,
     compile_condition,
-    did_you_mean,
-    kind_of,
-    listed,
     parse,
-    quoted,
+    steps_in,
 )
 from orchestrator.model.grammar import (
     BRANCH,
@@ -33,6 +31,7 @@ from orchestrator.model.grammar import (
 )
 from orchestrator.model.grammar_rules import Kind, Shape, key_problem, text_problem
 from orchestrator.model.times import HOW_TIME, parse_time
+from orchestrator.model.words import at, closest, did_you_mean, kind_of, listed, quoted
 
 MAX_DEPTH = 100
 """Levels of Parallels in one another, and of lists and objects in one another in `parameters`."""
@@ -402,11 +401,11 @@ class _Judge:
     def condition(self, place: _Place, text: str) -> Iterator[str]:
         """Yield the problems of an expression that has to be true or false."""
         try:
-            compile_condition(text)
+            condition = compile_condition(text)
         except ExpressionError as exc:
             yield str(exc)
         else:
-            yield from self.text(place, text)
+            yield from self.expression(place, condition.expression)
 
     def text(self, place: _Place, text: str) -> Iterator[str]:
         """Yield the problems of the expressions in a string."""
@@ -416,12 +415,21 @@ class _Judge:
             yield str(exc)
             return
         for part in parts:
-            if isinstance(part, Expression) and part.step is not None:
-                problem = self.reference(place, part.step)
-                if problem:
-                    yield f"{part.text}: {problem}"
-            elif isinstance(part, Expression) and part.path[0] == "error" and not self.catches(place):
-                yield f'{part.text}: no "on_error" leads to {quoted(place.name)}; only where one does is there an error'
+            if not isinstance(part, str):
+                yield from self.expression(place, part)
+
+    def expression(self, place: _Place, part: Expression | Computed) -> Iterator[str]:
+        """Yield what the step at `place` cannot ask about."""
+        roots = {path[0] for path in part.paths}
+        if "error" in roots and not self.catches(place):
+            yield f'{part.text}: no "on_error" leads to {quoted(place.name)}; only where one does is there an error'
+        for root in ROOTS:
+            if root in roots and root not in EVERYWHERE | {"error"}:
+                yield f"{part.text}: there is no {quoted(root)} here; there is {listed(sorted(EVERYWHERE))}"
+        for name in steps_in(part):
+            problem = self.reference(place, name)
+            if problem:
+                yield f"{part.text}: {problem}"
 
     @staticmethod
     def catches(place: _Place) -> bool:
@@ -494,9 +502,11 @@ def _expressions_in(text: str) -> Iterator[str]:
     """Yield the problem of each expression of ours in a string that is taken as it stands."""
     for found in _MARKED.findall(text):
         try:
-            parse(found)
+            parts = parse(found)
         except ExpressionError:
             continue  # a shell's ${NAME}, or whatever it is to the service
+        if not any(len(path) > 1 for part in parts if not isinstance(part, str) for path in part.paths):
+            continue
         yield f'{found} is an expression; an expression can stand in "parameters" only'
 
 

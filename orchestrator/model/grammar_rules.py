@@ -14,7 +14,7 @@ import msgspec
 
 from orchestrator.model import durations, schedule
 from orchestrator.model.commands import Json
-from orchestrator.model.expressions import at, closest, did_you_mean, kind_of, quoted
+from orchestrator.model.words import at, closest, did_you_mean, kind_of, quoted
 
 # ---- What a string may be: each rule is a check and a piece of the schema ----------------------------
 

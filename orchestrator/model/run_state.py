@@ -45,6 +45,15 @@ class OwedCancel(msgspec.Struct, frozen=True, omit_defaults=True):
     error: Failure | None = None
 
 
+class StoredResult(msgspec.Struct, frozen=True):
+    """Where a result lies that is too large for the run document."""
+
+    object: str
+    """Its name in the bucket, `results/<key>.json`."""
+    size_bytes: int
+    """Of the result's JSON."""
+
+
 class BranchState(msgspec.Struct, frozen=True, omit_defaults=True):
     """One branch of a Parallel: where it starts and, if it did not come to its end, the node that it stopped at."""
 
@@ -87,6 +96,8 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     started_at: datetime | None = None
     ended_at: datetime | None = None
     result: Json = None
+    stored_result: StoredResult | None = None
+    """In place of a large `result`: where it lies."""
     error: Failure | None = None
     """Why it failed; of a Running node, why the attempt before did."""
 
@@ -118,6 +129,8 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """`sha256:<hex>` of the stored definition, `definitions/<hex>.json`."""
     status: RunStatus
     input: Mapping[str, Json]
+    variables: Mapping[str, Json] = EMPTY
+    """Those of its environment that its definition asks for, as they were when it started."""
     message_id: str | None = None
     """Of the start message: the same one again is a duplicate, another one an error."""
     scheduled_for: datetime | None = None

@@ -65,6 +65,8 @@ ONLY_PROBLEMS = {
     "expression_of_no_step": EXPRESSION,
     "expression_of_itself": EXPRESSION,
     "expression_of_a_later_step": EXPRESSION,
+    "expression_that_computes_with_a_later_step": EXPRESSION,
+    "expression_that_adds_a_text_to_a_number": EXPRESSION,
     "expression_of_a_sibling_branch": EXPRESSION,
     "expression_of_the_parallel_around_it": EXPRESSION,
     "request_with_an_expression": EXPRESSION,
