@@ -11,7 +11,7 @@ from orchestrator.cli.importable import Zip
 from orchestrator.cli.lines import listed
 from orchestrator.cli.steps import Step, steps_of
 from orchestrator.model.enums import TargetTypes
-from orchestrator.model.expressions import at, did_you_mean
+from orchestrator.model.words import at, did_you_mean
 
 LIMITS_S: Mapping[str, tuple[float, str]] = {
     "CloudFunction": (1800.0, "Cloud Tasks waits for a call at most 30m"),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from orchestrator.cli.function_source import Import, Module, parse
 from orchestrator.cli.requirements import Requirements
-from orchestrator.model.expressions import did_you_mean
+from orchestrator.model.words import did_you_mean
 
 NOT_PACKED = ("functions", "pipelines", "data")
 """Folders of a DAG that are not in the orchestrator's zip."""

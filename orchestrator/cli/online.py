@@ -10,7 +10,7 @@ from orchestrator.cli.lines import listed
 from orchestrator.cli.steps import Step, steps_of
 from orchestrator.model.enums import TargetTypes
 from orchestrator.model.errors import OrchestratorError
-from orchestrator.model.expressions import at
+from orchestrator.model.words import at
 from orchestrator.runtime.rights import PERMISSIONS, QUEUE_PERMISSIONS
 
 

@@ -7,7 +7,7 @@ from orchestrator.model.commands import Json, target_key
 from orchestrator.model.definition import MAX_DEPTH
 from orchestrator.model.durations import DurationError, parse_duration
 from orchestrator.model.enums import NodeTypes
-from orchestrator.model.expressions import at
+from orchestrator.model.words import at
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from orchestrator.cli.lines import listed
 from orchestrator.cli.requirements import Requirements
 from orchestrator.cli.steps import Step, steps_of
 from orchestrator.model.enums import TargetTypes
-from orchestrator.model.expressions import at
+from orchestrator.model.words import at
 from orchestrator.runtime.catalog import DagFolders
 
 MAX_DEPTH = 8

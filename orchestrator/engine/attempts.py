@@ -109,9 +109,10 @@ def attempt_ended(draft: Draft, fact: AttemptEnded) -> None:
         _settle(draft, node)
     elif outcome.kind is OutcomeKind.COMPLETED:
         end(draft, node, TaskStatus.COMPLETED, result=outcome.result)
-    elif outcome.kind is OutcomeKind.LOST and node.stop is None:
-        claim(draft, node, node.attempt + 1)  # the attempt is gone with its host: the next one
-    elif outcome.kind is OutcomeKind.FAILED:
+    elif outcome.kind is OutcomeKind.LOST and node.stop is None and node.losses < draft.policy.max_losses:
+        # The attempt is gone with its host: the next one.
+        claim(draft, replace(node, losses=node.losses + 1), node.attempt + 1)
+    elif outcome.kind is OutcomeKind.FAILED or (outcome.kind is OutcomeKind.LOST and node.stop is None):
         _failed(draft, node, outcome.error)
     else:
         end(draft, node, TaskStatus.CANCELLED, error=outcome.error)

@@ -41,6 +41,7 @@ def end(
             open_branches=0,
             ended_at=draft.now,
             result=result,
+            stored_result=None,
             error=error,
         )
         draft.put(node)

@@ -11,6 +11,7 @@ from orchestrator.model.durations import parse_duration
 from orchestrator.model.enums import TaskStatus
 from orchestrator.model.errors import InputError
 from orchestrator.model.execution import ExecutionRecord
+from orchestrator.model.expressions import names_in
 from orchestrator.model.fixed import Fixed
 from orchestrator.model.node_factory import NodeFactory
 from orchestrator.model.nodes import Node, Parallel, Task
@@ -60,6 +61,18 @@ class DAG(Fixed):
             DAG(last, statuses=statuses, executions=executions) if isinstance(last, dict) else None
         )
 
+    @property
+    def owner(self) -> str | None:
+        """Who answers for it, if its definition says so."""
+        owner = self.definition.get("owner")
+        return owner if isinstance(owner, str) else None
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Words to find its runs by."""
+        tags = self.definition.get("tags")
+        return tuple(str(tag) for tag in tags) if isinstance(tags, list) else ()
+
     @cached_property
     def all_nodes(self) -> tuple[Node, ...]:
         """In definition order."""
@@ -82,6 +95,11 @@ class DAG(Fixed):
     def by_name(self) -> Mapping[str, Node]:
         """Node name -> Node, branches included."""
         return {node.node_name: node for node in self.all_nodes}
+
+    @cached_property
+    def variables(self) -> frozenset[str]:
+        """Names of the variables of its environment that its expressions ask for."""
+        return names_in([self.definition["steps"], self.definition.get("finally")], "var")
 
     def init(self) -> tuple[Launch, ...]:
         """Return the commands that start this DAG: those of its start node."""

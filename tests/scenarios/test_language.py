@@ -300,7 +300,14 @@ def test_a_lost_reminder_of_a_wait_costs_a_tick():
     assert statuses(world, run_id) == {"W": "Completed", "A": "Running"}
 
 
-@pytest.mark.parametrize("at", ["yesterday", "2026-01-01", "2026-01-01T13:00:00", 5])
+@pytest.mark.parametrize(
+    "at",
+    [
+        *("yesterday", "2026-01-01", "2026-01-01T13:00:00", 5),
+        *("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"),  # years that there are not, in UTC
+        *("9999-12-31T23:59:59Z", "2027-01-01T12:00:01Z"),  # over 365 days off
+    ],
+)
 def test_what_is_no_time_fails_the_wait(at):
     world = World(dag(W={"type": "Wait", "until": "${run.input.at}"}))
     run = world.state(world.start(input={"at": at})).run
