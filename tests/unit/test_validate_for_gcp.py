@@ -214,6 +214,7 @@ ONE_PROBLEM = [
         {},
         "beside.py:1: imports dag_definitions.d.nobody: there is no module dag_definitions.d.nobody",
     ),
+    (function("dag_definitions.d.heavy:go"), {}, "heavy.py:1: imports torch, which is neither packed nor of a"),
     (function("dag_definitions.d.top:go"), {}, "top.py:1: imports mine.deep, which is neither packed nor of a package"),
     # what Terraform refuses
     (
@@ -242,6 +243,7 @@ def test_what_would_fail_there_is_said_with_its_path(tree, capsys, step, functio
         "lost": "from dag_definitions.d.pipelines.count import words",
         "beside": "from . import nobody",
         "top": "import mine.deep",
+        "heavy": "import torch",
     }.items():
         tree.write(f"dag_definitions/d/{name}.py", imports + go)
     tree.write("mine/deep.py", "")
@@ -535,6 +537,8 @@ def test_variables_that_name_no_dag_are_refused(tree, capsys, monkeypatch):
         ({"msgspec"}, "yaml", False),
         ({"google-cloud-storage"}, "google", True),
         ({"functions-framework"}, "flask", True),
+        # It needs importlib-metadata, but only of a Python that this is not.
+        ({"flask"}, "torch", False),
         ({"somebody-elses"}, "yaml", False),
         ({"somebody-elses"}, "somebody_elses", True),
         ({"somebody-elses"}, "their_module", None),
