@@ -477,6 +477,22 @@ def test_what_lies_in_another_project_is_not_deployed_and_may_be_called_as_it_li
     assert judged(capsys)[0] == 0
 
 
+def test_a_function_whose_source_is_in_another_dag_is_not_taken_to_be_there_already(tree, capsys, google):
+    tree.function("load")
+    tree.steps(call())
+    beside(tree, "e", one(call()))
+    google.held = {"logging.logEntries.list", *QUEUE_PERMISSIONS}
+    assert judged(capsys) == (
+        0,
+        [
+            *("d: ok for gcp, 1 task", "e: ok for gcp, 1 task"),
+            "rights were not checked; --online asks Google Cloud, as whoever you are there",
+        ],
+        [],
+    )
+    assert judged(capsys, "--online")[0] == 0
+
+
 def test_a_definition_that_is_named_twice_is_judged_once(tree, capsys):
     tree.function("load")
     tree.steps(call())
