@@ -23,8 +23,9 @@ from urllib3.util.ssl_ import create_urllib3_context
 
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
-_MOST = 32
-"""How many connections an Http keeps open."""
+MOST = 80
+"""How many connections are kept open to a service: one for each request that an instance is let have at once, which is what
+terraform/ has as the orchestrator's `concurrency`. More threads than that make one that is thrown away."""
 
 _lock = Lock()
 _found: list[Any] = []
@@ -83,8 +84,8 @@ class Http:
         self._session: Session = (
             Session() if credentials is None else AuthorizedSession(credentials, refresh_timeout=timeout_s)  # type: ignore[no-untyped-call]
         )
-        self._session.mount("https://", Connections(_MOST))
-        self._session.mount("http://", HTTPAdapter(pool_maxsize=_MOST))
+        self._session.mount("https://", Connections(MOST))
+        self._session.mount("http://", HTTPAdapter(pool_maxsize=MOST))
 
     def request(
         self, uri: str, method: str = "GET", body: Any = None, headers: Mapping[str, str] | None = None, **_: Any
