@@ -30,7 +30,8 @@ class Rights:
         """Return those of the permissions that the credentials at hand do not have in a project."""
         projects = self._apis.service("cloudresourcemanager", "v3").projects()
         request = projects.testIamPermissions(resource=f"projects/{project}", body={"permissions": list(wanted)})
-        granted = self._apis.call(request, f"cloudresourcemanager.projects.testIamPermissions {project}")
+        what = f"cloudresourcemanager.projects.testIamPermissions {project}"
+        granted = self._apis.call(request, what, is_repeatable=True)
         held = granted.get("permissions")
         return [each for each in wanted if each not in (held if isinstance(held, list) else ())]
 

@@ -106,7 +106,8 @@ class Dataflow:
         place = self._place(launch)
         request = self._request(launch, place)
         try:
-            answer = self._apis.call(request, f"dataflow: launch {launch.key}")
+            # The job is called by the launch's key, which two active jobs cannot be.
+            answer = self._apis.call(request, f"dataflow: launch {launch.key}", is_repeatable=True)
         except ApiError as exc:
             if exc.status == 409:  # a job of this name is active: nobody but an earlier try of ours gave it that
                 found = self.find(launch)

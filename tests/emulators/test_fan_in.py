@@ -1,6 +1,6 @@
 """Fan-in: what 500 completions pushed at once at several processes cost in writes of the run document.
 
-The processes are what is deployed: functions-framework, serving from gunicorn with the threads that terraform/ gives it.
+The processes are what is deployed: functions-framework, serving from gunicorn by the threads that terraform/ gives it.
 """
 
 import base64

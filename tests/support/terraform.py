@@ -20,7 +20,6 @@ MODULES = ROOT / "terraform" / "modules"
 needs_terraform = pytest.mark.skipif(shutil.which("terraform") is None, reason="terraform is not installed")
 
 
-
 def concurrency() -> int:
     """How many requests at once an instance of the orchestrator is deployed for, unless somebody says otherwise."""
     variables = (ROOT / "terraform/variables.tf").read_text()
