@@ -42,6 +42,9 @@ MAX_FAULTS = 5
 """How often a store that cannot be written is tried again before the events are given back."""
 MAX_IDLE_RUNS = 2000
 """How many runs an instance remembers between events."""
+MAX_IDLE_BYTES = 32 * 2**20
+"""How large the documents of those may be together that it has at hand, and need not read again: in memory they take
+some three times as much."""
 
 
 class DAGExecutor:
@@ -100,6 +103,7 @@ class DAGExecutor:
         )
         self._boxes: OrderedDict[str, RunBox] = OrderedDict()
         self._boxes_lock = Lock()
+        self._kept_bytes = 0
 
     # -- the public calls ---------------------------------------------------------------------------
 
@@ -210,6 +214,7 @@ class DAGExecutor:
                     commands, results = self._commit(box, batch)
                 except Exception as exc:
                     commands, results = (), dict.fromkeys(batch, exc)
+                self._count(box)
                 baton = box.pass_on()
                 if baton is Baton.KEPT and self._actor.blocks(commands):
                     # What waits has no thread to lead, and is not to wait for a call of minutes.
@@ -448,7 +453,7 @@ class DAGExecutor:
                 if len(self._boxes) > MAX_IDLE_RUNS:
                     for old in list(self._boxes)[: MAX_IDLE_RUNS // 10]:
                         if self._boxes[old].is_idle:
-                            del self._boxes[old]
+                            self._kept_bytes -= self._boxes.pop(old).counted_bytes
             else:
                 self._boxes.move_to_end(run_id)
             return box
@@ -457,7 +462,19 @@ class DAGExecutor:
         with self._boxes_lock:
             box = self._boxes.get(run_id)
             if box is not None and box.is_idle:
-                del self._boxes[run_id]
+                self._kept_bytes -= self._boxes.pop(run_id).counted_bytes
+
+    def _count(self, box: RunBox) -> None:
+        """Note how large a run is; if all that are at hand are too large together, let go of the oldest idle ones."""
+        with self._boxes_lock:
+            self._kept_bytes += box.status.size_bytes - box.counted_bytes
+            box.counted_bytes = box.status.size_bytes
+            for old in self._boxes.values() if self._kept_bytes > MAX_IDLE_BYTES else ():
+                if old.counted_bytes and old.let_go():
+                    self._kept_bytes -= old.counted_bytes
+                    old.counted_bytes = 0
+                    if self._kept_bytes <= MAX_IDLE_BYTES:
+                        break
 
 
 def _applied_after_all(tried: list[tuple[Token, Decision]], state: RunState | None) -> tuple[Command, ...]:

@@ -16,6 +16,7 @@ from orchestrator.engine.handled import Handled
 from orchestrator.engine.pace import Pace
 from orchestrator.engine.status import OrchestrationStatus
 from orchestrator.model.commands import Execution, Outcome
+from orchestrator.model.enums import TaskStatus
 from orchestrator.model.run_state import RunState
 from orchestrator.ports import Version
 
@@ -86,6 +87,7 @@ class RunBox:
         pace: when that may be saved next.
         saved: the run as this instance saved or loaded it last, with its version; perhaps stale.
         executions: launch id -> execution that this instance launched or found.
+        counted_bytes: what the executor counts for it of what it may keep; the executor's own.
     """
 
     def __init__(self, run_id: str, status: OrchestrationStatus, pace: Pace) -> None:
@@ -93,6 +95,7 @@ class RunBox:
         self.status, self.pace = status, pace
         self.saved: tuple[RunState, Version] | None = None
         self.executions: dict[str, Execution] = {}
+        self.counted_bytes = 0
         self._lock = Lock()
         self._pending: list[Entry] = []
         self._is_led = False
@@ -136,6 +139,23 @@ class RunBox:
             if entry in self._pending:
                 self._pending.remove(entry)
             return entry.leads
+
+    def let_go(self) -> bool:
+        """Drop what can be read again, if nobody is at this run; say whether nobody was."""
+        with self._lock:
+            if self._is_led or self._pending:
+                return False
+            if self.saved is not None:
+                state = self.saved[0]
+                of_now = {
+                    state.launch_id(name) for name, node in state.nodes.items() if node.status is TaskStatus.RUNNING
+                }
+                for launch_id in tuple(self.executions):  # others may be launching meanwhile
+                    if launch_id not in of_now:
+                        self.executions.pop(launch_id, None)
+            self.saved = None
+            self.status.forget()
+            return True
 
     @property
     def is_idle(self) -> bool:

@@ -4,6 +4,7 @@ import logging
 import os
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from threading import Condition, Event, Lock, Thread
@@ -36,7 +37,7 @@ QUESTIONS_AT_ONCE = 16
 """How many questions to services an instance in the cloud asks side by side: an answer takes some 30 ms."""
 
 MAX_ENDED_RUNS = 1000
-"""How many ended runs an instance remembers; `wait` reads others from the store."""
+"""How many ended runs a process with a bus of its own remembers; `wait` reads others from the store."""
 
 
 class RulesOf(Mapping[str, TargetRules]):
@@ -126,6 +127,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
         self._tick_interval_s = settings.tick_interval_s
         self._given_on_saved = on_saved
         self._ended: dict[str, RunState] = {}
+        self._waited_for = Counter[str]()
         self._changed = Condition(Lock())
         self._mine: set[str] = set()
         self._stopping = Event()
@@ -188,6 +190,19 @@ class DAGExecutor(dag_executor.DAGExecutor):
             TimeoutError: it has not ended within `timeout_s` seconds.
             RunNotFound: there is none.
         """
+        with self._changed:
+            self._waited_for[run_id] += 1
+        try:
+            return self._wait(run_id, timeout_s)
+        finally:
+            with self._changed:
+                self._waited_for[run_id] -= 1
+                if not self._waited_for[run_id]:
+                    del self._waited_for[run_id]
+                    if self._own_broker is None:
+                        self._ended.pop(run_id, None)
+
+    def _wait(self, run_id: str, timeout_s: float | None) -> RunState:
         until = None if timeout_s is None else time.monotonic() + timeout_s
         wait_s = 0.5 if run_id in self._mine else 0.0
         while True:
@@ -259,7 +274,10 @@ class DAGExecutor(dag_executor.DAGExecutor):
             log.exception("telemetry failed; the run goes on", extra={"run_id": saved.after.run.run_id})
 
     def _note_ended(self, state: RunState) -> None:
+        """Keep an ended run for who waits, or will wait, here: in the cloud hardly anybody ever does."""
         with self._changed:
+            if self._own_broker is None and state.run.run_id not in self._waited_for:
+                return
             self._ended[state.run.run_id] = state
             if len(self._ended) > MAX_ENDED_RUNS:
                 oldest = next(iter(self._ended))
