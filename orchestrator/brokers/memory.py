@@ -33,7 +33,7 @@ class MemoryBroker:
     Args:
         clock: for publish times and delays.
         now_s: monotonic seconds, for waiting.
-        on_dead: told of each message that was given up, with why.
+        on_dead: told of each message that was given up, with why; if that raises what says `retry`, it comes again.
     """
 
     def __init__(
@@ -85,12 +85,18 @@ class MemoryBroker:
 
     def _failed(self, message: "_Message", error: BaseException) -> None:
         if isinstance(error, OrchestratorError) and error.retry:
-            backoff_s = min(FIRST_BACKOFF_S * 2 ** min(message.tries - 1, 20), LAST_BACKOFF_S)
-            self._schedule(message, backoff_s)
+            self._schedule(message, _backoff_s(message))
             return
         log.error("event given up: %s", error, extra={"event_id": message.message_id})
-        if self._on_dead is not None:
+        if self._on_dead is None:
+            return
+        try:
             self._on_dead(message.event, message.message_id, error)
+        except OrchestratorError as exc:
+            if not exc.retry:
+                raise
+            log.error("event cannot be kept, so it comes again: %s", exc, extra={"event_id": message.message_id})
+            self._schedule(message, _backoff_s(message))
 
     def _schedule(self, message: "_Message", delay_s: float) -> None:
         with self._wake:
@@ -125,3 +131,7 @@ class _Message:
     def __init__(self, event: Mapping[str, Json], message_id: str, publish_time: datetime) -> None:
         self.event, self.message_id, self.publish_time = event, message_id, publish_time
         self.tries = 0
+
+
+def _backoff_s(message: _Message) -> float:
+    return min(FIRST_BACKOFF_S * 2 ** min(message.tries - 1, 20), LAST_BACKOFF_S)

@@ -74,7 +74,7 @@ def handle(data: Json, *, event_id: str | None = None, event_time: str | None = 
         What was done, or None for a message that nothing can be done with: it is acknowledged,
         logged as an error and kept under `dead_letters/`.
     Raises:
-        OrchestratorError: a passing fault; whoever delivered the message is to deliver it again.
+        OrchestratorError: a passing fault, or the message cannot be kept now; whoever delivered it is to do so again.
     """
     runs = executor()
     message_id = event_id or "unknown"
@@ -89,7 +89,11 @@ def handle(data: Json, *, event_id: str | None = None, event_time: str | None = 
             raise
         from orchestrator.runtime.dead_letters import keep
 
-        key = keep(runs.store, event, message_id, exc)
+        try:
+            key = keep(runs.store, event, message_id, exc)
+        except OrchestratorError as unkept:  # the subscription keeps what it delivers in vain
+            log.error("put off, as it cannot be kept: %s: %s", exc, unkept, extra={"event_id": message_id})
+            raise
         log.error("acknowledged, but not handled: %s (kept as %s)", exc, key, extra={"event_id": message_id})
         return None
     finally:
