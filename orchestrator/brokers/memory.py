@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from heapq import heappop, heappush
 from itertools import count
-from threading import Condition, Lock, Thread
+from threading import TIMEOUT_MAX, Condition, Lock, Thread
 from typing import Protocol
 
 from orchestrator.model.commands import Json
@@ -115,7 +115,7 @@ class MemoryBroker:
                     self._subscriber is None or not self._later or self._later[0][0] > self._now_s()
                 ):
                     is_waiting = self._subscriber is not None and self._later
-                    self._wake.wait(self._later[0][0] - self._now_s() if is_waiting else None)
+                    self._wake.wait(min(self._later[0][0] - self._now_s(), TIMEOUT_MAX) if is_waiting else None)
                 if self._is_closed:
                     return
                 message = heappop(self._later)[2]
