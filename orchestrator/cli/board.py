@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from orchestrator.cli.lines import Line, columns, counted, cut, line, pad, plain, printable, took, width_of
-from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus
+from orchestrator.model.enums import DueKind, NodeTypes, RunStatus, TaskStatus
 from orchestrator.model.run_state import NodeState, RunState
 
 MAX_ROWS = 40
@@ -123,7 +123,7 @@ def table(rows: Sequence[tuple[str, NodeState]], now: datetime, width: int, sign
                 prefix + node.node_name,
                 target_of(node),
                 f"{signs.marks[node.status]} {node.status}",
-                str(node.attempt) if node.attempt else "",
+                str(node.attempt) if node.attempt and node.node_type is NodeTypes.TASK else "",
                 took(seconds) if (seconds := seconds_of(node, now)) is not None else "",
             )
         )
@@ -156,6 +156,9 @@ def target_of(node: NodeState) -> str:
     if node.node_type is NodeTypes.PARALLEL:
         count = len(node.branches)
         return f"{count} branch{'' if count == 1 else 'es'}"
+    if node.node_type is not NodeTypes.TASK:
+        until = node.due.get(DueKind.WAIT.value)
+        return f"{node.node_type} until {until.astimezone():%Y-%m-%d %H:%M:%S}" if until else node.node_type.value
     return printable(f"{node.target_type or ''} {node.target_name or ''}".strip())
 
 
@@ -182,10 +185,12 @@ def ends(state: RunState) -> list[NodeState]:
             if name in seen:
                 continue
             seen.add(name)
+            if node.status is TaskStatus.SKIPPED or (node.next is not None and node.status is TaskStatus.COMPLETED):
+                continue
             if node.next is None and node.node_type is NodeTypes.PARALLEL:
                 for members in _branches(state, node):
                     yield from within(members)
-            elif node.next is None:
+            elif node.next is None and node.node_type is not NodeTypes.CONDITION:
                 yield node
 
     inside = {name for node in state.nodes.values() for members in _branches(state, node) for name in members}
@@ -196,12 +201,15 @@ def _branches(state: RunState, node: NodeState) -> list[list[str]]:
     """Return the names of the nodes of each branch of a Parallel, without those in Parallels in it."""
     found = []
     for branch in node.branches:
-        members: list[str] = []
-        name: str | None = branch.start
-        while name is not None and name in state.nodes and name not in members:
-            members.append(name)
-            name = state.nodes[name].next
-        found.append(members)
+        members: dict[str, None] = {}
+        waiting = [branch.start]
+        while waiting:
+            name = waiting.pop()
+            if name in state.nodes and name not in members:
+                members[name] = None
+                node = state.nodes[name]
+                waiting.extend(reversed([*([node.next] if node.next is not None else []), *node.leads_to]))
+        found.append(list(members))
     return found
 
 

@@ -179,9 +179,13 @@ def _changes(rank: int, before: NodeState | None, node: NodeState, state: RunSta
     was = before.status if before else TaskStatus.NEW
     is_opened = node.node_type is not NodeTypes.TASK and was is TaskStatus.NEW and node.started_at is not None
     started_at = None
-    if node.attempt > attempt or is_opened:
+    if node.retry_at is not None and (before is None or before.retry_at != node.retry_at):
+        why = f": {node.error.error_type}: {printable(node.error.message)}" if node.error is not None else ""
+        words = f"attempt {node.attempt - 1} failed{why}; the next one in {took((node.retry_at - now).total_seconds())}"
+        yield _Change(now, 0, rank, node.node_name, f"{TaskStatus.RUNNING:<10} {words}")
+    elif node.attempt > attempt or is_opened or (before is not None and before.retry_at is not None and node.claim):
         started_at = node.started_at if not attempt and node.started_at else now
-        words = f"attempt {node.attempt}" if node.attempt else ""
+        words = f"attempt {node.attempt}" if node.attempt and node.node_type is NodeTypes.TASK else ""
         yield _Change(started_at, 1, rank, node.node_name, f"{TaskStatus.RUNNING:<10} {words}".rstrip())
     if node.status.is_final and not was.is_final:
         ended_at = node.ended_at or state.run.ended_at or now

@@ -1,6 +1,7 @@
 """Whether and when a step is tried again. Pure."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from orchestrator.model.rules import RetryRule, rule_for
 
@@ -16,12 +17,10 @@ def wait_s(rules: Sequence[RetryRule], error_type: str, failures: int, spread: f
     rule = rule_for(rules, error_type)
     if rule is None or failures >= rule.max_attempts:
         return None
-    limit_s = float("inf") if rule.max_delay_s is None else rule.max_delay_s
-    try:
-        full_s = min(limit_s, rule.delay_s * rule.backoff ** (failures - 1))
-    except OverflowError:
-        full_s = limit_s
-    return min(full_s * (1.0 - rule.jitter * spread), MAX_WAIT_S)
+    full_s = MAX_WAIT_S if rule.max_delay_s is None else rule.max_delay_s
+    with suppress(OverflowError):
+        full_s = min(full_s, rule.delay_s * float(rule.backoff) ** (failures - 1))
+    return full_s * (1.0 - rule.jitter * spread)
 
 
 MAX_WAIT_S = 30 * 86400.0

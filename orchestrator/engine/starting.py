@@ -24,6 +24,7 @@ def new_state(node: Node) -> NodeState:
         node_name=node.node_name,
         node_type=node.node_type,
         next=node.next,
+        leads_to=tuple(dict.fromkeys(edge.next for edge in node.edges if edge.next != node.next)),
         target_type=task.target_type.value if task else None,
         target_name=task.target_name if task else None,
         invocation="sync" if task and task.target_key.endswith(".sync") else None,

@@ -299,7 +299,7 @@ def compile_condition(text: str) -> Callable[[Scope], bool]:
     """
     parts = parse(text)
     if len(parts) != 1 or not isinstance(parts[0], Expression):
-        raise ExpressionError(f"{quoted(text)}: is no expression; write one, as in ${{steps.A.result.is_new}}")
+        raise ExpressionError(f"{quoted(text)} is no expression; write one, as in ${{steps.A.result.is_new}}")
     expression = parts[0]
 
     def holds(scope: Scope) -> bool:

@@ -305,7 +305,7 @@ _CHOICES = Key(
     ),
 )
 _DEFAULT = Key("default", Kind.STEP, "The step that follows if no choice holds; without it that is an error.")
-_FOR = Key("for", Kind.DURATION, "How long to wait.", rule=Duration("365d"), not_with="until")
+_FOR = Key("for", Kind.DURATION, "How long to wait.", rule=Duration("365d"), not_with="until", unless="until")
 _UNTIL = Key(
     "until",
     Kind.TEXT,
@@ -392,7 +392,7 @@ def _any_of(*rows: Key) -> tuple[Key, ...]:
     """Return the rows that are left when it is not known which of them hold: none is required."""
     found: dict[str, Key] = {}
     for row in rows:
-        row = replace(row, is_required=False, unless_requested=(), not_requested=(), taken={})
+        row = replace(row, is_required=False, unless=None, unless_requested=(), not_requested=(), taken={})
         same = found.setdefault(row.name, row)
         found[row.name] = same if same.rule == row.rule else replace(same, rule=None)
     return tuple(found.values())

@@ -201,6 +201,8 @@ class Key(msgspec.Struct, frozen=True):
     """Of a request: path of what is not to stand in it -> why it is not."""
     needs: str | None = None
     """A key without which this one says nothing."""
+    unless: str | None = None
+    """It is required unless this key is there."""
 
     def problem(self, value: object) -> str | None:
         """Return what is wrong with the value itself, if anything; what is in it is judged elsewhere."""
@@ -331,6 +333,8 @@ class Shape(msgspec.Struct, frozen=True):
             if row.is_required and name not in found and name not in meant:
                 allowed = f"allowed: {', '.join(row.rule.allowed)}" if isinstance(row.rule, Choice) else ""
                 yield f"{at(path, name)}: is missing; {allowed or f'{self.noun} needs it'}"
+            if row.unless is not None and not {name, row.unless, *meant} & found.keys():
+                yield f'{at(path, name)}: is missing; {self.noun} needs it, or "{row.unless}"'
             if row.unless_requested and name not in found and name not in meant:
                 request = found.get("request")
                 if not any(part in request for part in row.unless_requested if isinstance(request, dict)):

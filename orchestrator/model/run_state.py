@@ -10,7 +10,7 @@ from datetime import datetime
 import msgspec
 
 from orchestrator.model.commands import EMPTY, Failure, Json, target_key
-from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus
+from orchestrator.model.enums import DueKind, NodeTypes, RunStatus, TaskStatus
 from orchestrator.model.errors import CorruptState
 from orchestrator.model.ids import launch_id_of, trace_of
 
@@ -62,6 +62,8 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     target_name: str | None = None
     invocation: str | None = None
     """Of a CloudFunction that is called directly: `sync`."""
+    leads_to: tuple[str, ...] = ()
+    """Further steps that may follow, by choices or errors."""
     branches: tuple[BranchState, ...] = ()
     status: TaskStatus
     attempt: int = 0
@@ -83,6 +85,11 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     result: Json = None
     error: Failure | None = None
     """Why it failed; of a Running node, why the attempt before did."""
+
+    @property
+    def retry_at(self) -> datetime | None:
+        """When its current attempt is to be launched, where the one before failed and that is waited for."""
+        return self.due.get(DueKind.RETRY.value)
 
     @property
     def target_key(self) -> str:

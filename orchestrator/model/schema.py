@@ -70,6 +70,8 @@ def _object(shape: Shape) -> dict[str, Json]:
             if row.kind is Kind.FLAG:
                 both["properties"] = {name: {"const": True}}
             rules.append({"not": both})
+        if row.unless is not None:
+            rules.append({"anyOf": [{"required": [name]}, {"required": [row.unless]}]})
         if row.unless_requested:
             parts: list[Json] = [{"required": [part]} for part in row.unless_requested]
             requested: Json = {"required": ["request"], "properties": {"request": {"anyOf": parts}}}

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from orchestrator.engine.saved import Saved
 from orchestrator.model.commands import Failure
-from orchestrator.model.enums import RunStatus, TaskStatus
+from orchestrator.model.enums import DueKind, NodeTypes, RunStatus, TaskStatus
 from orchestrator.model.run_state import NodeState
 
 log = logging.getLogger("orchestrator")
@@ -43,7 +43,13 @@ def _words(was: NodeState | None, node: NodeState) -> str | None:
             return f"attempt {node.attempt} taken over"
         if node.owed_cancel is not None and (was is None or was.owed_cancel is None):
             return f"attempt {node.attempt} is to be cancelled{_why(node.owed_cancel.error)}"
-        if before is not TaskStatus.RUNNING or (was is not None and was.attempt != node.attempt):
+        if node.retry_at is not None and (was is None or was.retry_at != node.retry_at):
+            return f"attempt {node.attempt - 1} failed{_why(node.error)}; the next one at {node.retry_at:%H:%M:%S} UTC"
+        if node.node_type is NodeTypes.WAIT:
+            until = node.due.get(DueKind.WAIT.value)
+            return f"waits until {until:%Y-%m-%d %H:%M:%S} UTC" if until is not None and was is not None else None
+        is_next = was is not None and (was.attempt != node.attempt or (was.retry_at is not None and node.claim))
+        if before is not TaskStatus.RUNNING or is_next:
             return f"Running, attempt {node.attempt}" if node.attempt else "Running"
         return None
     if node.status is before or node.status is TaskStatus.SKIPPED:

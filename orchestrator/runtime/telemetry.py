@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.engine.saved import Saved
 from orchestrator.model.commands import Failure, Launch
-from orchestrator.model.enums import RunStatus, TargetTypes, TaskStatus
+from orchestrator.model.enums import NodeTypes, RunStatus, TargetTypes, TaskStatus
 from orchestrator.model.ids import key_of, launch_id_of, span_of
 from orchestrator.model.run_state import NodeState, RunState
 
@@ -115,10 +115,15 @@ class Telemetry:
 
     def _node(self, was: NodeState | None, node: NodeState, state: RunState) -> None:
         """Tell of the attempts of a node that a save ended: the one that ran, or one that it began and ended."""
-        ran = was is not None and was.status is TaskStatus.RUNNING and was.attempt > 0
+        if node.node_type is not NodeTypes.TASK:
+            return
+        ran = was is not None and was.status is TaskStatus.RUNNING and was.attempt > 0 and was.retry_at is None
         if was is not None and ran and (node.attempt != was.attempt or node.status.is_final):
             self._attempt(was, node, state)
-        if node.status.is_final and node.attempt > (was.attempt if was is not None else 0):
+        begun = was.attempt if was is not None else 0
+        if was is not None and was.retry_at is not None and node.status is not TaskStatus.CANCELLED:
+            begun -= 1  # it was waited for; who cancels that has nothing to tell of
+        if node.status.is_final and node.attempt > begun:
             self._attempt(node, node, state)
 
     def _attempt(self, ran: NodeState, node: NodeState, state: RunState) -> None:
@@ -126,8 +131,9 @@ class Telemetry:
         from opentelemetry.trace import SpanKind
 
         is_last = node.attempt == ran.attempt
-        outcome = str(node.status) if is_last else "Lost" if node.claim is not None else "Failed"
-        error = node.error if is_last else None
+        is_retried = node.failures > ran.failures
+        outcome = str(node.status) if is_last else "Failed" if is_retried else "Lost"
+        error = node.error if is_last or is_retried else None
         target_type = node.target_type or ""
         launch_id = launch_id_of(state.run.run_id, node.node_name, ran.attempt)
         ended_at = (node.ended_at if is_last else None) or self._now()
