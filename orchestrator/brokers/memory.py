@@ -87,7 +87,8 @@ class MemoryBroker:
         if isinstance(error, OrchestratorError) and error.retry:
             self._schedule(message, _backoff_s(message))
             return
-        log.error("event given up: %s", error, extra={"event_id": message.message_id})
+        labels = error.labels if isinstance(error, OrchestratorError) else {}
+        log.error("event given up: %s", error, extra={**labels, "event_id": message.message_id})
         if self._on_dead is None:
             return
         try:
@@ -95,7 +96,8 @@ class MemoryBroker:
         except OrchestratorError as exc:
             if not exc.retry:
                 raise
-            log.error("event cannot be kept, so it comes again: %s", exc, extra={"event_id": message.message_id})
+            labels = {**labels, "event_id": message.message_id}
+            log.error("event cannot be kept, so it comes again: %s", exc, extra=labels)
             self._schedule(message, _backoff_s(message))
 
     def _schedule(self, message: "_Message", delay_s: float) -> None:
@@ -134,4 +136,4 @@ class _Message:
 
 
 def _backoff_s(message: _Message) -> float:
-    return min(FIRST_BACKOFF_S * 2 ** min(message.tries - 1, 20), LAST_BACKOFF_S)
+    return min(FIRST_BACKOFF_S * 2.0 ** min(message.tries - 1, 20), LAST_BACKOFF_S)

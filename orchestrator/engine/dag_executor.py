@@ -12,7 +12,7 @@ from datetime import datetime
 from threading import Lock, Thread
 
 from orchestrator.engine.acting import Actor
-from orchestrator.engine.address import CancelRun, Completion, Known, Later, Reminder, Start, TickAll
+from orchestrator.engine.address import CancelRun, Completion, Known, Later, Reminder, Start, TickAll, labels_of
 from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.decide import decide
 from orchestrator.engine.draft import Decision, Token
@@ -28,8 +28,16 @@ from orchestrator.engine.witness import Witness
 from orchestrator.model.commands import Command, Json, Launch
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import TaskStatus
-from orchestrator.model.errors import CorruptState, NotYet, RunExists, RunNotFound, StoreUnavailable, VersionConflict
-from orchestrator.model.facts import Fact
+from orchestrator.model.errors import (
+    CorruptState,
+    NotYet,
+    OrchestratorError,
+    RunExists,
+    RunNotFound,
+    StoreUnavailable,
+    VersionConflict,
+)
+from orchestrator.model.facts import AttemptEnded, Fact, LaunchBound, LaunchFailed
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import RunState
 from orchestrator.ports import Broker, Clock, Hosts, ObjectStore, Observer, Target, Version
@@ -172,7 +180,11 @@ class DAGExecutor:
             return Handled("not ours")
         if isinstance(item, Later):
             left_s = (item.at - self._clock.now()).total_seconds()
-            self._broker.publish(item.event, delay_s=max(0.0, left_s))
+            try:
+                self._broker.publish(item.event, delay_s=max(0.0, left_s))
+            except OrchestratorError as exc:
+                exc.about(run_id=item.event.get("run_id"), node=item.event.get("node_name"))
+                raise
             return Handled("applied")
         self.tick()
         return Handled("ticked")
@@ -213,6 +225,7 @@ class DAGExecutor:
                 try:
                     commands, results = self._commit(box, batch)
                 except Exception as exc:
+                    _label(exc, batch)
                     commands, results = (), dict.fromkeys(batch, exc)
                 self._count(box)
                 baton = box.pass_on()
@@ -389,6 +402,7 @@ class DAGExecutor:
                 known.append((entry, facts))
                 results[entry] = "applied" if facts else "unchanged"
             except Exception as exc:
+                _label(exc, [entry])
                 results[entry] = exc
         if not known:
             return Decision(state, (), False), tuple(questions), results
@@ -410,7 +424,8 @@ class DAGExecutor:
                 try:
                     after = decide(dag, decision.state, facts, now, token, self._policy)
                 except Exception as exc:
-                    log.exception("an event cannot be decided on", extra={"run_id": box.run_id})
+                    _label(exc, [entry])
+                    log.exception("an event cannot be decided on", extra=labels_of(entry.item))
                     results[entry] = exc
                     continue
                 decision = Decision(after.state, decision.commands + after.commands, decision.changed or after.changed)
@@ -496,7 +511,26 @@ def _applied_after_all(tried: list[tuple[Token, Decision]], state: RunState | No
 
 
 def _known(box: RunBox, facts: tuple[Fact, ...]) -> Entry:
-    return Entry(Known(box.run_id, facts), on_done=_ignore)
+    """Nobody waits for what the executor feeds back to itself; what fails there, the Tick sees."""
+    told = [fact for fact in facts if isinstance(fact, AttemptEnded | LaunchBound | LaunchFailed)]
+    nodes = {fact.node_name: fact.attempt for fact in told}
+    labels: dict[str, object] = {"run_id": box.run_id}
+    if len(nodes) == 1:
+        labels["node"], labels["attempt"] = next(iter(nodes.items()))
+
+    def ignore(_: Handled | None, error: BaseException | None) -> None:
+        if error is not None:
+            log.warning("could not save what came of a launch; the Tick finds out: %s", error, extra=labels)
+
+    return Entry(Known(box.run_id, facts), on_done=ignore)
+
+
+def _label(error: BaseException, entries: Sequence[Entry]) -> None:
+    """Note on an error whom the events are about that it befell: one attempt, or their run."""
+    if not isinstance(error, OrchestratorError) or not entries:
+        return
+    first, *others = (labels_of(entry.item) for entry in entries)
+    error.about(**first if all(other == first for other in others) else {"run_id": first["run_id"]})
 
 
 def _abandon(box: RunBox, left: list[Entry], *, is_led: bool = True) -> None:
@@ -504,7 +538,9 @@ def _abandon(box: RunBox, left: list[Entry], *, is_led: bool = True) -> None:
     while is_led and box.pass_on() is Baton.KEPT:
         left += box.take()
     for entry in left:
-        entry.finish(None, NotYet(f"run {box.run_id}: who handled this was interrupted; deliver it again"))
+        error = NotYet(f"run {box.run_id}: who handled this was interrupted; deliver it again")
+        _label(error, [entry])
+        entry.finish(None, error)
 
 
 def _finish(entry: Entry, result: str | BaseException, box: RunBox, absorbed: int, launches: tuple[str, ...]) -> None:
@@ -520,9 +556,3 @@ def _result(entry: Entry) -> Handled:
     if entry.handled is None:
         raise LookupError("an event was finished without a result")
     return entry.handled
-
-
-def _ignore(_: Handled | None, error: BaseException | None) -> None:
-    """Nobody waits for what the executor feeds back to itself; what fails there, the Tick sees."""
-    if error is not None:
-        log.warning("could not save what came of a launch; the Tick finds out: %s", error)

@@ -12,7 +12,7 @@ from orchestrator.engine.handled import Swept
 from orchestrator.engine.run_box import RunBox
 from orchestrator.engine.status import OpenRuns, OrchestrationStatus
 from orchestrator.engine.sweep import Chores, chores, is_over
-from orchestrator.engine.witness import Witness
+from orchestrator.engine.witness import Witness, labels_of_attempt
 from orchestrator.model.commands import Outcome
 from orchestrator.model.enums import NOTHING_RUNS
 from orchestrator.model.errors import OrchestratorError, RunNotFound
@@ -75,7 +75,7 @@ class Ticker:
             try:
                 found = self.look_after(run_id, marker)
             except OrchestratorError as exc:
-                log.error("tick: %s", exc, extra={"run_id": run_id})
+                log.error("tick: %s", exc, extra={**exc.labels, "run_id": run_id})
                 problems.append(f"{run_id}: {exc}")
                 continue
             except Exception as exc:
@@ -155,7 +155,7 @@ class Ticker:
         try:
             answer = self._witness.ask(node, state, box)
         except Exception:
-            log.exception("cannot ask a target", extra={"run_id": box.run_id, "node": node.node_name})
+            log.exception("cannot ask a target", extra=labels_of_attempt(node, state))
             return None, None
         return (answer.execution.execution_id if answer.execution else None), answer.outcome
 

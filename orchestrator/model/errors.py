@@ -21,13 +21,23 @@
 A message reads `where: what is wrong; what was allowed`. Pure.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 
 class OrchestratorError(Exception):
-    """Base of the tree; `retry` tells the shell whether delivering the event again can help."""
+    """Base of the tree; `retry` tells the shell whether delivering the event again can help.
+
+    Attributes:
+        labels: whom it is about, as far as that is known, for who logs it: run_id, node, attempt, trace.
+    """
 
     retry = False
+    labels: Mapping[str, object] = MappingProxyType({})
+
+    def about(self, **labels: object) -> None:
+        """Note whom it is about. What is noted already stands: it was noted nearer to the fault."""
+        self.labels = {**{name: value for name, value in labels.items() if value is not None}, **self.labels}
 
 
 class DefinitionError(OrchestratorError):

@@ -301,7 +301,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
                     if self.look_after(run_id, f"open/{run_id}") is None:
                         self._mine.discard(run_id)
                 except OrchestratorError as exc:
-                    log.error("tick: %s", exc, extra={"run_id": run_id})
+                    log.error("tick: %s", exc, extra={**exc.labels, "run_id": run_id})
                 except Exception:
                     log.exception("tick failed", extra={"run_id": run_id})
 

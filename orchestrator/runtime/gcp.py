@@ -84,17 +84,18 @@ def handle(data: Json, *, event_id: str | None = None, event_time: str | None = 
         message_id, event = message.message_id or message_id, message.event_data
         return runs.execute(message.event_data, message_id=message.message_id, publish_time=message.publish_time)
     except OrchestratorError as exc:
+        labels = {**exc.labels, "event_id": message_id}
         if exc.retry:
-            log.warning("put off: %s", exc, extra={"event_id": message_id})
+            log.warning("put off: %s", exc, extra=labels)
             raise
         from orchestrator.runtime.dead_letters import keep
 
         try:
             key = keep(runs.store, event, message_id, exc)
         except OrchestratorError as unkept:  # the subscription keeps what it delivers in vain
-            log.error("put off, as it cannot be kept: %s: %s", exc, unkept, extra={"event_id": message_id})
+            log.error("put off, as it cannot be kept: %s: %s", exc, unkept, extra=labels)
             raise
-        log.error("acknowledged, but not handled: %s (kept as %s)", exc, key, extra={"event_id": message_id})
+        log.error("acknowledged, but not handled: %s (kept as %s)", exc, key, extra=labels)
         return None
     finally:
         runs.flush()

@@ -3,11 +3,12 @@
 import base64
 import json
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from threading import Barrier
 
 import pytest
 
-from orchestrator.model.errors import StoreUnavailable
+from orchestrator.model.errors import NotYet, StoreUnavailable
 from orchestrator.runtime import gcp
 from orchestrator.runtime.executor import DAGExecutor
 
@@ -79,3 +80,16 @@ def test_what_can_never_be_kept_is_logged_as_far_as_it_goes_into_a_line(cold, ca
     (line,) = [record.getMessage() for record in caplog.records if "cannot be kept" in record.getMessage()]
     assert "'messageId': 'm8'" in line
     assert len(line) < 1500
+
+
+@pytest.mark.parametrize(
+    ("published", "text"),
+    [("2026-01-01T00:00:00Z", "acknowledged, but not handled: "), ("9999-01-01T00:00:00Z", "put off: ")],
+)
+def test_what_is_put_off_or_given_up_is_found_by_its_run(cold, caplog, published, text):
+    event = message({"resource": {"type": "cancel"}, "run_id": "r1"})
+    event["message"]["publishTime"] = published
+    with suppress(NotYet):
+        gcp.handle(event)
+    (record,) = [record for record in caplog.records if record.getMessage().startswith(text)]
+    assert (record.run_id, record.event_id) == ("r1", "m7")
