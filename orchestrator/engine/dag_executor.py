@@ -9,7 +9,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from threading import Lock, Thread
+from threading import BoundedSemaphore, Lock, Thread
 
 from orchestrator.engine.acting import Actor
 from orchestrator.engine.address import CancelRun, Completion, Known, Later, Reminder, Start, TickAll, labels_of
@@ -48,6 +48,8 @@ MAX_SAVES = 60
 """How often a lost race is run again before the events are given back."""
 MAX_FAULTS = 5
 """How often a store that cannot be written is tried again before the events are given back."""
+MAX_APART = 64
+"""For how many runs a thread of its own acts on what a Tick found; with more, the Tick waits for each."""
 MAX_IDLE_RUNS = 2000
 """How many runs an instance remembers between events."""
 MAX_IDLE_BYTES = 32 * 2**20
@@ -112,6 +114,7 @@ class DAGExecutor:
         self._boxes: OrderedDict[str, RunBox] = OrderedDict()
         self._boxes_lock = Lock()
         self._kept_bytes = 0
+        self._apart = BoundedSemaphore(MAX_APART)
 
     # -- the public calls ---------------------------------------------------------------------------
 
@@ -189,11 +192,16 @@ class DAGExecutor:
         self.tick()
         return Handled("ticked")
 
-    def _apply(self, box: RunBox, facts: tuple[Fact, ...]) -> None:
-        """Feed what this instance found out into the loop; return when it is saved and acted on."""
-        entry = Entry(Known(box.run_id, facts))
+    def _apply(self, box: RunBox, facts: tuple[Fact, ...]) -> Thread | None:
+        """Feed what this instance found out into the loop; return when it is saved, and acted on if that is quick.
+
+        Returns:
+            The thread that acts on it, if that may take long.
+        """
+        entry = Entry(Known(box.run_id, facts), acts_apart=True)
         self._lead_or_wait(box, entry)
         _result(entry)
+        return entry.acting
 
     # -- leading a run ------------------------------------------------------------------------------
 
@@ -238,7 +246,7 @@ class DAGExecutor:
                 for entry, result in results.items():
                     if entry is not owner:
                         _finish(entry, result, box, 0, ())
-                facts = self._act(box, commands)
+                facts = [] if self._acts_apart(own, results, box, commands) else self._act(box, commands)
                 if owner is not None:
                     _finish(owner, results[owner], box, len(results), launches)
                 if facts and box.offer(_known(box, tuple(facts))):
@@ -248,6 +256,27 @@ class DAGExecutor:
                 raise
             if baton is not Baton.KEPT:
                 return
+
+    def _acts_apart(
+        self, own: Entry | None, results: Mapping[Entry, object], box: RunBox, commands: Sequence[Command]
+    ) -> bool:
+        """Have a thread of its own act, where who leads is to be held up by no call of minutes."""
+        if own is None or not own.acts_apart or own not in results or not self._actor.blocks(commands):
+            return False
+        if not self._apart.acquire(blocking=False):
+            return False
+
+        def act() -> None:
+            try:
+                facts = self._act(box, commands)
+                if facts and box.offer(_known(box, tuple(facts))):
+                    self._lead(box)
+            finally:
+                self._apart.release()
+
+        own.acting = Thread(target=act, name="orchestrator-act", daemon=True)
+        own.acting.start()
+        return True
 
     def _feed(self, box: RunBox, fact: Fact) -> None:
         """Feed back what came of one of several calls while the others last."""

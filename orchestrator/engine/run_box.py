@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
-from threading import Event, Lock
+from threading import Event, Lock, Thread
 
 from orchestrator.engine.address import Item
 from orchestrator.engine.handled import Handled
@@ -43,13 +43,17 @@ class Answer:
 class Entry:
     """One addressed event on its way through a run's inbox."""
 
-    __slots__ = ("asked", "error", "handled", "is_done", "item", "leads", "on_done", "signal")
+    __slots__ = ("acting", "acts_apart", "asked", "error", "handled", "is_done", "item", "leads", "on_done", "signal")
 
-    def __init__(self, item: Item, *, on_done: OnDone | None = None) -> None:
+    def __init__(self, item: Item, *, on_done: OnDone | None = None, acts_apart: bool = False) -> None:
         self.item = item
         self.on_done = on_done
         self.signal = Event() if on_done is None else None
         """Set when it is done, or when its waiting thread is to lead; None where nobody waits."""
+        self.acts_apart = acts_apart
+        """Whether it is done once it is saved, though what follows from it takes long to act on."""
+        self.acting: Thread | None = None
+        """What acts on it then."""
         self.leads = False
         self.is_done = False
         self.handled: Handled | None = None

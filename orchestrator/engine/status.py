@@ -200,7 +200,7 @@ class OpenRuns:
     def __iter__(self) -> Iterator[tuple[str, str]]:
         """Yield (marker key, run id)."""
         for key in self._store.list("open/"):
-            yield key, key.removeprefix("open/").partition(".")[0]
+            yield key, run_of(key)
 
     def marked_at(self, marker: str) -> datetime | None:
         """When a marker was written; None if it is gone or says nothing."""
@@ -213,3 +213,8 @@ class OpenRuns:
     def clear(self, marker: str) -> None:
         """Delete the marker of a run that has ended."""
         self._store.delete(marker)
+
+
+def run_of(marker: str) -> str:
+    """The run that a marker is of."""
+    return marker.removeprefix("open/").partition(".")[0]
