@@ -93,7 +93,8 @@ class GoogleApis:
             try:
                 credentials = (self._credentials or application_credentials)()
             except GoogleAuthError as exc:
-                raise ApiError(f"{name}: no credentials: {exc}", 401) from exc
+                # Passing: the metadata server may not have answered; and nothing that the service itself has refused.
+                raise ApiError(f"{name}: no credentials: {exc}", None) from exc
             http = Http(self.timeout_s, credentials)
         options = None if endpoint is None else {"api_endpoint": endpoint.rstrip("/") + "/"}
         return build(name, version, http=http, client_options=options, static_discovery=True, cache_discovery=False)

@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import Event, Thread
 
 import pytest
+from google.auth.exceptions import DefaultCredentialsError
 
 from orchestrator.engine.results import Results
 from orchestrator.model.commands import Execution, Launch, Outcome
@@ -14,6 +15,7 @@ from orchestrator.model.enums import OutcomeKind
 from orchestrator.model.errors import LaunchRefused, LaunchUncertain, NotYet
 from orchestrator.model.ids import execution_id_of as call_id_of
 from orchestrator.model.task_result import begun_object, result_object
+from orchestrator.services.cloud_tasks import CloudTasks
 from orchestrator.services.google_api import ApiError, GoogleApis
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.targets.cloud_function import CloudFunction, CloudFunctionSync, FunctionCalls
@@ -249,6 +251,15 @@ def test_what_a_launch_makes_of_the_queues_answer(queue, status, error):
     queue.error = ApiError("cloudtasks: the service's own words", status)
     with pytest.raises(error, match="the service's own words"):
         target_of(queue).launch(launch_of())
+
+
+def test_a_launch_without_credentials_is_uncertain_for_they_may_come_back():
+    def none():
+        raise DefaultCredentialsError("the metadata server did not answer")
+
+    tasks = CloudTasks(GoogleApis({}, credentials=none), "projects/p/locations/r/queues/q")
+    with pytest.raises(LaunchUncertain, match="no credentials: the metadata server did not answer"):
+        target_of(tasks).launch(launch_of())
 
 
 # ---- how a call ended --------------------------------------------------------------------------------
