@@ -22,6 +22,7 @@ A message reads `where: what is wrong; what was allowed`. Pure.
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from types import MappingProxyType
 
 
@@ -69,9 +70,17 @@ class RunNotFound(OrchestratorError):
 
 
 class NotYet(OrchestratorError):
-    """It is too early to tell whose event this is; deliver it again a little later."""
+    """It is too early to tell whose event this is, or how something ends; ask again a little later.
+
+    Attributes:
+        since: when what is at work has begun, aware, where that is known.
+    """
 
     retry = True
+
+    def __init__(self, message: str, since: datetime | None = None) -> None:
+        self.since = since
+        super().__init__(message)
 
 
 class VersionConflict(OrchestratorError):

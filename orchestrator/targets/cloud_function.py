@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from ipaddress import ip_address
@@ -28,9 +29,10 @@ from orchestrator.model.errors import LaunchRefused, LaunchUncertain, NotYet
 from orchestrator.model.ids import execution_id_of as call_id_of
 from orchestrator.model.ids import span_of
 from orchestrator.model.messages import launch_query
+from orchestrator.model.task_result import CONFLICT
 from orchestrator.services.google_api import ApiError
 from orchestrator.targets.callables import NESTED_TOO_DEEPLY, completed
-from orchestrator.targets.twins import plain
+from orchestrator.targets.twins import plain, utc_now
 
 URL = "https://{region}-{project}.cloudfunctions.net/{target_name}"
 """Where a function answers, of the 1st and of the 2nd generation alike."""
@@ -182,10 +184,11 @@ class Witnesses:
     Args:
         results: launch key -> what the function's own helper has recorded. It raises NotYet where that is at work.
         logs: trace id -> what the logs tell, for calls whose event never came.
+        now: the time, aware.
     """
 
-    def __init__(self, results: Finder, logs: Finder | None) -> None:
-        self._results, self._logs = results, logs
+    def __init__(self, results: Finder, logs: Finder | None, now: Callable[[], datetime] = utc_now) -> None:
+        self._results, self._logs, self._now = results, logs, now
 
     def recorded(self, execution_id: str) -> Outcome | None:
         """What the function itself has recorded. Raises NotYet."""
@@ -197,8 +200,31 @@ class Witnesses:
         ids = _ID.fullmatch(execution_id)
         if ids is None:
             return None
-        found = self._results(ids[1])
+        try:
+            found = self._results(ids[1])
+        except NotYet as exc:
+            killed = self._killed(exc, ids[2])
+            if killed is None:
+                raise
+            return killed
         return found if found is not None or self._logs is None else self._logs(ids[2])
+
+    def _killed(self, at_work: NotYet, trace_id: str) -> Outcome | None:
+        """How a call ended that has begun and recorded no end, though the queue waits no longer for its answer.
+
+        It was killed at work, and the line of that was lost on its way here; or it goes on, as it may where the
+        platform lets it, and there is no line yet.
+        """
+        if self._logs is None or at_work.since is None:
+            return None
+        if self._now() < at_work.since + timedelta(seconds=_DISPATCH_LIMITS_S[1]):
+            return None
+        try:
+            found = self._logs(trace_id)
+        except LaunchUncertain:
+            return None
+        is_refusal = found is not None and found.error is not None and found.error.error_type == CONFLICT
+        return None if is_refusal else found
 
     def find(self, launch: Launch) -> Execution | None:
         """The launch's execution, if anything tells that there is one."""
@@ -223,6 +249,7 @@ class CloudFunction:
         results, logs: how calls ended, see Witnesses.
         told: (launch key, what its event tells) -> how it ended.
         launch_limit_s: how long the call of the queue may take.
+        now: the time, aware.
     """
 
     identity: Identity = Identity.WINDOW
@@ -244,12 +271,13 @@ class CloudFunction:
         url: str | None = None,
         allowed_hosts: tuple[str, ...] = ALLOWED_HOSTS,
         launch_limit_s: float = 30.0,
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self.launch_limit_s = launch_limit_s
         self._tasks = tasks
         self._invoker = invoker_service_account
         self._calls = FunctionCalls(project, region, url=url, allowed_hosts=allowed_hosts)
-        self._witnesses, self._told = Witnesses(results, logs), told
+        self._witnesses, self._told = Witnesses(results, logs, now), told
 
     def launch(self, launch: Launch) -> Execution:
         """Put the call into the queue; the same key again within 24 hours puts in nothing.
@@ -294,7 +322,8 @@ class CloudFunction:
         """Return how it ended, from the function's own record or the logs; None: not known.
 
         Raises:
-            NotYet: the function has recorded that it is at work, so that its event is not to be believed yet.
+            NotYet: the function has recorded that it is at work, so that its event is not to be believed yet. Once that
+                is longer ago than the queue waits for an answer, the logs are asked whether it was killed.
             LaunchUncertain: cannot tell now.
         """
         return self._witnesses.outcome(execution.execution_id)

@@ -2,10 +2,12 @@
 
 import json
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
 
+import msgspec
 import pytest
 from google.auth.exceptions import DefaultCredentialsError
 
@@ -14,7 +16,7 @@ from orchestrator.model.commands import Execution, Launch, Outcome
 from orchestrator.model.enums import OutcomeKind
 from orchestrator.model.errors import LaunchRefused, LaunchUncertain, NotYet
 from orchestrator.model.ids import execution_id_of as call_id_of
-from orchestrator.model.task_result import begun_object, result_object
+from orchestrator.model.task_result import TaskBegun, begun_object, result_object
 from orchestrator.services.cloud_tasks import CloudTasks
 from orchestrator.services.google_api import ApiError, GoogleApis
 from orchestrator.stores.memory import MemoryStore
@@ -312,6 +314,44 @@ def test_what_the_helper_leaves_in_the_bucket_is_read(queue):
     target.cancel(execution)
 
 
+BEGAN = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+REFUSED = Outcome.failed("Task.Conflict", "finished with status 409")
+
+
+def begun_at(at: datetime | None) -> bytes:
+    began = TaskBegun(at=at, instance="load-00001", execution="5bygt74ir3mi", token="t") if at else {}
+    return msgspec.json.encode(began)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "began", "logged", "expected"),
+    [
+        pytest.param(29, BEGAN, OTHER, None, id="while the queue waits for an answer, it is at work"),
+        pytest.param(30, BEGAN, OTHER, OTHER, id="then its line in the log tells that it was killed"),
+        pytest.param(30, BEGAN, None, None, id="if there is none, it may still be at work"),
+        pytest.param(30, BEGAN, REFUSED, None, id="that a second call was refused says nothing of the first"),
+        pytest.param(30, BEGAN, LaunchUncertain("no searches left"), None, id="nor does a log that cannot be asked"),
+        pytest.param(9999, None, OTHER, None, id="since when is not known"),
+    ],
+)
+def test_a_function_that_was_killed_at_work_is_found_though_its_line_was_lost(queue, minutes, began, logged, expected):
+    store, launch = MemoryStore(), launch_of()
+
+    def logs(trace_id):
+        if isinstance(logged, Exception):
+            raise logged
+        return logged
+
+    target = target_of(queue, results=Results(store).ask, logs=logs, now=lambda: BEGAN + timedelta(minutes=minutes))
+    store.put(begun_object(launch.key), begun_at(began), expect=None)
+    assert target.find(launch) == Execution(id_of(launch), outcome=expected)
+    if expected is None:
+        with pytest.raises(NotYet, match="still at work"):
+            target.outcome(Execution(id_of(launch)))
+    else:
+        assert target.outcome(Execution(id_of(launch))) == expected
+
+
 def test_a_call_that_is_under_way_cannot_be_cancelled_one_that_waits_or_is_over_can(queue):
     target, launch = target_of(queue), launch_of()
     execution = target.launch(launch)
@@ -531,7 +571,7 @@ class Logging:
         self.bodies.append(dict(body))
         return body
 
-    def call(self, request, what):
+    def call(self, request, what, *, is_repeatable):
         if self.status is not None:
             raise ApiError(f"{what}: {self.status}", self.status)
         page = self.pages.pop(0)
