@@ -342,15 +342,27 @@ class CloudFunction:
     def withdraw(self, launch: Launch) -> bool:
         """Take the call out of the queue if it has not been made. It is never put in again: its name stays used.
 
-        A call that the queue makes between the question and the removal runs to its end, unseen.
-
         Raises:
             LaunchUncertain: the queue cannot tell now.
         """
         try:
-            return self._tasks.dispatches(launch.key) == 0 and self._tasks.delete(launch.key)
+            is_waiting = self._tasks.dispatches(launch.key) == 0
+            return is_waiting and self._taken_out(launch.key, execution_id_of(launch))
         except ApiError as exc:
             raise LaunchUncertain(f"{launch.launch_id}: {exc}") from exc
+
+    def _taken_out(self, key: str, execution_id: str) -> bool:
+        """Take a call out of the queue that has not been made when that was asked.
+
+        The queue has no conditional delete, and takes a call out too that it is making: the function may have begun
+        in between. It is asked, if it uses the helper; any other runs to its end unseen.
+        """
+        if not self._tasks.delete(key):
+            return False
+        try:
+            return self._witnesses.recorded(execution_id) is None
+        except NotYet:
+            return False
 
     def cancel(self, execution: Execution) -> None:
         """Return if the call is over, or was taken out of the queue. One under way cannot be stopped.
@@ -365,7 +377,7 @@ class CloudFunction:
             if self._witnesses.recorded(execution.execution_id) is not None:
                 return
             dispatches = self._tasks.dispatches(ids[1])
-            if dispatches is None or (dispatches == 0 and self._tasks.delete(ids[1])):
+            if dispatches is None or (dispatches == 0 and self._taken_out(ids[1], execution.execution_id)):
                 return
         except NotYet:
             pass

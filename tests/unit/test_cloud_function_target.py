@@ -368,6 +368,40 @@ def test_a_call_that_is_under_way_cannot_be_cancelled_one_that_waits_or_is_over_
     assert not target.can_cancel
 
 
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_a_call_that_begins_while_it_is_taken_back_is_waited_for(queue, has_ended):
+    store, launch = MemoryStore(), launch_of()
+    target = target_of(queue, results=Results(store).ask)
+    execution = target.launch(launch)
+    delete = queue.delete
+
+    def begins(key):
+        store.put(begun_object(launch.key), b"{}", expect=None)
+        if has_ended:
+            result = b'{"kind": "Completed", "result": {"rows": 1}, "at": "2026-11-20T12:00:00Z"}'
+            store.put(result_object(launch.key), result, expect=None)
+        return delete(key)
+
+    queue.delete = begins
+    assert not target.withdraw(launch)
+    assert queue.tasks == {}
+    if has_ended:
+        assert target.outcome(execution) == ONE
+    else:
+        with pytest.raises(LaunchUncertain, match="runs to its end"):
+            target.cancel(Execution(execution.execution_id))
+
+
+def test_a_call_that_begins_while_it_is_cancelled_is_waited_for(queue):
+    store, launch = MemoryStore(), launch_of()
+    target = target_of(queue, results=Results(store).ask)
+    execution = target.launch(launch)
+    delete = queue.delete
+    queue.delete = lambda key: store.put(begun_object(launch.key), b"{}", expect=None) and delete(key)
+    with pytest.raises(LaunchUncertain, match="runs to its end"):
+        target.cancel(execution)
+
+
 def test_a_call_that_waits_in_the_queue_is_taken_back_and_one_under_way_is_not(queue):
     target, launch = target_of(queue), launch_of()
     assert not target.withdraw(launch)
@@ -551,6 +585,7 @@ def payload(name, **changes):
 
 OK_2 = payload("cloud_run_request_gen2")
 FAILED_2 = payload("cloud_run_500")
+REFUSED_2 = {**FAILED_2, "httpRequest": {**FAILED_2["httpRequest"], "status": 409}}
 OK_1 = payload("cloud_function_gen1")
 
 
@@ -587,6 +622,9 @@ class Logging:
         pytest.param([[{**OK_1, "trace": TRACE}]], OutcomeKind.COMPLETED, id="a bare trace"),
         pytest.param([[FAILED_2]], OutcomeKind.FAILED, id="a failure"),
         pytest.param([[FAILED_2, OK_2]], OutcomeKind.COMPLETED, id="called twice: once well is well"),
+        pytest.param(
+            [[REFUSED_2, FAILED_2]], OutcomeKind.FAILED, id="nor does one count that was refused as the second"
+        ),
         pytest.param([[], [], [OK_2]], OutcomeKind.COMPLETED, id="empty pages only say that the search goes on"),
         pytest.param([[{**OK_2, "trace": "0" * 31 + "1"}]], None, id="another trace"),
         pytest.param([[payload("cloud_run_without_our_id")]], None, id="a service that the function called"),
@@ -598,6 +636,7 @@ class Logging:
 def test_what_the_logs_tell_of_a_call(pages, kind):
     outcome = LogSearch(Logging(*pages), "my-project").outcome_by_trace(TRACE)
     assert (outcome and outcome.kind) == kind
+    assert outcome is None or outcome.error is None or outcome.error.error_type != "Task.Conflict"
 
 
 def test_the_logs_are_searched_by_trace_in_the_logs_of_calls_alone():
