@@ -26,6 +26,9 @@ from orchestrator.ports import Clock, Hosts, ObjectStore
 
 log = logging.getLogger("orchestrator")
 
+_SAY_AGAIN = timedelta(minutes=10)
+"""How often a run's problem is logged that lasts; a Tick comes each minute."""
+
 _NodeFact = AttemptEnded | CancelSettled | ClaimExpired | LaunchBound | TimeCame
 
 
@@ -59,6 +62,7 @@ class Ticker:
         self._open_runs = OpenRuns(store)
         self._at_it = Lock()
         self._came_to: str | None = None
+        self._told: dict[str, tuple[str, datetime]] = {}  # run id -> its problem, and when that was logged
 
     def tick(self) -> Swept:
         """Look after all open runs; nothing to do where a tick of this instance is at it already.
@@ -123,19 +127,31 @@ class Ticker:
             try:
                 found, acting = self._look_after(run_id, marker)
             except OrchestratorError as exc:
-                log.error("tick: %s", exc, extra={**exc.labels, "run_id": run_id})
                 walk.problems.append(f"{run_id}: {exc}")
+                if self._is_news(run_id, str(exc)):
+                    log.error("tick: %s", exc, extra={**exc.labels, "run_id": run_id})
                 continue
             except Exception as exc:
-                log.exception("tick failed", extra={"run_id": run_id})
                 walk.problems.append(f"{run_id}: {type(exc).__name__}: {exc}")
+                if self._is_news(run_id, repr(exc)):
+                    log.exception("tick failed", extra={"run_id": run_id})
                 continue
+            self._told.pop(run_id, None)
             if found is None:
                 walk.closed.append(run_id)
             else:
                 walk.recovered += found
             if acting is not None:
                 walk.acting.append(acting)
+
+    def _is_news(self, run_id: str, problem: str) -> bool:
+        """Whether a run's problem is to be logged: a new one at once, one that lasts every few minutes."""
+        now = self._clock.now()
+        was, at = self._told.get(run_id, ("", now))
+        if was == problem and now - at < _SAY_AGAIN:
+            return False
+        self._told[run_id] = (problem, now)
+        return True
 
     def _look_after(self, run_id: str, marker: str | None) -> tuple[tuple[str, ...] | None, Thread | None]:
         """Return what `look_after` does, and the thread that acts on it where that takes long."""

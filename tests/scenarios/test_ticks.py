@@ -157,3 +157,25 @@ def test_a_tick_that_gets_done_leaves_nothing():
     world.start("m1")
     swept = world.executor.tick()
     assert (swept.runs, swept.left) == (1, 0)
+
+
+def test_a_problem_that_lasts_is_logged_at_once_and_then_every_ten_minutes(caplog):
+    world = World(dag(A=task()))
+    run_id = world.start("m1")
+    content, version = world.store.get(f"runs/{run_id}.json")
+    version = world.store.put(f"runs/{run_id}.json", b"{", expect=version)
+
+    def minutes(count: int) -> int:
+        """Tick for so many minutes, and return how often the problem was logged in them."""
+        caplog.clear()
+        for _ in range(count):
+            assert len(world.executor.tick().problems) == 1
+            world.clock.forward(60)
+        return len([record for record in caplog.records if "is not a run document" in record.getMessage()])
+
+    assert [minutes(10), minutes(1), minutes(9), minutes(1)] == [1, 1, 0, 1]
+    version = world.store.put(f"runs/{run_id}.json", content, expect=version)
+    assert world.executor.tick().problems == ()
+    version = world.store.get(f"runs/{run_id}.json")[1]
+    world.store.put(f"runs/{run_id}.json", b"{", expect=version)
+    assert minutes(1) == 1  # it is another one
