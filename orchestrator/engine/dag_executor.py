@@ -8,6 +8,7 @@ The shell around the pure `decide`: it knows the ports and no adapter.
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from threading import BoundedSemaphore, Lock, Thread
 
@@ -17,15 +18,23 @@ from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.decide import decide
 from orchestrator.engine.draft import Decision, Token
 from orchestrator.engine.handled import Handled, Swept
+from orchestrator.engine.large_results import LargeResults
 from orchestrator.engine.observing import Observed
 from orchestrator.engine.pace import Pace
 from orchestrator.engine.resolve import Resolver
 from orchestrator.engine.run_box import Baton, Entry, OnDone, RunBox
 from orchestrator.engine.saved import Saved
-from orchestrator.engine.status import DefinitionStatus, ExecutionStatus, OpenRuns, OrchestrationStatus
+from orchestrator.engine.scope import ResultNeeded
+from orchestrator.engine.status import (
+    DefinitionStatus,
+    ExecutionStatus,
+    OpenRuns,
+    OrchestrationStatus,
+    tombstone_of,
+)
 from orchestrator.engine.ticker import Ticker
 from orchestrator.engine.witness import Witness
-from orchestrator.model.commands import Command, Json, Launch
+from orchestrator.model.commands import EMPTY, Command, Json, Launch
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import TaskStatus
 from orchestrator.model.errors import (
@@ -40,7 +49,7 @@ from orchestrator.model.errors import (
 from orchestrator.model.facts import AttemptEnded, Fact, LaunchBound, LaunchFailed
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import RunState
-from orchestrator.ports import Broker, Clock, Hosts, ObjectStore, Observer, Target, Version
+from orchestrator.ports import Broker, Clock, Hosts, Notifier, ObjectStore, Observer, Target, Version
 
 log = logging.getLogger("orchestrator")
 
@@ -50,6 +59,8 @@ MAX_FAULTS = 5
 """How often a store that cannot be written is tried again before the events are given back."""
 MAX_APART = 64
 """For how many runs a thread of its own acts on what a Tick found; with more, the Tick waits for each."""
+PRUNED_FROM_S = 1800.0
+"""A run is pruned an hour after its end at the earliest (half of it for clocks): its start is older than that."""
 MAX_IDLE_RUNS = 2000
 """How many runs an instance remembers between events."""
 MAX_IDLE_BYTES = 32 * 2**20
@@ -68,6 +79,8 @@ class DAGExecutor:
         random_bytes: n -> that many random bytes.
         sleep: sleeps so many seconds.
         on_saved: told of every save of this instance.
+        variables: what `${var.NAME}` stands for in runs that start here.
+        notifier: sends notifications.
         observer: told what else this instance does, for traces and metrics.
     """
 
@@ -85,7 +98,9 @@ class DAGExecutor:
         random_bytes: Callable[[int], bytes],
         sleep: Callable[[float], None],
         on_saved: Callable[[Saved], None] | None = None,
+        variables: Mapping[str, Json] = EMPTY,
         observer: Observer | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
         self.catalog = catalog
         self.instance = instance
@@ -94,11 +109,12 @@ class DAGExecutor:
         self._on_saved, self._observed = on_saved, Observed(observer)
         self._broker = broker
         self._executions = ExecutionStatus(store)
-        self._definitions = DefinitionStatus(store, catalog)
+        self._definitions = DefinitionStatus(store, catalog, self._seconds)
         self._open_runs = OpenRuns(store)
+        self._large_results = LargeResults(store)
         self._witness = Witness(targets, clock, policy, self._definitions)
-        self._actor = Actor(targets, broker, clock, policy, self._executions, self._is_dead, self._observed)
-        self._resolver = Resolver(catalog, self._executions, lambda: random_bytes(8).hex(), policy.grace_s)
+        self._actor = Actor(targets, broker, clock, policy, self._executions, self._is_dead, self._observed, notifier)
+        self._resolver = Resolver(catalog, self._executions, lambda: random_bytes(8).hex(), policy.grace_s, variables)
         self._ticker = Ticker(
             store,
             self._witness,
@@ -163,6 +179,15 @@ class DAGExecutor:
         box = self._box(item.run_id)
         if box.offer(entry):
             self._lead(box, entry)
+
+    def result_of(self, run: RunState, node_name: str) -> Json:
+        """Return a node's result, also one that is too large for the run document; null if it has none (yet).
+
+        Raises:
+            CorruptState: it lies beside the document, and is missing or spoilt.
+            StoreUnavailable: it cannot be read now.
+        """
+        return self._large_results.load(run.nodes[node_name])
 
     def tick(self) -> Swept:
         """Look after all open runs: what was left, lost or is due. Each run fails alone."""
@@ -323,12 +348,14 @@ class DAGExecutor:
                 if state is not None and loaded is not None and not state.run.status.is_final:
                     box.saved = loaded
                 return mine + questions, results
+            after = decision.state
             try:
-                box.saved = (decision.state, self._save(status, decision.state, version))
+                after = self._large_results.set_aside(state, after)
+                box.saved = (after, self._save(status, after, version))
             except VersionConflict:
                 box.saved = None
                 tried.append((token, decision))
-                unsure.append((state, decision.state))
+                unsure.append((state, after))
                 self._observed.lost(box.run_id)
                 saves += 1
                 if saves >= MAX_SAVES:
@@ -340,7 +367,7 @@ class DAGExecutor:
             except StoreUnavailable:
                 box.saved = None
                 tried.append((token, decision))
-                unsure.append((state, decision.state))
+                unsure.append((state, after))
                 faults += 1
                 if faults >= MAX_FAULTS:
                     raise
@@ -358,11 +385,11 @@ class DAGExecutor:
                 continue
             if not box.pace.is_free:
                 box.pace.saved(self._seconds())
-            if decision.state.run.status.is_final:
+            if after.run.status.is_final:
                 box.saved = None
                 box.executions.clear()
                 status.forget()
-            self._tell(state, decision.state, batch)
+            self._tell(state, after, batch)
             return mine + decision.commands + questions, results
 
     def _linger(self, box: RunBox, lost: int = 0) -> None:
@@ -446,12 +473,12 @@ class DAGExecutor:
         now = self._clock.now()
         try:
             facts = [fact for _, of_entry in known for fact in of_entry]
-            decision = decide(dag, state, facts, now, token, self._policy)
+            decision = self._decided(dag, state, facts, now, token)
         except Exception:
             decision = Decision(state, (), False)
             for entry, facts in known:
                 try:
-                    after = decide(dag, decision.state, facts, now, token, self._policy)
+                    after = self._decided(dag, decision.state, facts, now, token)
                 except Exception as exc:
                     _label(exc, [entry])
                     log.exception("an event cannot be decided on", extra=labels_of(entry.item))
@@ -462,12 +489,27 @@ class DAGExecutor:
             results = {k: v if isinstance(v, BaseException) else "unchanged" for k, v in results.items()}
         return decision, tuple(questions), results
 
+    def _decided(
+        self, dag: DAG, state: RunState | None, facts: Sequence[Fact], now: datetime, token: Token
+    ) -> Decision:
+        """Decide; bring back each large result that this turns out to need, and decide again."""
+        while True:
+            try:
+                return decide(dag, state, facts, now, token, self._policy)
+            except ResultNeeded as exc:
+                if state is None:
+                    raise
+                state = self._large_results.brought_back(state, exc.node_name)
+
     def _first(self, box: RunBox, entry: Entry, first: Start | None) -> tuple[Start | None, list[Fact]]:
         """Facts of an event for whose run there is no document: only a start makes one, the `first`."""
         item = entry.item
         if isinstance(item, Start):
             if first is not None and first.message_id != item.message_id:
                 raise RunExists(f"run {box.run_id}: is being started by another message; choose another run_id")
+            if self._was_pruned(item):
+                return first, []
+            item = _with_its_input_judged(item)
             definition = self._definitions.save(item.definition)
             return first or item, self._witness.first_facts(item, definition)
         now = self._clock.now()
@@ -479,6 +521,13 @@ class DAGExecutor:
         if published_at is not None and self._resolver.is_young(published_at, now):
             raise NotYet(f"runs/{box.run_id}.json: does not exist (yet)")
         raise RunNotFound(f"runs/{box.run_id}.json: does not exist, but an event names that run")
+
+    def _was_pruned(self, item: Start) -> bool:
+        """Whether a start comes again whose run has ended and was deleted. Only an old one can be such a start."""
+        published_at = item.published_at
+        if published_at is None or (self._clock.now() - published_at).total_seconds() < PRUNED_FROM_S:
+            return False
+        return self._store.get(tombstone_of(item.run_id)) is not None
 
     def _is_dead(self, launch: Launch) -> bool:
         loaded = OrchestrationStatus(self._store, launch.run_id).load()
@@ -537,6 +586,16 @@ def _applied_after_all(tried: list[tuple[Token, Decision]], state: RunState | No
     if found:
         tried.clear()
     return tuple(found)
+
+
+def _with_its_input_judged(item: Start) -> Start:
+    """Return a start with the defaults of its input filled in. Raises InputRejected."""
+    schema = item.definition.get("input_schema")
+    if not isinstance(schema, dict):
+        return item
+    from orchestrator.model.input_schema import filled_in  # loads a library: only where there is one
+
+    return replace(item, input=filled_in(schema, item.input))
 
 
 def _known(box: RunBox, facts: tuple[Fact, ...]) -> Entry:

@@ -14,12 +14,21 @@ from orchestrator.engine.acting import Actor
 from orchestrator.engine.handled import Swept
 from orchestrator.engine.run_box import RunBox
 from orchestrator.engine.status import OpenRuns, OrchestrationStatus, run_of
-from orchestrator.engine.sweep import Chores, chores, is_over
+from orchestrator.engine.sweep import Chores, chores, is_over, late_notifications
 from orchestrator.engine.witness import Witness, labels_of_attempt
 from orchestrator.model.commands import Outcome
 from orchestrator.model.enums import NOTHING_RUNS
 from orchestrator.model.errors import OrchestratorError, RunNotFound
-from orchestrator.model.facts import AttemptEnded, CancelSettled, ClaimExpired, Fact, LaunchBound, TimeCame
+from orchestrator.model.facts import (
+    AttemptEnded,
+    CancelSettled,
+    ClaimExpired,
+    Fact,
+    LaunchBound,
+    NotificationExpired,
+    RunOutOfTime,
+    TimeCame,
+)
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import NodeState, RunState
 from orchestrator.ports import Clock, Hosts, ObjectStore
@@ -100,9 +109,10 @@ class Ticker:
             The launch ids that something was found out about, or None where the run has ended (then
             its marker, if named, is deleted).
         """
-        found, acting = self._look_after(run_id, marker)
-        if acting is not None:
-            acting.join()
+        acting: list[Thread] = []
+        found = self._look_after(run_id, marker, acting)
+        for each in acting:
+            each.join()
         return found
 
     def _markers(self) -> list[str]:
@@ -125,7 +135,7 @@ class Ticker:
         while (marker := walk.next(self._clock.now())) is not None:
             run_id = run_of(marker)
             try:
-                found, acting = self._look_after(run_id, marker)
+                found = self._look_after(run_id, marker, walk.acting)
             except OrchestratorError as exc:
                 walk.problems.append(f"{run_id}: {exc}")
                 if self._is_news(run_id, str(exc)):
@@ -141,8 +151,6 @@ class Ticker:
                 walk.closed.append(run_id)
             else:
                 walk.recovered += found
-            if acting is not None:
-                walk.acting.append(acting)
 
     def _is_news(self, run_id: str, problem: str) -> bool:
         """Whether a run's problem is to be logged: a new one at once, one that lasts every few minutes."""
@@ -153,25 +161,45 @@ class Ticker:
         self._told[run_id] = (problem, now)
         return True
 
-    def _look_after(self, run_id: str, marker: str | None) -> tuple[tuple[str, ...] | None, Thread | None]:
-        """Return what `look_after` does, and the thread that acts on it where that takes long."""
+    def _look_after(self, run_id: str, marker: str | None, acting: list[Thread]) -> tuple[str, ...] | None:
+        """Do as `look_after` does, but put what takes long to be acted on among the threads that are `acting`."""
         loaded = OrchestrationStatus(self._store, run_id).load()
         if loaded is None:
-            return self._orphan(run_id, marker), None
+            return self._orphan(run_id, marker)
         state = loaded[0]
+        if state.run.owed_notifications and self._see_to_notifications(state, acting):
+            state = (OrchestrationStatus(self._store, run_id).load() or loaded)[0]
+        if state.run.status.is_final and state.run.owed_notifications:
+            return ()  # so that the marker stays
         if state.run.status.is_final:
             if marker is not None:
                 self._open_runs.clear(marker)
             self._forget(run_id)
-            return None, None
+            return None
         box = self._box_of(run_id)
         work = chores(
             state, self._clock.now(), self._instance, self._hosts.is_alive, self._policy, box.executions.__contains__
         )
         facts = self._find_out(work, state, box) if work else []
-        acting = self._apply(box, tuple(facts)) if facts else None
+        is_over = state.run.timeout_at is not None and state.run.timeout_at <= self._clock.now()
+        late: tuple[Fact, ...] = (RunOutOfTime(),) if is_over and state.run.stop is None else ()
+        if facts or late:
+            self._act_on(box, (*facts, *late), acting)
         names = dict.fromkeys(fact.node_name for fact in facts)
-        return tuple(state.launch_id(name) for name in names), acting
+        return tuple(state.launch_id(name) for name in names)
+
+    def _act_on(self, box: RunBox, facts: tuple[Fact, ...], acting: list[Thread]) -> None:
+        thread = self._apply(box, facts)
+        if thread is not None:
+            acting.append(thread)
+
+    def _see_to_notifications(self, state: RunState, acting: list[Thread]) -> bool:
+        """Take over those that are late; whether there were any."""
+        late = late_notifications(state, self._clock.now(), self._instance, self._hosts.is_alive, self._policy)
+        facts = tuple(NotificationExpired(owed.notification_id, owed.owner) for owed in late)
+        if facts:
+            self._act_on(self._box_of(state.run.run_id), facts, acting)
+        return bool(facts)
 
     def _find_out(self, work: Chores, state: RunState, box: RunBox) -> list[_NodeFact]:
         """Ask what there is to ask, in the order of Chores; a question that fails is left out."""

@@ -10,7 +10,7 @@ from datetime import datetime
 
 import msgspec
 
-from orchestrator.model.commands import Failure, Json, Outcome
+from orchestrator.model.commands import EMPTY, Failure, Json, Outcome
 
 
 class RunStarted(msgspec.Struct, frozen=True):
@@ -22,6 +22,7 @@ class RunStarted(msgspec.Struct, frozen=True):
     input: Mapping[str, Json]
     message_id: str
     scheduled_for: datetime | None = None
+    variables: Mapping[str, Json] = EMPTY
 
 
 class AttemptEnded(msgspec.Struct, frozen=True):
@@ -78,6 +79,10 @@ class CancelRequested(msgspec.Struct, frozen=True):
     reason: str
 
 
+class RunOutOfTime(msgspec.Struct, frozen=True):
+    """The time that the run's definition gives it is over."""
+
+
 class CancelSettled(msgspec.Struct, frozen=True):
     """The service accepted the cancel, or there is nothing of this attempt that could run."""
 
@@ -85,6 +90,39 @@ class CancelSettled(msgspec.Struct, frozen=True):
     attempt: int
 
 
+class NotificationSent(msgspec.Struct, frozen=True):
+    """Its receiver has accepted it."""
+
+    notification_id: str
+
+
+class NotificationFailed(msgspec.Struct, frozen=True):
+    """The try of `owner` was not accepted; `is_final`: no other will be."""
+
+    notification_id: str
+    owner: str
+    error: str
+    is_final: bool = False
+
+
+class NotificationExpired(msgspec.Struct, frozen=True):
+    """The lease that `owner` held is over, or its instance is dead."""
+
+    notification_id: str
+    owner: str
+
+
 Fact = (
-    RunStarted | AttemptEnded | LaunchFailed | LaunchBound | ClaimExpired | TimeCame | CancelRequested | CancelSettled
+    RunStarted
+    | AttemptEnded
+    | LaunchFailed
+    | LaunchBound
+    | ClaimExpired
+    | TimeCame
+    | CancelRequested
+    | CancelSettled
+    | RunOutOfTime
+    | NotificationSent
+    | NotificationFailed
+    | NotificationExpired
 )

@@ -35,6 +35,7 @@ class Policy(msgspec.Struct, frozen=True):
     default_timeout_s: timeout of a Task whose target has no outcome to ask for, where its author
         gave none; below the shortest identity window (24 h).
     max_takeovers: an attempt taken over this often without ever being bound is given up.
+    max_losses: so often the next attempt is started because the one before was lost with its host; then it has failed.
     grace_s: how long an event whose run or record is not there yet is put off.
     question_delay_s: when to ask again after an event whose execution was not final yet.
     last_question_wait_s: where a target is asked by reminders, the longest wait between two; then the Tick alone asks.
@@ -44,6 +45,8 @@ class Policy(msgspec.Struct, frozen=True):
         launch call that may follow, less than the 10 minutes that a request to the function may take.
     save_interval_s: the least time between two saves of one run in the long run; 0 = none.
     trace_key: the deployment's key, which the traces of launches are made under; empty: of their nonces alone.
+    notify: who is told of the events of all runs, as `notify` of a definition says it.
+    max_notification_tries: after so many, from one lease to 2**8 of them apart, a notification is given up.
     """
 
     targets: Mapping[str, TargetRules] = msgspec.field(default_factory=dict)
@@ -52,6 +55,7 @@ class Policy(msgspec.Struct, frozen=True):
     clock_allowance_s: float = 5.0
     default_timeout_s: float = 23 * 3600.0
     max_takeovers: int = 20
+    max_losses: int = 100
     grace_s: float = 60.0
     question_delay_s: float = 15.0
     last_question_wait_s: float = 300.0
@@ -60,6 +64,8 @@ class Policy(msgspec.Struct, frozen=True):
     tick_budget_s: float = 240.0
     save_interval_s: float = 0.0
     trace_key: Secret = Secret()
+    notify: tuple[Mapping[str, object], ...] = ()
+    max_notification_tries: int = 10
 
     def rules(self, target_type: str) -> TargetRules:
         """The rules of a target type; of one that nobody registered, the most careful ones."""

@@ -10,7 +10,7 @@ from datetime import datetime
 import msgspec
 
 from orchestrator.model.commands import EMPTY, Failure, Json, target_key
-from orchestrator.model.enums import DueKind, NodeTypes, RunStatus, TaskStatus
+from orchestrator.model.enums import DueKind, NodeTypes, RunEvents, RunStatus, TaskStatus
 from orchestrator.model.errors import CorruptState
 from orchestrator.model.ids import launch_id_of, trace_of
 
@@ -45,6 +45,15 @@ class OwedCancel(msgspec.Struct, frozen=True, omit_defaults=True):
     error: Failure | None = None
 
 
+class StoredResult(msgspec.Struct, frozen=True):
+    """Where a result lies that is too large for the run document."""
+
+    object: str
+    """Its name in the bucket, `results/<key>.json`."""
+    size_bytes: int
+    """Of the result's JSON."""
+
+
 class BranchState(msgspec.Struct, frozen=True, omit_defaults=True):
     """One branch of a Parallel: where it starts and, if it did not come to its end, the node that it stopped at."""
 
@@ -68,6 +77,8 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     status: TaskStatus
     attempt: int = 0
     """The current attempt, from 1; 0 before the first. Of a Wait 1 once it waits, of other nodes that are no Task 0."""
+    losses: int = 0
+    """How many attempts were lost with their hosts and started anew, which no retry rule counts."""
     failures: int = 0
     """How many attempts have failed since the step was entered and were followed by another one."""
     caught: str | None = None
@@ -78,11 +89,15 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     due: Mapping[str, datetime] = EMPTY  # type: ignore[assignment]  # a dict of times; EMPTY is shared
     """DueKind -> when: what is to happen at this node if nothing else happens before."""
     owed_cancel: OwedCancel | None = None
+    stop: Failure | None = None
+    """Of a Running node: why no attempt at it is started any more; of a Parallel: why nothing in it is."""
     open_branches: int = 0
     """Of a Running Parallel: how many of its branches have not ended."""
     started_at: datetime | None = None
     ended_at: datetime | None = None
     result: Json = None
+    stored_result: StoredResult | None = None
+    """In place of a large `result`: where it lies."""
     error: Failure | None = None
     """Why it failed; of a Running node, why the attempt before did."""
 
@@ -97,6 +112,42 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         return target_key(self.target_type or "", self.invocation)
 
 
+class Ending(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a run ends that has come to its end but for its `finally`."""
+
+    status: RunStatus
+    error: Failure | None = None
+
+
+class OwedNotification(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Somebody is to be told of a run event; until that is done, or given up, the run's marker stays."""
+
+    notification_id: str
+    """32 hex digits, the same for every try."""
+    event: RunEvents
+    at: datetime
+    topic: str | None = None
+    url: str | None = None
+    owner: str
+    """Whose save has to send it, as of a claim; empty while it waits to be tried again."""
+    lease_end: datetime
+    tries: int = 0
+    """How often it was tried before, or taken over."""
+    error: str | None = None
+    """Why the last try failed."""
+
+
+class LostNotification(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A notification that was given up, and why."""
+
+    notification_id: str
+    event: RunEvents
+    at: datetime
+    topic: str | None
+    url: str | None
+    error: str
+
+
 class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The run's own entry, `$run`."""
 
@@ -107,15 +158,39 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """`sha256:<hex>` of the stored definition, `definitions/<hex>.json`."""
     status: RunStatus
     input: Mapping[str, Json]
+    variables: Mapping[str, Json] = EMPTY
+    """Those of its environment that its definition asks for, as they were when it started."""
     message_id: str | None = None
     """Of the start message: the same one again is a duplicate, another one an error."""
+    owner: str | None = None
+    tags: tuple[str, ...] = ()
+    """Of its definition, so that runs are found by them without it."""
     scheduled_for: datetime | None = None
     """The time, of its schedule, that the run is for; that of its start is later."""
     started_at: datetime
     ended_at: datetime | None = None
     cancel_reason: str | None = None
     """Set once the run is to be cancelled: nothing is started any more."""
+    timeout_at: datetime | None = None
+    """When the run is given up, where its definition has a timeout."""
+    is_out_of_time: bool = False
+    """Set once it is: nothing is started any more."""
+    ending: Ending | None = None
+    """How it ends once its `finally` has, where that is under way."""
     error: Failure | None = None
+    owed_notifications: tuple[OwedNotification, ...] = ()
+    lost_notifications: tuple[LostNotification, ...] = ()
+    pruned_at: datetime | None = None
+    """Set when `orchestrator prune` has begun to delete the run: nothing of it changes any more."""
+
+    @property
+    def stop(self) -> Failure | None:
+        """Why nothing is started any more but the `finally`."""
+        if self.is_out_of_time:
+            return Failure(
+                "Run.Timeout", f"the run had not ended by {self.timeout_at or self.started_at:%Y-%m-%d %H:%M:%S} UTC"
+            )
+        return None if self.cancel_reason is None else Failure("Run.Cancelled", self.cancel_reason)
 
 
 class RunState(msgspec.Struct, frozen=True):
