@@ -299,8 +299,13 @@ class DAGExecutor:
             finally:
                 self._apart.release()
 
-        own.acting = Thread(target=act, name="orchestrator-act", daemon=True)
-        own.acting.start()
+        thread = Thread(target=act, name="orchestrator-act", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the machine has no thread left
+            self._apart.release()
+            return False
+        own.acting = thread
         return True
 
     def _feed(self, box: RunBox, fact: Fact) -> None:
