@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 
 from orchestrator.model.commands import Execution, Json, Launch, Outcome
 from orchestrator.model.enums import Identity
+from orchestrator.model.errors import LaunchRefused
 
 Version = str
 """Opaque; two contents of one key never share a version while the key exists."""
@@ -34,6 +35,26 @@ class ObjectStore(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove a key; it is no error if there is none."""
+
+
+class Secrets(Protocol):
+    """What `${secret.NAME}` stands for. From many threads; a value is kept nowhere but in memory."""
+
+    def get(self, name: str) -> str:
+        """Return a secret's value, of any length.
+
+        Raises:
+            LaunchRefused: for good (no such secret, no right to read it); the message names it.
+            LaunchUncertain: it cannot be read now.
+        """
+
+
+class NoSecrets:
+    """Secrets of which there are none."""
+
+    def get(self, name: str) -> str:
+        """Say so."""
+        raise LaunchRefused(f"secret {name}: there are no secrets here", error_type="Launch.NoSecret")
 
 
 @runtime_checkable

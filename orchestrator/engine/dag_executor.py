@@ -8,8 +8,11 @@ The shell around the pure `decide`: it knows the ports and no adapter.
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from threading import Lock, Thread
+
+from msgspec.structs import replace
 
 from orchestrator.engine.acting import Actor
 from orchestrator.engine.address import CancelRun, Completion, Known, Later, Reminder, Start, TickAll
@@ -30,11 +33,22 @@ from orchestrator.engine.witness import Witness
 from orchestrator.model.commands import EMPTY, Command, Json, Launch
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import TaskStatus
-from orchestrator.model.errors import CorruptState, NotYet, RunExists, RunNotFound, StoreUnavailable, VersionConflict
-from orchestrator.model.facts import Fact
+from orchestrator.model.errors import (
+    CorruptState,
+    LaunchRefused,
+    LaunchUncertain,
+    NotYet,
+    RunExists,
+    RunNotFound,
+    StoreUnavailable,
+    VersionConflict,
+)
+from orchestrator.model.facts import AttemptEnded, Fact, LaunchFailed
+from orchestrator.model.nodes import Task
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import RunState
-from orchestrator.ports import Broker, Clock, Hosts, ObjectStore, Observer, Target, Version
+from orchestrator.model.secrets import masked
+from orchestrator.ports import Broker, Clock, Hosts, NoSecrets, ObjectStore, Observer, Secrets, Target, Version
 
 log = logging.getLogger("orchestrator")
 
@@ -58,6 +72,7 @@ class DAGExecutor:
         sleep: sleeps so many seconds.
         on_saved: told of every save of this instance.
         variables: what `${var.NAME}` stands for in runs that start here.
+        secrets: what `${secret.NAME}` stands for in launches that are made here.
         observer: told what else this instance does, for traces and metrics.
     """
 
@@ -76,6 +91,7 @@ class DAGExecutor:
         sleep: Callable[[float], None],
         on_saved: Callable[[Saved], None] | None = None,
         variables: Mapping[str, Json] = EMPTY,
+        secrets: Secrets | None = None,
         observer: Observer | None = None,
     ) -> None:
         self.catalog = catalog
@@ -84,12 +100,15 @@ class DAGExecutor:
         self._policy, self._random_bytes, self._sleep = policy, random_bytes, sleep
         self._on_saved, self._observed = on_saved, Observed(observer)
         self._broker = broker
+        self._secrets = secrets or NoSecrets()
         self._executions = ExecutionStatus(store)
         self._definitions = DefinitionStatus(store, catalog)
         self._open_runs = OpenRuns(store)
         self._large_results = LargeResults(store)
         self._witness = Witness(targets, clock, policy, self._definitions)
-        self._actor = Actor(targets, broker, clock, policy, self._executions, self._is_dead, self._observed)
+        self._actor = Actor(
+            targets, broker, clock, policy, self._executions, self._is_dead, self._observed, self._secrets
+        )
         self._resolver = Resolver(catalog, self._executions, lambda: random_bytes(8).hex(), policy.grace_s, variables)
         self._ticker = Ticker(
             store,
@@ -413,6 +432,7 @@ class DAGExecutor:
             return Decision(state, (), False), tuple(questions), results
         now = self._clock.now()
         try:
+            known = [(entry, [self._masked(dag, fact) for fact in facts]) for entry, facts in known]
             facts = [fact for _, of_entry in known for fact in of_entry]
             decision = self._decided(dag, state, facts, now, token)
         except Exception:
@@ -428,6 +448,23 @@ class DAGExecutor:
         if not decision.changed:
             results = {k: v if isinstance(v, BaseException) else "unchanged" for k, v in results.items()}
         return decision, tuple(questions), results
+
+    def _masked(self, dag: DAG, fact: Fact) -> Fact:
+        """Return a fact whose error shows no secret of its own step, as far as these can be read now."""
+        if not isinstance(fact, AttemptEnded | LaunchFailed):
+            return fact
+        error = fact.outcome.error if isinstance(fact, AttemptEnded) else fact.error
+        place = dag.by_name.get(fact.node_name)
+        if error is None or not isinstance(place, Task) or not place.secrets:
+            return fact
+        values: list[str] = []
+        for name in place.secrets:
+            with suppress(LaunchRefused, LaunchUncertain):
+                values.append(self._secrets.get(name))
+        error = replace(error, message=masked(error.message, values))
+        if isinstance(fact, AttemptEnded):
+            return replace(fact, outcome=replace(fact.outcome, error=error))
+        return replace(fact, error=error)
 
     def _decided(
         self, dag: DAG, state: RunState | None, facts: Sequence[Fact], now: datetime, token: Token
