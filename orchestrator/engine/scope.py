@@ -69,17 +69,25 @@ class Steps(Mapping[str, Mapping[str, Json]]):
 def scope_of(run: RunInfo, nodes: Mapping[str, NodeState], node: NodeState) -> Mapping[str, object]:
     """Return what the expressions of a node can see.
 
-    `run`: `run_id dag input started_at scheduled_for`, the last null in a run that no schedule started. `steps`: of
-    each step its `status`, and its `result` if it completed; one that lies beside the document raises ResultNeeded.
-    `var`: the variables of the run. `error`: what an `on_error` has caught that led here.
+    `run`: `run_id dag input started_at scheduled_for status`; `scheduled_for` is null in a run that no schedule
+    started, `status` is Running and, for a `finally`, how the run will end. `steps`: of each step its `status`, and its
+    `result` if it completed; one that lies beside the document raises ResultNeeded. `var`: the variables of the run.
+    `error`: what an `on_error` has caught that led here; for a `finally`, the run's.
     """
     caught = nodes[node.caught].error if node.caught is not None else None
-    error = {"type": caught.error_type, "message": caught.message, "node": caught.node or node.caught} if caught else {}
+    if caught is None and run.ending is not None:
+        caught = run.ending.error
+    error = (
+        {"type": caught.error_type, "message": caught.message, "node": caught.node or node.caught or ""}
+        if caught
+        else {}
+    )
     return {
         "run": {
             "run_id": run.run_id,
             "dag": run.dag,
             "input": run.input,
+            "status": (run.ending or run).status.value,
             "started_at": run.started_at.isoformat().replace("+00:00", "Z"),
             "scheduled_for": run.scheduled_for and run.scheduled_for.isoformat().replace("+00:00", "Z"),
         },

@@ -16,7 +16,15 @@ from orchestrator.engine.witness import Witness
 from orchestrator.model.commands import Outcome
 from orchestrator.model.enums import NOTHING_RUNS
 from orchestrator.model.errors import OrchestratorError, RunNotFound
-from orchestrator.model.facts import AttemptEnded, CancelSettled, ClaimExpired, Fact, LaunchBound, TimeCame
+from orchestrator.model.facts import (
+    AttemptEnded,
+    CancelSettled,
+    ClaimExpired,
+    Fact,
+    LaunchBound,
+    RunOutOfTime,
+    TimeCame,
+)
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import NodeState, RunState
 from orchestrator.ports import Clock, Hosts, ObjectStore
@@ -109,8 +117,10 @@ class Ticker:
             state, self._clock.now(), self._instance, self._hosts.is_alive, self._policy, box.executions.__contains__
         )
         facts = self._find_out(work, state, box) if work else []
-        if facts:
-            self._apply(box, tuple(facts))
+        is_over = state.run.timeout_at is not None and state.run.timeout_at <= self._clock.now()
+        late: tuple[Fact, ...] = (RunOutOfTime(),) if is_over and state.run.stop is None else ()
+        if facts or late:
+            self._apply(box, (*facts, *late))
         names = dict.fromkeys(fact.node_name for fact in facts)
         return tuple(state.launch_id(name) for name in names)
 

@@ -72,6 +72,8 @@ class _Body:
     depth: int = 0
     flaw: str = ""
     """Why what is in it is not judged."""
+    is_finally: bool = False
+    """Its steps run when those of the definition have ended."""
 
     @property
     def start(self) -> object:
@@ -241,6 +243,8 @@ class _Judge:
     def find_bodies(self) -> None:
         """Fill `bodies` and `places`; whatever is not as it should be is passed over here."""
         waiting = [_Body("", self.definition, DEFINITION)]
+        if isinstance(last := self.definition.get("finally"), dict):
+            waiting.insert(0, _Body("finally", last, BRANCH, is_finally=True))
         seen: set[int] = set()
         while waiting:
             body = waiting.pop()
@@ -440,7 +444,9 @@ class _Judge:
         for holder in place.lineage():
             body = holder.body
             caught = [name for ways in body.ways.values() for key, name in ways.named if key.startswith("on_error")]
-            if any(name == holder.name or (name in body.ways and body.leads_to(name, holder.name)) for name in caught):
+            if body.is_finally or any(
+                name == holder.name or (name in body.ways and body.leads_to(name, holder.name)) for name in caught
+            ):
                 return True
         return False
 
@@ -459,6 +465,10 @@ def _why_not_ended(place: _Place, other: _Place) -> str:
     """Return why `other` is not certain to have ended before `place` starts; "" if it is certain."""
     if other == place:
         return f"{quoted(other.name)} is the step itself"
+    *_, our_root = place.lineage()
+    *_, their_root = other.lineage()
+    if our_root.body is not their_root.body:
+        return "" if our_root.body.is_finally else f'{quoted(other.name)} is in "finally"'
     # Compare where the two ways part: in the innermost body that both are in.
     ours = {id(holder.body): holder for holder in place.lineage()}
     theirs = next(holder for holder in other.lineage() if id(holder.body) in ours)

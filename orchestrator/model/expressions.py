@@ -30,7 +30,7 @@ Scope = Mapping[str, object]
 Path = tuple[str | int, ...]
 
 ROOTS: Mapping[str, tuple[str, ...] | None] = {
-    "run": ("run_id", "dag", "input", "started_at", "scheduled_for"),
+    "run": ("run_id", "dag", "input", "started_at", "scheduled_for", "status"),
     "steps": ("result", "status"),
     "var": None,
     "secret": None,

@@ -79,6 +79,10 @@ class CancelRequested(msgspec.Struct, frozen=True):
     reason: str
 
 
+class RunOutOfTime(msgspec.Struct, frozen=True):
+    """The time that the run's definition gives it is over."""
+
+
 class CancelSettled(msgspec.Struct, frozen=True):
     """The service accepted the cancel, or there is nothing of this attempt that could run."""
 
@@ -87,5 +91,13 @@ class CancelSettled(msgspec.Struct, frozen=True):
 
 
 Fact = (
-    RunStarted | AttemptEnded | LaunchFailed | LaunchBound | ClaimExpired | TimeCame | CancelRequested | CancelSettled
+    RunStarted
+    | AttemptEnded
+    | LaunchFailed
+    | LaunchBound
+    | ClaimExpired
+    | TimeCame
+    | CancelRequested
+    | CancelSettled
+    | RunOutOfTime
 )

@@ -175,6 +175,7 @@ class Kind(Enum):
     REQUEST = (dict, "object", "an object, a request as the service's API has it")
     STEPS = (dict, "object", "an object that holds steps by their names")
     BRANCHES = (list, "array", "a list of branches")
+    BRANCH = (dict, "object", "an object with start and steps")
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -255,6 +256,8 @@ class Key(msgspec.Struct, frozen=True):
             return found | {"$ref": "#/$defs/steps"}
         if self.kind is Kind.BRANCHES:
             return found | {"minItems": 1, "items": {"$ref": "#/$defs/branch"}}
+        if self.kind is Kind.BRANCH:
+            return found | {"$ref": "#/$defs/branch"}
         rule = self.rule.schema() if self.rule else {}
         if self.kind is Kind.TEXTS:
             return found | {"minItems": 1, "items": {"type": "string", **rule}}
@@ -333,7 +336,7 @@ class Shape(msgspec.Struct, frozen=True):
             if row.is_required and name not in found and name not in meant:
                 allowed = f"allowed: {', '.join(row.rule.allowed)}" if isinstance(row.rule, Choice) else ""
                 yield f"{at(path, name)}: is missing; {allowed or f'{self.noun} needs it'}"
-            if row.unless is not None and not {name, row.unless, *meant} & found.keys():
+            if row.unless is not None and not {name, row.unless} & (found.keys() | meant):
                 yield f'{at(path, name)}: is missing; {self.noun} needs it, or "{row.unless}"'
             if row.unless_requested and name not in found and name not in meant:
                 request = found.get("request")

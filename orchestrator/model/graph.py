@@ -36,7 +36,10 @@ def mermaid(dag: DAG) -> str:
                     arrow = f'-- "{_mermaid_text(edge.label)}" -->'
                 yield f"{indent}{ids[node.node_name]} {arrow} {ids[edge.next]}"
 
-    return "\n".join(["flowchart TD", *inside(dag, "    ")]) + "\n"
+    lines = ["flowchart TD", *inside(dag, "    ")]
+    if dag.last_steps is not None:
+        lines += ['    subgraph finally["finally"]', *inside(dag.last_steps, "        "), "    end"]
+    return "\n".join(lines) + "\n"
 
 
 def dot(dag: DAG) -> str:
@@ -79,7 +82,15 @@ def dot(dag: DAG) -> str:
                     yield f"{indent}{exit_(last)} -> {exit_(node)};"
 
     head = ["digraph {", "    node [shape=box, style=rounded];", '    graph [style="rounded,dashed"];']
-    return "\n".join([*head, *inside(dag, "    "), "}"]) + "\n"
+    lines = [*head, *inside(dag, "    ")]
+    if dag.last_steps is not None:
+        lines += [
+            "    subgraph cluster_finally {",
+            '        label="finally";',
+            *inside(dag.last_steps, "        "),
+            "    }",
+        ]
+    return "\n".join([*lines, "}"]) + "\n"
 
 
 FORMATS: Mapping[str, Draw] = {"mermaid": mermaid, "dot": dot}

@@ -77,6 +77,8 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     status: TaskStatus
     attempt: int = 0
     """The current attempt, from 1; 0 before the first. Of a Wait 1 once it waits, of other nodes that are no Task 0."""
+    losses: int = 0
+    """How many attempts were lost with their hosts and started anew, which no retry rule counts."""
     failures: int = 0
     """How many attempts have failed since the step was entered and were followed by another one."""
     caught: str | None = None
@@ -87,6 +89,8 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     due: Mapping[str, datetime] = EMPTY  # type: ignore[assignment]  # a dict of times; EMPTY is shared
     """DueKind -> when: what is to happen at this node if nothing else happens before."""
     owed_cancel: OwedCancel | None = None
+    stop: Failure | None = None
+    """Of a Running node: why no attempt at it is started any more; of a Parallel: why nothing in it is."""
     open_branches: int = 0
     """Of a Running Parallel: how many of its branches have not ended."""
     started_at: datetime | None = None
@@ -106,6 +110,13 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     def target_key(self) -> str:
         """Which Target launches it; empty for a node that is no Task."""
         return target_key(self.target_type or "", self.invocation)
+
+
+class Ending(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a run ends that has come to its end but for its `finally`."""
+
+    status: RunStatus
+    error: Failure | None = None
 
 
 class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -128,7 +139,22 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     ended_at: datetime | None = None
     cancel_reason: str | None = None
     """Set once the run is to be cancelled: nothing is started any more."""
+    timeout_at: datetime | None = None
+    """When the run is given up, where its definition has a timeout."""
+    is_out_of_time: bool = False
+    """Set once it is: nothing is started any more."""
+    ending: Ending | None = None
+    """How it ends once its `finally` has, where that is under way."""
     error: Failure | None = None
+
+    @property
+    def stop(self) -> Failure | None:
+        """Why nothing is started any more but the `finally`."""
+        if self.is_out_of_time:
+            return Failure(
+                "Run.Timeout", f"the run had not ended by {self.timeout_at or self.started_at:%Y-%m-%d %H:%M:%S} UTC"
+            )
+        return None if self.cancel_reason is None else Failure("Run.Cancelled", self.cancel_reason)
 
 
 class RunState(msgspec.Struct, frozen=True):

@@ -29,6 +29,7 @@ LAYERS = {
     "secrets": {"model", "ports", "services", "secrets"},
     "runtime": {"model", "ports", "engine", "services", "stores", "brokers", "targets", "secrets", "runtime"},
     "tasks": {"model", "ports", "runtime", "tasks"},
+    "testing": {"model", "ports", "engine", "stores", "targets", "runtime", "testing"},
     "cli": {"model", "ports", "engine", "runtime", "cli"},
     "__main__": {"cli"},
     "__init__": {"model", "engine", "runtime"},

@@ -96,9 +96,12 @@ HOW = 'write as in ${run.input.day} or ${steps.A.result["a b"][0]}; for the char
         (
             "${run.inptu.day}",
             '${run.inptu.day}: run has no "inptu"; did you mean "input"? '
-            'it has "run_id", "dag", "input", "started_at", "scheduled_for"',
+            'it has "run_id", "dag", "input", "started_at", "scheduled_for", "status"',
         ),
-        ("${run}", '${run}: stops too early; go on to "run_id", "dag", "input", "started_at", "scheduled_for"'),
+        (
+            "${run}",
+            '${run}: stops too early; go on to "run_id", "dag", "input", "started_at", "scheduled_for", "status"',
+        ),
         ("${steps}", "${steps}: stops too early; go on to the name of a step"),
         ("${steps.A}", '${steps.A}: stops too early; go on to "result", "status"'),
         ("${steps[0].result}", "${steps[0].result}: steps has no numbers; name a step, as in steps.A"),
