@@ -49,12 +49,17 @@ class Secrets(Protocol):
         """
 
 
-class NoSecrets:
-    """Secrets of which there are none."""
+class HeldSecrets:
+    """Secrets that were handed over, by name; none, by default."""
+
+    def __init__(self, held: Mapping[str, str] | None = None) -> None:
+        self._held = held or {}
 
     def get(self, name: str) -> str:
-        """Say so."""
-        raise LaunchRefused(f"secret {name}: there are no secrets here", error_type="Launch.NoSecret")
+        """Return one of them."""
+        if name not in self._held:
+            raise LaunchRefused(f"secret {name}: there is none here", error_type="Launch.NoSecret")
+        return self._held[name]
 
 
 @runtime_checkable

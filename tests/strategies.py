@@ -48,6 +48,12 @@ def definitions(draw, max_depth: int = 3, max_branches: int = 3, max_steps: int 
     return graph(0)
 
 
+VARIABLES = {"region": "here", "workers": 3}
+"""What `any_definitions` ask for of an environment."""
+
+SECRETS = {"key": "open-sesame-1234"}
+"""Likewise, of what is kept nowhere."""
+
 # -- what people and machines get wrong ------------------------------------------------------------------
 
 _WORDS = sorted({"start", "steps", "next", "end", "branches", "type", "A", "B", "P", "Task", "Parallel", "Function"})
@@ -265,7 +271,9 @@ class _Drawer:
                 return _Hole(row.kind, row.name)
             case Kind.VALUES:
                 names = self.strings(row)
-                return {each: _Hole(Kind.ANY, each) for each in self.draw(st.sets(names, max_size=2), label=row.name)}
+                return {
+                    each: _Hole(Kind.VALUES, each) for each in self.draw(st.sets(names, max_size=2), label=row.name)
+                }
             case _:
                 return self.draw(self.plain(row), label=f"{name}.{row.name}")
 
@@ -349,7 +357,15 @@ class _Drawer:
         expressions = [f"${{run.{key}}}" for key in (*ROOTS["run"], "input.flag", "input.day", "input.at")]
         expressions += [f"${{steps.{name}.{key}}}" for name in known for key in (*ROOTS["steps"], "result.rows")]
         expressions += [f"${{error.{key}}}" for key in ROOTS["error"]] if has_error else []
-        expression = st.sampled_from(expressions)
+        expressions += [f"${{var.{key}}}" for key in VARIABLES]
+        paths = [text[2:-1] for text in expressions if "-" not in text]  # which CEL would subtract
+        computed = [f"${{[{path}, 1.5]}}" for path in paths]
+        computed += [f"${{size({path}) > 3 ? {path} : {path}}}" for path in paths]
+        if value.kind is Kind.CONDITION:
+            computed = [f"${{{path} == var.region || size({path}) > 3}}" for path in paths]
+        if value.kind is Kind.VALUES:
+            computed.append("Bearer ${secret.key}")
+        expression = st.sampled_from(expressions) | st.sampled_from(computed)
         match value.kind:
             case Kind.CONDITION:
                 likely = st.sampled_from(["${run.input.flag}", *(f"${{steps.{name}.result}}" for name in known)])

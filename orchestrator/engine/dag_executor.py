@@ -48,7 +48,7 @@ from orchestrator.model.nodes import Task
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import RunState
 from orchestrator.model.secrets import masked
-from orchestrator.ports import Broker, Clock, Hosts, NoSecrets, ObjectStore, Observer, Secrets, Target, Version
+from orchestrator.ports import Broker, Clock, HeldSecrets, Hosts, ObjectStore, Observer, Secrets, Target, Version
 
 log = logging.getLogger("orchestrator")
 
@@ -100,7 +100,7 @@ class DAGExecutor:
         self._policy, self._random_bytes, self._sleep = policy, random_bytes, sleep
         self._on_saved, self._observed = on_saved, Observed(observer)
         self._broker = broker
-        self._secrets = secrets or NoSecrets()
+        self._secrets = secrets or HeldSecrets()
         self._executions = ExecutionStatus(store)
         self._definitions = DefinitionStatus(store, catalog)
         self._open_runs = OpenRuns(store)
