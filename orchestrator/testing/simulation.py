@@ -196,11 +196,13 @@ class Simulation:
         """Return a run as it stands. Raises RunNotFound."""
         launches = tuple(launch for launch in self._launches if launch.run_id == run_id)
         cancelled = {launch.launch_id for fake in self.targets.values() for launch in fake.cancelled}
+        state = self._state(run_id)
         return SimulatedRun(
-            self._state(run_id),
+            state,
             [*self._paths.get(run_id, ())],
             launches,
             tuple(launch for launch in launches if launch.launch_id in cancelled),
+            {name: self._executors[0].result_of(state, name) for name in state.nodes},
         )
 
     @property
@@ -327,12 +329,12 @@ def simulate(
     dag: str | None = None,
     targets: Mapping[str, Does] = EMPTY,  # type: ignore[assignment]  # EMPTY is shared, and holds nothing
     default: Does | None = None,
+    variables: Mapping[str, Json] = EMPTY,
     seed: int = 0,
     faults: Faults | None = None,
     instances: int = 1,
     cancel_after: str | None = None,
     within: str = "400d",
-    variables: Mapping[str, Json] = EMPTY,
     secrets: Mapping[str, str] | None = None,
 ) -> SimulatedRun:
     """Run a definition once, to its end, on fake targets and in virtual time.
