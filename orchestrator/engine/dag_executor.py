@@ -5,12 +5,15 @@
 The shell around the pure `decide`: it knows the ports and no adapter.
 """
 
+import dataclasses
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from contextlib import suppress
 from datetime import datetime
 from threading import BoundedSemaphore, Lock, Thread
+
+from msgspec.structs import replace
 
 from orchestrator.engine.acting import Actor
 from orchestrator.engine.address import CancelRun, Completion, Known, Later, Reminder, Start, TickAll, labels_of
@@ -39,6 +42,8 @@ from orchestrator.model.dag import DAG
 from orchestrator.model.enums import TaskStatus
 from orchestrator.model.errors import (
     CorruptState,
+    LaunchRefused,
+    LaunchUncertain,
     NotYet,
     OrchestratorError,
     RunExists,
@@ -47,9 +52,22 @@ from orchestrator.model.errors import (
     VersionConflict,
 )
 from orchestrator.model.facts import AttemptEnded, Fact, LaunchBound, LaunchFailed
+from orchestrator.model.nodes import Task
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import RunState
-from orchestrator.ports import Broker, Clock, Hosts, Notifier, ObjectStore, Observer, Target, Version
+from orchestrator.model.secrets import masked
+from orchestrator.ports import (
+    Broker,
+    Clock,
+    HeldSecrets,
+    Hosts,
+    Notifier,
+    ObjectStore,
+    Observer,
+    Secrets,
+    Target,
+    Version,
+)
 
 log = logging.getLogger("orchestrator")
 
@@ -80,6 +98,7 @@ class DAGExecutor:
         sleep: sleeps so many seconds.
         on_saved: told of every save of this instance.
         variables: what `${var.NAME}` stands for in runs that start here.
+        secrets: what `${secret.NAME}` stands for in launches that are made here.
         notifier: sends notifications.
         observer: told what else this instance does, for traces and metrics.
     """
@@ -99,6 +118,7 @@ class DAGExecutor:
         sleep: Callable[[float], None],
         on_saved: Callable[[Saved], None] | None = None,
         variables: Mapping[str, Json] = EMPTY,
+        secrets: Secrets | None = None,
         observer: Observer | None = None,
         notifier: Notifier | None = None,
     ) -> None:
@@ -108,12 +128,15 @@ class DAGExecutor:
         self._policy, self._random_bytes, self._sleep = policy, random_bytes, sleep
         self._on_saved, self._observed = on_saved, Observed(observer)
         self._broker = broker
+        self._secrets = secrets or HeldSecrets()
         self._executions = ExecutionStatus(store)
         self._definitions = DefinitionStatus(store, catalog, self._seconds)
         self._open_runs = OpenRuns(store)
         self._large_results = LargeResults(store)
         self._witness = Witness(targets, clock, policy, self._definitions)
-        self._actor = Actor(targets, broker, clock, policy, self._executions, self._is_dead, self._observed, notifier)
+        self._actor = Actor(
+            targets, broker, clock, policy, self._executions, self._is_dead, self._observed, self._secrets, notifier
+        )
         self._resolver = Resolver(catalog, self._executions, lambda: random_bytes(8).hex(), policy.grace_s, variables)
         self._ticker = Ticker(
             store,
@@ -477,6 +500,7 @@ class DAGExecutor:
             return Decision(state, (), False), tuple(questions), results
         now = self._clock.now()
         try:
+            known = [(entry, [self._masked(dag, fact) for fact in facts]) for entry, facts in known]
             facts = [fact for _, of_entry in known for fact in of_entry]
             decision = self._decided(dag, state, facts, now, token)
         except Exception:
@@ -493,6 +517,23 @@ class DAGExecutor:
         if not decision.changed:
             results = {k: v if isinstance(v, BaseException) else "unchanged" for k, v in results.items()}
         return decision, tuple(questions), results
+
+    def _masked(self, dag: DAG, fact: Fact) -> Fact:
+        """Return a fact whose error shows no secret of its own step, as far as these can be read now."""
+        if not isinstance(fact, AttemptEnded | LaunchFailed):
+            return fact
+        error = fact.outcome.error if isinstance(fact, AttemptEnded) else fact.error
+        place = dag.by_name.get(fact.node_name)
+        if error is None or not isinstance(place, Task) or not place.secrets:
+            return fact
+        values: list[str] = []
+        for name in place.secrets:
+            with suppress(LaunchRefused, LaunchUncertain):
+                values.append(self._secrets.get(name))
+        error = replace(error, message=masked(error.message, values))
+        if isinstance(fact, AttemptEnded):
+            return replace(fact, outcome=replace(fact.outcome, error=error))
+        return replace(fact, error=error)
 
     def _decided(
         self, dag: DAG, state: RunState | None, facts: Sequence[Fact], now: datetime, token: Token
@@ -600,7 +641,7 @@ def _with_its_input_judged(item: Start) -> Start:
         return item
     from orchestrator.model.input_schema import filled_in  # loads a library: only where there is one
 
-    return replace(item, input=filled_in(schema, item.input))
+    return dataclasses.replace(item, input=filled_in(schema, item.input))
 
 
 def _known(box: RunBox, facts: tuple[Fact, ...]) -> Entry:

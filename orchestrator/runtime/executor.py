@@ -20,9 +20,10 @@ from orchestrator.model.errors import OrchestratorError, RunNotFound
 from orchestrator.model.messages import start_message
 from orchestrator.model.policy import Policy, TargetRules
 from orchestrator.model.run_state import RunState
-from orchestrator.ports import Asked, Broker, Clock, Notifier, ObjectStore, Paced, Target
+from orchestrator.ports import Asked, Broker, Clock, Notifier, ObjectStore, Paced, Secrets, Target
 from orchestrator.runtime.clock import SystemClock
 from orchestrator.runtime.registry import open_store
+from orchestrator.runtime.secrets import LazySecrets, of_this_machine
 from orchestrator.runtime.settings import Settings
 from orchestrator.runtime.unknown_hosts import UnknownHosts
 
@@ -101,6 +102,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
         folders: DAG name -> folder with the functions/ and pipelines/ that local targets run.
         settings: instead of the environment's.
         variables: what `${var.NAME}` stands for, instead of what the setting VARIABLES says.
+        secrets: what `${secret.NAME}` stands for, instead of SECRET_<NAME> and SECRETS_FILE.
         policy: times and limits, instead of those that the settings give.
         on_saved: told of every save of a run here.
         telemetry: makes traces and metrics; what the OTEL_* variables ask for, where None.
@@ -122,6 +124,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
         settings: Settings | None = None,
         policy: Policy | None = None,
         variables: Mapping[str, Json] | None = None,
+        secrets: Secrets | None = None,
         on_saved: Callable[[Saved], None] | None = None,
         telemetry: "Telemetry | None" = None,
         notifier: Notifier | None = None,
@@ -174,6 +177,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
             sleep=time.sleep,
             on_saved=self._note_saved,
             variables=settings.variables if variables is None else variables,
+            secrets=secrets or LazySecrets(lambda: (of_this_machine(settings, os.environ),)),
             observer=self.telemetry,
             notifier=notifier or LazyNotifier(settings, clock),
         )

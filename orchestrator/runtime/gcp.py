@@ -60,7 +60,13 @@ def _assemble() -> DAGExecutor:
     store = open_store(settings.status_bucket)
     parts = CloudParts(settings, store, SystemClock(), os.environ)
     return DAGExecutor(
-        catalog, store=store, targets=parts.targets, broker=parts.broker, settings=settings, on_saved=log_saved
+        catalog,
+        store=store,
+        targets=parts.targets,
+        broker=parts.broker,
+        settings=settings,
+        secrets=parts.secrets,
+        on_saved=log_saved,
     )
 
 

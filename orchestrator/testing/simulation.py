@@ -22,6 +22,7 @@ from orchestrator.model.errors import OrchestratorError, RunNotFound
 from orchestrator.model.messages import cancel_message, start_message
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import NodeState, RunState
+from orchestrator.ports import HeldSecrets
 from orchestrator.runtime.catalog import DagFolders, definition_file, locate, read_definition
 from orchestrator.runtime.executor import RulesOf
 from orchestrator.runtime.unknown_hosts import UnknownHosts
@@ -59,7 +60,7 @@ class Simulation:
         cannot_be_cancelled: target types whose executions run to their end; by default CloudFunction and Function.
         without_outcome: target types that cannot be asked how an execution ended; as CloudFunction in the cloud, where
             a step without a timeout has a default one.
-        variables: what `${var.NAME}` stands for.
+        variables, secrets: what `${var.NAME}` and `${secret.NAME}` stand for.
     Raises:
         SimulationError: `targets` names neither a step nor a target.
         DefinitionError: there is no definition, or it breaks rules.
@@ -78,6 +79,7 @@ class Simulation:
         cannot_be_cancelled: Collection[str] = CANNOT_BE_CANCELLED,
         without_outcome: Collection[str] = (),
         variables: Mapping[str, Json] = EMPTY,
+        secrets: Mapping[str, str] | None = None,
     ) -> None:
         if instances < 1:
             raise SimulationError(f"instances: is {instances}; allowed: 1 or more")
@@ -133,6 +135,7 @@ class Simulation:
                 sleep=lambda _: None,
                 on_saved=self._note,
                 variables=variables,
+                secrets=HeldSecrets(secrets),
             )
             for number in range(1, instances + 1)
         ]
@@ -332,11 +335,12 @@ def simulate(
     instances: int = 1,
     cancel_after: str | None = None,
     within: str = "400d",
+    secrets: Mapping[str, str] | None = None,
 ) -> SimulatedRun:
     """Run a definition once, to its end, on fake targets and in virtual time.
 
     Args:
-        definition, targets, default, variables, seed, faults, instances: as Simulation has them.
+        definition, targets, default, seed, faults, instances, variables, secrets: as Simulation has them.
         input: the run's.
         dag: which of several definitions to start.
         cancel_after: cancel the run after this virtual time.
@@ -350,10 +354,11 @@ def simulate(
         definition,
         targets=targets,
         default=default,
-        variables=variables,
         seed=seed,
         faults=faults,
         instances=instances,
+        variables=variables,
+        secrets=secrets,
     )
     try:
         run_id = world.start(input, dag=dag)

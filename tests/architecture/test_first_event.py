@@ -25,10 +25,10 @@ PARTS = {
     "model": (
         "commands dag dag_builder definition durations enums errors event_factory events execution "
         "expressions facts fixed grammar grammar_rules ids job_events json_paths messages node_factory nodes policy "
-        "pubsub rules run_state schedule task_result times words"
+        "pubsub rules run_state schedule secrets task_result times words"
     ),
     "ports": "",
-    "runtime": "catalog clock cloud executor gcp logs registry settings story unknown_hosts",
+    "runtime": "catalog clock cloud executor gcp logs registry secrets settings story unknown_hosts",
     "services": "allowed_hosts cloud_logging cloud_tasks connections google_api",
     "stores": "gcs keys",
     "targets": "callables cloud_function cloud_logging twins",

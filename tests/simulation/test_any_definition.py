@@ -32,7 +32,7 @@ from orchestrator.testing import (
     refuses,
     returns,
 )
-from tests.strategies import any_definitions, inputs, json_values, mutations_of
+from tests.strategies import SECRETS, VARIABLES, any_definitions, inputs, json_values, mutations_of
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "100"))
 """In CI: a few seconds of them."""
@@ -114,8 +114,9 @@ def test_every_run_ends_and_nothing_in_it_is_left(caplog, definition, data):
         faults=Faults(data.draw(share), data.draw(share), data.draw(share), data.draw(delays)),
         instances=data.draw(st.integers(1, 3), label="instances"),
         without_outcome=without_outcome,
-        variables={"project": "p"},
         cannot_be_cancelled=data.draw(types, label="cannot be cancelled"),
+        variables=VARIABLES,
+        secrets=SECRETS,
     )
     run_id = world.start(data.draw(inputs, label="input"))
     if data.draw(st.integers(0, 3), label="cancel it") == 3:
@@ -136,6 +137,7 @@ def test_every_run_ends_and_nothing_in_it_is_left(caplog, definition, data):
     assert len(after.all_launches) == len(run.all_launches)
     assert world.dead_letters == world.problems == []
     assert list(world.store.list("open/")) == []
+    assert SECRETS["key"] not in json.dumps(run.document)
     assert [record.getMessage() for record in caplog.records] == []
 
 
