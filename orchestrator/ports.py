@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
-from orchestrator.model.commands import Execution, Json, Launch, Outcome
+from orchestrator.model.commands import Execution, Json, Launch, Notify, Outcome
 from orchestrator.model.enums import Identity
 
 Version = str
@@ -154,6 +154,17 @@ class Broker(Protocol):
 
     def publish(self, event: Mapping[str, Json], *, delay_s: float = 0.0) -> str:
         """Deliver `event` after `delay_s` seconds or later; return its message id."""
+
+
+class Notifier(Protocol):
+    """Tells others of run events."""
+
+    def notify(self, notification: Notify) -> None:
+        """Send it; at least once in all is promised, so its receiver drops what it has seen, by the id in it.
+
+        Takes half a minute at the most. Raises:
+            NotSent: it was not accepted, or no answer came; `retry` says whether another try can help.
+        """
 
 
 class Clock(Protocol):

@@ -111,9 +111,12 @@ def _validate(console: Console, args: Namespace) -> int:
 
 
 def _graph(console: Console, args: Namespace) -> int:
-    from orchestrator.cli.graph import graph
+    from orchestrator.cli.bucket import open_to_read
+    from orchestrator.cli.graph import Wanted, graph
+    from orchestrator.runtime.settings import Settings
 
-    return graph(console, args.path, args.format)
+    wanted = Wanted(args.what, args.run_id, args.bucket, args.format)
+    return graph(console, wanted, lambda: open_to_read(args.bucket, Settings.read(os.environ)))
 
 
 def _schema(console: Console, _: Namespace) -> int:
@@ -182,11 +185,25 @@ def _logs(console: Console, args: Namespace) -> int:
 
 def _runs(console: Console, args: Namespace) -> int:
     from orchestrator.cli.bucket import open_to_read
-    from orchestrator.cli.runs import runs
+    from orchestrator.cli.runs import Filter, runs
+    from orchestrator.model.enums import RunStatus
     from orchestrator.runtime.settings import Settings
 
     bucket = open_to_read(args.bucket, Settings.read(os.environ))
-    return runs(console, bucket, limit=args.limit, dag=args.dag, is_json=args.json, now=datetime.now(UTC))
+    wanted = Filter(args.dag, frozenset(map(RunStatus, args.status)), frozenset(args.tag))
+    return runs(console, bucket, limit=args.limit, wanted=wanted, is_json=args.json, now=datetime.now(UTC))
+
+
+def _prune(console: Console, args: Namespace) -> int:
+    from orchestrator.cli.bucket import open_to_read
+    from orchestrator.cli.prune import Wanted, prune
+    from orchestrator.cli.runs import Filter
+    from orchestrator.model.enums import RunStatus
+    from orchestrator.runtime.settings import Settings
+
+    bucket = open_to_read(args.bucket, Settings.read(os.environ))
+    meant = Filter(args.dag, frozenset(map(RunStatus, args.status)), frozenset(args.tag))
+    return prune(console, bucket, Wanted(args.older_than, meant, args.dry_run, args.json), datetime.now(UTC))
 
 
 COMMANDS: Mapping[str, Callable[[Console, Namespace], int]] = {
@@ -199,6 +216,7 @@ COMMANDS: Mapping[str, Callable[[Console, Namespace], int]] = {
     "runs": _runs,
     "logs": _logs,
     "cancel": _cancel,
+    "prune": _prune,
 }
 
 
@@ -249,8 +267,13 @@ def _parser() -> ArgumentParser:
         "--online", action="store_true", help="with --for gcp: ask Google Cloud for functions and rights"
     )
 
-    found = command("graph", "draw a DAG as a flowchart")
-    found.add_argument("path", metavar="PATH", type=Path, help="a DAG's folder or file")
+    usage = "orchestrator graph (PATH | RUN_ID | --run RUN_ID) [--bucket URL] [--format mermaid|dot]"
+    found = command("graph", "draw a DAG as a flowchart, or a run of it as it is now", usage)
+    found.add_argument(
+        "what", metavar="PATH", nargs="?", help="a DAG's folder or file; or, where there is none, the id of a run"
+    )
+    found.add_argument("--run", dest="run_id", metavar="RUN_ID", help="a run; its steps are coloured by their status")
+    found.add_argument("--bucket", metavar="URL", help=_BUCKET)
     found.add_argument("--format", choices=("mermaid", "dot"), default="mermaid", help="mermaid (default) or dot")
 
     command("schema", "write the JSON Schema of a definition")
@@ -307,7 +330,7 @@ def _parser() -> ArgumentParser:
 
     found = command("runs", "list runs, newest first")
     found.add_argument("--bucket", metavar="URL", help=_BUCKET)
-    found.add_argument("--dag", metavar="NAME", help="only those of this DAG")
+    _filters(found)
     found.add_argument("--limit", metavar="N", type=_positive, default=20, help="how many at most (20)")
     found.add_argument("--json", action="store_true", help="write one JSON list, and nothing else")
 
@@ -335,6 +358,16 @@ def _parser() -> ArgumentParser:
     found.add_argument("--bucket", metavar="URL", help=_BUCKET)
     found.add_argument("--topic", metavar="TOPIC", help="in the cloud: projects/P/topics/T (by default EVENTS_TOPIC)")
     found.add_argument("--json", action="store_true", help="write run_id and status (with --wait: the run document)")
+
+    usage = "orchestrator prune --older-than TIME [--dag NAME] [--status STATUS …] [--tag TAG …] [--dry-run] [--json]"
+    found = command("prune", "delete old runs that have ended, and what belongs to them", usage)
+    found.add_argument(
+        "--older-than", metavar="TIME", type=_interval, required=True, help="ended longer ago: 30d, 12h, …; at least 1h"
+    )
+    _filters(found)
+    found.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
+    found.add_argument("--bucket", metavar="URL", help=_BUCKET)
+    found.add_argument("--json", action="store_true", help="write one JSON document, and nothing else")
     return parser
 
 
@@ -359,6 +392,22 @@ examples:
   orchestrator run my_dag --input input.json day=2026-01-31 'tags=["a", "b"]'
   orchestrator run my_dag --resume run_1791283200_5c1e9f0b2a47
 """
+
+
+def _filters(found: ArgumentParser) -> None:
+    """Add the options that say which runs are meant."""
+    from orchestrator.model.enums import RunStatus
+
+    found.add_argument("--dag", metavar="NAME", help="only those of this DAG")
+    found.add_argument(
+        "--status",
+        action="append",
+        default=[],
+        choices=list(RunStatus),
+        metavar="STATUS",
+        help=f"only those that are so: {', '.join(RunStatus)}; or, given again, so",
+    )
+    found.add_argument("--tag", metavar="TAG", action="append", default=[], help="only those with this tag; with all")
 
 
 def _positive(text: str) -> int:

@@ -143,6 +143,9 @@ class _Session:
             raise InputError(f'run {run_id}: is one of "{state.run.dag}"; {self._wanted.path} is "{name}"')
         if state.run.status.is_final:
             self._console.err(f"run {run_id} has ended already")
+            if state.run.owed_notifications:
+                with self._executor(Catalog({}), {name: self._folder}) as executor:
+                    executor.resume(run_id)
             if not self._wanted.is_json:
                 self._console.styled(board(state, _now(), *self._console.size, self._console.signs))
             self._show_summary(state)

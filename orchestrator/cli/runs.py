@@ -1,4 +1,4 @@
-"""`orchestrator runs`: the runs of a bucket, newest first."""
+"""`orchestrator runs`: the runs of a bucket, newest first; all of them, or those of a DAG, a status, with tags."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,12 +14,14 @@ from orchestrator.cli.bucket import Bucket
 from orchestrator.cli.console import Console
 from orchestrator.cli.lines import Line, columns, cut, pad, printable, took
 from orchestrator.model.commands import Json
+from orchestrator.model.enums import RunStatus
 from orchestrator.model.run_state import RunInfo
 from orchestrator.runtime.catalog import as_json
 
 _OURS = re.compile(r"run_(\d{1,12})_[0-9a-f]{12}")
 """A run id that was not chosen tells when its run began."""
 
+_ABOUT = "Owner #tags"
 _HEADING = ("Run", "DAG", "Status", "Started", "Duration")
 
 
@@ -38,20 +40,46 @@ class Entry:
     error: str = ""
 
 
-def runs(console: Console, bucket: Bucket, *, limit: int, dag: str | None, is_json: bool, now: datetime) -> int:
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which runs are meant: those that all of this is true of. A run that cannot be read is always meant."""
+
+    dag: str | None = None
+    statuses: frozenset[RunStatus] = frozenset()
+    """One of these; any, where there are none."""
+    tags: frozenset[str] = frozenset()
+    """All of these."""
+
+    def meets(self, run: RunInfo) -> bool:
+        """Whether a run is meant."""
+        if self.dag is not None and run.dag != self.dag:
+            return False
+        return (not self.statuses or run.status in self.statuses) and self.tags <= set(run.tags)
+
+    def __str__(self) -> str:
+        words = [f"of {self.dag}"] if self.dag else []
+        words += [f"that are {' or '.join(sorted(self.statuses))}"] if self.statuses else []
+        words += [f"tagged {' and '.join(sorted(self.tags))}"] if self.tags else []
+        return "".join(f" {word}" for word in words)
+
+
+ALL = Filter()
+
+
+def runs(console: Console, bucket: Bucket, *, limit: int, wanted: Filter = ALL, is_json: bool, now: datetime) -> int:
     """Write the newest runs."""
-    found = newest(bucket, limit, dag)
+    found = newest(bucket, limit, wanted)
     if is_json:
         console.document(as_json([_as_json(entry) for entry in found]))
     elif found:
         console.styled(table(found, console.size[0], now))
     else:
-        console.err(f"no runs{f' of {dag}' if dag else ''} in {bucket.url}")
+        console.err(f"no runs{wanted} in {bucket.url}")
     return 0
 
 
-def newest(bucket: Bucket, limit: int, dag: str | None) -> list[Entry]:
-    """Return the newest runs (of one DAG), newest first; one that cannot be read comes where its id says, else first.
+def newest(bucket: Bucket, limit: int, wanted: Filter = ALL) -> list[Entry]:
+    """Return the newest runs that are meant, newest first; one that cannot be read comes where its id says, else first.
 
     Only as many documents are read as it takes, and those of the runs whose ids were chosen.
     """
@@ -67,8 +95,8 @@ def newest(bucket: Bucket, limit: int, dag: str | None) -> list[Entry]:
     for _, group in groupby(sorted(by_second, reverse=True), key=lambda pair: pair[0]):
         if len(found) >= limit:
             break
-        found += _read_all(bucket, (run_id for _, run_id in group), dag)
-    found += _read_all(bucket, chosen, dag)
+        found += _read_all(bucket, (run_id for _, run_id in group), wanted)
+    found += _read_all(bucket, chosen, wanted)
     return sorted(found, key=_began, reverse=True)[:limit]
 
 
@@ -93,14 +121,23 @@ def table(entries: Sequence[Entry], width: int, now: datetime) -> list[Line]:
     first = max(len(_HEADING[0]), *(len(entry.run_id) for entry in entries))
     widths = columns([_HEADING, *rows])[1:]
     widths[0] = min(widths[0], max(8, width - first - sum(widths[1:]) - 8))
-    lines = [_row(_HEADING, first, widths, "dim", "dim")]
+    room = width - first - sum(widths) - 10
+    is_about = room > 10 and any(entry.run and (entry.run.owner or entry.run.tags) for entry in entries)
+    lines = [_row(_HEADING, first, widths, "dim", "dim") + (((f"  {_ABOUT}", "dim"),) if is_about else ())]
     for entry in entries:
         if entry.run is None:
             words = cut(printable(entry.error), max(20, width - first - 2))
             lines.append(((f"{pad(entry.run_id, first)}  ", ""), (words, "red")))
         else:
-            lines.append(_row(_cells(entry.run, now), first, widths, "", STYLES[entry.run.status]))
+            row = _row(_cells(entry.run, now), first, widths, "", STYLES[entry.run.status])
+            about = cut(about_of(entry.run), room) if is_about else ""
+            lines.append((*row, (f"  {about}", "dim")) if about else row)
     return lines
+
+
+def about_of(run: RunInfo) -> str:
+    """Return who answers for a run and its tags: `data-team #daily #finance`."""
+    return printable(" ".join([*([run.owner] if run.owner else []), *(f"#{tag}" for tag in run.tags)]))
 
 
 def _row(cells: Sequence[str], first: int, widths: Sequence[int], style: str, status_style: str) -> Line:
@@ -117,10 +154,10 @@ def _cells(run: RunInfo, now: datetime) -> tuple[str, ...]:
     return run.run_id, printable(run.dag), str(run.status), started, took(_seconds(run, now))
 
 
-def _read_all(bucket: Bucket, run_ids: Iterable[str], dag: str | None) -> Iterator[Entry]:
+def _read_all(bucket: Bucket, run_ids: Iterable[str], wanted: Filter) -> Iterator[Entry]:
     for run_id in run_ids:
         entry = read(bucket, run_id)
-        if entry is not None and (dag is None or entry.run is None or entry.run.dag == dag):
+        if entry is not None and (entry.run is None or wanted.meets(entry.run)):
             yield entry
 
 
@@ -145,4 +182,6 @@ def _as_json(entry: Entry) -> Json:
         "status": run.status,
         "started_at": run.started_at,
         "ended_at": run.ended_at,
+        "owner": run.owner,
+        "tags": list(run.tags),
     }

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic, sleep
 
+from orchestrator.cli.about import about_lines
 from orchestrator.cli.board import board
 from orchestrator.cli.bucket import Bucket
 from orchestrator.cli.console import Console
@@ -48,6 +49,7 @@ def status(console: Console, bucket: Bucket, asked: Asked, settings: Settings) -
     else:
         console.out("")
         console.styled(summary(state, bucket, _now(), console.size[0], _again(state, bucket)))
+        console.styled(about_lines(state, bucket))
         console.styled(links(state, bucket, settings, is_linking=console.is_linking))
         if not state.run.status.is_final and bucket.root is not None:  # elsewhere the cloud's Tick looks after it
             bucket_option = f" --bucket {shlex.quote(asked.bucket)}" if asked.bucket else ""

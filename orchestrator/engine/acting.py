@@ -15,13 +15,21 @@ from orchestrator.engine.observing import Observed
 from orchestrator.engine.records import Records
 from orchestrator.engine.run_box import RunBox
 from orchestrator.engine.status import ExecutionStatus
-from orchestrator.model.commands import Cancel, Command, Execution, Failure, Launch, Outcome, Remind, Withdraw
-from orchestrator.model.errors import LaunchRefused, LaunchUncertain, OrchestratorError
+from orchestrator.model.commands import Cancel, Command, Execution, Failure, Launch, Notify, Outcome, Remind, Withdraw
+from orchestrator.model.errors import LaunchRefused, LaunchUncertain, NotSent, OrchestratorError
 from orchestrator.model.execution import ExecutionRecord
-from orchestrator.model.facts import AttemptEnded, CancelSettled, Fact, LaunchBound, LaunchFailed
+from orchestrator.model.facts import (
+    AttemptEnded,
+    CancelSettled,
+    Fact,
+    LaunchBound,
+    LaunchFailed,
+    NotificationFailed,
+    NotificationSent,
+)
 from orchestrator.model.messages import reminder_message
 from orchestrator.model.policy import Policy
-from orchestrator.ports import Broker, Clock, Target, Withdrawing
+from orchestrator.ports import Broker, Clock, Notifier, Target, Withdrawing
 
 log = logging.getLogger("orchestrator")
 
@@ -46,15 +54,20 @@ class Actor:
         executions: ExecutionStatus,
         is_dead: Callable[[Launch], bool],
         observed: Observed,
+        notifier: Notifier | None = None,
     ) -> None:
         self._targets, self._broker, self._clock, self._policy = targets, broker, clock, policy
         self._is_dead = is_dead
         self._observed = observed
+        self._notifier = notifier
         self._records = Records(executions)
 
     def blocks(self, commands: Sequence[Command]) -> bool:
         """Whether carrying these out may take long."""
-        return any(isinstance(command, Launch) and self._limit_s(command) > 0.0 for command in commands)
+        return any(
+            isinstance(command, Notify) or (isinstance(command, Launch) and self._limit_s(command) > 0.0)
+            for command in commands
+        )
 
     def act(self, box: RunBox, commands: Sequence[Command], tell: Callable[[Fact], None]) -> list[Fact]:
         """Carry out what a save entitles to, calls that block side by side; return what came of it.
@@ -63,6 +76,12 @@ class Actor:
         """
         launches = [command for command in commands if isinstance(command, Launch)]
         blocking = [launch for launch in launches if self._limit_s(launch) > 0.0]
+        notifies = [command for command in commands if isinstance(command, Notify)]
+        if blocking and notifies:  # neither is to wait for the other
+            with ThreadPoolExecutor(1, "orchestrator-notify") as aside:
+                telling = aside.submit(self._notify_all, notifies)
+                facts = self.act(box, [command for command in commands if command not in notifies], tell)
+                return [*facts, *telling.result()]
         if len(blocking) > 1:
 
             def call(launch: Launch) -> None:
@@ -83,7 +102,28 @@ class Actor:
         for command in commands:
             if isinstance(command, Remind):
                 self._remind(command)
-        return facts
+        return [*facts, *self._notify_all(notifies)]
+
+    def _notify_all(self, commands: Sequence[Notify]) -> list[Fact]:
+        return _each(self._notify, commands)
+
+    def _notify(self, command: Notify) -> Fact | None:
+        """Send a notification; None where it is left to the Tick."""
+        where = {"run_id": command.run_id}
+        if self._clock.now() + timedelta(seconds=self._policy.min_lease_s / 2) > command.lease_end:
+            log.warning("too late to notify under this lease; left to the Tick", extra=where)
+            return None
+        try:
+            if self._notifier is None:
+                raise NotSent("nothing here can send notifications")
+            self._notifier.notify(command)
+        except NotSent as exc:
+            log.warning("a notification was not accepted: %s", exc, extra=where)
+            return NotificationFailed(command.notification_id, command.owner, str(exc), is_final=not exc.retry)
+        except Exception:
+            log.exception("notifying failed; the Tick tries again", extra=where)
+            return None
+        return NotificationSent(command.notification_id)
 
     def cancel(self, box: RunBox, launch: Launch, execution_id: str | None, *, is_over: bool) -> CancelSettled | None:
         """Cancel what runs for an attempt; None where the Tick has to come back to it.

@@ -22,6 +22,8 @@ class Start:
     message_id: str
     scheduled_for: datetime | None = None
     variables: Mapping[str, Json] = field(default_factory=dict)
+    published_at: datetime | None = None
+    """Of the message or, of a scheduled start, the time that it is for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ The shell around the pure `decide`: it knows the ports and no adapter.
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from threading import Lock, Thread
 
@@ -24,7 +25,13 @@ from orchestrator.engine.resolve import Resolver
 from orchestrator.engine.run_box import Baton, Entry, OnDone, RunBox
 from orchestrator.engine.saved import Saved
 from orchestrator.engine.scope import ResultNeeded
-from orchestrator.engine.status import DefinitionStatus, ExecutionStatus, OpenRuns, OrchestrationStatus
+from orchestrator.engine.status import (
+    DefinitionStatus,
+    ExecutionStatus,
+    OpenRuns,
+    OrchestrationStatus,
+    tombstone_of,
+)
 from orchestrator.engine.ticker import Ticker
 from orchestrator.engine.witness import Witness
 from orchestrator.model.commands import EMPTY, Command, Json, Launch
@@ -34,7 +41,7 @@ from orchestrator.model.errors import CorruptState, NotYet, RunExists, RunNotFou
 from orchestrator.model.facts import Fact
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import RunState
-from orchestrator.ports import Broker, Clock, Hosts, ObjectStore, Observer, Target, Version
+from orchestrator.ports import Broker, Clock, Hosts, Notifier, ObjectStore, Observer, Target, Version
 
 log = logging.getLogger("orchestrator")
 
@@ -42,6 +49,8 @@ MAX_SAVES = 60
 """How often a lost race is run again before the events are given back."""
 MAX_FAULTS = 5
 """How often a store that cannot be written is tried again before the events are given back."""
+PRUNED_FROM_S = 1800.0
+"""A run is pruned an hour after its end at the earliest (half of it for clocks): its start is older than that."""
 MAX_IDLE_RUNS = 2000
 """How many runs an instance remembers between events."""
 
@@ -58,6 +67,7 @@ class DAGExecutor:
         sleep: sleeps so many seconds.
         on_saved: told of every save of this instance.
         variables: what `${var.NAME}` stands for in runs that start here.
+        notifier: sends notifications.
         observer: told what else this instance does, for traces and metrics.
     """
 
@@ -77,6 +87,7 @@ class DAGExecutor:
         on_saved: Callable[[Saved], None] | None = None,
         variables: Mapping[str, Json] = EMPTY,
         observer: Observer | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
         self.catalog = catalog
         self.instance = instance
@@ -85,11 +96,11 @@ class DAGExecutor:
         self._on_saved, self._observed = on_saved, Observed(observer)
         self._broker = broker
         self._executions = ExecutionStatus(store)
-        self._definitions = DefinitionStatus(store, catalog)
+        self._definitions = DefinitionStatus(store, catalog, self._seconds)
         self._open_runs = OpenRuns(store)
         self._large_results = LargeResults(store)
         self._witness = Witness(targets, clock, policy, self._definitions)
-        self._actor = Actor(targets, broker, clock, policy, self._executions, self._is_dead, self._observed)
+        self._actor = Actor(targets, broker, clock, policy, self._executions, self._is_dead, self._observed, notifier)
         self._resolver = Resolver(catalog, self._executions, lambda: random_bytes(8).hex(), policy.grace_s, variables)
         self._ticker = Ticker(
             store,
@@ -447,6 +458,9 @@ class DAGExecutor:
         if isinstance(item, Start):
             if first is not None and first.message_id != item.message_id:
                 raise RunExists(f"run {box.run_id}: is being started by another message; choose another run_id")
+            if self._was_pruned(item):
+                return first, []
+            item = _with_its_input_judged(item)
             definition = self._definitions.save(item.definition)
             return first or item, self._witness.first_facts(item, definition)
         now = self._clock.now()
@@ -458,6 +472,13 @@ class DAGExecutor:
         if published_at is not None and self._resolver.is_young(published_at, now):
             raise NotYet(f"runs/{box.run_id}.json: does not exist (yet)")
         raise RunNotFound(f"runs/{box.run_id}.json: does not exist, but an event names that run")
+
+    def _was_pruned(self, item: Start) -> bool:
+        """Whether a start comes again whose run has ended and was deleted. Only an old one can be such a start."""
+        published_at = item.published_at
+        if published_at is None or (self._clock.now() - published_at).total_seconds() < PRUNED_FROM_S:
+            return False
+        return self._store.get(tombstone_of(item.run_id)) is not None
 
     def _is_dead(self, launch: Launch) -> bool:
         loaded = OrchestrationStatus(self._store, launch.run_id).load()
@@ -504,6 +525,16 @@ def _applied_after_all(tried: list[tuple[Token, Decision]], state: RunState | No
     if found:
         tried.clear()
     return tuple(found)
+
+
+def _with_its_input_judged(item: Start) -> Start:
+    """Return a start with the defaults of its input filled in. Raises InputRejected."""
+    schema = item.definition.get("input_schema")
+    if not isinstance(schema, dict):
+        return item
+    from orchestrator.model.input_schema import filled_in  # loads a library: only where there is one
+
+    return replace(item, input=filled_in(schema, item.input))
 
 
 def _known(box: RunBox, facts: tuple[Fact, ...]) -> Entry:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
-from orchestrator.engine import attempts
+from orchestrator.engine import attempts, notifying
 from orchestrator.engine.draft import Decision, Draft, Token
 from orchestrator.engine.ending import end
 from orchestrator.engine.starting import new_state, start_waiting
@@ -24,6 +24,9 @@ from orchestrator.model.facts import (
     Fact,
     LaunchBound,
     LaunchFailed,
+    NotificationExpired,
+    NotificationFailed,
+    NotificationSent,
     RunOutOfTime,
     RunStarted,
     TimeCame,
@@ -51,6 +54,7 @@ def decide(
         while draft.stopping or draft.entering:
             attempts.stop_waiting(draft)
             start_waiting(draft)
+    notifying.owe(draft, state)
     return draft.decision()
 
 
@@ -66,6 +70,8 @@ def _run_started(draft: Draft, fact: RunStarted) -> None:
         input=fact.input,
         variables=fact.variables,
         message_id=fact.message_id,
+        owner=draft.dag.owner,
+        tags=draft.dag.tags,
         scheduled_for=fact.scheduled_for,
         started_at=draft.now,
         timeout_at=None if draft.dag.timeout_s is None else draft.now + timedelta(seconds=draft.dag.timeout_s),
@@ -115,4 +121,7 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     CancelRequested: _cancel_requested,
     RunOutOfTime: _run_out_of_time,
     CancelSettled: attempts.cancel_settled,
+    NotificationSent: notifying.sent,
+    NotificationFailed: notifying.failed,
+    NotificationExpired: notifying.expired,
 }

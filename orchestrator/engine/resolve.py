@@ -81,7 +81,7 @@ class Resolver:
         if due is not None:  # whoever sends it, and however often: it is the one start for that time
             message_id, at = scheduled_start_of(name, due), due
         run_id = event.run_id or run_id_of(message_id, at)
-        return Start(run_id, name, definition, dag, event.input, message_id, due, self._variables_of(name, dag))
+        return Start(run_id, name, definition, dag, event.input, message_id, due, self._variables_of(name, dag), at)
 
     def _variables_of(self, name: str, dag: DAG) -> Mapping[str, Json]:
         """Return the variables that a DAG asks for. Raises SettingsError where one has no value."""

@@ -4,11 +4,12 @@ runs/<run_id>.json             the run document                       Orchestrat
 executions/<execution_id>.json which launch an execution belongs to   ExecutionStatus
 definitions/<sha256>.json      the definition of runs                 DefinitionStatus
 open/<run_id>[.<n>]            markers of runs that have not ended    OpenRuns
+pruned/…                       what pruning leaves for a while        pruning.py
 """
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
@@ -27,6 +28,8 @@ from orchestrator.ports import ObjectStore, Version
 
 _MAX_WRITTEN = 4096
 """How many records an instance remembers of those that it wrote."""
+VERIFIED_S = 3600.0
+"""How long an instance takes it that a definition is there which it saw there: pruning keeps one far longer."""
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 
 
@@ -111,12 +114,15 @@ class DefinitionStatus:
 
     Args:
         catalog: the definitions that are deployed; one that a run still has is not read from the store.
+        seconds: a clock.
     """
 
-    def __init__(self, store: ObjectStore, catalog: Catalog | None = None) -> None:
-        self._store, self._catalog = store, catalog
+    def __init__(
+        self, store: ObjectStore, catalog: Catalog | None = None, seconds: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        self._store, self._catalog, self._seconds = store, catalog, seconds
         self._lock = Lock()
-        self._stored: set[str] = set()
+        self._stored: dict[str, float] = {}
         self._load = lru_cache(maxsize=256)(self._read)
 
     @staticmethod
@@ -128,15 +134,15 @@ class DefinitionStatus:
         """Store a definition if it is not there yet, and return its name. It is durable then."""
         name = self.name(definition)
         with self._lock:
-            if name in self._stored:
+            if self._seconds() - self._stored.get(name, -VERIFIED_S) < VERIFIED_S:
                 return name
         try:
             content = msgspec.json.format(msgspec.json.encode(definition), indent=2)
-            self._store.put(self._key(name), content, expect=None)
+            self._store.put(self.key(name), content, expect=None)
         except VersionConflict:
             pass  # an earlier run of the same definition stored it
         with self._lock:
-            self._stored.add(name)
+            self._stored[name] = self._seconds()
         return name
 
     def load(self, name: str, dag: str | None = None) -> DAG:
@@ -159,8 +165,8 @@ class DefinitionStatus:
         return built if self.name(definition) == name else None
 
     def _stored_dag(self, name: str) -> DAG:
-        key = self._key(name)
-        found = self._store.get(key)
+        key = self.key(name)
+        found = self._store.get(key) or self._put_back(key)
         if found is None:
             raise CorruptState(f"{key}: is missing; runs of this definition cannot go on without it")
         try:
@@ -170,9 +176,31 @@ class DefinitionStatus:
             raise CorruptState(f"{key}: is not a definition: {exc}") from exc
         return DAG(definition)
 
+    def _put_back(self, key: str) -> tuple[bytes, Version] | None:
+        """Fetch a definition from where pruning put it, as no run seemed to have it."""
+        thrown = self._store.get(trash_of(key))
+        if thrown is None:
+            return None
+        content = bytes(msgspec.json.decode(thrown[0], type=dict[str, msgspec.Raw])["definition"])
+        try:
+            return content, self._store.put(key, content, expect=None)
+        except VersionConflict:
+            return self._store.get(key)
+
     @staticmethod
-    def _key(name: str) -> str:
+    def key(name: str) -> str:
+        """Object name of the definition `sha256:<hex>`."""
         return f"definitions/{name.removeprefix('sha256:')}.json"
+
+
+def tombstone_of(run_id: str) -> str:
+    """Object name of what says that a run was pruned."""
+    return f"pruned/{run_id}.json"
+
+
+def trash_of(key: str) -> str:
+    """Where pruning puts the definition that lies at `key`."""
+    return f"pruned/{key}"
 
 
 class OpenRuns:

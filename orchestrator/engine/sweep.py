@@ -6,10 +6,23 @@ Pure: the executor asks the questions; `decide` judges the answers.
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from orchestrator.model.enums import DueKind, TaskStatus
 from orchestrator.model.policy import Policy
-from orchestrator.model.run_state import Claim, NodeState, RunState
+from orchestrator.model.run_state import NodeState, OwedNotification, RunState
+
+
+class Leased(Protocol):
+    """A Claim, or a notification that is owed."""
+
+    @property
+    def owner(self) -> str:
+        """`<instance>.<16 hex>`; empty where nobody has it."""
+
+    @property
+    def lease_end(self) -> datetime:
+        """Until when it is the owner's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +47,15 @@ class Chores:
         return bool(self.cancels or self.withdrawals or self.takeovers or self.questions or self.due)
 
 
-def is_over(claim: Claim, now: datetime, me: str, alive: Callable[[str], bool | None], policy: Policy) -> bool:
-    """Whether somebody other than a claim's owner may act on it.
+def is_over(claim: Leased, now: datetime, me: str, alive: Callable[[str], bool | None], policy: Policy) -> bool:
+    """Whether somebody other than the owner of a claim, or of a notification, may act on it.
 
     Args:
         me: the instance that asks.
         alive: instance -> whether it is alive, None where only the lease can tell.
     """
     instance = claim.owner.partition(".")[0]
-    if instance != me:
+    if instance and instance != me:
         known = alive(instance)
         if known is not None:
             return not known
@@ -80,3 +93,10 @@ def chores(
         # Questions are left to their reminders: what is known to run is asked here anyway.
         due.extend((node, kind, at) for kind, at in node.due.items() if at <= now and kind != DueKind.QUESTION)
     return Chores(tuple(cancels), tuple(withdrawals), tuple(takeovers), tuple(questions), tuple(due))
+
+
+def late_notifications(
+    state: RunState, now: datetime, me: str, alive: Callable[[str], bool | None], policy: Policy
+) -> tuple[OwedNotification, ...]:
+    """Return the notifications that their owners did not send, and those that are due to be tried again."""
+    return tuple(owed for owed in state.run.owed_notifications if is_over(owed, now, me, alive, policy))

@@ -11,7 +11,7 @@ from orchestrator.engine.acting import Actor
 from orchestrator.engine.handled import Swept
 from orchestrator.engine.run_box import RunBox
 from orchestrator.engine.status import OpenRuns, OrchestrationStatus
-from orchestrator.engine.sweep import Chores, chores, is_over
+from orchestrator.engine.sweep import Chores, chores, is_over, late_notifications
 from orchestrator.engine.witness import Witness
 from orchestrator.model.commands import Outcome
 from orchestrator.model.enums import NOTHING_RUNS
@@ -22,6 +22,7 @@ from orchestrator.model.facts import (
     ClaimExpired,
     Fact,
     LaunchBound,
+    NotificationExpired,
     RunOutOfTime,
     TimeCame,
 )
@@ -107,6 +108,10 @@ class Ticker:
         if loaded is None:
             return self._orphan(run_id, marker)
         state = loaded[0]
+        if state.run.owed_notifications and self._see_to_notifications(state):
+            state = (OrchestrationStatus(self._store, run_id).load() or loaded)[0]
+        if state.run.status.is_final and state.run.owed_notifications:
+            return ()  # so that the marker stays
         if state.run.status.is_final:
             if marker is not None:
                 self._open_runs.clear(marker)
@@ -123,6 +128,14 @@ class Ticker:
             self._apply(box, (*facts, *late))
         names = dict.fromkeys(fact.node_name for fact in facts)
         return tuple(state.launch_id(name) for name in names)
+
+    def _see_to_notifications(self, state: RunState) -> bool:
+        """Take over those that are late; whether there were any."""
+        late = late_notifications(state, self._clock.now(), self._instance, self._hosts.is_alive, self._policy)
+        facts = tuple(NotificationExpired(owed.notification_id, owed.owner) for owed in late)
+        if facts:
+            self._apply(self._box_of(state.run.run_id), facts)
+        return bool(facts)
 
     def _find_out(self, work: Chores, state: RunState, box: RunBox) -> list[_NodeFact]:
         """Ask what there is to ask, in the order of Chores; a question that fails is left out."""

@@ -1,4 +1,4 @@
-"""What the engine wants done (Launch, Cancel, Withdraw, Remind) and what a target answers (Execution, Outcome).
+"""What the engine wants done (Launch, Cancel, Withdraw, Remind, Notify) and what a target answers (Execution, Outcome).
 
 Pure: the executor acts on commands, a target on launches; these are only their words.
 """
@@ -136,7 +136,19 @@ class Remind(msgspec.Struct, frozen=True):
     at: datetime
 
 
-Command = Launch | Cancel | Withdraw | Remind
+class Notify(msgspec.Struct, frozen=True):
+    """Send `payload` to a topic or a URL; `owner` and `lease_end` are those of the notification that is owed."""
+
+    run_id: str
+    notification_id: str
+    owner: str
+    lease_end: datetime
+    topic: str | None
+    url: str | None
+    payload: Mapping[str, Json]
+
+
+Command = Launch | Cancel | Withdraw | Remind | Notify
 
 
 def target_key(target_type: str, invocation: Json) -> str:

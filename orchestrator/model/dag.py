@@ -61,6 +61,18 @@ class DAG(Fixed):
             DAG(last, statuses=statuses, executions=executions) if isinstance(last, dict) else None
         )
 
+    @property
+    def owner(self) -> str | None:
+        """Who answers for it, if its definition says so."""
+        owner = self.definition.get("owner")
+        return owner if isinstance(owner, str) else None
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Words to find its runs by."""
+        tags = self.definition.get("tags")
+        return tuple(str(tag) for tag in tags) if isinstance(tags, list) else ()
+
     @cached_property
     def all_nodes(self) -> tuple[Node, ...]:
         """In definition order."""

@@ -25,6 +25,7 @@ from orchestrator.model.expressions import (
 from orchestrator.model.grammar import (
     BRANCH,
     DEFINITION,
+    NOTIFY,
     STEP_NAME_RULE,
     homes,
     shape_of,
@@ -58,6 +59,15 @@ def problems(definition: object) -> list[str]:
     if not isinstance(definition, dict):
         return [f"definition: must be an object with start and steps, not {kind_of(definition)}"]
     return list(_Judge(definition).problems())
+
+
+def notify_problems(path: str, value: object) -> Iterator[str]:
+    """Yield what is wrong with a value of `notify` that stands at `path`."""
+    problem = NOTIFY.problem(value)
+    if problem:
+        yield f"{path}: {problem}"
+    else:
+        yield from NOTIFY.inner_problems(path, value)
 
 
 @dataclass(eq=False)
@@ -230,6 +240,8 @@ class _Judge:
                 yield f"{body.path}: {body.flaw}"
                 continue
             yield from body.shape.problems(body.path, body.value)
+            if body.shape is DEFINITION:
+                yield from self.input_schema(body.value.get("input_schema"))
             start = body.start
             if isinstance(start, str) and body.names and start not in body.steps:
                 yield f"{at(body.path, 'start')}: {self.no_step(start, body)}"
@@ -268,6 +280,17 @@ class _Judge:
                             path = at(at(place.path, "branches"), index)
                             inner.append(_Body(path, branch, BRANCH, place, body.depth + 1))
             waiting.extend(reversed(inner))
+
+    def input_schema(self, schema: object) -> Iterator[str]:
+        """Yield the problems of the schema of the run's input."""
+        if not isinstance(schema, dict):
+            return
+        found = list(self.values(None, "input_schema", schema))
+        if not found:
+            from orchestrator.model.input_schema import schema_problems  # loads a library: only where there is one
+
+            found = list(schema_problems("input_schema", schema))
+        yield from found
 
     def step(self, place: _Place, step: object) -> Iterator[str]:
         """Yield the problems of one step and of its name."""
@@ -354,10 +377,11 @@ class _Judge:
         first = min(range(len(cycle)), key=lambda index: body.order.get(cycle[index], len(body.order)))
         return cycle[first:] + cycle[:first]
 
-    def values(self, place: _Place, path: str, parameters: object, *, is_literal: bool = False) -> Iterator[str]:
+    def values(self, place: _Place | None, path: str, parameters: object, *, is_literal: bool = False) -> Iterator[str]:
         """Yield the problems of `parameters`: what is not JSON, and the expressions in it.
 
         Args:
+            place: of the step that they are of; None for what holds no expressions and may hold any text.
             is_literal: no expression can stand in it; other text that looks like one (a shell's ${NAME}) may.
         """
         waiting: list[tuple[str, object, int]] = [(path, parameters, 1)]
@@ -373,6 +397,8 @@ class _Judge:
                 problem = text_problem(value)
                 if problem:
                     yield f"{where}: {problem}"
+                elif place is None:
+                    continue
                 elif "${" in value and is_literal:
                     yield from (f"{where}: {problem}" for problem in _expressions_in(value))
                 elif "${" in value:

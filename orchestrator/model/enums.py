@@ -78,6 +78,15 @@ class RunStatus(StrEnum):
         return self in (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
 
 
+class RunEvents(StrEnum):
+    """What notifications are sent of."""
+
+    STARTED = "started"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
 class OutcomeKind(StrEnum):
     """How an execution ended, as its target tells it."""
 

@@ -6,6 +6,7 @@
     ├── ExpressionError        a ${…} cannot be parsed or has no value
     ├── EventError             an event of ours is malformed
     ├── UnknownDag             a start names a DAG that the catalog does not have
+    ├── InputRejected          the input of a start breaks the DAG's input_schema; all of it at once
     ├── RunExists              the run_id was taken by another start message
     ├── RunNotFound            no such run in the store
     ├── NotYet                 too early to tell whose event this is        (retry)
@@ -15,6 +16,7 @@
     ├── CorruptState           an object in the store is not what it should be
     ├── LaunchRefused          a target will never accept this launch
     ├── LaunchUncertain        a launch call ended without a clear answer
+    ├── NotSent                a notification was not accepted              (retry, mostly)
     ├── SettingsError          a setting is missing or wrong
     └── InputError             what the user asked for on the command line is wrong
 
@@ -48,6 +50,14 @@ class EventError(OrchestratorError):
 
 class UnknownDag(OrchestratorError):
     """A start names a DAG that the catalog does not have, or names none where there are several."""
+
+
+class InputRejected(OrchestratorError):
+    """The input of a start is not as the DAG's `input_schema` wants it; `problems` holds all that is wrong."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
 
 
 class RunExists(OrchestratorError):
@@ -98,6 +108,14 @@ class LaunchUncertain(OrchestratorError):
     """A launch call ended without a clear answer: it may or may not have got through."""
 
     retry = True
+
+
+class NotSent(OrchestratorError):
+    """A notification was not accepted, or no answer came."""
+
+    def __init__(self, message: str, *, retry: bool = False) -> None:
+        self.retry = retry
+        super().__init__(message)
 
 
 class SettingsError(OrchestratorError):

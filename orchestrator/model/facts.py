@@ -90,6 +90,28 @@ class CancelSettled(msgspec.Struct, frozen=True):
     attempt: int
 
 
+class NotificationSent(msgspec.Struct, frozen=True):
+    """Its receiver has accepted it."""
+
+    notification_id: str
+
+
+class NotificationFailed(msgspec.Struct, frozen=True):
+    """The try of `owner` was not accepted; `is_final`: no other will be."""
+
+    notification_id: str
+    owner: str
+    error: str
+    is_final: bool = False
+
+
+class NotificationExpired(msgspec.Struct, frozen=True):
+    """The lease that `owner` held is over, or its instance is dead."""
+
+    notification_id: str
+    owner: str
+
+
 Fact = (
     RunStarted
     | AttemptEnded
@@ -100,4 +122,7 @@ Fact = (
     | CancelRequested
     | CancelSettled
     | RunOutOfTime
+    | NotificationSent
+    | NotificationFailed
+    | NotificationExpired
 )

@@ -11,7 +11,7 @@ from keyword import kwlist
 from msgspec.structs import replace
 
 from orchestrator.model import schedule
-from orchestrator.model.enums import NodeTypes, TargetTypes
+from orchestrator.model.enums import NodeTypes, RunEvents, TargetTypes
 from orchestrator.model.grammar_rules import Choice, Cron, Duration, Key, Kind, Pattern, Range, Shape, Zone
 from orchestrator.model.ids import STEP_NAME
 from orchestrator.model.messages import LAUNCH_VARIABLE
@@ -24,6 +24,62 @@ _START = Key("start", Kind.STEP, "The step that comes first; one of `steps`.", i
 _STEPS = Key("steps", Kind.STEPS, "The steps by their names.", is_required=True)
 _ABOUT = Key("description", Kind.STRING, "What this DAG is for, in words for people.")
 
+_OWNER = Key(
+    "owner",
+    Kind.STRING,
+    "Who answers for this DAG: a person or a team.",
+    rule=Pattern("an owner", r"[^\s$][^$\n]{0,99}", "write up to 100 characters on one line, without $"),
+)
+_TAGS = Key(
+    "tags",
+    Kind.TEXTS,
+    "Words to find its runs by: `orchestrator runs --tag`.",
+    rule=Pattern("a tag", r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,62}", "write 1 to 63 of A-Z a-z 0-9 . _ : / -"),
+    most=20,
+)
+_INPUT_SCHEMA = Key(
+    "input_schema",
+    Kind.SCHEMA,
+    "What the run's input must be, as JSON Schema 2020-12; a start whose input is not so is refused.",
+)
+NOTIFY = Key(
+    "notify",
+    Kind.OBJECTS,
+    "Who is told of the events of its runs, at a topic or at a webhook.",
+    shape=Shape.of(
+        "a notification",
+        Key(
+            "on",
+            Kind.TEXTS,
+            "The events to tell of.",
+            is_required=True,
+            rule=Choice("an event of a run", tuple(RunEvents)),
+            most=len(RunEvents),
+        ),
+        Key(
+            "topic",
+            Kind.STRING,
+            "The Pub/Sub topic to publish to.",
+            rule=Pattern(
+                "the name of a topic",
+                r"projects/[^/\s$]+/topics/[A-Za-z][A-Za-z0-9_.~+%-]{2,254}",
+                'write it as in "projects/my-project/topics/alerts"',
+            ),
+            unless="url",
+        ),
+        Key(
+            "url",
+            Kind.STRING,
+            "The webhook to post to, at one of NOTIFY_HOSTS.",
+            rule=Pattern(
+                "the URL of a webhook",
+                r"https://[A-Za-z0-9.-]{1,253}(/[!#%&'()*+,./:;=?@A-Za-z0-9_~-]{0,1500})?",
+                'write it as in "https://hooks.example.com/runs"',
+            ),
+            not_with="topic",
+        ),
+    ),
+)
 _SCHEDULE = Key(
     "schedule",
     Kind.STRING,
@@ -410,7 +466,23 @@ def _any_of(*rows: Key) -> tuple[Key, ...]:
 
 
 _SCHEMA = Key("$schema", Kind.STRING, "Where an editor finds the JSON Schema of a definition; the engine ignores it.")
-DEFINITION = Shape.of("a definition", _START, _STEPS, _RUN_TIMEOUT, _FINALLY, _ABOUT, _SCHEDULE, _TIME_ZONE, _SCHEMA)
+DEFINITION = Shape.of(
+    "a definition",
+    *(
+        _START,
+        _STEPS,
+        _RUN_TIMEOUT,
+        _FINALLY,
+        _ABOUT,
+        _OWNER,
+        _TAGS,
+        _INPUT_SCHEMA,
+        NOTIFY,
+        _SCHEDULE,
+        _TIME_ZONE,
+        _SCHEMA,
+    ),
+)
 BRANCH = Shape.of("a branch", _START, _STEPS)
 PARALLEL = Shape.of("a Parallel", *_STEP, _ON_ERROR, _BRANCHES, _ON_FAILURE)
 TASKS = {target: Shape.of(f"a {target} Task", *_TASK, *rows) for target, rows in _TARGETS.items()}

@@ -151,6 +151,9 @@ def key_problem(path: str, key: object) -> str:
     return f"{path or 'definition'}: the key {shown} is not a string; put it in quotes"
 
 
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+"""Of the JSON Schema of a definition, and of the `input_schema` in one."""
+
 # ---- The table ---------------------------------------------------------------------------------------
 
 
@@ -176,6 +179,7 @@ class Kind(Enum):
     STEPS = (dict, "object", "an object that holds steps by their names")
     BRANCHES = (list, "array", "a list of branches")
     BRANCH = (dict, "object", "an object with start and steps")
+    SCHEMA = (dict, "object", "an object, a JSON Schema")
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -191,6 +195,8 @@ class Key(msgspec.Struct, frozen=True):
     """Of the number."""
     shape: "Shape | None" = None
     """Of the object or of each object of a list."""
+    most: int | None = None
+    """How many strings a list may have; where that is said, none stands there twice."""
     default: str | None = None
     not_with: str | None = None
     """A key that cannot stand beside this one; a flag that is false stands nowhere."""
@@ -229,8 +235,13 @@ class Key(msgspec.Struct, frozen=True):
                 problem = self.rule.problem(text) if self.rule and isinstance(text, str) else None
                 if not isinstance(text, str):
                     problem = f"must be a string, not {kind_of(text)}"
+                if self.most is not None and not problem and text in value[:index]:
+                    problem = f"{quoted(str(text))} stands there twice; write it once"
                 if problem:
                     yield f"{at(path, index)}: {problem}"
+                if index == self.most:
+                    yield f"{path}: has {len(value):,}; allowed are {self.most}"
+                    break
         if self.shape is not None:
             for where, each in self.objects(path, value):
                 if isinstance(each, dict):
@@ -260,7 +271,10 @@ class Key(msgspec.Struct, frozen=True):
             return found | {"$ref": "#/$defs/branch"}
         rule = self.rule.schema() if self.rule else {}
         if self.kind is Kind.TEXTS:
-            return found | {"minItems": 1, "items": {"type": "string", **rule}}
+            limits: dict[str, Json] = {} if self.most is None else {"maxItems": self.most, "uniqueItems": True}
+            return found | {"minItems": 1, **limits, "items": {"type": "string", **rule}}
+        if self.kind is Kind.SCHEMA:
+            return found | {"$ref": DIALECT}
         if self.range is not None:
             return found | self.range.schema()
         if self.kind is Kind.VALUES:

@@ -3,6 +3,9 @@
 A node's id is its number in definition order, so that no name has to be made one; names stand in labels.
 A Parallel is a box around its branches. Graphviz cannot point at a box, so there a dot on its upper edge
 forks the way and one on its lower edge joins it.
+
+Of a run the same is drawn, with a line more in each label and its colour: how the step is. The colours say nothing that
+the words do not.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -10,23 +13,25 @@ from collections.abc import Callable, Iterator, Mapping
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import TaskStatus
 from orchestrator.model.nodes import Condition, End, Graph, Node, Parallel, Pass, Task, Wait
+from orchestrator.model.run_state import RunState
 
-Draw = Callable[[DAG], str]
+Draw = Callable[[DAG, RunState | None], str]
 
 
-def mermaid(dag: DAG) -> str:
-    """Return a Mermaid flowchart."""
+def mermaid(dag: DAG, run: RunState | None = None) -> str:
+    """Return a Mermaid flowchart of a DAG, or of a run of it."""
     ids = _ids(dag)
 
     def inside(graph: Graph, indent: str) -> Iterator[str]:
         for node in graph.ordered():
             if isinstance(node, Parallel):
-                yield f'{indent}subgraph {ids[node.node_name]}["{_mermaid_text(node.node_name)}"]'
+                title = "<br/>".join(map(_mermaid_text, (node.node_name, *_status_words(node, run))))
+                yield f'{indent}subgraph {ids[node.node_name]}["{title}"]'
                 for branch in node.branches:
                     yield from inside(branch, f"{indent}    ")
                 yield f"{indent}end"
             else:
-                label = "<br/>".join(map(_mermaid_text, _words(node)))
+                label = "<br/>".join(map(_mermaid_text, (*_words(node), *_status_words(node, run))))
                 opened, closed = _MERMAID_SHAPES.get(type(node), ("[", "]"))
                 yield f'{indent}{ids[node.node_name]}{opened}"{label}"{closed}'
         for node in graph.ordered():
@@ -36,14 +41,26 @@ def mermaid(dag: DAG) -> str:
                     arrow = f'-- "{_mermaid_text(edge.label)}" -->'
                 yield f"{indent}{ids[node.node_name]} {arrow} {ids[edge.next]}"
 
-    lines = ["flowchart TD", *inside(dag, "    ")]
+    def classes(run: RunState) -> Iterator[str]:
+        for status, (fill, line) in _COLOURS.items():
+            alike = [node for node in dag.all_nodes if run.nodes[node.node_name].status is status]
+            for node in alike:
+                if isinstance(node, Parallel):  # what is in it has its own
+                    yield f"    style {ids[node.node_name]} fill:none,stroke:{line},stroke-width:2px"
+            named = [ids[node.node_name] for node in alike if not isinstance(node, Parallel)]
+            if named:
+                yield f"    classDef {status.value} fill:{fill},stroke:{line},color:#000000"
+                yield f"    class {','.join(named)} {status.value}"
+
+    head = ["---", f'title: "{_mermaid_text(_title(run))}"', "---"] if run else []
+    lines = [*head, "flowchart TD", *inside(dag, "    ")]
     if dag.last_steps is not None:
         lines += ['    subgraph finally["finally"]', *inside(dag.last_steps, "        "), "    end"]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *(classes(run) if run else ())]) + "\n"
 
 
-def dot(dag: DAG) -> str:
-    """Return a Graphviz digraph."""
+def dot(dag: DAG, run: RunState | None = None) -> str:
+    """Return a Graphviz digraph of a DAG, or of a run of it."""
     ids = _ids(dag)
 
     def entry(node: Node) -> str:
@@ -59,19 +76,26 @@ def dot(dag: DAG) -> str:
                 yield from parallel(node, f"{indent}    ")
                 yield f"{indent}}}"
             else:
-                label = r"\n".join(map(_dot_text, _words(node)))
+                label = r"\n".join(map(_dot_text, (*_words(node), *_status_words(node, run))))
                 shape = _DOT_SHAPES.get(type(node), "")
+                if run is not None:
+                    fill, line = _colours(node, run)
+                    style = "rounded,filled" if isinstance(node, Task) else "filled"
+                    shape += f', style="{style}", fillcolor="{fill}", color="{line}"'
                 yield f'{indent}{ids[node.node_name]} [label="{label}"{shape}];'
         own = {node.node_name: node for node in graph.ordered()}
         for node in own.values():
             for edge in node.edges:
-                style = ["style=dashed"] if edge.is_error else []
+                dashed = ["style=dashed"] if edge.is_error else []
                 words = [f'label="{_dot_text(edge.label)}"'] if edge.label else []
-                options = f" [{', '.join(words + style)}]" if words or style else ""
+                options = f" [{', '.join(words + dashed)}]" if words or dashed else ""
                 yield f"{indent}{exit_(node)} -> {entry(own[edge.next])}{options};"
 
     def parallel(node: Parallel, indent: str) -> Iterator[str]:
-        yield f'{indent}label="{_dot_text(node.node_name)}";'
+        title = r"\n".join(map(_dot_text, (node.node_name, *_status_words(node, run))))
+        yield f'{indent}label="{title}";'
+        if run is not None:
+            yield f'{indent}color="{_colours(node, run)[1]}"; penwidth=2;'
         yield f"{indent}{entry(node)} [shape=point];"
         yield f"{indent}{exit_(node)} [shape=point];"
         for branch in node.branches:
@@ -81,15 +105,12 @@ def dot(dag: DAG) -> str:
                 if last.next is None and not isinstance(last, Condition):
                     yield f"{indent}{exit_(last)} -> {exit_(node)};"
 
+    title = [f'    label="{_dot_text(_title(run))}"; labelloc=t;'] if run else []
     head = ["digraph {", "    node [shape=box, style=rounded];", '    graph [style="rounded,dashed"];']
-    lines = [*head, *inside(dag, "    ")]
+    lines = [*head, *title, *inside(dag, "    ")]
     if dag.last_steps is not None:
-        lines += [
-            "    subgraph cluster_finally {",
-            '        label="finally";',
-            *inside(dag.last_steps, "        "),
-            "    }",
-        ]
+        lines += ["    subgraph cluster_finally {", '        label="finally";']
+        lines += [*inside(dag.last_steps, "        "), "    }"]
     return "\n".join([*lines, "}"]) + "\n"
 
 
@@ -109,6 +130,37 @@ _DOT_SHAPES: Mapping[type[Node], str] = {
     Pass: ", shape=plaintext",
     End: ", shape=doublecircle, style=solid",
 }
+
+
+_COLOURS: Mapping[TaskStatus, tuple[str, str]] = {
+    TaskStatus.NEW: ("#ffffff", "#9e9e9e"),
+    TaskStatus.RUNNING: ("#d6eaff", "#1565c0"),
+    TaskStatus.COMPLETED: ("#d9f2dc", "#2e7d32"),
+    TaskStatus.FAILED: ("#ffd9d6", "#c62828"),
+    TaskStatus.SKIPPED: ("#f0f0f0", "#9e9e9e"),
+    TaskStatus.CANCELLED: ("#fff3cd", "#b26a00"),
+}
+"""Status of a node -> what it is filled with, and the colour of its line. Black is read on each."""
+
+
+def _colours(node: Node, run: RunState) -> tuple[str, str]:
+    state = run.nodes.get(node.node_name)
+    return _COLOURS[state.status if state else TaskStatus.NEW]
+
+
+def _status_words(node: Node, run: RunState | None) -> tuple[str, ...]:
+    """Return the line of a label that says how a node of a run is: its status, and which attempt if not the first."""
+    state = run.nodes.get(node.node_name) if run is not None else None
+    if state is None:
+        return ()
+    words = state.status.value
+    if isinstance(node, Task) and state.attempt > 1:
+        words += f", attempt {state.attempt}"
+    return (f"{words}: {state.error.error_type}" if state.error else words,)
+
+
+def _title(run: RunState) -> str:
+    return f"{run.run.dag} {run.run.run_id}: {run.run.status.value}"
 
 
 def _ids(dag: DAG) -> Mapping[str, str]:

@@ -43,6 +43,8 @@ class Policy(msgspec.Struct, frozen=True):
     questions_at_once: how many questions to targets are asked side by side.
     save_interval_s: the least time between two saves of one run in the long run; 0 = none.
     trace_key: the deployment's key, which the traces of launches are made under; empty: of their nonces alone.
+    notify: who is told of the events of all runs, as `notify` of a definition says it.
+    max_notification_tries: after so many, from one lease to 2**8 of them apart, a notification is given up.
     """
 
     targets: Mapping[str, TargetRules] = msgspec.field(default_factory=dict)
@@ -59,6 +61,8 @@ class Policy(msgspec.Struct, frozen=True):
     questions_at_once: int = 1
     save_interval_s: float = 0.0
     trace_key: Secret = Secret()
+    notify: tuple[Mapping[str, object], ...] = ()
+    max_notification_tries: int = 10
 
     def rules(self, target_type: str) -> TargetRules:
         """The rules of a target type; of one that nobody registered, the most careful ones."""

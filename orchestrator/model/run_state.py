@@ -10,7 +10,7 @@ from datetime import datetime
 import msgspec
 
 from orchestrator.model.commands import EMPTY, Failure, Json, target_key
-from orchestrator.model.enums import DueKind, NodeTypes, RunStatus, TaskStatus
+from orchestrator.model.enums import DueKind, NodeTypes, RunEvents, RunStatus, TaskStatus
 from orchestrator.model.errors import CorruptState
 from orchestrator.model.ids import launch_id_of, trace_of
 
@@ -119,6 +119,35 @@ class Ending(msgspec.Struct, frozen=True, omit_defaults=True):
     error: Failure | None = None
 
 
+class OwedNotification(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Somebody is to be told of a run event; until that is done, or given up, the run's marker stays."""
+
+    notification_id: str
+    """32 hex digits, the same for every try."""
+    event: RunEvents
+    at: datetime
+    topic: str | None = None
+    url: str | None = None
+    owner: str
+    """Whose save has to send it, as of a claim; empty while it waits to be tried again."""
+    lease_end: datetime
+    tries: int = 0
+    """How often it was tried before, or taken over."""
+    error: str | None = None
+    """Why the last try failed."""
+
+
+class LostNotification(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A notification that was given up, and why."""
+
+    notification_id: str
+    event: RunEvents
+    at: datetime
+    topic: str | None
+    url: str | None
+    error: str
+
+
 class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The run's own entry, `$run`."""
 
@@ -133,6 +162,9 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Those of its environment that its definition asks for, as they were when it started."""
     message_id: str | None = None
     """Of the start message: the same one again is a duplicate, another one an error."""
+    owner: str | None = None
+    tags: tuple[str, ...] = ()
+    """Of its definition, so that runs are found by them without it."""
     scheduled_for: datetime | None = None
     """The time, of its schedule, that the run is for; that of its start is later."""
     started_at: datetime
@@ -146,6 +178,10 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     ending: Ending | None = None
     """How it ends once its `finally` has, where that is under way."""
     error: Failure | None = None
+    owed_notifications: tuple[OwedNotification, ...] = ()
+    lost_notifications: tuple[LostNotification, ...] = ()
+    pruned_at: datetime | None = None
+    """Set when `orchestrator prune` has begun to delete the run: nothing of it changes any more."""
 
     @property
     def stop(self) -> Failure | None:

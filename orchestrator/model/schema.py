@@ -13,9 +13,7 @@ from orchestrator.model.grammar import (
     STEP_NAME_RULE,
     TASKS,
 )
-from orchestrator.model.grammar_rules import Key, Kind, Shape, with_schema
-
-DIALECT = "https://json-schema.org/draft/2020-12/schema"
+from orchestrator.model.grammar_rules import DIALECT, Key, Kind, Shape, with_schema
 
 
 def schema() -> dict[str, Json]:

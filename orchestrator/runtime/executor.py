@@ -14,12 +14,12 @@ from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.handled import Handled
 from orchestrator.engine.saved import Saved
 from orchestrator.engine.status import OrchestrationStatus
-from orchestrator.model.commands import Json
+from orchestrator.model.commands import Json, Notify
 from orchestrator.model.errors import OrchestratorError, RunNotFound
 from orchestrator.model.messages import start_message
 from orchestrator.model.policy import Policy, TargetRules
 from orchestrator.model.run_state import RunState
-from orchestrator.ports import Asked, Broker, Clock, ObjectStore, Paced, Target
+from orchestrator.ports import Asked, Broker, Clock, Notifier, ObjectStore, Paced, Target
 from orchestrator.runtime.clock import SystemClock
 from orchestrator.runtime.registry import open_store
 from orchestrator.runtime.settings import Settings
@@ -34,6 +34,9 @@ log = logging.getLogger("orchestrator")
 
 QUESTIONS_AT_ONCE = 16
 """How many questions to services an instance in the cloud asks side by side: an answer takes some 30 ms."""
+
+NOTIFYING_S = 30.0
+"""How long closing waits for notifications that are being sent."""
 
 MAX_ENDED_RUNS = 1000
 """How many ended runs an instance remembers; `wait` reads others from the store."""
@@ -66,6 +69,24 @@ class RulesOf(Mapping[str, TargetRules]):
         return len(self._targets)
 
 
+class LazyNotifier:
+    """The Notifier of topics and webhooks, made with the first notification."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._settings, self._clock = settings, clock
+        self._lock = Lock()
+        self._made: Notifier | None = None
+
+    def notify(self, notification: Notify) -> None:
+        """See ports.Notifier."""
+        with self._lock:
+            if self._made is None:
+                from orchestrator.runtime import notifier
+
+                self._made = notifier.Notifier(self._settings, os.environ, self._clock)
+        self._made.notify(notification)
+
+
 class DAGExecutor(dag_executor.DAGExecutor):
     """Runs DAGs: `execute` handles one event, `tick` recovers what was left or lost.
 
@@ -82,6 +103,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
         policy: times and limits, instead of those that the settings give.
         on_saved: told of every save of a run here.
         telemetry: makes traces and metrics; what the OTEL_* variables ask for, where None.
+        notifier: sends notifications, instead of Pub/Sub and HTTPS.
     Raises:
         SettingsError, StoreUnavailable: the bucket cannot be used.
     """
@@ -101,6 +123,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
         variables: Mapping[str, Json] | None = None,
         on_saved: Callable[[Saved], None] | None = None,
         telemetry: "Telemetry | None" = None,
+        notifier: Notifier | None = None,
     ) -> None:
         settings = settings or Settings.read(os.environ)
         clock = clock or SystemClock()
@@ -150,6 +173,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
             on_saved=self._note_saved,
             variables=settings.variables if variables is None else variables,
             observer=self.telemetry,
+            notifier=notifier or LazyNotifier(settings, clock),
         )
         self.store = store
         if self._own_broker is not None:
@@ -177,6 +201,8 @@ class DAGExecutor(dag_executor.DAGExecutor):
         state = self._load(run_id)
         if state.run.status.is_final:
             self._note_ended(state)
+            if state.run.owed_notifications:
+                self.look_after(run_id, f"open/{run_id}")
         else:
             self._look_after_from_now_on(run_id)
             self.look_after(run_id)
@@ -214,6 +240,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
 
     def close(self) -> None:
         """Stop what runs here. Runs that have not ended can be resumed."""
+        self._await_notifications()
         self._stopping.set()
         if self._own_broker is not None:
             self._own_broker.close()
@@ -228,6 +255,16 @@ class DAGExecutor(dag_executor.DAGExecutor):
                 close()
         if self._parts is not None:
             self._parts.close()
+
+    def _await_notifications(self) -> None:
+        """Let those be sent, and noted, that this process has in hand; others can be sent by `resume`."""
+
+        def in_hand() -> bool:
+            owed = [each for state in self._ended.values() for each in state.run.owed_notifications]
+            return any(each.owner.startswith(f"{self.instance}.") for each in owed)
+
+        with self._changed:
+            self._changed.wait_for(lambda: not in_hand(), NOTIFYING_S)
 
     def __enter__(self) -> "DAGExecutor":
         return self
@@ -347,6 +384,7 @@ def _policy(settings: Settings, store: ObjectStore, targets: Mapping[str, Target
         questions_at_once=1 if settings.events_topic is None else QUESTIONS_AT_ONCE,
         save_interval_s=interval_s,
         trace_key=settings.deployment_key,
+        notify=settings.notify,
     )
 
 

@@ -9,6 +9,7 @@ from orchestrator.model.commands import Json
 from orchestrator.model.durations import parse_duration
 from orchestrator.model.errors import SettingsError
 from orchestrator.model.policy import Secret
+from orchestrator.services.allowed_hosts import ALLOWED_HOSTS
 
 T = TypeVar("T")
 
@@ -50,6 +51,8 @@ TABLE = (
     Setting("DEFAULT_TIMEOUT", "23h", "timeout of a Task whose target has no outcome and whose author gave none"),
     Setting("EVENT_GRACE", "60s", "how long an event is put off whose run or record is not there yet"),
     Setting("TICK_INTERVAL", "1s", "locally: how often what was lost or is due is looked for"),
+    Setting("NOTIFY", "", "who is told of the events of all runs: a JSON list, as notify of a definition"),
+    Setting("NOTIFY_HOSTS", ",".join(ALLOWED_HOSTS), "hosts that webhooks may be at, with commas between"),
     Setting("LOCAL_WORKERS", "32", "locally: how many Function and CloudFunction tasks run at once"),
 )
 _BY_NAME = {setting.name: setting for setting in TABLE}
@@ -80,6 +83,8 @@ class Settings(msgspec.Struct, frozen=True):
     default_timeout_s: float
     event_grace_s: float
     tick_interval_s: float
+    notify: tuple[Mapping[str, object], ...]
+    notify_hosts: tuple[str, ...]
     local_workers: int
 
     @classmethod
@@ -118,6 +123,8 @@ class Settings(msgspec.Struct, frozen=True):
             "default_timeout_s": value("DEFAULT_TIMEOUT", parse_duration),
             "event_grace_s": value("EVENT_GRACE", parse_duration),
             "tick_interval_s": value("TICK_INTERVAL", parse_duration),
+            "notify": value("NOTIFY", _receivers),
+            "notify_hosts": value("NOTIFY_HOSTS", lambda text: tuple(text.replace(",", " ").split())),
             "local_workers": value("LOCAL_WORKERS", _positive),
         }
         if wrong:
@@ -147,6 +154,21 @@ def _key(text: str) -> Secret:
             f"has {len(text)} characters; allowed are {MIN_KEY_LENGTH} or more, as `openssl rand -hex 32` makes"
         )
     return Secret(text.encode())
+
+
+def _receivers(text: str) -> tuple[Mapping[str, object], ...]:
+    if not text:
+        return ()
+    from orchestrator.model.definition import notify_problems
+
+    try:
+        found = msgspec.json.decode(text)
+    except msgspec.DecodeError as exc:
+        raise ValueError(f"is no JSON: {exc}") from exc
+    problems = list(notify_problems("NOTIFY", found))
+    if problems:
+        raise ValueError("; ".join(problem.removeprefix("NOTIFY: ") for problem in problems))
+    return tuple(found)
 
 
 def _positive(text: str) -> int:

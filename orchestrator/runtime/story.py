@@ -24,15 +24,23 @@ def log_saved(saved: Saved) -> None:
     if saved.before is None and run.status is RunStatus.RUNNING:
         text = f"run started: {run.run_id} of {run.dag}"
         log.info("%s", text, extra={"run_id": run.run_id, "event_id": saved.event_id()})
+    _log_lost(saved)
     for was, node in saved.changed():
         words = _words(was, node)
         if words:
             level = _LEVELS.get(node.status, logging.INFO)
             log.log(level, "%s: %s", node.node_name, words, extra=_labels(saved, was, node))
-    if run.status.is_final:
+    if run.status.is_final and (saved.before is None or not saved.before.run.status.is_final):
         level = logging.ERROR if run.status is RunStatus.FAILED else logging.INFO
         text = f"run ended: {run.status.value}: {run.run_id} of {run.dag}{_why(run.error)}"
         log.log(level, "%s", text, extra={"run_id": run.run_id, "event_id": saved.event_id()})
+
+
+def _log_lost(saved: Saved) -> None:
+    before = saved.before.run.lost_notifications if saved.before is not None else ()
+    for lost in saved.after.run.lost_notifications[len(before) :]:
+        text = f"a notification was given up: {lost.event.value} of {saved.after.run.run_id}: {lost.error}"
+        log.error("%s", text, extra={"run_id": saved.after.run.run_id})
 
 
 def _words(was: NodeState | None, node: NodeState) -> str | None:

@@ -12,9 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
-from ipaddress import ip_address
 from time import monotonic
 from typing import Protocol
 from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
@@ -28,6 +26,7 @@ from orchestrator.model.errors import LaunchRefused, LaunchUncertain, NotYet
 from orchestrator.model.ids import execution_id_of as call_id_of
 from orchestrator.model.ids import span_of
 from orchestrator.model.messages import launch_query
+from orchestrator.services.allowed_hosts import ALLOWED_HOSTS, url_problem
 from orchestrator.services.google_api import ApiError
 from orchestrator.targets.callables import NESTED_TOO_DEEPLY, completed
 from orchestrator.targets.twins import plain
@@ -35,9 +34,6 @@ from orchestrator.targets.twins import plain
 URL = "https://{region}-{project}.cloudfunctions.net/{target_name}"
 """Where a function answers, of the 1st and of the 2nd generation alike."""
 
-ALLOWED_HOSTS = ("*.run.app", "*.cloudfunctions.net")
-
-_HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _EXECUTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAX_URL = 2083  # of a Cloud Tasks task
 _DISPATCH_LIMITS_S = (15.0, 1800.0)  # what Cloud Tasks allows a call to take
@@ -143,7 +139,7 @@ class FunctionCalls:
         problem: str | None
         try:
             where = urlsplit(url)
-            problem = self._problem(where)
+            problem = url_problem(where, self._allowed_hosts)
         except ValueError as exc:
             where, problem = urlsplit(""), str(exc)
         if problem is not None:
@@ -153,21 +149,6 @@ class FunctionCalls:
                 error_type="Launch.HostNotAllowed",
             )
         return where
-
-    def _problem(self, where: SplitResult) -> str | None:
-        if where.scheme != "https":
-            return f"its scheme is {where.scheme or 'missing'}"
-        if "@" in where.netloc:
-            return "it holds a user's name"
-        if where.port not in (None, 443):
-            return f"its port is {where.port}"
-        host = where.hostname or ""
-        # Only what every reader of URLs takes for the same host: no backslash, no blank, no other alphabet.
-        if not _HOST.fullmatch(host) or _is_address(host):
-            return f"its host is {host!r}"
-        if not any(fnmatchcase(host, pattern.lower()) for pattern in self._allowed_hosts):
-            return f"its host is {host}"
-        return None
 
 
 def execution_id_of(launch: Launch) -> str:
@@ -440,15 +421,6 @@ def _dispatch_deadline_s(launch: Launch) -> float:
     timeout = launch.step.get("timeout")
     least, most = _DISPATCH_LIMITS_S
     return most if timeout is None else min(max(parse_duration(str(timeout)), least), most)
-
-
-def _is_address(host: str) -> bool:
-    """Whether a host is a number: 10.0.0.1, or one of the other ways in which resolvers let it be written."""
-    try:
-        ip_address(host)
-    except ValueError:
-        return re.fullmatch(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+))*", host) is not None
-    return True
 
 
 def _fetch_id_token(audience: str) -> str:

@@ -197,6 +197,8 @@ def test_runs_as_json(many, capsys):
         "status": "Completed",
         "started_at": "2026-01-01T12:00:04Z",
         "ended_at": None,
+        "owner": None,
+        "tags": [],
     }
 
 

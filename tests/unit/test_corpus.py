@@ -25,6 +25,7 @@ EXPRESSION = "a pattern cannot say what is in an expression, nor which steps hav
 SIZE = "a pattern cannot compare numbers"
 DAYS = "a pattern does not know the calendar"
 ZONES = "a schema would have to list all zones there are"
+INPUT = "a schema judges that it is one, not what it could ever let pass"
 TEXT = "to a schema any string is text"
 
 ONLY_PROBLEMS = {
@@ -79,6 +80,8 @@ ONLY_PROBLEMS = {
     "time_zone_unknown": ZONES,
     "wait_until_before_the_first_year": TEXT,
     "parameters_with_half_a_character": TEXT,
+    "input_schema_of_a_string": INPUT,
+    "input_schema_that_fetches": INPUT,
 }
 
 

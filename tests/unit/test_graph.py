@@ -2,14 +2,19 @@
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.model.commands import Outcome
 from orchestrator.model.dag import DAG
 from orchestrator.model.graph import FORMATS, _dot_text, _mermaid_text, dot, mermaid
+from tests.support.world import World, chain, dag, parallel
+from tests.support.world import task as step
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -93,13 +98,67 @@ def test_dot():
 @pytest.mark.parametrize("name", ["wordcount", "sample"])
 @pytest.mark.parametrize("draw", FORMATS.values(), ids=FORMATS)
 def test_every_step_of_a_sample_is_drawn_once_and_every_brace_closed(name, draw):
-    dag = DAG(json.loads((ROOT / "dag_definitions" / name / "dag.json").read_text()))
-    text = draw(dag)
-    assert draw(dag) == text
-    for node in dag.all_nodes:
+    sample = DAG(json.loads((ROOT / "dag_definitions" / name / "dag.json").read_text()))
+    text = draw(sample, None)
+    assert draw(sample, None) == text
+    for node in sample.all_nodes:
         assert len(re.findall(rf'"{node.node_name}(?:"|<br/>|\\n)', text)) == 1
     assert text.count("{") == text.count("}")
     assert len(re.findall(r"^ *subgraph", text, re.M)) == len(re.findall(r"^ *(?:end|})$", text, re.M)) - (draw is dot)
+
+
+def a_run():
+    """A run in which one step has failed, one is done, and one runs; with its DAG."""
+    definition = dag(
+        Init=step("Both"),
+        Both=parallel(chain("Left", "After"), chain("Right"), next="Choose"),
+        Choose={"type": "Condition", "choices": [{"when": "${run.input.ok}", "next": "Last"}], "default": "Last"},
+        Last=step(),
+    )
+    world = World(definition)
+    run_id = world.start(run_id="r1", input={"ok": True})
+    world.end("Init")
+    world.end("Left", Outcome.failed("Task.Failed", "x"))
+    return world.catalog.find(None)[2], world.state(run_id)
+
+
+def test_mermaid_of_a_run_says_and_shows_how_each_step_is():
+    found, state = a_run()
+    plain = mermaid(found).splitlines()
+    drawn = mermaid(found, state).splitlines()
+    assert drawn[:3] == ["---", 'title: "dag r1: Running"', "---"]
+    assert '    n0["Init<br/>Function f<br/>Completed"]' in drawn
+    assert '    subgraph n1["Both<br/>Running"]' in drawn
+    assert '        n2["Left<br/>Function f<br/>Failed: Task.Failed"]' in drawn
+    assert drawn[3 + len(plain) :] == [
+        "    classDef New fill:#ffffff,stroke:#9e9e9e,color:#000000",
+        "    class n3,n5,n6 New",
+        "    style n1 fill:none,stroke:#1565c0,stroke-width:2px",
+        "    classDef Running fill:#d6eaff,stroke:#1565c0,color:#000000",
+        "    class n4 Running",
+        "    classDef Completed fill:#d9f2dc,stroke:#2e7d32,color:#000000",
+        "    class n0 Completed",
+        "    classDef Failed fill:#ffd9d6,stroke:#c62828,color:#000000",
+        "    class n2 Failed",
+    ]
+
+
+def test_dot_of_a_run_says_and_shows_how_each_step_is():
+    found, state = a_run()
+    drawn = dot(found, state)
+    assert '    label="dag r1: Running"; labelloc=t;\n' in drawn
+    failed = 'style="rounded,filled", fillcolor="#ffd9d6", color="#c62828"'
+    assert f'n2 [label="Left\\nFunction f\\nFailed: Task.Failed", {failed}];\n' in drawn
+    assert '        label="Both\\nRunning";\n        color="#1565c0"; penwidth=2;\n' in drawn
+    assert drawn.count("->") == dot(found).count("->")
+
+
+@pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")
+def test_graphviz_draws_a_run():
+    done = subprocess.run(["dot", "-Tsvg"], input=dot(*a_run()), capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    for text in ("dag r1: Running", "Failed: Task.Failed", "Completed"):
+        assert text in done.stdout
 
 
 def test_whatever_is_in_a_mermaid_label_stays_in_it():

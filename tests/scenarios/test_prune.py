@@ -1,0 +1,421 @@
+"""orchestrator prune: what goes, what stays, and that nobody is harmed who works beside it."""
+
+import json
+import sys
+from datetime import timedelta
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from orchestrator.cli.main import main
+from orchestrator.engine.pruning import LEAST_AGE_S, REDELIVERY_S, TRASH_S, Pruner
+from orchestrator.engine.status import VERIFIED_S, DefinitionStatus, OrchestrationStatus
+from orchestrator.model.errors import StoreUnavailable, VersionConflict
+from orchestrator.model.run_state import RunState
+from orchestrator.stores.local import LocalStore
+from orchestrator.stores.memory import MemoryStore
+from tests.support.command_line import Place, clean_environment
+from tests.support.storage_server import StorageServer
+from tests.support.world import START, World, chain
+
+DAY = 86400.0
+
+
+@pytest.fixture
+def gcs_store():
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud import storage
+
+    from orchestrator.stores.gcs import GcsStore
+
+    with StorageServer(buckets=("b",)) as server:
+        client = storage.Client("p", AnonymousCredentials(), client_options={"api_endpoint": server.url})
+        yield GcsStore("b", client=client)
+
+
+@pytest.fixture(params=["memory", "directory", "redis", "gcs"])
+def store(request, tmp_path):
+    """A bucket of each kind."""
+    match request.param:
+        case "memory":
+            return MemoryStore()
+        case "directory":
+            return LocalStore(tmp_path / "bucket")
+        case "redis":
+            import fakeredis
+
+            from orchestrator.stores.redis import RedisStore
+
+            return RedisStore(fakeredis.FakeRedis(server=fakeredis.FakeServer()))
+    return request.getfixturevalue("gcs_store")
+
+
+def prune(world, older_than_s=30 * DAY, is_meant=lambda run: True, **options):
+    options.setdefault("is_all", True)
+    return Pruner(world.store, world.clock.now(), older_than_s, is_meant, **options).prune()
+
+
+def keys(world, *prefixes):
+    return [key for key in world.store.list("") if key.startswith(prefixes or ("",))]
+
+
+def ended(world, message_id="m1", **start):
+    run_id = world.start(message_id, **start)
+    world.run_all(run_id)
+    world.executor.close()  # records are written
+    return run_id
+
+
+def test_an_old_run_goes_with_all_that_belongs_to_it(store):
+    world = World(chain("A", "B"), store=store)
+    run_id = ended(world)
+    key = world.target.calls[0].key
+    for name in (f"results/{key}.json", f"results/{key}.begun", f"results/{key}.progress", f"results/{run_id}/a.json"):
+        store.put(name, b"{}", expect=None)
+    store.put("dead_letters/2026-01-01-0123456789abcdef.json", b"{}", expect=None)
+    world.clock.forward(40 * DAY)
+    open_id = world.start("m2")
+    record = f"executions/x-{world.target.calls[-1].key}.json"
+    stays = {f"runs/{open_id}.json", f"open/{open_id}", record, *keys(world, "definitions/")}
+    told = prune(world)
+    assert set(keys(world)) == stays
+    assert (told.runs, told.kept, told.results, told.executions, told.dead_letters) == ([run_id], 1, 4, 2, 1)
+    assert told.problems == []
+    assert prune(world).runs == []
+
+
+@pytest.mark.parametrize(
+    ("age_s", "goes"), [(30 * DAY + 1, True), (30 * DAY - 1, False)], ids=["old enough", "too young"]
+)
+def test_the_age_counts_from_the_end_of_a_run(age_s, goes):
+    world = World(chain("A"))
+    run_id = world.start()
+    world.clock.forward(50 * DAY)
+    world.run_all(run_id)
+    world.clock.forward(age_s)
+    assert prune(world).runs == ([run_id] if goes else [])
+
+
+def test_an_open_run_never_goes_however_old():
+    world = World(chain("A"))
+    run_id = world.start()
+    world.clock.forward(1000 * DAY)
+    before = keys(world)
+    assert prune(world).runs == []
+    assert keys(world) == before
+    world.run_all(run_id)
+
+
+def test_a_dry_run_tells_and_changes_nothing():
+    world = World(chain("A"))
+    run_id = ended(world)
+    world.clock.forward(40 * DAY)
+    before = {key: world.store.get(key) for key in keys(world)}
+    told = prune(world, is_dry=True)
+    assert (told.runs, told.definitions, told.executions) == ([run_id], 1, 1)
+    assert {key: world.store.get(key) for key in keys(world)} == before
+
+
+def test_only_what_is_meant_goes_and_dead_letters_only_where_all_is():
+    world = World(chain("A"))
+    ids = [ended(world, "m1"), ended(world, "m2")]
+    world.store.put("dead_letters/2026-01-01-0123456789abcdef.json", b"{}", expect=None)
+    world.clock.forward(40 * DAY)
+    told = prune(world, is_meant=lambda run: run.run_id == ids[0], is_all=False)
+    assert (told.runs, told.kept, told.dead_letters) == ([ids[0]], 1, 0)
+    assert keys(world, "runs/") == [f"runs/{ids[1]}.json"]
+    assert keys(world, "dead_letters/") != []
+
+
+# -- beside others ---------------------------------------------------------------------------------------
+
+
+def test_a_start_that_comes_again_after_its_run_was_pruned_does_not_start_it_anew():
+    world = World(chain("A"))
+    published_at = world.clock.now()
+    run_id = ended(world)
+    world.clock.forward(LEAST_AGE_S + 1)
+    assert prune(world, LEAST_AGE_S).runs == [run_id]
+    again = world.instance().execute(START, message_id="m1", publish_time=published_at)
+    assert (again.verdict, again.run_id) == ("unchanged", run_id)
+    assert keys(world, "runs/", "open/") == []
+    assert world.target.nodes == ["A"]
+
+
+def test_a_scheduled_start_that_is_sent_again_does_not_start_a_pruned_run_anew():
+    world = World(chain("A"))
+    start = {"scheduled_for": "2026-01-01T11:00:00Z"}
+    run_id = ended(world, **start)
+    world.clock.forward(LEAST_AGE_S + 1)
+    assert prune(world, LEAST_AGE_S).runs == [run_id]
+    again = world.executor.execute({**START, **start}, message_id="other", publish_time=world.clock.now())
+    assert (again.verdict, again.run_id) == ("unchanged", run_id)
+
+
+def test_a_new_message_may_take_the_run_id_of_a_run_that_was_pruned():
+    world = World(chain("A"))
+    ended(world, run_id="mine")
+    world.clock.forward(LEAST_AGE_S + 1)
+    prune(world, LEAST_AGE_S)
+    assert world.start("m2", run_id="mine") == "mine"
+    assert world.state("mine").run.message_id == "m2"
+
+
+def test_what_remembers_a_pruned_run_goes_when_its_start_cannot_come_again():
+    world = World(chain("A"))
+    run_id = ended(world)
+    world.clock.forward(2 * DAY)
+    prune(world, DAY)
+    assert f"pruned/{run_id}.json" in keys(world)
+    world.clock.forward(REDELIVERY_S)
+    prune(world, DAY)
+    assert keys(world) == []
+
+
+def test_a_run_that_is_taken_up_again_meanwhile_stays():
+    """Whatever reopens a run saves it by compare-and-swap: one of the two loses."""
+    world = World(chain("A"))
+    run_id = ended(world)
+    world.clock.forward(40 * DAY)
+    put = world.store.put
+
+    def reopened_before(key, data, *, expect):
+        if key == f"runs/{run_id}.json":
+            world.store.put = put
+            state, version = OrchestrationStatus(world.store, run_id).load()
+            opened = RunState(replace(state.run, status="Running", ended_at=None), state.nodes)
+            OrchestrationStatus(world.store, run_id).save(opened, expect=version)
+        return put(key, data, expect=expect)
+
+    world.store.put = reopened_before
+    told = prune(world)
+    assert (told.runs, told.kept) == ([], 1)
+    assert world.state(run_id).run.pruned_at is None
+    assert keys(world, "definitions/", "executions/") != []
+
+
+def test_who_loaded_a_run_before_it_was_pruned_cannot_save_it_after():
+    world = World(chain("A"))
+    run_id = ended(world)
+    status = OrchestrationStatus(world.store, run_id)
+    state, version = status.load()
+    world.clock.forward(40 * DAY)
+    prune(world)
+    with pytest.raises(VersionConflict):
+        status.save(state, expect=version)
+
+
+class KilledAt:
+    """A store whose process dies at its n-th write or delete, before or after it."""
+
+    def __init__(self, store, number, *, is_after):
+        self.store, self.left, self.is_after = store, number, is_after
+        self.get, self.list = store.get, store.list
+
+    def _step(self, call):
+        self.left -= 1
+        if self.left == 0 and not self.is_after:
+            raise StoreUnavailable("killed")
+        result = call()
+        if self.left <= 0:
+            raise StoreUnavailable("killed")
+        return result
+
+    def put(self, key, data, *, expect):
+        return self._step(lambda: self.store.put(key, data, expect=expect))
+
+    def delete(self, key):
+        self._step(lambda: self.store.delete(key))
+
+
+@pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
+def test_killed_anywhere_it_is_finished_by_the_next_one(is_after):
+    number = 0
+    while True:
+        number += 1
+        world = World(chain("A", "B"))
+        run_id = ended(world)
+        world.store.put(f"results/{world.target.calls[0].key}.json", b"{}", expect=None)
+        world.clock.forward(40 * DAY)
+        killed = KilledAt(world.store, number, is_after=is_after)
+        try:
+            told = Pruner(killed, world.clock.now(), 30 * DAY, lambda run: True, is_all=True).prune()
+        except StoreUnavailable:
+            told = None
+        if told is not None and not told.problems:
+            break
+        prune(world)
+        world.clock.forward(TRASH_S + 1)
+        prune(world)
+        assert keys(world) == [], f"killed at {number}"
+    assert number > 6
+    assert run_id in told.runs
+
+
+# -- definitions -----------------------------------------------------------------------------------------
+
+
+def test_a_definition_goes_when_no_run_has_had_it_for_a_day():
+    world = World(chain("A"))
+    ended(world)
+    world.clock.forward(40 * DAY)
+    assert prune(world).definitions == 1
+    assert [key.rpartition("/")[0] for key in keys(world)] == ["pruned/definitions"]
+    world.clock.forward(TRASH_S - 60)
+    prune(world)
+    assert keys(world) != []
+    world.clock.forward(120)
+    prune(world)
+    assert keys(world) == []
+
+
+def test_a_start_that_saw_the_definition_just_before_it_went_finds_it_all_the_same():
+    world = World(chain("A", "B"))
+    ended(world)
+    world.clock.forward(40 * DAY)
+    other = world.instance()
+    mark = other._open_runs.mark
+
+    def pruned_between(run_id, now):  # after the definition was seen, before the run is written
+        prune(world)
+        assert keys(world, "definitions/") == []
+        mark(run_id, now)
+
+    other._open_runs.mark = pruned_between
+    run_id = other.execute(START, message_id="m9", publish_time=world.clock.now()).run_id
+    (name,) = keys(world, "pruned/definitions/")
+    # The instance that goes on has another version of the DAG deployed, so it has to find the run's own.
+    dag = DefinitionStatus(world.store).load(world.state(run_id).run.definition)
+    assert [node.node_name for node in dag.nodes] == ["A", "B"]
+    assert keys(world, "definitions/") == [name.removeprefix("pruned/")]
+    world.clock.forward(TRASH_S + 1)
+    prune(world)
+    assert keys(world, "definitions/", "pruned/") == [name.removeprefix("pruned/")]
+
+
+def test_pruning_puts_a_definition_back_that_a_run_has_after_all():
+    world = World(chain("A"))
+    ended(world)
+    world.clock.forward(40 * DAY)
+    prune(world)
+    (name,) = keys(world, "pruned/definitions/")
+    world.start("m2")  # this instance saw the definition within the hour, it thinks
+    world.executor._definitions._load.cache_clear()
+    prune(world)
+    assert name.removeprefix("pruned/") in keys(world)
+
+
+def test_an_instance_that_lives_long_looks_again_whether_its_definition_is_there():
+    world = World(chain("A"))
+    ended(world)
+    world.clock.forward(40 * DAY)
+    prune(world)
+    world.clock.forward(TRASH_S + VERIFIED_S)
+    prune(world)
+    assert keys(world) == []
+    world.start("m2")
+    assert len(keys(world, "definitions/")) == 1
+
+
+def test_where_a_run_cannot_be_read_every_definition_stays():
+    world = World(chain("A"))
+    ended(world)
+    world.store.put("runs/spoilt.json", b"{", expect=None)
+    world.clock.forward(40 * DAY)
+    told = prune(world)
+    assert len(told.runs) == 1
+    assert told.definitions == 0
+    assert [problem.partition(":")[0] for problem in told.problems] == ["runs/spoilt.json", "definitions/"]
+    assert len(keys(world, "definitions/")) == 1
+
+
+# -- the command -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    clean_environment()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    place = Place(tmp_path)
+    place.dag("good", {"A": place.task("echo", value=1)})
+    place.dag("bad", {"A": place.task("boom")})
+    assert main(["run", "good", "--run-id", "old-good"]) == 0
+    assert main(["run", "bad", "--run-id", "old-bad"]) == 1
+    assert main(["run", "good", "--run-id", "young"]) == 0
+    for run_id in ("old-good", "old-bad"):
+        age(place, run_id)
+    return place
+
+
+def age(place, run_id):
+    path = place.root / ".orchestrator" / "runs" / f"{run_id}.json"
+    state = json.loads(path.read_text())
+    state["$run"] |= {"started_at": "2025-01-01T00:00:00Z", "ended_at": "2025-01-01T00:00:01Z"}
+    path.write_text(json.dumps(state))
+
+
+def test_the_command_deletes_old_runs_and_says_so(place, capsys):
+    capsys.readouterr()
+    assert main(["prune", "--older-than", "30d", "--dry-run"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "would delete 2 runs, 2 execution records, 1 definition; 1 run kept",
+        "  old-bad",
+        "  old-good",
+    ]
+    assert place.run_ids() == ["old-bad", "old-good", "young"]
+    assert main(["prune", "--older-than", "30d", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["runs"], told["kept"], told["dry_run"]) == (["old-bad", "old-good"], 1, False)
+    assert place.run_ids() == ["young"]
+    assert main(["prune", "--older-than", "30d"]) == 0
+    assert capsys.readouterr().out == "deleted nothing; 1 run kept\n"
+
+
+def test_the_command_takes_a_dag_and_statuses(place, capsys):
+    assert main(["prune", "--older-than", "30d", "--status", "Failed", "--dag", "good"]) == 0
+    assert len(place.run_ids()) == 3
+    assert main(["prune", "--older-than", "30d", "--status", "Failed"]) == 0
+    assert place.run_ids() == ["old-good", "young"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--older-than", "59m"], "prune: --older-than: is too short; at least 1h"),
+        (["--older-than", "soon"], '"soon" is not a duration'),
+        ([], "the following arguments are required: --older-than"),
+        (["--older-than", "1d", "--status", "Running"], "prune: --status Running: such a run has not ended; allowed:"),
+    ],
+)
+def test_what_would_not_be_safe_is_refused(place, capsys, options, said):
+    capsys.readouterr()
+    assert main(["prune", *options]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_what_local_targets_left_of_an_attempt_goes_too(place, capsys):
+    from orchestrator.model.ids import key_of
+
+    attempts = place.root / ".orchestrator" / "attempts"
+    key = key_of("old-good/A/1")
+    (attempts / key).mkdir(parents=True)
+    (attempts / key / "execution.json").write_bytes(msgspec.json.encode({"execution_id": "abc", "holder": "h"}))
+    (attempts / key / "log.txt").write_text("said")
+    (attempts / ".executions").mkdir()
+    (attempts / ".executions" / "abc").symlink_to(f"../{key}")
+    capsys.readouterr()
+    assert main(["prune", "--older-than", "30d", "--dag", "good"]) == 0
+    assert "1 attempt," in capsys.readouterr().out
+    assert [path.name for path in attempts.rglob("*")] == [".executions"]
+
+
+def test_a_problem_is_told_and_is_2(place, capsys):
+    (place.root / ".orchestrator" / "runs" / "spoilt.json").write_text("{")
+    capsys.readouterr()
+    assert main(["prune", "--older-than", "30d"]) == 2
+    said = capsys.readouterr()
+    assert "deleted 2 runs" in said.out
+    assert "runs/spoilt.json" in said.err
+    assert timedelta(seconds=LEAST_AGE_S) == timedelta(hours=1)
