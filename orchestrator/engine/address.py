@@ -57,6 +57,22 @@ class CancelRun:
 
 
 @dataclass(frozen=True, slots=True)
+class PauseRun:
+    """Somebody wants the run to be paused."""
+
+    run_id: str
+    published_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeRun:
+    """Somebody wants the run to go on."""
+
+    run_id: str
+    published_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Known:
     """What this instance itself found out: facts already."""
 
@@ -77,4 +93,4 @@ class Later:
     at: datetime
 
 
-Item = Start | Completion | Reminder | CancelRun | Known
+Item = Start | Completion | Reminder | CancelRun | PauseRun | ResumeRun | Known

@@ -8,7 +8,7 @@ that was applied before, or that no longer applies, changes nothing and yields n
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
-from orchestrator.engine import attempts, notifying
+from orchestrator.engine import attempts, notifying, pausing
 from orchestrator.engine.draft import Decision, Draft, Token
 from orchestrator.engine.ending import end
 from orchestrator.engine.starting import new_state, start_waiting
@@ -25,6 +25,9 @@ from orchestrator.model.facts import (
     NotificationExpired,
     NotificationFailed,
     NotificationSent,
+    PauseEnded,
+    PauseRequested,
+    ResumeRequested,
     RunStarted,
     TimeCame,
 )
@@ -90,8 +93,11 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     LaunchBound: attempts.launch_bound,
     ClaimExpired: attempts.claim_expired,
     TimeCame: _time_came,
-    CancelRequested: attempts.cancel_requested,
+    CancelRequested: pausing.cancel_requested,
     CancelSettled: attempts.cancel_settled,
+    PauseRequested: pausing.pause_requested,
+    ResumeRequested: pausing.resume_requested,
+    PauseEnded: pausing.pause_ended,
     NotificationSent: notifying.sent,
     NotificationFailed: notifying.failed,
     NotificationExpired: notifying.expired,

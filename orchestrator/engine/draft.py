@@ -15,10 +15,10 @@ from msgspec.structs import replace
 
 from orchestrator.model.commands import EMPTY, Command, Launch, Remind
 from orchestrator.model.dag import DAG
-from orchestrator.model.enums import TaskStatus
+from orchestrator.model.enums import RunStatus, TaskStatus
 from orchestrator.model.nodes import Node, Task
 from orchestrator.model.policy import Policy
-from orchestrator.model.run_state import NodeState, RunInfo, RunState
+from orchestrator.model.run_state import Held, NodeState, RunInfo, RunState
 
 NO_TIMES: Mapping[str, datetime] = {}
 
@@ -79,6 +79,18 @@ class Draft:
     def is_cancelling(self) -> bool:
         """Whether nothing is started any more."""
         return self.run is not None and self.run.cancel_reason is not None
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing is started for now."""
+        return self.run is not None and self.run.status is RunStatus.PAUSED
+
+    def hold(self) -> None:
+        """Keep what is to start in the run, until that is resumed."""
+        if self.entering:
+            held = (Held(node.node_name, caught) for node, caught in self.entering)
+            self.change_run(replace(self.info, held=(*self.info.held, *held)))
+            self.entering.clear()
 
     def begin(self, run: RunInfo, nodes: Iterable[NodeState]) -> None:
         """Make a run that there is not yet."""

@@ -38,6 +38,9 @@ def new_state(node: Node) -> NodeState:
 def start_waiting(draft: Draft) -> None:
     """Start what is to start, and what that lets start; a node that was started before is never started twice."""
     while draft.entering:
+        if draft.is_paused:
+            draft.hold()
+            return
         node, caught = draft.entering.popleft()
         state = draft.nodes[node.node_name]
         if state.status is TaskStatus.NEW:

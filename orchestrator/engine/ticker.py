@@ -23,6 +23,7 @@ from orchestrator.model.facts import (
     Fact,
     LaunchBound,
     NotificationExpired,
+    PauseEnded,
     TimeCame,
 )
 from orchestrator.model.policy import Policy
@@ -121,8 +122,9 @@ class Ticker:
             state, self._clock.now(), self._instance, self._hosts.is_alive, self._policy, box.executions.__contains__
         )
         facts = self._find_out(work, state, box) if work else []
-        if facts:
-            self._apply(box, tuple(facts))
+        ended: list[Fact] = [PauseEnded()] if state.run.is_resuming else []
+        if facts or ended:
+            self._apply(box, (*ended, *facts))
         names = dict.fromkeys(fact.node_name for fact in facts)
         return tuple(state.launch_id(name) for name in names)
 

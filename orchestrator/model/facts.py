@@ -85,6 +85,22 @@ class CancelSettled(msgspec.Struct, frozen=True):
     attempt: int
 
 
+class PauseRequested(msgspec.Struct, frozen=True):
+    """Somebody asked, at `at`, for the run to be paused."""
+
+    at: datetime
+
+
+class ResumeRequested(msgspec.Struct, frozen=True):
+    """Somebody asked, at `at`, for the run to go on."""
+
+    at: datetime
+
+
+class PauseEnded(msgspec.Struct, frozen=True):
+    """The run is not paused any more, and what was held has not been started."""
+
+
 class NotificationSent(msgspec.Struct, frozen=True):
     """Its receiver has accepted it."""
 
@@ -116,6 +132,9 @@ Fact = (
     | TimeCame
     | CancelRequested
     | CancelSettled
+    | PauseRequested
+    | ResumeRequested
+    | PauseEnded
     | NotificationSent
     | NotificationFailed
     | NotificationExpired
