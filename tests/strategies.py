@@ -1,9 +1,22 @@
-"""Hypothesis strategies for definitions, for every test that draws some."""
+"""Hypothesis strategies for definitions, for every test that draws some.
 
+`definitions` draws chains of Tasks and Parallels of one target type; `any_definitions` draws from the whole grammar;
+`mutations_of` draws what is near to valid definitions, and mostly is none.
+`any_definitions` reads the grammar's table: a new row of a known kind, a new target type or a new node type is drawn as
+soon as it stands there, and a new kind is an error that says that a strategy for it is missing.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import count
 
 from hypothesis import strategies as st
 
+from orchestrator.model.enums import NodeTypes
+from orchestrator.model.expressions import ROOTS
+from orchestrator.model.grammar import BRANCH, DEFINITION, SHAPES, TASKS
+from orchestrator.model.grammar_rules import Choice, Cron, Duration, Key, Kind, Pattern, Shape, Zone, text_problem
 from tests.support.world import task
 
 
@@ -33,3 +46,343 @@ def definitions(draw, max_depth: int = 3, max_branches: int = 3, max_steps: int 
         return {"start": names[0], "steps": {name: steps[name] for name in order}}
 
     return graph(0)
+
+
+# -- what people and machines get wrong ------------------------------------------------------------------
+
+_WORDS = sorted({"start", "steps", "next", "end", "branches", "type", "A", "B", "P", "Task", "Parallel", "Function"})
+
+odd_texts = st.text(max_size=8) | st.sampled_from(
+    [*_WORDS, "10s", "${steps.A.result}", "${run.input}", "gs://b1/x", "a.b:c"]
+)
+odd_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | odd_texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(odd_texts, inner, max_size=4),
+    max_leaves=15,
+)
+
+
+@st.composite
+def mutations_of(draw, definitions: Sequence[dict]):
+    """Draw one of `definitions` in which one to three values were replaced, removed, renamed, added or swapped."""
+    definition = copy.deepcopy(draw(st.sampled_from(definitions)))
+    for _ in range(draw(st.integers(1, 3))):
+        spots = [
+            (holder, key)
+            for holder in _containers(definition)
+            for key in (holder if isinstance(holder, dict) else range(len(holder)))
+        ]
+        if not spots:
+            break
+        holder, key = draw(st.sampled_from(spots))
+        match draw(st.sampled_from(["replace", "remove", "rename", "add", "swap"])):
+            case "replace":
+                holder[key] = draw(odd_values)
+            case "remove":
+                del holder[key]
+            case "rename" if isinstance(holder, dict):
+                holder[draw(odd_texts)] = holder.pop(key)
+            case "swap":
+                other, other_key = draw(st.sampled_from(spots))
+                holder[key] = copy.deepcopy(other[other_key])
+            case _ if isinstance(holder, dict):
+                holder[draw(odd_texts)] = draw(odd_values)
+    return definition
+
+
+def _containers(value):
+    if isinstance(value, dict | list):
+        yield value
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _containers(inner)
+
+
+# -- the whole grammar -----------------------------------------------------------------------------------
+
+texts = st.text(max_size=8).filter(lambda text: not text_problem(text) and "$" not in text)
+numbers = st.integers(-(2**53), 2**53) | st.floats(-1e6, 1e6, allow_nan=False)
+scalars = st.none() | st.booleans() | numbers | texts
+json_values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(texts, inner, max_size=2), max_leaves=4
+)
+inputs = st.fixed_dictionaries(
+    {"flag": st.booleans() | st.booleans() | scalars},
+    optional={
+        "day": texts,
+        "at": st.sampled_from(
+            [
+                "2026-01-02T00:00:00Z",
+                "0001-01-01T00:00:00+14:00",
+                "9999-12-31T23:59:59-14:00",
+                "2025-01-01T00:00:00+01:00",
+                "soon",
+                7,
+            ]
+        ),
+        "rows": st.lists(json_values, max_size=3),
+    },
+)
+"""Input of a run, as the expressions that are drawn ask about it: often what they ask for is not there."""
+
+error_classes = st.sampled_from(["*", "Task.*", "Task.Failed", "Task.Timeout", "Launch.*", "Own.Error"])
+times = st.sampled_from(
+    [
+        *("2026-01-01T12:00:00Z", "2026-01-01T13:30:00.5+01:00", "2026-03-01T00:00:00Z", "2025-06-01T00:00:00Z"),
+        *("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "2026-01-01T12:00:01Z"),
+    ]
+)
+
+
+@dataclass(eq=False)
+class _Hole:
+    """In place of what may hold expressions, until it is known what they can ask about."""
+
+    kind: Kind
+    name: str
+
+
+@dataclass(eq=False)
+class _Body:
+    """A `start` and its `steps`, as far as they are drawn."""
+
+    steps: dict[str, dict]
+    inner: dict[str, list["_Body"]] = field(default_factory=dict)
+
+    @property
+    def start(self) -> str:
+        return next(iter(self.steps))
+
+    def names(self) -> Iterator[str]:
+        for name in self.steps:
+            yield from self.with_inner(name)
+
+    def with_inner(self, name: str) -> Iterator[str]:
+        """A step, and all that it holds."""
+        yield name
+        for body in self.inner.get(name, ()):
+            yield from body.names()
+
+    def ways(self, name: str) -> set[str]:
+        """Steps of this body that are named anywhere in a step; no step is called like anything else."""
+        return {text for text in _strings(self.steps[name]) if text in self.steps}
+
+    def beyond(self, name: str) -> set[str]:
+        """All that ways from a step lead to."""
+        found: set[str] = set()
+        waiting = [name]
+        while waiting:
+            for other in self.ways(waiting.pop()) - found:
+                found.add(other)
+                waiting.append(other)
+        return found
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _strings(inner)
+
+
+class _Drawer:
+    def __init__(self, draw, max_depth: int, max_steps: int, max_branches: int, most: int | None) -> None:
+        self.draw, self.most = draw, most
+        self.max_depth, self.max_steps, self.max_branches = max_depth, max_steps, max_branches
+        self.numbers = count()
+
+    def stands(self, row: Key, label: str) -> bool:
+        """Draw whether a key that is not required stands there: what says how a run goes on, does so more often."""
+        quarters = 3 if row.kind is Kind.STEP else 2 if row.shape is not None or row.kind is Kind.DURATION else 1
+        return self.draw(st.integers(1, 4), label=label) > 4 - quarters
+
+    # ---- steps: each may name those that stand behind it, so there are no cycles ------------------------
+
+    def body(self, depth: int) -> _Body:
+        names = [f"S{next(self.numbers)}" for _ in range(self.draw(st.integers(1, self.max_steps), label="steps"))]
+        body = _Body({})
+        for place, name in enumerate(names):
+            body.steps[name] = self.step(body, name, names[place + 1 :], depth)
+        reached = {body.start} | body.beyond(body.start)
+        body.steps = {name: step for name, step in body.steps.items() if name in reached}
+        return body
+
+    def step(self, body: _Body, name: str, later: list[str], depth: int) -> dict:
+        kinds = [
+            kind
+            for kind, shape in SHAPES.items()
+            if (later or not _needs_way(shape)) and (depth < self.max_depth or Kind.BRANCHES not in _kinds(shape))
+        ]
+        heavy = [kind for kind in kinds if kind is NodeTypes.TASK or Kind.BRANCHES in _kinds(SHAPES[kind])]
+        kind = self.draw(st.sampled_from(kinds + 3 * heavy), label=f"type of {name}")
+        if kind is NodeTypes.TASK:
+            target = self.draw(st.sampled_from(list(TASKS)), label=f"target of {name}")
+            fixed = {"type": kind.value, "target_type": target.value}
+            return self.keys(TASKS[target], later, body, name, depth, fixed)
+        return self.keys(SHAPES[kind], later, body, name, depth, {"type": kind.value})
+
+    def keys(self, shape: Shape, later: list[str], body: _Body, name: str, depth: int, fixed: dict) -> dict:
+        found: dict = dict(fixed)
+        for key, row in shape.keys.items():
+            if key in fixed or (not later and _leads_on(row)):
+                continue
+            if row.is_required or row.unless_requested or self.stands(row, f"{name}.{key}"):
+                found[key] = self.value(row, later, body, name, depth)
+        for key, row in shape.keys.items():
+            if row.unless and not {key, row.unless} & found.keys():
+                found[key] = self.value(row, later, body, name, depth)
+        self.repair(shape, found)
+        return found
+
+    def repair(self, shape: Shape, found: dict) -> None:
+        """Take out what cannot stand together."""
+        for key, row in shape.keys.items():
+            has_request = row.unless_requested and isinstance(found.get("request"), dict)
+            if has_request and self.draw(st.booleans(), label=f"{key} in the request"):
+                del found[key]
+                found["request"][row.unless_requested[0]] = {"some": "thing"}
+        for key, row in shape.keys.items():
+            stands = found.get(key) is True if row.kind is Kind.FLAG else key in found
+            if (stands and row.not_with in found) or (key in found and row.needs and row.needs not in found):
+                del found[key]
+
+    def value(self, row: Key, later: list[str], body: _Body, name: str, depth: int):
+        match row.kind:
+            case Kind.STEP:
+                return self.draw(st.sampled_from(later), label=f"{name}.{row.name}")
+            case Kind.BRANCHES:
+                number = self.draw(st.integers(1, self.max_branches), label="branches")
+                body.inner[name] = [self.body(depth + 1) for _ in range(number)]
+                return [None] * number
+            case Kind.OBJECT:
+                return self.keys(row.shape, later, body, name, depth, {})
+            case Kind.OBJECTS | Kind.OBJECT_OR_OBJECTS:
+                number = self.draw(st.integers(1, 2), label=f"{name}.{row.name}")
+                found = [self.keys(row.shape, later, body, name, depth, {}) for _ in range(number)]
+                is_one = row.kind is Kind.OBJECT_OR_OBJECTS and number == 1
+                return found[0] if is_one else found
+            case Kind.CONDITION | Kind.TEXT | Kind.ANY:
+                return _Hole(row.kind, row.name)
+            case Kind.VALUES:
+                names = self.strings(row)
+                return {each: _Hole(Kind.ANY, each) for each in self.draw(st.sets(names, max_size=2), label=row.name)}
+            case _:
+                return self.draw(self.plain(row), label=f"{name}.{row.name}")
+
+    def plain(self, row: Key) -> st.SearchStrategy:
+        """What holds neither steps nor expressions."""
+        match row.kind:
+            case Kind.STRING | Kind.DURATION:
+                return self.strings(row)
+            case Kind.TEXTS:
+                own = self.strings(row) if row.rule else texts
+                known = error_classes.filter(lambda text: row.rule is None or row.rule.problem(text) is None)
+                is_a_set = getattr(row, "most", None) is not None
+                return st.lists(known | own, min_size=1, max_size=2, unique=is_a_set)
+            case Kind.FLAG:
+                return st.booleans()
+            case Kind.NUMBER if row.range is not None:
+                most = row.range.most if self.most is None else min(row.range.most, row.range.least + self.most)
+                least = row.range.least
+                whole = st.integers(int(least), int(most))
+                return whole if row.range.is_whole else whole | st.floats(least, most)
+            case Kind.NUMBER:
+                return numbers
+            case Kind.REQUEST:
+                taken = {path.partition(".")[0] for path in row.taken}
+                return st.dictionaries(texts.filter(lambda text: text not in taken), json_values, max_size=2)
+        if row.kind.name == "SCHEMA":
+            return st.sampled_from([{}, {"type": "object"}, {"properties": {"day": {"type": "string"}}}])
+        raise NotImplementedError(f"{row.name}: tests/strategies.py has no strategy for {row.kind}; write one")
+
+    def strings(self, row: Key) -> st.SearchStrategy[str]:
+        match row.rule:
+            case Choice(allowed=allowed):
+                return st.sampled_from(allowed)
+            case Duration():
+                some = ["1s", "90s", "500ms", "10m", "2h", "1.5d", "20d"]
+                units = st.builds("{}{}".format, st.integers(1, 99), st.sampled_from(["ms", "s", "m", "h", "d"]))
+                return (st.sampled_from(some) | units).filter(lambda text: row.rule.problem(text) is None)
+            case Pattern(pattern=pattern):
+                made = st.from_regex(pattern, fullmatch=True)
+                return made.filter(lambda text: not (row.rule.problem(text) or text_problem(text)))
+            case Cron():
+                return st.sampled_from(["30 6 * * *", "*/15 8-18 * * MON-FRI", "0 0 29 2 *"])
+            case Zone():
+                return st.sampled_from(["Europe/Berlin", "Etc/UTC", "America/New_York"])
+            case None:
+                return texts
+        raise NotImplementedError(f"{row.name}: tests/strategies.py has no strategy for {type(row.rule)}; write one")
+
+    # ---- expressions: what has ended before, and the error where one leads to the step -----------------
+
+    def filled(self, body: _Body, shape: Shape, before: tuple[str, ...] = (), catches: bool = False) -> dict:
+        """Return a body with its holes filled and its branches in place, its steps in any order."""
+        steps: dict[str, dict] = {}
+        caught = {
+            route["next"]
+            for step in body.steps.values()
+            for route in step.get("on_error", ())
+            if isinstance(route, dict)
+        }
+        caught |= {name for first in caught for name in body.beyond(first)}
+        for name, step in body.steps.items():
+            earlier = [other for other in body.steps if name in body.beyond(other)]
+            known = (*before, *(each for other in earlier for each in body.with_inner(other)))
+            has_error = catches or name in caught
+            made = {key: self.fill(value, known, has_error) for key, value in step.items()}
+            if name in body.inner:
+                key = next(key for key, value in made.items() if isinstance(value, list) and None in value)
+                made[key] = [self.filled(each, BRANCH, known, has_error) for each in body.inner[name]]
+            steps[name] = made
+        order = self.draw(st.permutations(list(steps)), label="order")
+        extra = {} if shape is BRANCH else self.keys(shape, [], body, "", 0, {"start": "", "steps": {}})
+        return {**extra, "start": body.start, "steps": {name: steps[name] for name in order}}
+
+    def fill(self, value: object, known: tuple[str, ...], has_error: bool):
+        if isinstance(value, dict):
+            return {key: self.fill(inner, known, has_error) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [self.fill(inner, known, has_error) for inner in value]
+        if not isinstance(value, _Hole):
+            return value
+        expressions = [f"${{run.{key}}}" for key in (*ROOTS["run"], "input.flag", "input.day", "input.at")]
+        expressions += [f"${{steps.{name}.{key}}}" for name in known for key in (*ROOTS["steps"], "result.rows")]
+        expressions += [f"${{error.{key}}}" for key in ROOTS["error"]] if has_error else []
+        expression = st.sampled_from(expressions)
+        match value.kind:
+            case Kind.CONDITION:
+                likely = st.sampled_from(["${run.input.flag}", *(f"${{steps.{name}.result}}" for name in known)])
+                return self.draw(likely | expression, label=value.name)
+            case Kind.TEXT:
+                return self.draw(times | expression, label=value.name)
+        mixed = st.builds("a {} b {}".format, expression, expression)
+        return self.draw(json_values | expression | mixed | st.lists(expression, max_size=2), label=value.name)
+
+
+def _kinds(shape: Shape) -> set[Kind]:
+    return {row.kind for row in shape.keys.values()}
+
+
+def _leads_on(row: Key) -> bool:
+    """Whether a key cannot stand where no step follows."""
+    return row.kind is Kind.STEP or (row.shape is not None and _needs_way(row.shape))
+
+
+def _needs_way(shape: Shape) -> bool:
+    return any(row.is_required and _leads_on(row) for row in shape.keys.values())
+
+
+@st.composite
+def any_definitions(
+    draw, max_depth: int = 2, max_steps: int = 5, max_branches: int = 2, most: int | None = None
+) -> dict:
+    """Draw a valid definition from the whole grammar.
+
+    Args:
+        max_depth: how deeply Parallels are nested.
+        max_steps, max_branches: of each.
+        most: how far a number goes beyond the least that is allowed; None: to the most that is.
+    """
+    drawer = _Drawer(draw, max_depth, max_steps, max_branches, most)
+    return drawer.filled(drawer.body(0), DEFINITION)

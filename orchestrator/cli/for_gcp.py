@@ -13,8 +13,8 @@ from orchestrator.cli.lines import listed
 from orchestrator.cli.requirements import Requirements
 from orchestrator.model.commands import Json
 from orchestrator.model.enums import TargetTypes
-from orchestrator.model.expressions import at, did_you_mean
 from orchestrator.model.nodes import Task
+from orchestrator.model.words import at, did_you_mean
 
 LIMITS_S: Mapping[str, tuple[float, str]] = {
     "CloudFunction": (1800.0, "Cloud Tasks waits for a call at most 30m"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.cli.requirements import Requirements
-from orchestrator.model.expressions import did_you_mean
+from orchestrator.model.words import did_you_mean
 
 _ALWAYS = {"functions_framework", "flask", "werkzeug", "cloudevents", "orchestrator"}
 """What every function can import: its server, and the package that is packed with a function that uses it."""

@@ -1,4 +1,4 @@
-"""The input of a run, from what stands after --input: files, and name=value pairs."""
+"""The input of a run, or its variables, from what stands after --input or --var: files, and name=value pairs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,14 +8,16 @@ import msgspec
 from orchestrator.cli.lines import printable
 from orchestrator.model.commands import Json
 from orchestrator.model.errors import InputError
-from orchestrator.model.expressions import kind_of
+from orchestrator.model.words import kind_of
 
 HOW = "write name=value, or the path of a JSON or YAML file with an object"
 
 
-def read_inputs(given: Sequence[str]) -> dict[str, Json]:
+def read_inputs(given: Sequence[str], option: str = "--input") -> dict[str, Json]:
     """Return the input that `given` makes up; of equal names the last one counts.
 
+    Args:
+        option: what it stands after.
     Raises:
         InputError: one of them is neither a pair nor a file with an object; it names every such one.
     """
@@ -23,7 +25,7 @@ def read_inputs(given: Sequence[str]) -> dict[str, Json]:
     wrong: list[str] = []
     for each in given:
         try:
-            found |= _read(each)
+            found |= _read(option, each)
         except InputError as exc:
             wrong.append(str(exc))
     if wrong:
@@ -31,8 +33,8 @@ def read_inputs(given: Sequence[str]) -> dict[str, Json]:
     return found
 
 
-def _read(given: str) -> dict[str, Json]:
-    where = f"--input {printable(given)[:200]}"
+def _read(option: str, given: str) -> dict[str, Json]:
+    where = f"{option} {printable(given)[:200]}"
     name, separator, value = given.partition("=")
     if not separator or "/" in name:
         return _file(where, Path(given))
@@ -71,7 +73,7 @@ def _file(where: str, path: Path) -> dict[str, Json]:
         kind = "YAML" if path.suffix in (".yaml", ".yml") else "JSON"
         raise InputError(f"{where}: is no {kind}: {printable(str(exc))}") from exc
     if not isinstance(value, dict):
-        raise InputError(f"{where}: is {kind_of(value)}; an input is an object, its keys are the names")
+        raise InputError(f"{where}: is {kind_of(value)}; it must be an object, its keys are the names")
     return value
 
 

@@ -15,9 +15,9 @@ from orchestrator.cli.local_logs import LocalLogs
 from orchestrator.cli.places import Places
 from orchestrator.model.enums import NodeTypes
 from orchestrator.model.errors import InputError
-from orchestrator.model.expressions import did_you_mean
 from orchestrator.model.log_query import Attempt, Said, attempts_of
 from orchestrator.model.run_state import RunState
+from orchestrator.model.words import did_you_mean
 from orchestrator.ports import Clock
 from orchestrator.runtime.catalog import as_json
 from orchestrator.runtime.cloud import log_reader

@@ -23,7 +23,7 @@ from orchestrator.cli.lines import printable
 from orchestrator.cli.own_log import LEVELS, VARIABLE, level_of, shown
 from orchestrator.model.durations import DurationError, parse_duration
 from orchestrator.model.errors import DefinitionError, InputError, OrchestratorError
-from orchestrator.model.expressions import did_you_mean
+from orchestrator.model.words import did_you_mean
 
 _EXAMPLES = f"""\
 examples:
@@ -132,7 +132,8 @@ def _run(console: Console, args: Namespace) -> int:
     if args.path is None:
         raise InputError("run: needs the PATH of a DAG, before --input; see orchestrator run -h")
     inputs = tuple(each for group in args.input for each in group)
-    wanted = Wanted(args.path, inputs, args.bucket, args.resume, args.run_id, args.json, args.verbose)
+    variables = tuple(each for group in args.var for each in group)
+    wanted = Wanted(args.path, inputs, args.bucket, args.resume, args.run_id, args.json, args.verbose, variables)
     return run(console, wanted, Settings.read(os.environ))
 
 
@@ -195,13 +196,26 @@ def _runs(console: Console, args: Namespace) -> int:
 
 def _pause(console: Console, args: Namespace) -> int:
     from orchestrator.cli.bucket import open_to_read
-    from orchestrator.cli.pause import Wanted, steer
+    from orchestrator.cli.pause import pause
+    from orchestrator.cli.steering import Wanted
     from orchestrator.runtime.clock import SystemClock
     from orchestrator.runtime.settings import Settings
 
     settings = Settings.read(os.environ)
-    wanted = Wanted(args.run_id, args.command == "pause", args.json, args.topic)
-    return steer(console, open_to_read(args.bucket, settings), wanted, settings, os.environ, SystemClock())
+    wanted = Wanted(args.run_id, args.json, args.topic)
+    return pause(console, open_to_read(args.bucket, settings), wanted, settings, os.environ, SystemClock())
+
+
+def _resume(console: Console, args: Namespace) -> int:
+    from orchestrator.cli.bucket import open_to_read
+    from orchestrator.cli.resume import resume
+    from orchestrator.cli.steering import Wanted
+    from orchestrator.runtime.clock import SystemClock
+    from orchestrator.runtime.settings import Settings
+
+    settings = Settings.read(os.environ)
+    wanted = Wanted(args.run_id, args.json, args.topic)
+    return resume(console, open_to_read(args.bucket, settings), wanted, settings, os.environ, SystemClock())
 
 
 def _prune(console: Console, args: Namespace) -> int:
@@ -227,7 +241,7 @@ COMMANDS: Mapping[str, Callable[[Console, Namespace], int]] = {
     "logs": _logs,
     "cancel": _cancel,
     "pause": _pause,
-    "resume": _pause,
+    "resume": _resume,
     "prune": _prune,
 }
 
@@ -290,7 +304,10 @@ def _parser() -> ArgumentParser:
 
     command("schema", "write the JSON Schema of a definition")
 
-    usage = "orchestrator run PATH [--input INPUT …] [--bucket URL] [--json] [--run-id ID | --resume RUN_ID]"
+    usage = (
+        "orchestrator run PATH [--input INPUT …] [--var VARIABLE …] [--bucket URL] [--json] "
+        "[--run-id ID | --resume RUN_ID]"
+    )
     found = command("run", "run a DAG on this machine, or finish a run that was left", usage, _RUN_EXAMPLES)
     found.add_argument("path", metavar="PATH", nargs="?", type=Path, help="the DAG's folder or file")
     found.add_argument(
@@ -300,6 +317,14 @@ def _parser() -> ArgumentParser:
         action="append",
         default=[],
         help="the run's input: name=value (JSON, else a string), or a JSON or YAML file; later ones win",
+    )
+    found.add_argument(
+        "--var",
+        metavar="VARIABLE",
+        nargs="+",
+        action="append",
+        default=[],
+        help="variables of the environment, as --input has them; added to those of VARIABLES",
     )
     found.add_argument("--bucket", metavar="URL", help=_BUCKET)
     found.add_argument("--json", action="store_true", help="write the run document, and nothing else")

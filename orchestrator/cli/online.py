@@ -9,7 +9,7 @@ from orchestrator.cli.for_gcp import Step, steps_of, taken_for_granted
 from orchestrator.cli.lines import listed
 from orchestrator.model.enums import TargetTypes
 from orchestrator.model.errors import OrchestratorError
-from orchestrator.model.expressions import at
+from orchestrator.model.words import at
 from orchestrator.runtime.rights import PERMISSIONS
 
 

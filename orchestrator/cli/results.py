@@ -28,10 +28,14 @@ SizeOf = Callable[[str], int | None]
 def outcome_lines(nodes: Sequence[NodeState], width: int, size_of: SizeOf) -> list[Line]:
     """Return what the nodes that a run ended with came to, each under its name."""
     lines: list[Line] = []
-    shown = [node for node in nodes[:MAX_ROWS] if node.result is not None]
+    shown = [node for node in nodes[:MAX_ROWS] if node.result is not None or node.stored_result is not None]
     column = max((width_of(node.node_name) for node in shown if _is_short(node.result)), default=0)
     for node in shown:
-        if _is_short(node.result):
+        if node.stored_result is not None:
+            size = size_words(node.stored_result.size_bytes)
+            where = ((node.stored_result.object, "cyan"), (f"  {size}", "dim"))
+            lines.append(((f"{pad(node.node_name, column)}  ", "bold"), *where))
+        elif _is_short(node.result):
             value = _inline(node.result, max(40, width - column - 2), size_of)
             lines.append(((f"{pad(node.node_name, column)}  ", "bold"), *value))
         else:

@@ -52,6 +52,7 @@ class Wanted:
     run_id: str | None = None
     is_json: bool = False
     is_verbose: bool = False
+    variables: tuple[str, ...] = ()
 
     def command(self, *more: str) -> str:
         """Return a command of this kind as a person types it."""
@@ -61,7 +62,8 @@ class Wanted:
     @property
     def again(self) -> str:
         """The command that starts such a run anew."""
-        return self.command(*(("--input", *self.inputs) if self.inputs else ()))
+        given = (("--input", self.inputs), ("--var", self.variables))
+        return self.command(*(word for option, values in given if values for word in (option, *values)))
 
 
 def run(console: Console, wanted: Wanted, settings: Settings) -> int:
@@ -85,7 +87,11 @@ def run(console: Console, wanted: Wanted, settings: Settings) -> int:
 
 
 def _check(wanted: Wanted) -> None:
-    for option, value, what in (("--input", wanted.inputs, "input"), ("--run-id", wanted.run_id, "id")):
+    for option, value, what in (
+        ("--input", wanted.inputs, "input"),
+        ("--var", wanted.variables, "variables"),
+        ("--run-id", wanted.run_id, "id"),
+    ):
         if wanted.resume and value:
             raise InputError(f"run: {option} and --resume do not go together; a run that was started has its {what}")
     if wanted.run_id is not None and not RUN_ID.fullmatch(wanted.run_id):
@@ -166,7 +172,12 @@ class _Session:
             with (
                 self._news,
                 DAGExecutor(
-                    catalog, self._wanted.bucket, folders=folders, settings=self._settings, on_saved=self._saved
+                    catalog,
+                    self._wanted.bucket,
+                    folders=folders,
+                    settings=self._settings,
+                    variables={**self._settings.variables, **read_inputs(self._wanted.variables, "--var")},
+                    on_saved=self._saved,
                 ) as executor,
             ):
                 try:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from orchestrator.cli.lines import listed
 from orchestrator.model.enums import JOBS, TargetTypes
-from orchestrator.model.expressions import did_you_mean
 from orchestrator.model.nodes import Task
+from orchestrator.model.words import did_you_mean
 
 PATTERNS: Mapping[TargetTypes, str] = {
     TargetTypes.CLOUD_FUNCTION: "functions/*/main.py",

@@ -1,7 +1,7 @@
 """Whose event is this? From an Event to the run that it belongs to and what it says there."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from orchestrator.model.commands import Json
@@ -21,6 +21,7 @@ class Start:
     input: Mapping[str, Json]
     message_id: str
     scheduled_for: datetime | None = None
+    variables: Mapping[str, Json] = field(default_factory=dict)
     published_at: datetime | None = None
     """Of the message or, of a scheduled start, the time that it is for."""
 

@@ -13,7 +13,6 @@ from orchestrator.model.enums import NOTHING_RUNS, DueKind, OutcomeKind, TaskSta
 from orchestrator.model.errors import ExpressionError
 from orchestrator.model.facts import (
     AttemptEnded,
-    CancelRequested,
     CancelSettled,
     ClaimExpired,
     LaunchBound,
@@ -21,7 +20,7 @@ from orchestrator.model.facts import (
     TimeCame,
 )
 from orchestrator.model.ids import launch_id_of, nonce_of, spread_of, trace_of
-from orchestrator.model.nodes import Task
+from orchestrator.model.nodes import Parallel, Task
 from orchestrator.model.run_state import Claim, NodeState, OwedCancel
 
 # -- how they start ------------------------------------------------------------------------------------
@@ -117,9 +116,10 @@ def attempt_ended(draft: Draft, fact: AttemptEnded) -> None:
         _settle(draft, node)
     elif outcome.kind is OutcomeKind.COMPLETED:
         end(draft, node, TaskStatus.COMPLETED, result=outcome.result)
-    elif outcome.kind is OutcomeKind.LOST and not draft.is_cancelling:
-        claim(draft, node, node.attempt + 1)  # the attempt is gone with its host: the next one
-    elif outcome.kind is OutcomeKind.FAILED:
+    elif outcome.kind is OutcomeKind.LOST and node.stop is None and node.losses < draft.policy.max_losses:
+        # The attempt is gone with its host: the next one.
+        claim(draft, replace(node, losses=node.losses + 1), node.attempt + 1)
+    elif outcome.kind is OutcomeKind.FAILED or (outcome.kind is OutcomeKind.LOST and node.stop is None):
         _failed(draft, node, outcome.error)
     else:
         end(draft, node, TaskStatus.CANCELLED, error=outcome.error)
@@ -141,7 +141,7 @@ def _failed(draft: Draft, node: NodeState, error: Failure | None) -> None:
     error_type = error.error_type if error is not None else "Task.Failed"
     failures = node.failures + 1
     left_s = None
-    if not draft.is_cancelling:
+    if node.stop is None:
         spread = spread_of(draft.token.seed, launch_id_of(draft.info.run_id, node.node_name, node.attempt))
         left_s = wait_s(draft.task(node).retry, error_type, failures, spread)
     if left_s is None:
@@ -178,8 +178,8 @@ def claim_expired(draft: Draft, fact: ClaimExpired) -> None:
         return
     if draft.is_paused:  # the Tick comes again
         return
-    if draft.is_cancelling:  # nothing is launched any more; what may have been launched is looked for
-        _owe_cancel_of_run(draft, node)
+    if node.stop is not None:  # nothing is launched any more; what may have been launched is looked for
+        _owe_cancel(draft, node, OwedCancel(TaskStatus.CANCELLED, node.stop))
         return
     if node.claim.takeovers >= draft.policy.max_takeovers:
         words = f"no launch of attempt {node.attempt} was ever answered, in {node.claim.takeovers + 1} tries"
@@ -264,20 +264,26 @@ def _time_is_up(draft: Draft, node: NodeState, timeout_s: float | None) -> None:
 # -- how they are given up -----------------------------------------------------------------------------
 
 
-def cancel_requested(draft: Draft, fact: CancelRequested) -> None:
-    """Cancel the run: nothing is started any more, what runs is cancelled where it can be."""
-    if draft.run is None or draft.run.status.is_final or draft.is_cancelling:
+def stop_waiting(draft: Draft) -> None:
+    """Stop what is to be stopped: nothing is started there any more, what runs is cancelled where it can be."""
+    while draft.stopping:
+        name, error = draft.stopping.popleft()
+        place = draft.dag.by_name[name] if name is not None else None
+        inside = place.branches if isinstance(place, Parallel) else (draft.dag,)
+        for each in [each.node_name for graph in inside for each in graph.all_nodes]:
+            _stop(draft, draft.nodes[each], error)
+
+
+def _stop(draft: Draft, node: NodeState, error: Failure) -> None:
+    if node.status is not TaskStatus.RUNNING or not node.attempt or node.owed_cancel or node.stop:
         return
-    draft.change_run(replace(draft.run, cancel_reason=fact.reason))
-    for node in tuple(draft.nodes.values()):
-        if node.status is not TaskStatus.RUNNING or not node.attempt or node.owed_cancel:
-            continue
-        if not node.due.keys().isdisjoint(NOTHING_RUNS):
-            end(draft, node, TaskStatus.CANCELLED, error=Failure("Run.Cancelled", fact.reason))
-        elif draft.policy.rules(node.target_key).can_cancel:
-            _owe_cancel_of_run(draft, node)
-        else:
-            draft.commands.append(Withdraw(bare_launch(draft.dag, draft.info, node)))
+    if not node.due.keys().isdisjoint(NOTHING_RUNS):
+        end(draft, node, TaskStatus.CANCELLED, error=error)
+    elif draft.policy.rules(node.target_key).can_cancel:
+        _owe_cancel(draft, node, OwedCancel(TaskStatus.CANCELLED, error))
+    else:
+        draft.put(replace(node, stop=error))
+        draft.commands.append(Withdraw(bare_launch(draft.dag, draft.info, node)))
 
 
 def cancel_settled(draft: Draft, fact: CancelSettled) -> None:
@@ -299,11 +305,6 @@ def _owe_cancel(draft: Draft, node: NodeState, owed: OwedCancel) -> None:
     node = replace(node, owed_cancel=owed, due=NO_TIMES)
     draft.put(node)
     draft.commands.append(Cancel(bare_launch(draft.dag, draft.info, node), node.execution_id))
-
-
-def _owe_cancel_of_run(draft: Draft, node: NodeState) -> None:
-    reason = draft.info.cancel_reason or ""
-    _owe_cancel(draft, node, OwedCancel(TaskStatus.CANCELLED, Failure("Run.Cancelled", reason)))
 
 
 def _settle(draft: Draft, node: NodeState) -> None:

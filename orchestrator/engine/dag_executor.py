@@ -28,11 +28,13 @@ from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.decide import decide
 from orchestrator.engine.draft import Decision, Token
 from orchestrator.engine.handled import Handled, Swept
+from orchestrator.engine.large_results import LargeResults
 from orchestrator.engine.observing import Observed
 from orchestrator.engine.pace import Pace
 from orchestrator.engine.resolve import Resolver
 from orchestrator.engine.run_box import Baton, Entry, OnDone, RunBox
 from orchestrator.engine.saved import Saved
+from orchestrator.engine.scope import ResultNeeded
 from orchestrator.engine.status import (
     DefinitionStatus,
     ExecutionStatus,
@@ -42,7 +44,7 @@ from orchestrator.engine.status import (
 )
 from orchestrator.engine.ticker import Ticker
 from orchestrator.engine.witness import Witness
-from orchestrator.model.commands import Command, Json, Launch
+from orchestrator.model.commands import EMPTY, Command, Json, Launch
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import TaskStatus
 from orchestrator.model.errors import CorruptState, NotYet, RunExists, RunNotFound, StoreUnavailable, VersionConflict
@@ -75,6 +77,7 @@ class DAGExecutor:
         sleep: sleeps so many seconds.
         on_saved: told of every save of this instance.
         notifier: sends notifications.
+        variables: what `${var.NAME}` stands for in runs that start here.
         observer: told what else this instance does, for traces and metrics.
     """
 
@@ -92,6 +95,7 @@ class DAGExecutor:
         random_bytes: Callable[[int], bytes],
         sleep: Callable[[float], None],
         on_saved: Callable[[Saved], None] | None = None,
+        variables: Mapping[str, Json] = EMPTY,
         observer: Observer | None = None,
         notifier: Notifier | None = None,
     ) -> None:
@@ -104,9 +108,10 @@ class DAGExecutor:
         self._executions = ExecutionStatus(store)
         self._definitions = DefinitionStatus(store, catalog, self._seconds)
         self._open_runs = OpenRuns(store)
+        self._large_results = LargeResults(store)
         self._witness = Witness(targets, clock, policy, self._definitions)
         self._actor = Actor(targets, broker, clock, policy, self._executions, self._is_dead, self._observed, notifier)
-        self._resolver = Resolver(catalog, self._executions, lambda: random_bytes(8).hex(), policy.grace_s)
+        self._resolver = Resolver(catalog, self._executions, lambda: random_bytes(8).hex(), policy.grace_s, variables)
         self._ticker = Ticker(
             store,
             self._witness,
@@ -169,6 +174,15 @@ class DAGExecutor:
         box = self._box(item.run_id)
         if box.offer(entry):
             self._lead(box, entry)
+
+    def result_of(self, run: RunState, node_name: str) -> Json:
+        """Return a node's result, also one that is too large for the run document; null if it has none (yet).
+
+        Raises:
+            CorruptState: it lies beside the document, and is missing or spoilt.
+            StoreUnavailable: it cannot be read now.
+        """
+        return self._large_results.load(run.nodes[node_name])
 
     def tick(self) -> Swept:
         """Look after all open runs: what was left, lost or is due. Each run fails alone."""
@@ -297,12 +311,14 @@ class DAGExecutor:
                 if state is not None and loaded is not None and not state.run.status.is_final:
                     box.saved = loaded
                 return mine + questions, results
+            after = decision.state
             try:
-                box.saved = (decision.state, self._save(status, decision.state, version))
+                after = self._large_results.set_aside(state, after)
+                box.saved = (after, self._save(status, after, version))
             except VersionConflict:
                 box.saved = None
                 tried.append((token, decision))
-                unsure.append((state, decision.state))
+                unsure.append((state, after))
                 self._observed.lost(box.run_id)
                 saves += 1
                 if saves >= MAX_SAVES:
@@ -314,7 +330,7 @@ class DAGExecutor:
             except StoreUnavailable:
                 box.saved = None
                 tried.append((token, decision))
-                unsure.append((state, decision.state))
+                unsure.append((state, after))
                 faults += 1
                 if faults >= MAX_FAULTS:
                     raise
@@ -332,11 +348,11 @@ class DAGExecutor:
                 continue
             if not box.pace.is_free:
                 box.pace.saved(self._seconds())
-            if decision.state.run.status.is_final:
+            if after.run.status.is_final:
                 box.saved = None
                 box.executions.clear()
                 status.forget()
-            self._tell(state, decision.state, batch)
+            self._tell(state, after, batch)
             return mine + decision.commands + questions, results
 
     def _linger(self, box: RunBox, lost: int = 0) -> None:
@@ -419,12 +435,12 @@ class DAGExecutor:
         now = self._clock.now()
         try:
             facts = [fact for _, of_entry in known for fact in of_entry]
-            decision = decide(dag, state, facts, now, token, self._policy)
+            decision = self._decided(dag, state, facts, now, token)
         except Exception:
             decision = Decision(state, (), False)
             for entry, facts in known:
                 try:
-                    after = decide(dag, decision.state, facts, now, token, self._policy)
+                    after = self._decided(dag, decision.state, facts, now, token)
                 except Exception as exc:
                     log.exception("an event cannot be decided on", extra={"run_id": box.run_id})
                     results[entry] = exc
@@ -433,6 +449,18 @@ class DAGExecutor:
         if not decision.changed:
             results = {k: v if isinstance(v, BaseException) else "unchanged" for k, v in results.items()}
         return decision, tuple(questions), results
+
+    def _decided(
+        self, dag: DAG, state: RunState | None, facts: Sequence[Fact], now: datetime, token: Token
+    ) -> Decision:
+        """Decide; bring back each large result that this turns out to need, and decide again."""
+        while True:
+            try:
+                return decide(dag, state, facts, now, token, self._policy)
+            except ResultNeeded as exc:
+                if state is None:
+                    raise
+                state = self._large_results.brought_back(state, exc.node_name)
 
     def _first(self, box: RunBox, entry: Entry, first: Start | None) -> tuple[Start | None, list[Fact]]:
         """Facts of an event for whose run there is no document: only a start makes one, the `first`."""

@@ -6,7 +6,9 @@ that was applied before, or that no longer applies, changes nothing and yields n
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+
+from msgspec.structs import replace
 
 from orchestrator.engine import attempts, notifying, pausing
 from orchestrator.engine.draft import Decision, Draft, Token
@@ -28,6 +30,7 @@ from orchestrator.model.facts import (
     PauseEnded,
     PauseRequested,
     ResumeRequested,
+    RunOutOfTime,
     RunStarted,
     TimeCame,
 )
@@ -51,7 +54,10 @@ def decide(
     draft = Draft(dag, state, now, token, policy)
     for fact in facts:
         _APPLY[type(fact)](draft, fact)
-        start_waiting(draft)
+        while draft.stopping or draft.entering:
+            pausing.reconsider(draft)
+            attempts.stop_waiting(draft)
+            start_waiting(draft)
     notifying.owe(draft, state)
     return draft.decision()
 
@@ -66,14 +72,37 @@ def _run_started(draft: Draft, fact: RunStarted) -> None:
         definition=fact.definition,
         status=RunStatus.RUNNING,
         input=fact.input,
+        variables=fact.variables,
         message_id=fact.message_id,
         owner=draft.dag.owner,
         tags=draft.dag.tags,
         scheduled_for=fact.scheduled_for,
         started_at=draft.now,
+        timeout_at=None if draft.dag.timeout_s is None else draft.now + timedelta(seconds=draft.dag.timeout_s),
     )
     draft.begin(run, map(new_state, draft.dag.all_nodes))
     draft.entering.append((draft.dag.start_node, None))
+
+
+def _cancel_requested(draft: Draft, fact: CancelRequested) -> None:
+    """Nothing is started any more but the `finally`, which nothing stops once it is under way."""
+    if draft.run is not None and not draft.run.status.is_final and not draft.run.stop and not draft.run.ending:
+        draft.change_run(replace(draft.run, cancel_reason=fact.reason))
+        _stop_run(draft)
+
+
+def _run_out_of_time(draft: Draft, _: RunOutOfTime) -> None:
+    run = draft.run
+    if run is None or run.status.is_final or run.stop or run.ending or not run.timeout_at or draft.now < run.timeout_at:
+        return
+    draft.change_run(replace(run, is_out_of_time=True))
+    _stop_run(draft)
+
+
+def _stop_run(draft: Draft) -> None:
+    stop = draft.info.stop
+    if stop is not None:
+        draft.stopping.append((None, stop))
 
 
 def _time_came(draft: Draft, fact: TimeCame) -> None:
@@ -93,7 +122,8 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     LaunchBound: attempts.launch_bound,
     ClaimExpired: attempts.claim_expired,
     TimeCame: _time_came,
-    CancelRequested: pausing.cancel_requested,
+    CancelRequested: _cancel_requested,
+    RunOutOfTime: _run_out_of_time,
     CancelSettled: attempts.cancel_settled,
     PauseRequested: pausing.pause_requested,
     ResumeRequested: pausing.resume_requested,

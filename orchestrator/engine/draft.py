@@ -13,7 +13,7 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from orchestrator.model.commands import EMPTY, Command, Launch, Remind
+from orchestrator.model.commands import EMPTY, Command, Failure, Launch, Remind
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import RunStatus, TaskStatus
 from orchestrator.model.nodes import Node, Task
@@ -51,6 +51,7 @@ class Draft:
         run, nodes: the run as it is by now; `run` is None before it has started.
         commands: what its save entitles to.
         entering: nodes that are to start, in their order, and each one's `caught`.
+        stopping: Parallels in which everything is to be stopped (None: the whole run), and why.
     """
 
     def __init__(self, dag: DAG, state: RunState | None, now: datetime, token: Token, policy: Policy) -> None:
@@ -61,6 +62,7 @@ class Draft:
         self._own: dict[str, NodeState] | None = None
         self.commands: list[Command] = []
         self.entering = deque[tuple[Node, str | None]]()
+        self.stopping = deque[tuple[str | None, Failure]]()
 
     def decision(self) -> Decision:
         """What has come of it."""
@@ -75,22 +77,23 @@ class Draft:
             raise LookupError("there is no run to decide on")
         return self.run
 
-    @property
-    def is_cancelling(self) -> bool:
-        """Whether nothing is started any more."""
-        return self.run is not None and self.run.cancel_reason is not None
+    def stopped(self, place: Node) -> Failure | None:
+        """Why nothing is started any more where a node is; None where things are."""
+        stop = self.info.stop if self.info.ending is None else None
+        parent = place.parent_dag.parent_node
+        while stop is None and parent is not None:
+            stop = self.nodes[parent.node_name].stop
+            parent = parent.parent_dag.parent_node
+        return stop
 
     @property
     def is_paused(self) -> bool:
         """Whether nothing is started for now."""
         return self.run is not None and self.run.status is RunStatus.PAUSED
 
-    def hold(self) -> None:
-        """Keep what is to start in the run, until that is resumed."""
-        if self.entering:
-            held = (Held(node.node_name, caught) for node, caught in self.entering)
-            self.change_run(replace(self.info, held=(*self.info.held, *held)))
-            self.entering.clear()
+    def hold(self, node: Node, caught: str | None) -> None:
+        """Keep a node that is to start in the run, until that is resumed."""
+        self.change_run(replace(self.info, held=(*self.info.held, Held(node.node_name, caught))))
 
     def begin(self, run: RunInfo, nodes: Iterable[NodeState]) -> None:
         """Make a run that there is not yet."""

@@ -12,7 +12,7 @@ from orchestrator.model.commands import Failure, Json
 from orchestrator.model.enums import RunStatus, TaskStatus
 from orchestrator.model.nodes import Graph, Parallel
 from orchestrator.model.rules import rule_for
-from orchestrator.model.run_state import NodeState
+from orchestrator.model.run_state import Ending, NodeState
 
 
 def end(
@@ -37,14 +37,16 @@ def end(
             claim=None,
             due=NO_TIMES,
             owed_cancel=None,
+            stop=None,
             open_branches=0,
             ended_at=draft.now,
             result=result,
+            stored_result=None,
             error=error,
         )
         draft.put(node)
         place = draft.dag.by_name[node.node_name]
-        if not draft.is_cancelling:
+        if draft.stopped(place) is None:
             following, caught = chosen or place.next, node.caught
             if status is not TaskStatus.COMPLETED:
                 route = rule_for(place.routes, error.error_type if error is not None else "Task.Cancelled")
@@ -54,7 +56,7 @@ def end(
                 return
         parent = place.parent_dag.parent_node
         if parent is None:
-            _end_run(draft, node)
+            _outermost_ended(draft, node)
             return
         state = _branch_ended(draft, parent, place.parent_dag, node)
         if state.open_branches:
@@ -72,6 +74,10 @@ def _branch_ended(draft: Draft, parent: Parallel, branch: Graph, last: NodeState
         branches = list(state.branches)
         branches[number] = replace(branches[number], stopped_at=last.node_name)
         state = replace(state, branches=tuple(branches))
+        if parent.stops_on_failure and state.stop is None and state.open_branches > 1:
+            stop = Failure("Parallel.Stopped", f"{parent.node_name}: {last.node_name} has not completed")
+            state = replace(state, stop=stop)
+            draft.stopping.append((parent.node_name, stop))
     state = replace(state, open_branches=state.open_branches - 1)
     draft.put(state)
     return state
@@ -87,20 +93,37 @@ def _sum_up(draft: Draft, parallel: NodeState) -> tuple[TaskStatus, Failure | No
     return (TaskStatus.CANCELLED, None) if stopped else (TaskStatus.COMPLETED, None)
 
 
-def _end_run(draft: Draft, last: NodeState) -> None:
-    """The outermost branch has ended: a run that was cancelled short of that, a failed or a completed one."""
-    error: Failure | None = None
-    if last.status is TaskStatus.FAILED:
-        status, error = RunStatus.FAILED, _with_node(last)
-    elif not _stopped_short(draft, last):
-        status = RunStatus.COMPLETED
+def _outermost_ended(draft: Draft, last: NodeState) -> None:
+    """The steps of the definition have ended, then those of its `finally`, if it has any; then the run has."""
+    ending, last_steps = _ending(draft, last), draft.dag.last_steps
+    if draft.info.ending is not None:  # these were the last steps: their failure is the run's, unless that has one
+        before = draft.info.ending
+        _end_run(draft, ending if before.status is RunStatus.COMPLETED else before)
+    elif last_steps is not None:
+        draft.change_run(replace(draft.info, ending=ending))
+        draft.entering.append((last_steps.start_node, None))
     else:
-        status = RunStatus.CANCELLED if draft.is_cancelling else RunStatus.FAILED
-        error = _with_node(last) or Failure("Run.Cancelled", draft.info.cancel_reason or "")
+        _end_run(draft, ending)
+
+
+def _ending(draft: Draft, last: NodeState) -> Ending:
+    """How steps have ended of which this was the last: failed, completed, or stopped short of that."""
+    stop = draft.info.stop if draft.info.ending is None else None
+    if last.status is TaskStatus.FAILED:
+        return Ending(RunStatus.FAILED, _with_node(last))
+    if not _stopped_short(draft, last):
+        return Ending(RunStatus.COMPLETED)
+    if stop is not None and draft.info.is_out_of_time:
+        return Ending(RunStatus.FAILED, stop)
+    error = _with_node(last) or stop or Failure("Run.Cancelled", "")
+    return Ending(RunStatus.CANCELLED if stop is not None else RunStatus.FAILED, error)
+
+
+def _end_run(draft: Draft, ending: Ending) -> None:
     for node in tuple(draft.nodes.values()):
         if node.status is TaskStatus.NEW:
             draft.put(replace(node, status=TaskStatus.SKIPPED))
-    draft.change_run(replace(draft.info, status=status, error=error, ended_at=draft.now))
+    draft.change_run(replace(draft.info, status=ending.status, error=ending.error, ending=None, ended_at=draft.now))
 
 
 def _stopped_short(draft: Draft, last: NodeState) -> bool:

@@ -14,10 +14,8 @@ from msgspec.structs import replace
 
 from orchestrator.engine import attempts
 from orchestrator.engine.draft import Draft
-from orchestrator.engine.ending import end
-from orchestrator.model.commands import Failure
 from orchestrator.model.enums import DueKind, RunStatus, TaskStatus
-from orchestrator.model.facts import CancelRequested, PauseEnded, PauseRequested, ResumeRequested
+from orchestrator.model.facts import PauseEnded, PauseRequested, ResumeRequested
 from orchestrator.model.run_state import NodeState, RunInfo
 
 
@@ -36,7 +34,7 @@ def resumed(run: RunInfo, at: datetime) -> RunInfo:
 
 
 def _counts(run: RunInfo, at: datetime) -> bool:
-    is_open = run.status in (RunStatus.RUNNING, RunStatus.PAUSED) and run.cancel_reason is None
+    is_open = run.status in (RunStatus.RUNNING, RunStatus.PAUSED) and run.stop is None
     return is_open and (run.steered_at is None or at > run.steered_at)
 
 
@@ -65,19 +63,19 @@ def pause_ended(draft: Draft, _: PauseEnded) -> None:
             _go_on(draft, node)
 
 
-def cancel_requested(draft: Draft, fact: CancelRequested) -> None:
-    """Cancel the run, also a paused one: what is held is cancelled before it has started."""
-    if draft.is_paused:
-        draft.change_run(replace(draft.info, status=RunStatus.RUNNING))
-    held = draft.run.held if draft.run is not None else ()
-    attempts.cancel_requested(draft, fact)
-    if not held or not draft.is_cancelling or draft.info.status.is_final:
+def reconsider(draft: Draft) -> None:
+    """Where things are to be stopped, let what is held be entered again: it ends there, or it is held again.
+
+    A run that is stopped as a whole is not paused any more, for its `finally` is to run.
+    """
+    if not draft.stopping or draft.run is None:
         return
-    draft.change_run(replace(draft.info, held=(), is_resuming=False))
-    for each in held:
-        node = draft.nodes[each.node]
-        if node.status is TaskStatus.NEW:
-            end(draft, node, TaskStatus.CANCELLED, error=Failure("Run.Cancelled", fact.reason))
+    held, run = draft.run.held, draft.run
+    if run.status is RunStatus.PAUSED and any(parallel is None for parallel, _ in draft.stopping):
+        run = replace(run, status=RunStatus.RUNNING, is_resuming=False)
+    if held or run is not draft.run:
+        draft.change_run(replace(run, held=()))
+        draft.entering.extend((draft.dag.by_name[each.node], each.caught) for each in held)
 
 
 def _go_on(draft: Draft, node: NodeState) -> None:

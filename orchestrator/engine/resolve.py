@@ -16,8 +16,9 @@ from orchestrator.engine.address import (
 )
 from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.status import ExecutionStatus
-from orchestrator.model.commands import Json
-from orchestrator.model.errors import EventError, NotYet
+from orchestrator.model.commands import EMPTY, Json
+from orchestrator.model.dag import DAG
+from orchestrator.model.errors import EventError, NotYet, SettingsError
 from orchestrator.model.event_factory import EventFactory
 from orchestrator.model.events import (
     CancelEvent,
@@ -38,6 +39,7 @@ class Resolver:
 
     Args:
         new_message_id: makes one for a start that came without, which is then a run of its own.
+        variables: of the environment, by name.
         grace_s: how long an event is put off whose execution is not recorded (yet).
     """
 
@@ -47,7 +49,9 @@ class Resolver:
         executions: ExecutionStatus,
         new_message_id: Callable[[], str],
         grace_s: float,
+        variables: Mapping[str, Json] = EMPTY,
     ) -> None:
+        self._variables = variables
         self._catalog, self._executions = catalog, executions
         self._new_message_id, self._grace_s = new_message_id, grace_s
 
@@ -57,7 +61,7 @@ class Resolver:
         """Return whose event this is, or None for somebody else's.
 
         Raises:
-            EventError, UnknownDag, DefinitionError: it is ours, and wrong for good.
+            EventError, UnknownDag, DefinitionError, SettingsError: it is ours, and wrong for good.
             NotYet: too early to tell.
         """
         at = publish_time or now
@@ -93,7 +97,18 @@ class Resolver:
         if due is not None:  # whoever sends it, and however often: it is the one start for that time
             message_id, at = scheduled_start_of(name, due), due
         run_id = event.run_id or run_id_of(message_id, at)
-        return Start(run_id, name, definition, dag, event.input, message_id, due, at)
+        return Start(run_id, name, definition, dag, event.input, message_id, due, self._variables_of(name, dag), at)
+
+    def _variables_of(self, name: str, dag: DAG) -> Mapping[str, Json]:
+        """Return the variables that a DAG asks for. Raises SettingsError where one has no value."""
+        missing = sorted(dag.variables - self._variables.keys())
+        if missing:
+            asked = ", ".join(f"${{var.{each}}}" for each in missing)
+            raise SettingsError(
+                f"dag {name}: asks for {asked}, of which there is no value; "
+                f"give one in VARIABLES; there {_are(sorted(self._variables))}"
+            )
+        return {each: self._variables[each] for each in sorted(dag.variables)}
 
     def _completion(self, event: CompletionEvent, at: datetime, now: datetime) -> Completion | None:
         if isinstance(event, DataflowEvent) and event.job_name and not event.job_name.startswith(KEY_PREFIX):
@@ -112,3 +127,7 @@ class Resolver:
                 f"put off until the event is {self._grace_s:g} s old"
             )
         return None
+
+
+def _are(names: list[str]) -> str:
+    return f"are {', '.join(names)}" if names else "is none"

@@ -1,7 +1,7 @@
 """How nodes start, by their type. Pure."""
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
@@ -14,7 +14,7 @@ from orchestrator.model.enums import DueKind, TaskStatus
 from orchestrator.model.errors import ExpressionError
 from orchestrator.model.nodes import Condition, End, Node, Parallel, Pass, Task, Wait
 from orchestrator.model.run_state import BranchState, NodeState
-from orchestrator.model.times import HOW_TIME, parse_time
+from orchestrator.model.times import HOW_TIME, LONGEST_WAIT, parse_time
 
 
 def new_state(node: Node) -> NodeState:
@@ -38,12 +38,14 @@ def new_state(node: Node) -> NodeState:
 def start_waiting(draft: Draft) -> None:
     """Start what is to start, and what that lets start; a node that was started before is never started twice."""
     while draft.entering:
-        if draft.is_paused:
-            draft.hold()
-            return
         node, caught = draft.entering.popleft()
         state = draft.nodes[node.node_name]
-        if state.status is TaskStatus.NEW:
+        stop = draft.stopped(node)
+        if state.status is TaskStatus.NEW and stop is not None:
+            end(draft, state, TaskStatus.CANCELLED, error=stop)
+        elif state.status is TaskStatus.NEW and draft.is_paused:
+            draft.hold(node, caught)
+        elif state.status is TaskStatus.NEW:
             _START[type(node)](draft, node, replace(state, started_at=draft.now, caught=caught))
 
 
@@ -89,7 +91,10 @@ def _start_wait(draft: Draft, node: Node, state: NodeState) -> None:
         if at is None:
             _fail(draft, state, "Wait.BadTime", f"{node.node_name}.until: {told!r:.80} is no time; {HOW_TIME}")
             return
-        at = at.astimezone(UTC)
+        if at - draft.now > LONGEST_WAIT:
+            words = f"is more than {LONGEST_WAIT.days} days off, which is the longest wait"
+            _fail(draft, state, "Wait.BadTime", f"{node.node_name}.until: {told!r:.80} {words}")
+            return
     if at <= draft.now:
         end(draft, state, TaskStatus.COMPLETED)
     else:

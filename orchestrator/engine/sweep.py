@@ -83,7 +83,7 @@ def chores(
         if node.owed_cancel is not None:
             cancels.append(node)
             continue
-        if state.run.cancel_reason is not None:
+        if node.stop is not None:
             withdrawals.append(node)
         is_bound = node.execution_id is not None or is_known_here(state.launch_id(node.node_name))
         if not is_bound and node.claim is not None and is_over(node.claim, now, me, alive, policy):

@@ -24,6 +24,7 @@ from orchestrator.model.facts import (
     LaunchBound,
     NotificationExpired,
     PauseEnded,
+    RunOutOfTime,
     TimeCame,
 )
 from orchestrator.model.policy import Policy
@@ -122,9 +123,11 @@ class Ticker:
             state, self._clock.now(), self._instance, self._hosts.is_alive, self._policy, box.executions.__contains__
         )
         facts = self._find_out(work, state, box) if work else []
-        ended: list[Fact] = [PauseEnded()] if state.run.is_resuming else []
-        if facts or ended:
-            self._apply(box, (*ended, *facts))
+        is_over = state.run.timeout_at is not None and state.run.timeout_at <= self._clock.now()
+        late: tuple[Fact, ...] = (RunOutOfTime(),) if is_over and state.run.stop is None else ()
+        ended: tuple[Fact, ...] = (PauseEnded(),) if state.run.is_resuming else ()
+        if facts or late or ended:
+            self._apply(box, (*ended, *facts, *late))
         names = dict.fromkeys(fact.node_name for fact in facts)
         return tuple(state.launch_id(name) for name in names)
 

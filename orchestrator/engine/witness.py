@@ -110,7 +110,17 @@ class Witness:
     @staticmethod
     def first_facts(item: Start, definition: str) -> list[Fact]:
         """Facts of a start for which there is no run yet."""
-        return [RunStarted(item.run_id, item.dag_name, definition, item.input, item.message_id, item.scheduled_for)]
+        return [
+            RunStarted(
+                item.run_id,
+                item.dag_name,
+                definition,
+                item.input,
+                item.message_id,
+                item.scheduled_for,
+                item.variables,
+            )
+        ]
 
     def ask(self, node: NodeState, state: RunState, box: RunBox) -> Answer:
         """Return the execution of a Running attempt, if one is known, and how it ended, if it did.

@@ -7,9 +7,11 @@ from difflib import get_close_matches
 from functools import cached_property
 
 from orchestrator.model.commands import Json, Launch
+from orchestrator.model.durations import parse_duration
 from orchestrator.model.enums import TaskStatus
 from orchestrator.model.errors import InputError
 from orchestrator.model.execution import ExecutionRecord
+from orchestrator.model.expressions import names_in
 from orchestrator.model.fixed import Fixed
 from orchestrator.model.node_factory import NodeFactory
 from orchestrator.model.nodes import Node, Parallel, Task
@@ -24,7 +26,9 @@ class DAG(Fixed):
         start_node: where it starts.
         nodes: its own nodes, in definition order; not those inside of branches.
         tasks: those of them that are Tasks.
-        all_nodes: its nodes and those of all branches, a Parallel before what is inside of it.
+        timeout_s: how long a run of it may take, in seconds, or None.
+        last_steps: the DAG of its `finally`, which runs however its own steps end; or None.
+        all_nodes: its nodes and those of all branches, a Parallel before what is inside of it; those of `last_steps`.
         all_tasks: those of them that are Tasks.
         by_name: node name -> Node, over `all_nodes`.
     """
@@ -51,6 +55,11 @@ class DAG(Fixed):
         own = {node.node_name: node for node in self.nodes}
         self.start_node = own[str(definition["start"])]
         self.tasks = tuple(node for node in self.nodes if isinstance(node, Task))
+        timeout, last = definition.get("timeout"), definition.get("finally")
+        self.timeout_s = None if timeout is None else parse_duration(str(timeout))
+        self.last_steps: DAG | None = (
+            DAG(last, statuses=statuses, executions=executions) if isinstance(last, dict) else None
+        )
 
     @property
     def owner(self) -> str | None:
@@ -73,6 +82,8 @@ class DAG(Fixed):
             if isinstance(node, Parallel):
                 for branch in node.branches:
                     found.extend(branch.all_nodes)
+        if self.last_steps is not None:
+            found.extend(self.last_steps.all_nodes)
         return tuple(found)
 
     @cached_property
@@ -84,6 +95,11 @@ class DAG(Fixed):
     def by_name(self) -> Mapping[str, Node]:
         """Node name -> Node, branches included."""
         return {node.node_name: node for node in self.all_nodes}
+
+    @cached_property
+    def variables(self) -> frozenset[str]:
+        """Names of the variables of its environment that its expressions ask for."""
+        return names_in(self.definition["steps"], "var")
 
     def init(self) -> tuple[Launch, ...]:
         """Return the commands that start this DAG: those of its start node."""

@@ -14,15 +14,13 @@ from functools import cached_property
 
 from orchestrator.model.errors import DefinitionError, ExpressionError
 from orchestrator.model.expressions import (
+    EVERYWHERE,
+    ROOTS,
+    Computed,
     Expression,
-    at,
-    closest,
     compile_condition,
-    did_you_mean,
-    kind_of,
-    listed,
     parse,
-    quoted,
+    steps_in,
 )
 from orchestrator.model.grammar import (
     BRANCH,
@@ -34,6 +32,7 @@ from orchestrator.model.grammar import (
 )
 from orchestrator.model.grammar_rules import Kind, Shape, key_problem, text_problem
 from orchestrator.model.times import HOW_TIME, parse_time
+from orchestrator.model.words import at, closest, did_you_mean, kind_of, listed, quoted
 
 MAX_DEPTH = 100
 """Levels of Parallels in one another, and of lists and objects in one another in `parameters`."""
@@ -83,6 +82,8 @@ class _Body:
     depth: int = 0
     flaw: str = ""
     """Why what is in it is not judged."""
+    is_finally: bool = False
+    """Its steps run when those of the definition have ended."""
 
     @property
     def start(self) -> object:
@@ -254,6 +255,8 @@ class _Judge:
     def find_bodies(self) -> None:
         """Fill `bodies` and `places`; whatever is not as it should be is passed over here."""
         waiting = [_Body("", self.definition, DEFINITION)]
+        if isinstance(last := self.definition.get("finally"), dict):
+            waiting.insert(0, _Body("finally", last, BRANCH, is_finally=True))
         seen: set[int] = set()
         while waiting:
             body = waiting.pop()
@@ -424,11 +427,11 @@ class _Judge:
     def condition(self, place: _Place, text: str) -> Iterator[str]:
         """Yield the problems of an expression that has to be true or false."""
         try:
-            compile_condition(text)
+            condition = compile_condition(text)
         except ExpressionError as exc:
             yield str(exc)
         else:
-            yield from self.text(place, text)
+            yield from self.expression(place, condition.expression)
 
     def text(self, place: _Place, text: str) -> Iterator[str]:
         """Yield the problems of the expressions in a string."""
@@ -438,12 +441,21 @@ class _Judge:
             yield str(exc)
             return
         for part in parts:
-            if isinstance(part, Expression) and part.step is not None:
-                problem = self.reference(place, part.step)
-                if problem:
-                    yield f"{part.text}: {problem}"
-            elif isinstance(part, Expression) and part.path[0] == "error" and not self.catches(place):
-                yield f'{part.text}: no "on_error" leads to {quoted(place.name)}; only where one does is there an error'
+            if not isinstance(part, str):
+                yield from self.expression(place, part)
+
+    def expression(self, place: _Place, part: Expression | Computed) -> Iterator[str]:
+        """Yield what the step at `place` cannot ask about."""
+        roots = {path[0] for path in part.paths}
+        if "error" in roots and not self.catches(place):
+            yield f'{part.text}: no "on_error" leads to {quoted(place.name)}; only where one does is there an error'
+        for root in ROOTS:
+            if root in roots and root not in EVERYWHERE | {"error"}:
+                yield f"{part.text}: there is no {quoted(root)} here; there is {listed(sorted(EVERYWHERE))}"
+        for name in steps_in(part):
+            problem = self.reference(place, name)
+            if problem:
+                yield f"{part.text}: {problem}"
 
     @staticmethod
     def catches(place: _Place) -> bool:
@@ -451,7 +463,9 @@ class _Judge:
         for holder in place.lineage():
             body = holder.body
             caught = [name for ways in body.ways.values() for key, name in ways.named if key.startswith("on_error")]
-            if any(name == holder.name or (name in body.ways and body.leads_to(name, holder.name)) for name in caught):
+            if body.is_finally or any(
+                name == holder.name or (name in body.ways and body.leads_to(name, holder.name)) for name in caught
+            ):
                 return True
         return False
 
@@ -470,6 +484,10 @@ def _why_not_ended(place: _Place, other: _Place) -> str:
     """Return why `other` is not certain to have ended before `place` starts; "" if it is certain."""
     if other == place:
         return f"{quoted(other.name)} is the step itself"
+    *_, our_root = place.lineage()
+    *_, their_root = other.lineage()
+    if our_root.body is not their_root.body:
+        return "" if our_root.body.is_finally else f'{quoted(other.name)} is in "finally"'
     # Compare where the two ways part: in the innermost body that both are in.
     ours = {id(holder.body): holder for holder in place.lineage()}
     theirs = next(holder for holder in other.lineage() if id(holder.body) in ours)
@@ -510,9 +528,11 @@ def _expressions_in(text: str) -> Iterator[str]:
     """Yield the problem of each expression of ours in a string that is taken as it stands."""
     for found in _MARKED.findall(text):
         try:
-            parse(found)
+            parts = parse(found)
         except ExpressionError:
             continue  # a shell's ${NAME}, or whatever it is to the service
+        if not any(len(path) > 1 for part in parts if not isinstance(part, str) for path in part.paths):
+            continue
         yield f'{found} is an expression; an expression can stand in "parameters" only'
 
 

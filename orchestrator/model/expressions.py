@@ -1,108 +1,59 @@
-"""Path expressions: `${run.input.day}`, `${steps.Count.result.items[0]["a b"]}`. Pure.
+"""Expressions: `${run.input.day}`, `${steps.Count.result.items[0]["a b"]}`, `${steps.Count.result.words > 1000}`. Pure.
 
 A string that is one whole expression takes the value with its type; inside of a longer string the value
 becomes text (a string as it is, anything else as compact JSON). `$${` is a literal `${`. The names of
-objects are never expressions. An expression is looked up, never evaluated.
+objects are never expressions.
 
-The words for paths, kinds and near misses on top are those of every message about a definition.
+What is a path is looked up. Anything else is CEL (`model/cel.py`), of which a path is a part; its library is loaded
+with the first expression that needs it.
 """
 
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import date
-from difflib import get_close_matches
 from functools import lru_cache
-from itertools import islice
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from orchestrator.model.commands import Json
 from orchestrator.model.errors import ExpressionError
+from orchestrator.model.words import at, did_you_mean, kind_of, listed, quoted
+
+if TYPE_CHECKING:
+    from orchestrator.model.cel import Program
 
 Scope = Mapping[str, object]
 """Root -> what is under it; each level may be a Mapping that makes its values when asked."""
 
-ROOTS: Mapping[str, tuple[str, ...]] = {
-    "run": ("run_id", "dag", "input", "started_at", "scheduled_for"),
+Path = tuple[str | int, ...]
+
+ROOTS: Mapping[str, tuple[str, ...] | None] = {
+    "run": ("run_id", "dag", "input", "started_at", "scheduled_for", "status"),
     "steps": ("result", "status"),
+    "var": None,
+    "item": None,
+    "index": None,
     "error": ("type", "message", "node"),
 }
-"""What an expression begins with, and the keys there: of the run, and of every step."""
+"""What an expression begins with, and the keys there: of the run, of every step, of an error. None: a value itself."""
 
-# ---- Words of messages -------------------------------------------------------------------------------
-
-_plain_key = re.compile(r"[\w-]{1,80}")
-
-
-def quoted(text: str) -> str:
-    """Return `text` in double quotes, shortened and fit to be printed, whatever is in it."""
-    short = text if len(text) <= 80 else text[:79] + "…"
-    return json.dumps(short, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
-
-
-def at(path: str, key: str | int) -> str:
-    """Return the path of `key` in what is at `path`: `steps.A`, `branches[0]`, `input["a b"]`."""
-    if isinstance(key, int):
-        return f"{path}[{key}]"
-    if not _plain_key.fullmatch(key):
-        return f"{path}[{quoted(key)}]"
-    return f"{path}.{key}" if path else key
-
-
-def kind_of(value: object) -> str:
-    """Return what to call `value` in "must be a string, not …"."""
-    match value:
-        case None | True | False:
-            return json.dumps(value)
-        case int() | float():
-            return "a number"
-        case str():
-            return "a string"
-        case list() | tuple():
-            return "a list"
-        case Mapping():
-            return "an object"
-        case date():
-            return "a date"
-        case _:
-            return f"a value of type {type(value).__name__}"
-
-
-def closest(text: str, known: Iterable[str]) -> str | None:
-    """Return the one of `known` that somebody who wrote `text` may have meant, if any is like it."""
-    names = {name.casefold(): name for name in known}
-    if len(names) > 500:  # so that a hundred mistakes in a huge definition are still told in a second
-        names = {folded: name for folded, name in names.items() if name[:1] == text[:1]}
-    found = get_close_matches(text[:80].casefold(), list(names)[:500], n=1)
-    return names[found[0]] if found else None
-
-
-def did_you_mean(text: str, known: Iterable[str]) -> str:
-    """Return ` did you mean "…"?`, or nothing if none of `known` is like `text`."""
-    meant = closest(text, known)
-    return f" did you mean {quoted(meant)}?" if meant else ""
-
-
-def listed(names: Iterable[str]) -> str:
-    """Return the first dozen of `names` in quotes."""
-    some = [quoted(name) for name in islice(names, 13)]
-    return ", ".join(some[:12]) + (", …" if len(some) > 12 else "")
-
+EVERYWHERE = frozenset(("run", "steps", "var"))
+"""Roots that every step has; the others are there where something gives them a value."""
 
 # ---- Expressions -------------------------------------------------------------------------------------
 
 
 class Expression(msgspec.Struct, frozen=True):
-    """One `${…}`: its text as written, and the path that it says, from its root."""
+    """One `${…}` that is a path: its text as written, and the path that it says, from its root."""
 
     text: str
-    path: tuple[str | int, ...]
+    path: Path
 
     @property
-    def step(self) -> str | None:
-        """The step whose end it asks about, if it is about a step."""
-        return str(self.path[1]) if self.path[0] == "steps" else None
+    def paths(self) -> tuple[Path, ...]:
+        """What it refers to."""
+        return (self.path,)
 
     def resolve(self, scope: Scope) -> Json:
         """Return the value that the path leads to.
@@ -128,14 +79,52 @@ class Expression(msgspec.Struct, frozen=True):
     def _dead_end(self, depth: int, value: object) -> ExpressionError:
         where, key = _written(self.path[:depth]) or "an expression", self.path[depth]
         if isinstance(value, Mapping):
-            return ExpressionError(_no_key(self, where, key, (name for name in value if isinstance(name, str))))
+            return ExpressionError(_no_key(self.text, where, key, (name for name in value if isinstance(name, str))))
         wanted = quoted(key) if isinstance(key, str) else f"[{key}]"
         size = f" of {len(value)}, from [0]" if isinstance(value, list | tuple) else ""
         return ExpressionError(f"{_short(self.text)}: {where} has no {wanted}; it is {kind_of(value)}{size}")
 
 
-Part = str | Expression
+class Computed(msgspec.Struct, frozen=True):
+    """One `${…}` of CEL: its text as written, and its program."""
+
+    text: str
+    program: "Program"
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """What it refers to, as far as that is written out."""
+        return self.program.paths
+
+    def resolve(self, scope: Scope) -> Json:
+        """Return its value.
+
+        Raises:
+            ExpressionError: it has none: a key is missing, types do not fit, it is too large.
+        """
+        from orchestrator.model.cel import CelFailure
+
+        try:
+            return self.program.evaluate(scope)
+        except CelFailure as exc:
+            if exc.is_missing:
+                self._find_missing(scope)
+            raise ExpressionError(f"{_short(self.text)}: {exc}") from exc
+
+    def _find_missing(self, scope: Scope) -> None:
+        """Raise the error of the first path that leads nowhere, if one does."""
+        for path in self.paths:
+            Expression(self.text, path).resolve(scope)
+
+
+Part = str | Expression | Computed
 """Of a string: literal text, or what is to be put there."""
+
+
+def steps_in(part: Expression | Computed) -> tuple[str, ...]:
+    """Return the steps whose end an expression asks about."""
+    return tuple(dict.fromkeys(str(path[1]) for path in part.paths if path[0] == "steps"))
+
 
 _opening = re.compile(r"\$?\$\{")
 _root = re.compile(r"[ \t\r\n]*([\w-]+)")
@@ -147,6 +136,23 @@ _link = re.compile(
 )
 _closing = re.compile(r"[ \t\r\n]*\}")
 _escaped = re.compile(r"\\(.)")
+_token = re.compile(
+    r"""(?P<string>[rRbB]{0,2}(?:\"{3}.*?\"{3}|'{3}.*?'{3}))
+      | (?P<raw>[bB]?[rR][bB]?(?:"[^"]*"|'[^']*'))
+      | (?P<quoted>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')
+      | (?P<brace>[{}])
+      | (?P<other>[\w]+|.)""",
+    re.VERBOSE | re.DOTALL,
+)
+
+
+class _Unread(ExpressionError):
+    """A text is not what was looked for: from this position on."""
+
+    def __init__(self, text: str, position: int, expected: str, *, is_syntax: bool = True) -> None:
+        self.position, self.is_syntax = position, is_syntax
+        how = '; write as in ${run.input.day} or ${steps.A.result["a b"][0]}; for the characters ${ write $${'
+        super().__init__(f"column {position + 1} of {quoted(text)}: {expected}{how if is_syntax else ''}")
 
 
 @lru_cache(maxsize=4096)
@@ -174,11 +180,37 @@ def parse(text: str) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def _parse_one(text: str, opened: int, position: int) -> tuple[Expression, int]:
-    """Read the expression whose `${` is at `opened`; return it and the position after its `}`."""
+def _parse_one(text: str, opened: int, position: int) -> tuple[Expression | Computed, int]:
+    """Read the expression whose `${` is at `opened`; return it and the position after its `}`.
+
+    Where it is neither a path nor CEL, the one that understood more of it says what is wrong.
+    """
+    unread: _Unread | None = None
+    try:
+        expression, end = _parse_path(text, opened, position)
+    except _Unread as exc:
+        unread = exc
+    else:
+        if expression.path[0] in ROOTS:
+            _check_roots(expression.text, expression.path)
+            return expression, end
+    closed = _closed_at(text, position)
+    if closed is not None and text[position:closed].strip():
+        try:
+            return _compile_cel(text, opened, position, closed), closed + 1
+        except _Unread as exc:
+            if unread is not None and (not exc.is_syntax or exc.position > unread.position):
+                raise
+    if unread is not None:
+        raise unread
+    _check_roots(expression.text, expression.path)
+    return expression, end
+
+
+def _parse_path(text: str, opened: int, position: int) -> tuple[Expression, int]:
     root = _root.match(text, position)
     if root is None:
-        raise _syntax_error(text, position, f"expected {' or '.join(ROOTS)}")
+        raise _Unread(text, position, "expected an expression")
     path: list[str | int] = [root[1]]
     position = root.end()
     while (link := _link.match(text, position)) is not None:
@@ -193,47 +225,74 @@ def _parse_one(text: str, opened: int, position: int) -> tuple[Expression, int]:
     if closing is None:
         match text[position : position + 1]:
             case ".":
-                raise _syntax_error(text, position + 1, 'expected a name after "."')
+                raise _Unread(text, position + 1, 'expected a name after "."')
             case "[":
-                raise _syntax_error(text, position + 1, 'expected a number or a quoted key, and then "]"')
+                raise _Unread(text, position + 1, 'expected a number or a quoted key, and then "]"')
             case _:
-                raise _syntax_error(text, position, 'expected ".", "[" or "}"')
-    expression = Expression(text[opened : closing.end()], tuple(path))
-    _check_roots(expression)
-    return expression, closing.end()
+                raise _Unread(text, position, 'expected ".", "[" or "}"')
+    return Expression(text[opened : closing.end()], tuple(path)), closing.end()
 
 
-def _check_roots(expression: Expression) -> None:
-    """Raise if the path does not begin as one must: `run.<key>` or `steps.<name>.<key>`."""
-    root, *names = expression.path
+def _closed_at(text: str, position: int) -> int | None:
+    """Return where the `}` of an expression is; braces in strings and in pairs are none."""
+    depth = 0
+    for token in _token.finditer(text, position):
+        if token["brace"] == "{":
+            depth += 1
+        elif token["brace"] == "}":
+            if not depth:
+                return token.start()
+            depth -= 1
+    return None
+
+
+def _compile_cel(text: str, opened: int, position: int, closed: int) -> Computed:
+    """Return the CEL between two positions. Raises _Unread, or the error of a path in it."""
+    try:
+        from orchestrator.model.cel import CelProblem, compile_cel
+    except ImportError as exc:
+        raise ExpressionError(
+            f"{_short(text[opened : closed + 1])}: is more than a path, which takes the library cel-expr-python; "
+            "it is not installed here"
+        ) from exc
+    try:
+        computed = Computed(text[opened : closed + 1], compile_cel(text[position:closed], tuple(ROOTS)))
+    except CelProblem as exc:
+        raise _Unread(text, position + exc.offset, str(exc), is_syntax=exc.is_syntax) from exc
+    for path in computed.paths:
+        _check_roots(computed.text, path)
+    return computed
+
+
+def _check_roots(text: str, path: Path) -> None:
+    """Raise if a path does not begin as one must: `run.<key>`, `steps.<name>.<key>`, …"""
+    root, *names = path
     if root not in ROOTS:
-        where, allowed, key = "an expression", tuple(ROOTS), root
-    elif root == "steps" and names and isinstance(names[0], int):
-        raise ExpressionError(f"{_short(expression.text)}: steps has no numbers; name a step, as in steps.A")
-    else:
-        where, allowed = _written(expression.path[: 2 if root == "steps" else 1]), ROOTS[str(root)]
-        rest = names[1:] if root == "steps" else names
-        if not rest:  # a part of it is a value; the whole of `steps` would depend on who ended first
-            further = listed(allowed) if names or root != "steps" else "the name of a step"
-            raise ExpressionError(f"{_short(expression.text)}: stops too early; go on to {further}")
-        key = rest[0]
-    if key not in allowed:
-        raise ExpressionError(_no_key(expression, where, key, allowed))
+        raise ExpressionError(_no_key(text, "an expression", root, ROOTS))
+    allowed = ROOTS[str(root)]
+    if root == "var" and (not names or isinstance(names[0], int)):
+        raise ExpressionError(f"{_short(text)}: stops too early; go on to the name of a variable")
+    if allowed is None:
+        return
+    if root == "steps" and names and isinstance(names[0], int):
+        raise ExpressionError(f"{_short(text)}: steps has no numbers; name a step, as in steps.A")
+    where = _written(path[: 2 if root == "steps" else 1])
+    rest = names[1:] if root == "steps" else names
+    if not rest:  # a part of it is a value; the whole of `steps` would depend on who ended first
+        further = listed(allowed) if names or root != "steps" else "the name of a step"
+        raise ExpressionError(f"{_short(text)}: stops too early; go on to {further}")
+    if rest[0] not in allowed:
+        raise ExpressionError(_no_key(text, where, rest[0], allowed))
 
 
-def _no_key(expression: Expression, where: str, key: str | int, allowed: Iterable[str]) -> str:
+def _no_key(text: str, where: str, key: str | int, allowed: Iterable[str]) -> str:
     names = list(allowed)
     near = did_you_mean(key, names) if isinstance(key, str) else ""
     wanted = quoted(key) if isinstance(key, str) else f"[{key}]"
-    return f"{_short(expression.text)}: {where} has no {wanted};{near} it has {listed(names) or 'nothing'}"
+    return f"{_short(text)}: {where} has no {wanted};{near} it has {listed(names) or 'nothing'}"
 
 
-def _syntax_error(text: str, position: int, expected: str) -> ExpressionError:
-    how = 'write as in ${run.input.day} or ${steps.A.result["a b"][0]}; for the characters ${ write $${'
-    return ExpressionError(f"column {position + 1} of {quoted(text)}: {expected}; {how}")
-
-
-def _written(path: tuple[str | int, ...]) -> str:
+def _written(path: Path) -> str:
     found = ""
     for key in path:
         found = at(found, key)
@@ -242,6 +301,50 @@ def _written(path: tuple[str | int, ...]) -> str:
 
 def _short(text: str) -> str:
     return text if len(text) <= 120 else f"{text[:119]}…"
+
+
+# ---- Conditions --------------------------------------------------------------------------------------
+
+
+class Condition(msgspec.Struct, frozen=True):
+    """An expression that is true or false: called with a scope, it says which."""
+
+    expression: Expression | Computed
+
+    @property
+    def text(self) -> str:
+        """As written, in `${…}`."""
+        return self.expression.text
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """What it refers to."""
+        return self.expression.paths
+
+    def __call__(self, scope: Scope) -> bool:
+        """Return whether it holds.
+
+        Raises:
+            ExpressionError: it has no value, or one that is not true or false.
+        """
+        value = self.expression.resolve(scope)
+        if isinstance(value, bool):
+            return value
+        raise ExpressionError(f"{_short(self.text)}: is {kind_of(value)}; a condition is true or false")
+
+
+def compile_condition(text: str) -> Condition:
+    """Return what tells whether a whole-string expression holds.
+
+    Raises:
+        ExpressionError: it is malformed, no expression, not one alone, or can never be true or false.
+    """
+    part, *more = parse(text) or ("",)
+    if more or isinstance(part, str):
+        raise ExpressionError(f"{quoted(text)} is no expression; write one, as in ${{steps.A.result.is_new}}")
+    if isinstance(part, Computed) and not part.program.may_be_bool:
+        raise ExpressionError(f"{_short(part.text)}: can never be true or false, as a condition is; compare it")
+    return Condition(part)
 
 
 # ---- Values that hold expressions --------------------------------------------------------------------
@@ -259,6 +362,23 @@ def strings_in(value: Json) -> Iterator[tuple[str, str]]:
             waiting.extend((at(path, str(key)), found[key]) for key in reversed(found))
         elif isinstance(found, list):
             waiting.extend((at(path, index), found[index]) for index in reversed(range(len(found))))
+
+
+def names_in(value: Json, root: str) -> frozenset[str]:
+    """Return the names under a root (`var.NAME`) that the expressions anywhere in a value refer to.
+
+    Text that only looks like an expression counts for nothing.
+    """
+    found: set[str] = set()
+    for _, text in strings_in(value):
+        try:
+            parts = parse(text)
+        except ExpressionError:
+            continue
+        for part in parts:
+            if not isinstance(part, str):
+                found |= {str(path[1]) for path in part.paths if path[0] == root}
+    return frozenset(found)
 
 
 class Template(msgspec.Struct, frozen=True):
@@ -286,29 +406,8 @@ def compile_value(value: Json) -> Template:
     Raises:
         ExpressionError: an expression in it is malformed.
     """
-    resolver = _compile(value)
+    resolver = _maker_of(value)
     return Template(resolver is None, resolver or (lambda _: value))
-
-
-def compile_condition(text: str) -> Callable[[Scope], bool]:
-    """Return what tells whether a whole-string expression holds.
-
-    Raises:
-        ExpressionError: it is malformed, or no expression. What is returned raises it where the value is not true or
-            false, or the expression leads nowhere.
-    """
-    parts = parse(text)
-    if len(parts) != 1 or not isinstance(parts[0], Expression):
-        raise ExpressionError(f"{quoted(text)} is no expression; write one, as in ${{steps.A.result.is_new}}")
-    expression = parts[0]
-
-    def holds(scope: Scope) -> bool:
-        value = expression.resolve(scope)
-        if not isinstance(value, bool):
-            raise ExpressionError(f"{_short(text)}: is {kind_of(value)}; a condition is true or false")
-        return value
-
-    return holds
 
 
 def resolve(value: Json, scope: Scope) -> Json:
@@ -317,20 +416,20 @@ def resolve(value: Json, scope: Scope) -> Json:
     Raises:
         ExpressionError: an expression is malformed or leads nowhere.
     """
-    resolver = _compile(value)
+    resolver = _maker_of(value)
     return value if resolver is None else resolver(scope)
 
 
-def _compile(value: Json) -> Callable[[Scope], Json] | None:
+def _maker_of(value: Json) -> Callable[[Scope], Json] | None:
     """Return what makes the value for a scope, or None if it is the value itself for every scope."""
     if isinstance(value, str):
         return _compile_text(value) if "${" in value else None
     if isinstance(value, dict):
-        changing = {key: made for key, item in value.items() if (made := _compile(item)) is not None}
+        changing = {key: made for key, item in value.items() if (made := _maker_of(item)) is not None}
         if changing:
             return lambda scope: {**value, **{key: made(scope) for key, made in changing.items()}}
     elif isinstance(value, list):
-        makers = [_compile(item) for item in value]
+        makers = [_maker_of(item) for item in value]
         if any(makers):
             pairs = list(zip(value, makers, strict=True))
             return lambda scope: [item if made is None else made(scope) for item, made in pairs]
@@ -339,12 +438,12 @@ def _compile(value: Json) -> Callable[[Scope], Json] | None:
 
 def _compile_text(text: str) -> Callable[[Scope], Json]:
     parts = parse(text)
-    if len(parts) == 1 and isinstance(parts[0], Expression):
+    if len(parts) == 1 and not isinstance(parts[0], str):
         return parts[0].resolve
     return lambda scope: "".join(part if isinstance(part, str) else _as_text(part, scope) for part in parts)
 
 
-def _as_text(expression: Expression, scope: Scope) -> str:
+def _as_text(expression: Expression | Computed, scope: Scope) -> str:
     value = expression.resolve(scope)
     if isinstance(value, str):
         return value

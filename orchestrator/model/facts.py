@@ -10,7 +10,7 @@ from datetime import datetime
 
 import msgspec
 
-from orchestrator.model.commands import Failure, Json, Outcome
+from orchestrator.model.commands import EMPTY, Failure, Json, Outcome
 
 
 class RunStarted(msgspec.Struct, frozen=True):
@@ -22,6 +22,7 @@ class RunStarted(msgspec.Struct, frozen=True):
     input: Mapping[str, Json]
     message_id: str
     scheduled_for: datetime | None = None
+    variables: Mapping[str, Json] = EMPTY
 
 
 class AttemptEnded(msgspec.Struct, frozen=True):
@@ -76,6 +77,10 @@ class CancelRequested(msgspec.Struct, frozen=True):
     """Somebody wants the run to be cancelled."""
 
     reason: str
+
+
+class RunOutOfTime(msgspec.Struct, frozen=True):
+    """The time that the run's definition gives it is over."""
 
 
 class CancelSettled(msgspec.Struct, frozen=True):
@@ -138,4 +143,5 @@ Fact = (
     | NotificationSent
     | NotificationFailed
     | NotificationExpired
+    | RunOutOfTime
 )

@@ -349,6 +349,17 @@ _ON_ERROR = Key(
     "Where errors lead, once there is no retry left: the first route counts that names the error.",
     shape=Shape.of("a route", _ERRORS, replace(_NEXT, description="The step that follows then.", is_required=True)),
 )
+_ON_FAILURE = Key(
+    "on_failure",
+    Kind.STRING,
+    "What a branch that fails does to the others: they run on to their end (finish), or are cancelled (stop).",
+    rule=Choice("what to do on a failure", ("finish", "stop")),
+    default="finish",
+)
+_RUN_TIMEOUT = Key(
+    "timeout", Kind.DURATION, "How long a run may take, its `finally` not counted.", rule=Duration("365d")
+)
+_FINALLY = Key("finally", Kind.BRANCH, "Steps that run at the end of every run, however it ends.")
 _CHOICES = Key(
     "choices",
     Kind.OBJECTS,
@@ -456,10 +467,12 @@ def _any_of(*rows: Key) -> tuple[Key, ...]:
 
 _SCHEMA = Key("$schema", Kind.STRING, "Where an editor finds the JSON Schema of a definition; the engine ignores it.")
 DEFINITION = Shape.of(
-    "a definition", _START, _STEPS, _ABOUT, _OWNER, _TAGS, _INPUT_SCHEMA, NOTIFY, _SCHEDULE, _TIME_ZONE, _SCHEMA
+    "a definition",
+    *(_START, _STEPS, _RUN_TIMEOUT, _FINALLY, _ABOUT, _OWNER, _TAGS, _INPUT_SCHEMA, NOTIFY),
+    *(_SCHEDULE, _TIME_ZONE, _SCHEMA),
 )
 BRANCH = Shape.of("a branch", _START, _STEPS)
-PARALLEL = Shape.of("a Parallel", *_STEP, _ON_ERROR, _BRANCHES)
+PARALLEL = Shape.of("a Parallel", *_STEP, _ON_ERROR, _BRANCHES, _ON_FAILURE)
 TASKS = {target: Shape.of(f"a {target} Task", *_TASK, *rows) for target, rows in _TARGETS.items()}
 TASK = Shape.of("a Task", *_TASK, *_any_of(*(row for rows in _TARGETS.values() for row in rows)))
 """A Task of which the target type is not known."""

@@ -14,7 +14,7 @@ import msgspec
 
 from orchestrator.model import durations, schedule
 from orchestrator.model.commands import Json
-from orchestrator.model.expressions import at, closest, did_you_mean, kind_of, quoted
+from orchestrator.model.words import at, closest, did_you_mean, kind_of, quoted
 
 # ---- What a string may be: each rule is a check and a piece of the schema ----------------------------
 
@@ -179,6 +179,7 @@ class Kind(Enum):
     STEPS = (dict, "object", "an object that holds steps by their names")
     BRANCHES = (list, "array", "a list of branches")
     SCHEMA = (dict, "object", "an object, a JSON Schema")
+    BRANCH = (dict, "object", "an object with start and steps")
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -266,6 +267,8 @@ class Key(msgspec.Struct, frozen=True):
             return found | {"$ref": "#/$defs/steps"}
         if self.kind is Kind.BRANCHES:
             return found | {"minItems": 1, "items": {"$ref": "#/$defs/branch"}}
+        if self.kind is Kind.BRANCH:
+            return found | {"$ref": "#/$defs/branch"}
         rule = self.rule.schema() if self.rule else {}
         if self.kind is Kind.TEXTS:
             limits: dict[str, Json] = {} if self.most is None else {"maxItems": self.most, "uniqueItems": True}
@@ -347,7 +350,7 @@ class Shape(msgspec.Struct, frozen=True):
             if row.is_required and name not in found and name not in meant:
                 allowed = f"allowed: {', '.join(row.rule.allowed)}" if isinstance(row.rule, Choice) else ""
                 yield f"{at(path, name)}: is missing; {allowed or f'{self.noun} needs it'}"
-            if row.unless is not None and not {name, row.unless, *meant} & found.keys():
+            if row.unless is not None and not {name, row.unless} & (found.keys() | meant):
                 yield f'{at(path, name)}: is missing; {self.noun} needs it, or "{row.unless}"'
             if row.unless_requested and name not in found and name not in meant:
                 request = found.get("request")

@@ -53,7 +53,10 @@ def mermaid(dag: DAG, run: RunState | None = None) -> str:
                 yield f"    class {','.join(named)} {status.value}"
 
     head = ["---", f'title: "{_mermaid_text(_title(run))}"', "---"] if run else []
-    return "\n".join([*head, "flowchart TD", *inside(dag, "    "), *(classes(run) if run else ())]) + "\n"
+    lines = [*head, "flowchart TD", *inside(dag, "    ")]
+    if dag.last_steps is not None:
+        lines += ['    subgraph finally["finally"]', *inside(dag.last_steps, "        "), "    end"]
+    return "\n".join([*lines, *(classes(run) if run else ())]) + "\n"
 
 
 def dot(dag: DAG, run: RunState | None = None) -> str:
@@ -104,7 +107,15 @@ def dot(dag: DAG, run: RunState | None = None) -> str:
 
     title = [f'    label="{_dot_text(_title(run))}"; labelloc=t;'] if run else []
     head = ["digraph {", "    node [shape=box, style=rounded];", '    graph [style="rounded,dashed"];']
-    return "\n".join([*head, *title, *inside(dag, "    "), "}"]) + "\n"
+    lines = [*head, *title, *inside(dag, "    ")]
+    if dag.last_steps is not None:
+        lines += [
+            "    subgraph cluster_finally {",
+            '        label="finally";',
+            *inside(dag.last_steps, "        "),
+            "    }",
+        ]
+    return "\n".join([*lines, "}"]) + "\n"
 
 
 FORMATS: Mapping[str, Draw] = {"mermaid": mermaid, "dot": dot}

@@ -20,8 +20,8 @@ from referencing.jsonschema import DRAFT202012
 
 from orchestrator.model.commands import Json
 from orchestrator.model.errors import InputRejected
-from orchestrator.model.expressions import at, quoted
 from orchestrator.model.grammar_rules import DIALECT
+from orchestrator.model.words import at, quoted
 
 MAX_LEVELS = 30
 """Levels of objects and lists in one another in a schema; an input has MAX_DEPTH of `messages`."""

@@ -159,12 +159,14 @@ class Parallel(Node):
 
     Attributes:
         branches: one DAG each, in definition order.
+        stops_on_failure: whether a branch that fails stops the others.
     """
 
     node_type = NodeTypes.PARALLEL
 
     def __init__(self, step: Mapping[str, Json], parent_dag: Graph) -> None:
         super().__init__(step, parent_dag)
+        self.stops_on_failure = step.get("on_failure") == "stop"
         branches = step["branches"]
         if not isinstance(branches, list):
             raise TypeError(f"{self.node_name}.branches: is no list")

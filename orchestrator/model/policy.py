@@ -35,6 +35,7 @@ class Policy(msgspec.Struct, frozen=True):
     default_timeout_s: timeout of a Task whose target has no outcome to ask for, where its author
         gave none; below the shortest identity window (24 h).
     max_takeovers: an attempt taken over this often without ever being bound is given up.
+    max_losses: so often the next attempt is started because the one before was lost with its host; then it has failed.
     grace_s: how long an event whose run or record is not there yet is put off.
     question_delay_s: when to ask again after an event whose execution was not final yet.
     last_question_wait_s: where a target is asked by reminders, the longest wait between two; then the Tick alone asks.
@@ -52,6 +53,7 @@ class Policy(msgspec.Struct, frozen=True):
     clock_allowance_s: float = 5.0
     default_timeout_s: float = 23 * 3600.0
     max_takeovers: int = 20
+    max_losses: int = 100
     grace_s: float = 60.0
     question_delay_s: float = 15.0
     last_question_wait_s: float = 300.0

@@ -45,6 +45,15 @@ class OwedCancel(msgspec.Struct, frozen=True, omit_defaults=True):
     error: Failure | None = None
 
 
+class StoredResult(msgspec.Struct, frozen=True):
+    """Where a result lies that is too large for the run document."""
+
+    object: str
+    """Its name in the bucket, `results/<key>.json`."""
+    size_bytes: int
+    """Of the result's JSON."""
+
+
 class BranchState(msgspec.Struct, frozen=True, omit_defaults=True):
     """One branch of a Parallel: where it starts and, if it did not come to its end, the node that it stopped at."""
 
@@ -68,6 +77,8 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     status: TaskStatus
     attempt: int = 0
     """The current attempt, from 1; 0 before the first. Of a Wait 1 once it waits, of other nodes that are no Task 0."""
+    losses: int = 0
+    """How many attempts were lost with their hosts and started anew, which no retry rule counts."""
     failures: int = 0
     """How many attempts have failed since the step was entered and were followed by another one."""
     caught: str | None = None
@@ -78,11 +89,15 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     due: Mapping[str, datetime] = EMPTY  # type: ignore[assignment]  # a dict of times; EMPTY is shared
     """DueKind -> when: what is to happen at this node if nothing else happens before."""
     owed_cancel: OwedCancel | None = None
+    stop: Failure | None = None
+    """Of a Running node: why no attempt at it is started any more; of a Parallel: why nothing in it is."""
     open_branches: int = 0
     """Of a Running Parallel: how many of its branches have not ended."""
     started_at: datetime | None = None
     ended_at: datetime | None = None
     result: Json = None
+    stored_result: StoredResult | None = None
+    """In place of a large `result`: where it lies."""
     error: Failure | None = None
     """Why it failed; of a Running node, why the attempt before did."""
 
@@ -134,6 +149,13 @@ class LostNotification(msgspec.Struct, frozen=True, omit_defaults=True):
     error: str
 
 
+class Ending(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a run ends that has come to its end but for its `finally`."""
+
+    status: RunStatus
+    error: Failure | None = None
+
+
 class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The run's own entry, `$run`."""
 
@@ -144,6 +166,8 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """`sha256:<hex>` of the stored definition, `definitions/<hex>.json`."""
     status: RunStatus
     input: Mapping[str, Json]
+    variables: Mapping[str, Json] = EMPTY
+    """Those of its environment that its definition asks for, as they were when it started."""
     message_id: str | None = None
     """Of the start message: the same one again is a duplicate, another one an error."""
     owner: str | None = None
@@ -155,6 +179,12 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     ended_at: datetime | None = None
     cancel_reason: str | None = None
     """Set once the run is to be cancelled: nothing is started any more."""
+    timeout_at: datetime | None = None
+    """When the run is given up, where its definition has a timeout."""
+    is_out_of_time: bool = False
+    """Set once it is: nothing is started any more."""
+    ending: Ending | None = None
+    """How it ends once its `finally` has, where that is under way."""
     error: Failure | None = None
     steered_at: datetime | None = None
     """When the pause or resume was asked for that was applied last; older ones come too late."""
@@ -166,6 +196,15 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     lost_notifications: tuple[LostNotification, ...] = ()
     pruned_at: datetime | None = None
     """Set when `orchestrator prune` has begun to delete the run: nothing of it changes any more."""
+
+    @property
+    def stop(self) -> Failure | None:
+        """Why nothing is started any more but the `finally`."""
+        if self.is_out_of_time:
+            return Failure(
+                "Run.Timeout", f"the run had not ended by {self.timeout_at or self.started_at:%Y-%m-%d %H:%M:%S} UTC"
+            )
+        return None if self.cancel_reason is None else Failure("Run.Cancelled", self.cancel_reason)
 
 
 class RunState(msgspec.Struct, frozen=True):

@@ -1,14 +1,18 @@
 """Times as authors and services write them: RFC 3339. Pure."""
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 HOW_TIME = 'write it as in "2026-12-24T18:00:00Z" or "2026-12-24T19:00:00+01:00"'
 
 
+LONGEST_WAIT = timedelta(days=365)
+"""What a Wait waits at the most."""
+
+
 def parse_time(text: str) -> datetime | None:
-    """Return the aware time that `text` says; None where it says none, or lacks its offset from UTC."""
+    """Return the time, in UTC, that `text` says; None where it says none, lacks its offset, or UTC has no such year."""
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
+        return found.astimezone(UTC) if "T" in text and found.tzinfo is not None else None
+    except (ValueError, OverflowError):
         return None
-    return found if "T" in text and found.tzinfo is not None else None

@@ -99,6 +99,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
         store, targets, broker, clock: parts of your own instead; targets by target type.
         folders: DAG name -> folder with the functions/ and pipelines/ that local targets run.
         settings: instead of the environment's.
+        variables: what `${var.NAME}` stands for, instead of what the setting VARIABLES says.
         policy: times and limits, instead of those that the settings give.
         on_saved: told of every save of a run here.
         telemetry: makes traces and metrics; what the OTEL_* variables ask for, where None.
@@ -119,6 +120,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
         folders: Mapping[str, Path] | None = None,
         settings: Settings | None = None,
         policy: Policy | None = None,
+        variables: Mapping[str, Json] | None = None,
         on_saved: Callable[[Saved], None] | None = None,
         telemetry: "Telemetry | None" = None,
         notifier: Notifier | None = None,
@@ -169,6 +171,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
             random_bytes=os.urandom,
             sleep=time.sleep,
             on_saved=self._note_saved,
+            variables=settings.variables if variables is None else variables,
             observer=self.telemetry,
             notifier=notifier or LazyNotifier(settings, clock),
         )

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 import msgspec
 
+from orchestrator.model.commands import Json
 from orchestrator.model.durations import parse_duration
 from orchestrator.model.errors import SettingsError
 from orchestrator.model.policy import Secret
@@ -26,6 +27,7 @@ class Setting(msgspec.Struct, frozen=True):
 TABLE = (
     Setting("STATUS_BUCKET", "file://.orchestrator", "where runs are kept: gs://, redis://, file:// or memory://"),
     Setting("DAG_DEFINITIONS", "dag_definitions", "folder of the DAGs, one folder each"),
+    Setting("VARIABLES", "", "what ${var.NAME} stands for: a JSON object, or the path of a JSON or YAML file"),
     Setting("DEFAULT_DAG", "", "the DAG of a start message that names none"),
     Setting("EVENTS_TOPIC", "", "in the cloud: the topic that events come from, projects/P/topics/T"),
     Setting(
@@ -61,6 +63,7 @@ class Settings(msgspec.Struct, frozen=True):
 
     status_bucket: str
     dag_definitions: str
+    variables: Mapping[str, Json]
     default_dag: str | None
     events_topic: str | None
     tasks_queue: str | None
@@ -100,6 +103,7 @@ class Settings(msgspec.Struct, frozen=True):
         values = {
             "status_bucket": value("STATUS_BUCKET", str),
             "dag_definitions": value("DAG_DEFINITIONS", str),
+            "variables": value("VARIABLES", _variables),
             "default_dag": value("DEFAULT_DAG", _or_none),
             "events_topic": value("EVENTS_TOPIC", _or_none),
             "tasks_queue": value("TASKS_QUEUE", _or_none),
@@ -130,6 +134,14 @@ class Settings(msgspec.Struct, frozen=True):
 
 def _or_none(text: str) -> str | None:
     return text or None
+
+
+def _variables(text: str) -> Mapping[str, Json]:
+    if not text:
+        return {}
+    from orchestrator.runtime.variables import read_variables
+
+    return read_variables(text)
 
 
 def _duration_or_none(text: str) -> float | None:

@@ -171,7 +171,7 @@ class LocalCloudFunction:
         finally:
             connection.close()
         if 200 <= response.status < 300:
-            return End(response.status, _outcome(content), "", len(content))
+            return End(response.status, outcome_of_answer(content), "", len(content))
         error = unquote(response.headers.get(ERROR_HEADER, ""))
         words = error or " ".join(content.decode("utf-8", "replace").split())[:500] or response.reason
         message = plain(f"HTTP {response.status}: {words}; log: {self._log(launch)}")
@@ -192,7 +192,7 @@ class LocalCloudFunction:
         return self._ledger.log_file(launch.key)
 
 
-def _outcome(content: bytes) -> Outcome:
+def outcome_of_answer(content: bytes) -> Outcome:
     """What an answer's body says: its JSON is the result, else its text; there is none where it is empty."""
     if not content.strip():
         return Outcome.completed()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from orchestrator.model.commands import Json, Launch
-from orchestrator.model.expressions import at
+from orchestrator.model.words import at
 
 _NOT_IN_A_LABEL = re.compile(r"[^a-z0-9_-]+")
 

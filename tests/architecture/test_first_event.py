@@ -19,13 +19,13 @@ ROOT = Path(__file__).resolve().parents[2]
 PARTS = {
     "brokers": "pubsub",
     "engine": (
-        "acting address attempts catalog dag_executor decide draft ending handled notifying observing pace pausing "
-        "records resolve results retry run_box saved scope starting status sweep ticker witness"
+        "acting address attempts catalog dag_executor decide draft ending handled large_results notifying observing "
+        "pace pausing records resolve results retry run_box saved scope starting status sweep ticker witness"
     ),
     "model": (
         "commands dag dag_builder definition durations enums errors event_factory events execution "
         "expressions facts fixed grammar grammar_rules ids job_events json_paths messages node_factory nodes policy "
-        "pubsub rules run_state schedule task_result times"
+        "pubsub rules run_state schedule task_result times words"
     ),
     "ports": "",
     "runtime": "catalog clock cloud executor gcp logs registry settings story unknown_hosts",

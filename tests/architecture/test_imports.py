@@ -28,6 +28,7 @@ LAYERS = {
     "targets": {"model", "ports", "services", "targets"},
     "runtime": {"model", "ports", "engine", "services", "stores", "brokers", "targets", "runtime"},
     "tasks": {"model", "ports", "runtime", "tasks"},
+    "testing": {"model", "ports", "engine", "stores", "targets", "runtime", "testing"},
     "cli": {"model", "ports", "engine", "runtime", "cli"},
     "__main__": {"cli"},
     "__init__": {"model", "engine", "runtime"},
@@ -145,7 +146,7 @@ def loaded_by(code: str) -> set[str]:
 
 
 HEAVY = {"apache_beam", "ray", "rich", "flask", "google", "googleapiclient", "werkzeug", "functions_framework", "yaml"}
-HEAVY |= {"opentelemetry"}
+HEAVY |= {"opentelemetry", "cel_expr_python"}
 
 
 def test_importing_the_package_loads_no_heavy_library():
@@ -176,4 +177,5 @@ def test_requirements_name_what_the_deployed_function_imports_and_nothing_else()
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     pinned = {line.partition("==")[0] for line in lines if line and not line.startswith("#")}
     of_the_cloud = {"google-api-python-client", "google-cloud-storage"}
-    assert pinned == {"functions-framework", "jsonschema", "msgspec", "PyYAML", "tzdata"} | of_the_cloud
+    libraries = {"cel-expr-python", "functions-framework", "jsonschema", "msgspec", "PyYAML", "tzdata"}
+    assert pinned == libraries | of_the_cloud

@@ -20,7 +20,9 @@ from orchestrator.model.errors import EventError, NotYet, OrchestratorError
 from orchestrator.runtime.clock import SystemClock
 from orchestrator.services.cloud_tasks import CloudTasks
 from orchestrator.services.google_api import GoogleApis
+from orchestrator.testing.virtual_broker import VirtualBroker
 from tests.support.cloud_tasks_server import CloudTasksServer
+from tests.support.local_targets import RealTime
 from tests.support.pubsub_emulator import Subscription, pubsub_emulator_host  # noqa: F401  # a fixture
 
 QUEUE = "projects/emulated/locations/europe-west1/queues/orchestrator"
@@ -100,6 +102,23 @@ def memory(host: None) -> Iterator[Bench]:
 
 
 @contextmanager
+def virtual(host: None) -> Iterator[Bench]:
+    time_goes_by = RealTime()
+    broker = VirtualBroker(time_goes_by.agenda)
+
+    def connect(inbox):
+        def subscriber(event, *, message_id, publish_time):
+            inbox.take(event, message_id, publish_time)
+
+        broker.subscribe(subscriber)
+
+    try:
+        yield Bench(broker, connect)
+    finally:
+        time_goes_by.close()
+
+
+@contextmanager
 def pubsub(host: str, publisher=None) -> Iterator[Bench]:
     subscription, is_over, threads = Subscription(host), Event(), []
     with CloudTasksServer() as queue:
@@ -149,6 +168,7 @@ def pubsub_by_grpc(host: str) -> Iterator[Bench]:
 
 ADAPTERS = {  # name -> how to make one, with what it needs to be there
     "memory": (memory, None),
+    "virtual": (virtual, None),
     "pubsub": (pubsub, "pubsub_emulator"),
     "pubsub, google's publisher": (pubsub_by_grpc, "pubsub_emulator"),
 }

@@ -24,6 +24,8 @@ CAPTURED = {  # what the twins leave -> what the services left
     ("dataflow", True): ["dataflow_workflow_failed", "dataflow_worker_pool_stopped"],
     ("function", False): ["function_completed"],
     ("function", True): ["function_failed"],
+    ("fake", False): ["function_completed"],
+    ("fake", True): ["function_failed"],
     ("function in a process", False): ["function_completed"],
     ("function in a process", True): ["function_failed"],
 }
@@ -62,7 +64,7 @@ def test_it_says_what_it_promises(bench):
         0.0,
         False,
     )
-    assert target.can_cancel == (bench.kind.target_type == "Dataflow")
+    assert target.can_cancel == bench.kind.can_cancel
 
 
 def test_a_launch_is_followed_by_an_event_and_its_outcome_is_known_by_then(bench):

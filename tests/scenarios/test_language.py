@@ -300,7 +300,14 @@ def test_a_lost_reminder_of_a_wait_costs_a_tick():
     assert statuses(world, run_id) == {"W": "Completed", "A": "Running"}
 
 
-@pytest.mark.parametrize("at", ["yesterday", "2026-01-01", "2026-01-01T13:00:00", 5])
+@pytest.mark.parametrize(
+    "at",
+    [
+        *("yesterday", "2026-01-01", "2026-01-01T13:00:00", 5),
+        *("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"),  # years that there are not, in UTC
+        *("9999-12-31T23:59:59Z", "2027-01-01T12:00:01Z"),  # over 365 days off
+    ],
+)
 def test_what_is_no_time_fails_the_wait(at):
     world = World(dag(W={"type": "Wait", "until": "${run.input.at}"}))
     run = world.state(world.start(input={"at": at})).run
@@ -319,3 +326,143 @@ def test_a_run_that_is_cancelled_while_it_waits_ends_at_once():
     world.executor.execute({"resource": {"type": "cancel"}, "run_id": run_id}, message_id="c")
     assert statuses(world, run_id) == {"W": "Cancelled", "A": "Skipped"}
     assert world.state(run_id).run.status.value == "Cancelled"
+
+
+# ---- on_failure --------------------------------------------------------------------------------------
+
+
+def stopping(*branches: dict, **keys: object) -> dict[str, object]:
+    return {**parallel(*branches), "on_failure": "stop", **keys}
+
+
+def test_a_failing_branch_stops_the_others_where_the_parallel_says_so():
+    target = NotedTarget(has_outcome=True, can_cancel=True)
+    retried = task("Later", retry={"delay": "1h"})
+    world = World(
+        dag(
+            P=stopping(dag(A=task()), dag(B=task("B2"), B2=task()), dag(C=retried, Later=task()), next="J"),
+            J=task(),
+        ),
+        target=target,
+    )
+    run_id = world.start()
+    target.outcomes[f"x-{target.of('C')[0].key}"] = FAILED
+    world.end("C", FAILED)
+    target.outcomes[f"x-{target.of('A')[0].key}"] = FAILED
+    world.end("A", FAILED)
+    assert target.cancelled == [f"x-{target.of('B')[0].key}"]
+    state = world.state(run_id)
+    assert statuses(world, run_id) == {
+        "P": "Failed",
+        "A": "Failed",
+        "B": "Cancelled",
+        "B2": "Skipped",
+        "C": "Cancelled",
+        "Later": "Skipped",
+        "J": "Skipped",
+    }
+    assert (state.run.status.value, state.run.error.node) == ("Failed", "A")
+    assert state.nodes["B"].error.error_type == "Parallel.Stopped"
+
+
+def test_what_cannot_be_cancelled_is_waited_for_and_nothing_follows_it():
+    world = World(dag(P=stopping(dag(A=task()), dag(B=task("B2"), B2=task()))))
+    run_id = world.start()
+    world.end("A", FAILED)
+    assert statuses(world, run_id)["B"] == "Running"
+    world.end("B")
+    assert statuses(world, run_id) == {"P": "Failed", "A": "Failed", "B": "Completed", "B2": "Skipped"}
+    assert world.state(run_id).run.status.value == "Failed"
+
+
+def test_a_branch_that_fails_at_once_keeps_the_others_from_starting():
+    end = {"type": "End", "status": "Failed"}
+    world = World(dag(P=stopping(dag(A=end), dag(B=task()), dag(C=task()))))
+    state = world.state(world.start())
+    assert world.target.calls == []
+    assert {name: node.status.value for name, node in state.nodes.items()} == {
+        "P": "Failed",
+        "A": "Failed",
+        "B": "Cancelled",
+        "C": "Cancelled",
+    }
+
+
+def test_what_is_stopped_in_a_parallel_does_not_touch_what_is_outside_of_it():
+    inner = stopping(dag(A=task()), dag(B=task()), on_error=[{"next": "Clean"}])
+    world = World(dag(P=parallel(dag(Q=inner, Clean=passing("cleaned", "More"), More=task()), dag(R=task()))))
+    run_id = world.start()
+    world.end("A", FAILED)
+    world.end("B")
+    assert statuses(world, run_id) == {
+        "P": "Running",
+        "Q": "Failed",
+        "A": "Failed",
+        "B": "Completed",
+        "Clean": "Completed",
+        "More": "Running",
+        "R": "Running",
+    }
+
+
+# ---- the run's own timeout, and finally --------------------------------------------------------------
+
+
+def test_a_run_that_takes_too_long_is_stopped_and_has_failed():
+    target = NotedTarget(has_outcome=True, can_cancel=True)
+    world = World({**dag(A=task("B"), B=task()), "timeout": "1h"}, target=target)
+    run_id = world.start()
+    tick_after(world, 3599)
+    assert statuses(world, run_id) == {"A": "Running", "B": "New"}
+    tick_after(world, 2)
+    state = world.state(run_id)
+    assert statuses(world, run_id) == {"A": "Cancelled", "B": "Skipped"}
+    assert (state.run.status.value, state.run.error.error_type) == ("Failed", "Run.Timeout")
+    assert state.run.error.message == "the run had not ended by 2026-01-01 13:00:00 UTC"
+
+
+LAST = {"start": "F", "steps": {"F": task("G", parameters={"how": "${run.status}"}), "G": passing(1)}}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"), [(Outcome.completed(), "Completed"), (FAILED, "Failed")], ids=["completed", "failed"]
+)
+def test_the_finally_runs_however_the_steps_end_and_the_run_ends_as_they_did(outcome, status):
+    world = World({**dag(A=task("B"), B=passing(1)), "finally": LAST})
+    run_id = world.start()
+    world.end("A", outcome)
+    assert world.state(run_id).run.status.value == "Running"
+    assert world.target.calls[-1].parameters == {"how": status}
+    world.end("F")
+    state = world.state(run_id)
+    assert (state.run.status.value, state.nodes["G"].status.value, state.run.ending) == (status, "Completed", None)
+
+
+def test_the_finally_runs_when_the_run_was_cancelled_and_no_cancel_stops_it():
+    target = NotedTarget(has_outcome=True, can_cancel=True)
+    world = World({**dag(A=task()), "finally": LAST}, target=target)
+    run_id = world.start()
+    for number in range(2):
+        event = {"resource": {"type": "cancel"}, "run_id": run_id, "reason": "wrong day"}
+        world.executor.execute(event, message_id=f"c{number}")
+    assert statuses(world, run_id) == {"A": "Cancelled", "F": "Running", "G": "New"}
+    assert target.calls[-1].parameters == {"how": "Cancelled"}
+    target.outcomes[f"x-{target.calls[-1].key}"] = Outcome.completed()
+    world.end("F")
+    assert world.state(run_id).run.status.value == "Cancelled"
+
+
+def test_a_finally_that_fails_fails_a_run_that_had_completed():
+    world = World({**dag(A=passing(1)), "finally": LAST})
+    run_id = world.start()
+    world.end("F", FAILED)
+    run = world.state(run_id).run
+    assert (run.status.value, run.error.node) == ("Failed", "F")
+
+
+def test_the_finally_can_ask_about_the_runs_error():
+    asks = {"start": "F", "steps": {"F": passing("${error.node}: ${error.message}")}}
+    world = World({**dag(A=task()), "finally": asks})
+    run_id = world.start()
+    world.end("A", FAILED)
+    assert world.state(run_id).nodes["F"].result == "A: boom"

@@ -354,7 +354,9 @@ class Published:
 def test_in_the_cloud_a_message_asks_for_it(capsys):
     from orchestrator.cli.bucket import Bucket
     from orchestrator.cli.console import Console
-    from orchestrator.cli.pause import Wanted, steer
+    from orchestrator.cli.pause import pause
+    from orchestrator.cli.resume import resume
+    from orchestrator.cli.steering import Wanted
     from orchestrator.model.errors import InputError
     from orchestrator.runtime.settings import Settings
 
@@ -362,17 +364,17 @@ def test_in_the_cloud_a_message_asks_for_it(capsys):
     run_id = world.start()
     bucket, topic = Bucket("gs://b", world.store), Published()
 
-    def ask(*, is_pause, **options):
-        wanted = Wanted(run_id, is_pause, **options)
-        return steer(Console(), bucket, wanted, Settings.read({}), {}, world.clock, broker_of=lambda *_: topic)
+    def ask(call, **options):
+        wanted = Wanted(run_id, **options)
+        return call(Console(), bucket, wanted, Settings.read({}), {}, world.clock, broker_of=lambda *_: topic)
 
     with pytest.raises(InputError, match="pause: EVENTS_TOPIC is not set"):
-        ask(is_pause=True)
-    assert ask(is_pause=True, topic="projects/p/topics/t") == 0
+        ask(pause)
+    assert ask(pause, topic="projects/p/topics/t") == 0
     assert capsys.readouterr().out == f"run {run_id}: asked to pause, by message m7\n"
     assert topic.events == [pause_message(run_id)]
     world.steer(topic.events[0])
-    assert ask(is_pause=False, topic="projects/p/topics/t", is_json=True) == 0
+    assert ask(resume, topic="projects/p/topics/t", is_json=True) == 0
     assert json.loads(capsys.readouterr().out) == {"run_id": run_id, "status": "Paused", "message_id": "m7"}
     world.steer(topic.events[1])
     assert world.status(run_id) is RunStatus.RUNNING

@@ -10,12 +10,16 @@ import time
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from threading import Condition
+from threading import Condition, Event, Thread
 
 from orchestrator.model.commands import Launch
+from orchestrator.runtime.clock import SystemClock
 from orchestrator.targets.function import FunctionTarget
 from orchestrator.targets.local_cloud_function import LocalCloudFunction
 from orchestrator.targets.local_dataflow import LocalDataflow
+from orchestrator.testing.fake_target import FakeTarget
+from orchestrator.testing.real_steps import RealSteps, really
+from orchestrator.testing.virtual_time import Agenda
 
 NONCE = "9f86d081884c7d659a2feaa0c55ad015"
 RUN_ID = "run_1639322384_5c1e9f0b2a47"
@@ -117,8 +121,10 @@ class Kind:
         mark: Callable[[Launch], str],
         *,
         in_process: bool = False,
+        can_cancel: bool = False,
     ) -> None:
         self.target_type, self.make, self.mark, self.in_process = target_type, make, mark, in_process
+        self.can_cancel = can_cancel
         self.is_function = target_type == "Function"
         self.ends_at_once = target_type != "Dataflow"
 
@@ -149,12 +155,47 @@ def make_dataflow(bench, publish):
     return LocalDataflow({"sample": bench.folder / "sample"}, publish, bench.folder / "attempts")
 
 
+class RealTime:
+    """An agenda at the time of this machine, run by a thread until it is closed."""
+
+    def __init__(self) -> None:
+        self.agenda, self._is_over = Agenda(SystemClock()), Event()
+        self._thread = Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._is_over.wait(0.001):
+            while self.agenda.run_next():
+                pass
+
+    def close(self) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+
+class RunningFake(FakeTarget):
+    """A fake whose executions run the step's own code, as time goes by."""
+
+    def __init__(self, publish) -> None:
+        self._time = RealTime()
+        really_run = RealSteps({}).bound(really().after("1ms"))
+        super().__init__(self._time.agenda, publish, lambda launch: really_run, can_cancel=False)
+
+    def close(self) -> None:
+        self._time.close()
+
+
+def make_fake(bench, publish):
+    return RunningFake(publish)
+
+
 KINDS = {
     "function": Kind("Function", make_function, lambda launch: launch.launch_id),
     "function in a process": Kind("Function", make_function, lambda launch: launch.launch_id, in_process=True),
     "cloud function": Kind("CloudFunction", make_cloud_function(2), lambda launch: launch.trace_id),
     "cloud function, 1st gen": Kind("CloudFunction", make_cloud_function(1), lambda launch: launch.trace_id),
-    "dataflow": Kind("Dataflow", make_dataflow, lambda launch: launch.key),
+    "dataflow": Kind("Dataflow", make_dataflow, lambda launch: launch.key, can_cancel=True),
+    "fake": Kind("Function", make_fake, lambda launch: launch.launch_id),
 }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from threading import Lock
 
 from orchestrator.engine.catalog import Catalog
@@ -18,22 +17,10 @@ from orchestrator.model.policy import Policy, TargetRules
 from orchestrator.model.run_state import RunState
 from orchestrator.runtime.unknown_hosts import UnknownHosts
 from orchestrator.stores.memory import MemoryStore
+from orchestrator.testing.virtual_time import T0 as T0
+from orchestrator.testing.virtual_time import VirtualClock
 
 START = {"resource": {"type": "start"}}
-T0 = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
-
-
-class FakeClock:
-    """Time that moves when the test says so."""
-
-    def __init__(self) -> None:
-        self.time = T0
-
-    def now(self) -> datetime:
-        return self.time
-
-    def forward(self, seconds: float) -> None:
-        self.time += timedelta(seconds=seconds)
 
 
 class NotedTarget:
@@ -111,7 +98,7 @@ class World:
         seed: int = 0,
         **policy: float,
     ) -> None:
-        self.clock = FakeClock()
+        self.clock = VirtualClock()
         self.store = store or MemoryStore()
         self.target = target or NotedTarget()
         self.targets = targets or dict.fromkeys(("Function", "CloudFunction", "Dataflow"), self.target)

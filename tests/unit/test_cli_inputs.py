@@ -52,13 +52,13 @@ def test_a_path_with_an_equals_sign_is_a_path(here):
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        pytest.param("x.json", "[1]", "is a list; an input is an object", id="a list"),
+        pytest.param("x.json", "[1]", "is a list; it must be an object", id="a list"),
         pytest.param("x.json", "", "is no JSON: Input data was truncated", id="empty"),
         pytest.param("x.json", "{", "is no JSON", id="half"),
         pytest.param("x.json", "{'a': 1}", "is no JSON", id="Python"),
         pytest.param("x.json", b'{"a": "\xff"}', "is no JSON", id="not UTF-8"),
         pytest.param("x.yaml", "a: [", "is no YAML", id="half YAML"),
-        pytest.param("x.yaml", "", "is null; an input is an object", id="empty YAML"),
+        pytest.param("x.yaml", "", "is null; it must be an object", id="empty YAML"),
         pytest.param("x.yaml", "a: !!python/object:os.system {}", "is no YAML", id="YAML that would run something"),
     ],
 )

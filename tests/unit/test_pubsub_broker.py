@@ -15,8 +15,8 @@ from orchestrator.model.errors import BrokerUnavailable, EventError, SettingsErr
 from orchestrator.model.messages import later_message, reminder_message
 from orchestrator.services.cloud_tasks import CloudTasks
 from orchestrator.services.google_api import GoogleApis
+from orchestrator.testing.virtual_time import T0, VirtualClock
 from tests.support.cloud_tasks_server import CloudTasksServer
-from tests.support.world import T0, FakeClock
 
 TOPIC = "projects/demo/topics/events"
 QUEUE = "projects/demo/locations/europe-west1/queues/reminders"
@@ -71,7 +71,7 @@ def queue():
 def broker_of(environment, *, has_queue=True, **more):
     apis = GoogleApis(environment)
     tasks = CloudTasks(apis, QUEUE) if has_queue else None
-    more = {"oauth_service_account": ACCOUNT, "clock": FakeClock(), **more}
+    more = {"oauth_service_account": ACCOUNT, "clock": VirtualClock(), **more}
     return PubSubBroker(TOPIC, tasks=tasks, apis=apis, **more)
 
 
@@ -160,7 +160,7 @@ def test_the_emulators_variable_overrides_the_endpoint(environment, expected):
 def test_a_topics_name_is_part_of_the_url(queue, topic, path):
     apis = GoogleApis(queue.environment)
     tasks = CloudTasks(apis, QUEUE)
-    broker = PubSubBroker(topic, tasks=tasks, apis=apis, clock=FakeClock(), oauth_service_account=ACCOUNT)
+    broker = PubSubBroker(topic, tasks=tasks, apis=apis, clock=VirtualClock(), oauth_service_account=ACCOUNT)
     broker.publish({"n": 1}, delay_s=1.0)
     assert task_of(queue)["httpRequest"]["url"] == f"https://pubsub.googleapis.com/v1/{path}:publish"
 
@@ -170,7 +170,7 @@ def test_a_topics_name_is_part_of_the_url(queue, topic, path):
 )
 def test_a_topic_is_a_full_name(topic):
     with pytest.raises(SettingsError, match="allowed is projects/P/topics/T"):
-        PubSubBroker(topic, tasks=None, apis=GoogleApis({}), clock=FakeClock())
+        PubSubBroker(topic, tasks=None, apis=GoogleApis({}), clock=VirtualClock())
 
 
 def test_a_queue_publishes_in_somebodys_name(topics, queue):
@@ -202,7 +202,7 @@ def test_a_delay_of_more_than_29_days_goes_in_hops(queue, delay_s, is_chained):
 
 
 def test_hops_lead_to_the_very_time(queue):
-    clock, delays = FakeClock(), []
+    clock, delays = VirtualClock(), []
     broker = broker_of(queue.environment, clock=clock)
     queue._clock = clock.now
     due = T0 + timedelta(days=70)
@@ -338,6 +338,6 @@ def test_an_error_of_the_publisher_says_whether_to_try_again(topics, status, err
 
 def test_a_publisher_that_takes_too_long_is_to_be_tried_again(topics):
     apis = GoogleApis(topics.environment, timeout_s=0.05)
-    broker = PubSubBroker(TOPIC, tasks=None, apis=apis, clock=FakeClock(), publisher=Publisher(None))
+    broker = PubSubBroker(TOPIC, tasks=None, apis=apis, clock=VirtualClock(), publisher=Publisher(None))
     with pytest.raises(BrokerUnavailable, match=r"TimeoutError: no answer in 0\.05 s$"):
         broker.publish({"n": 1})

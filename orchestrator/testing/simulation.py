@@ -1,0 +1,385 @@
+"""Simulation: the engine as it is, on fake targets, in a store in memory, at a time that is moved on by what happens.
+
+What is deterministic: everything. One thread runs all of it, and what is drawn (nonces, faults, which instance
+handles an event) is drawn by one seed.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from datetime import datetime, timedelta
+from difflib import get_close_matches
+from pathlib import Path
+from random import Random
+
+from orchestrator.engine.catalog import ONLY, Catalog
+from orchestrator.engine.dag_executor import DAGExecutor
+from orchestrator.engine.handled import Handled
+from orchestrator.engine.saved import Saved
+from orchestrator.engine.status import OpenRuns, OrchestrationStatus
+from orchestrator.model.commands import EMPTY, Json, Launch
+from orchestrator.model.durations import parse_duration
+from orchestrator.model.enums import TargetTypes, TaskStatus
+from orchestrator.model.errors import OrchestratorError, RunNotFound
+from orchestrator.model.messages import cancel_message, start_message
+from orchestrator.model.policy import Policy
+from orchestrator.model.run_state import NodeState, RunState
+from orchestrator.runtime.catalog import DagFolders, definition_file, locate, read_definition
+from orchestrator.runtime.executor import RulesOf
+from orchestrator.runtime.unknown_hosts import UnknownHosts
+from orchestrator.testing.behaviours import Behaviour, computes, returns
+from orchestrator.testing.errors import OutOfTime, SimulationError, WaitsForEver
+from orchestrator.testing.fake_target import FakeTarget
+from orchestrator.testing.faults import Faults
+from orchestrator.testing.order import ranks
+from orchestrator.testing.real_steps import RealSteps
+from orchestrator.testing.simulated_run import SimulatedRun
+from orchestrator.testing.ticks import Ticks, WatchedStore
+from orchestrator.testing.virtual_broker import VirtualBroker
+from orchestrator.testing.virtual_time import T0, Agenda, VirtualClock
+
+MAX_STEPS_AT_ONCE = 100_000
+"""So many events at one and the same time are taken for a circle."""
+CANNOT_BE_CANCELLED = frozenset({TargetTypes.FUNCTION.value, TargetTypes.CLOUD_FUNCTION.value})
+
+Does = Behaviour | Callable[[dict[str, Json]], object]
+"""What a step does: a behaviour, or what is computed from its parameters."""
+
+
+class Simulation:
+    """A world of one or several DAGs. Start runs in it, move time on, send events; look at the runs.
+
+    Args:
+        definition: a definition, several by name, or a path: of a DAG's folder (with the DAGs beside it), of its
+            file, or of a folder of DAGs.
+        targets: what steps do, by the name of the step, of one item of a Map (`Load[7]`), or of a target.
+        default: what all others do.
+        seed: what is drawn is drawn by it; the same seed, the same run.
+        faults: what goes wrong with events.
+        instances: how many instances of the orchestrator handle events; which one, is drawn for each.
+        starts_at: when virtual time begins, aware.
+        cannot_be_cancelled: target types whose executions run to their end; by default CloudFunction and Function.
+        without_outcome: target types that cannot be asked how an execution ended; as CloudFunction in the cloud, where
+            a step without a timeout has a default one.
+    Raises:
+        SimulationError: `targets` names neither a step nor a target.
+        DefinitionError: there is no definition, or it breaks rules.
+    """
+
+    def __init__(
+        self,
+        definition: Mapping[str, Json] | str | Path,
+        *,
+        targets: Mapping[str, Does] = EMPTY,  # type: ignore[assignment]  # EMPTY is shared, and holds nothing
+        default: Does | None = None,
+        seed: int = 0,
+        faults: Faults | None = None,
+        instances: int = 1,
+        starts_at: datetime = T0,
+        cannot_be_cancelled: Collection[str] = CANNOT_BE_CANCELLED,
+        without_outcome: Collection[str] = (),
+    ) -> None:
+        if instances < 1:
+            raise SimulationError(f"instances: is {instances}; allowed: 1 or more")
+        self.catalog, folders = _catalog(definition)
+        self.clock = VirtualClock(starts_at)
+        self.store = WatchedStore()
+        self.random = Random(seed)  # noqa: S311 - for the same run again, not for secrets
+        self.agenda = Agenda(self.clock)
+        self.dead_letters: list[tuple[Mapping[str, Json], BaseException]] = []
+        """Events that were given up, with why."""
+        self.problems: list[str] = []
+        """What Ticks could not look after."""
+        self.broker = VirtualBroker(
+            self.agenda,
+            faults,
+            Random(seed),  # noqa: S311 - as above
+            lambda event, error: self.dead_letters.append((event, error)),
+        )
+        self.broker.subscribe(self._handle)
+        real = RealSteps(folders)
+        self._default = real.bound(_behaviour("default", default if default is not None else returns()))
+        self._behaviours = {name: real.bound(_behaviour(name, does)) for name, does in targets.items()}
+        self._check_names()
+        self._launches: list[Launch] = []
+        self.targets = {
+            target_type.value: FakeTarget(
+                self.agenda,
+                self.broker.publish,
+                self._behaviour_of,
+                has_outcome=target_type.value not in without_outcome,
+                can_cancel=target_type.value not in cannot_be_cancelled,
+                log=self._launches,
+            )
+            for target_type in TargetTypes
+        }
+        by_key = {**self.targets, "CloudFunction.sync": self.targets["CloudFunction"]}
+        self._paths: dict[str, dict[str, None]] = {}
+        self._ended: set[str] = set()
+        self._ranks: dict[str, Mapping[str, int]] = {}
+        self._starts = 0
+        self._ticks = Ticks(self.clock, self.store, self._changes)
+        self._executors = [
+            DAGExecutor(
+                self.catalog,
+                store=self.store,
+                targets=by_key,
+                broker=self.broker,
+                clock=self.clock,
+                hosts=UnknownHosts(),
+                instance=f"instance{number}",
+                policy=Policy(RulesOf(by_key)),
+                random_bytes=self.random.randbytes,
+                sleep=lambda _: None,
+                on_saved=self._note,
+            )
+            for number in range(1, instances + 1)
+        ]
+
+    # -- what a test does ---------------------------------------------------------------------------
+
+    def start(
+        self,
+        input: Mapping[str, Json] = EMPTY,  # noqa: A002 - the word of the start message
+        *,
+        dag: str | None = None,
+        run_id: str | None = None,
+    ) -> str:
+        """Start a run and return its id. Raises what the engine raises: UnknownDag, DefinitionError, RunExists, …"""
+        self._starts += 1
+        handled = self._execute(start_message(dag, input, run_id), f"start-{self._starts}", self.clock.now())
+        if handled.run_id is None:
+            raise SimulationError("start: made no run")
+        return handled.run_id
+
+    def send(self, event: Mapping[str, Json], *, after: str = "0s") -> None:
+        """Publish an event, to be delivered after this virtual time."""
+        self.broker.publish(event, delay_s=parse_duration(after))
+
+    def cancel(self, run_id: str, reason: str = "", *, after: str = "0s") -> None:
+        """Ask for a run to be cancelled, after this virtual time."""
+        self.send(cancel_message(run_id, reason), after=after)
+
+    def forward(self, duration: str) -> None:
+        """Move time on by a duration as in "3d", and let happen what happens until then."""
+        limit = self.clock.now() + timedelta(seconds=parse_duration(duration))
+        while self._step(limit):
+            pass
+        self.clock.forward_to(limit)
+
+    def finish(self, run_id: str, *, within: str = "400d") -> SimulatedRun:
+        """Move time on until a run has ended, and return it.
+
+        Raises:
+            RunNotFound: there is no such run.
+            WaitsForEver: nothing that could end it will ever come.
+            OutOfTime: it has not ended within that virtual time.
+        """
+        limit = self.clock.now() + timedelta(seconds=parse_duration(within))
+        at, steps = self.clock.now(), 0
+        self._state(run_id)
+        while run_id not in self._ended:
+            if self.agenda.next_at is None and self._ticks.are_over(limit):
+                raise WaitsForEver(f"{self._waits(run_id)}; no event is under way, and nothing is due by {_utc(limit)}")
+            if not self._step(limit):
+                raise OutOfTime(f"{self._waits(run_id)}; it was given {within}")
+            at, steps = (at, steps + 1) if self.clock.now() == at else (self.clock.now(), 0)
+            if steps > MAX_STEPS_AT_ONCE:
+                raise OutOfTime(f"{self._waits(run_id)}; {steps:,} events came at this very time")
+        return self.run(run_id)
+
+    def run(self, run_id: str) -> SimulatedRun:
+        """Return a run as it stands. Raises RunNotFound."""
+        launches = tuple(launch for launch in self._launches if launch.run_id == run_id)
+        cancelled = {launch.launch_id for fake in self.targets.values() for launch in fake.cancelled}
+        return SimulatedRun(
+            self._state(run_id),
+            [*self._paths.get(run_id, ())],
+            launches,
+            tuple(launch for launch in launches if launch.launch_id in cancelled),
+        )
+
+    @property
+    def runs(self) -> list[SimulatedRun]:
+        """All runs that there are, child runs too, by run id."""
+        keys = self.store.list("runs/")
+        return [self.run(key.removeprefix("runs/").removesuffix(".json")) for key in keys if key.endswith(".json")]
+
+    def close(self) -> None:
+        """Let go of the engine's threads."""
+        for executor in self._executors:
+            executor.close()
+
+    # -- how it goes on -----------------------------------------------------------------------------
+
+    def _step(self, limit: datetime) -> bool:
+        """Let the next thing happen, if it does by `limit`; return whether it did."""
+        tick_at, event_at = self._ticks.next_at, self.agenda.next_at
+        at = tick_at if event_at is None else min(tick_at, event_at)
+        if at > limit:
+            return False
+        self.clock.forward_to(at)
+        if event_at is not None and event_at <= at:
+            self.agenda.run_next()
+        else:
+            self._tick()
+        return True
+
+    def _tick(self) -> None:
+        self._ticks.begin()
+        swept = self._any_executor().tick()
+        self._ticks.end()
+        self.problems += (problem for problem in swept.problems if problem not in self.problems)
+
+    def _changes(self) -> int:
+        return self.store.changes + self.broker.published + sum(fake.changes for fake in self.targets.values())
+
+    def _handle(self, event: Mapping[str, Json], *, message_id: str, publish_time: datetime) -> Handled:
+        return self._execute(event, message_id, publish_time)
+
+    def _execute(self, event: Mapping[str, Json], message_id: str, publish_time: datetime) -> Handled:
+        return self._any_executor().execute(event, message_id=message_id, publish_time=publish_time)
+
+    def _any_executor(self) -> DAGExecutor:
+        return self._executors[0] if len(self._executors) == 1 else self.random.choice(self._executors)
+
+    # -- what it knows ------------------------------------------------------------------------------
+
+    def _note(self, saved: Saved) -> None:
+        """Keep whether a run has ended, and which nodes were started, in the order in which the definition has them."""
+        run = saved.after.run
+        (self._ended.add if run.status.is_final else self._ended.discard)(run.run_id)
+        path = self._paths.setdefault(run.run_id, {})
+        started = [name for name, node in saved.after.nodes.items() if node.started_at and name not in path]
+        if len(started) > 1:
+            place = self._rank(run.dag)
+            started.sort(key=lambda name: place.get(name.partition("[")[0], len(place)))
+        path.update(dict.fromkeys(started))
+
+    def _rank(self, dag: str) -> Mapping[str, int]:
+        if dag not in self._ranks:
+            self._ranks[dag] = ranks(self.catalog.definitions[dag]) if dag in self.catalog.definitions else {}
+        return self._ranks[dag]
+
+    def _state(self, run_id: str) -> RunState:
+        loaded = OrchestrationStatus(self.store, run_id).load()
+        if loaded is None:
+            raise RunNotFound(f"run {run_id}: there is none in this simulation")
+        return loaded[0]
+
+    def _waits(self, run_id: str) -> str:
+        """Say what a run waits for, and what went wrong on the way."""
+        state = self._state(run_id)
+        running = [node for node in state.nodes.values() if _runs_by_itself(node)]
+        waits = [self._waits_for(state, node) for node in running[:10]]
+        waits += [f"and {len(running) - 10} more"] if len(running) > 10 else []
+        others = [other for _, other in OpenRuns(self.store) if other != run_id]
+        waits += [f"{len(others)} other open runs: {', '.join(others[:5])}"] if others else []
+        waits += [f"given up: {error}" for _, error in self.dead_letters[:5]] + self.problems[:5]
+        words = "; ".join(waits) or "no node of it is Running"
+        return f"run {run_id}: has not ended, at {_utc(self.clock.now())} it is {state.run.status}: {words}"
+
+    def _waits_for(self, state: RunState, node: NodeState) -> str:
+        words = f"{node.node_name} is Running"
+        if node.target_type is not None:
+            words += f", attempt {node.attempt} at {node.target_type}"
+            fake = self.targets.get(node.target_type or "")
+            does = fake.runs(state.launch_id(node.node_name)) if fake else None
+            if does is not None and does.work is None:
+                words += ", which never ends" + ("" if node.due else ", and it has no timeout")
+        if node.due:
+            words += f", due {', '.join(f'{kind} at {_utc(at)}' for kind, at in node.due.items())}"
+        return words
+
+    def _behaviour_of(self, launch: Launch) -> Behaviour:
+        name = launch.node_name
+        for known in (name, name.partition("[")[0], launch.target_name):
+            if known in self._behaviours:
+                return self._behaviours[known]
+        return self._default
+
+    def _check_names(self) -> None:
+        """Raise SimulationError where `targets` names what no DAG has."""
+        left = dict.fromkeys(name.partition("[")[0] for name in self._behaviours)
+        known: dict[str, None] = {}
+        for dag in self.catalog.definitions if left else ():
+            try:
+                built = self.catalog.find(dag)[2]
+            except OrchestratorError:
+                continue  # whoever starts it is told
+            known.update(dict.fromkeys(node.node_name for node in built.all_nodes))
+            known.update(dict.fromkeys(task.target_name for task in built.all_tasks))
+        for name in left:
+            if known and name not in known:
+                near = get_close_matches(name, known, 1)
+                hint = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(known)}"
+                raise SimulationError(f'targets: no step and no target is called "{name}"; {hint}')
+
+
+def simulate(
+    definition: Mapping[str, Json] | str | Path,
+    *,
+    input: Mapping[str, Json] = EMPTY,  # noqa: A002 - the word of the start message
+    dag: str | None = None,
+    targets: Mapping[str, Does] = EMPTY,  # type: ignore[assignment]  # EMPTY is shared, and holds nothing
+    default: Does | None = None,
+    seed: int = 0,
+    faults: Faults | None = None,
+    instances: int = 1,
+    cancel_after: str | None = None,
+    within: str = "400d",
+) -> SimulatedRun:
+    """Run a definition once, to its end, on fake targets and in virtual time.
+
+    Args:
+        definition, targets, default, seed, faults, instances: as Simulation has them.
+        input: the run's.
+        dag: which of several definitions to start.
+        cancel_after: cancel the run after this virtual time.
+        within: how much virtual time it is given.
+    Raises:
+        WaitsForEver: the run would never end; says what it waits for.
+        OutOfTime: it has not ended within that virtual time.
+        DefinitionError, UnknownDag, …: what the engine says of the definition and the start.
+    """
+    world = Simulation(definition, targets=targets, default=default, seed=seed, faults=faults, instances=instances)
+    try:
+        run_id = world.start(input, dag=dag)
+        if cancel_after is not None:
+            world.cancel(run_id, "told to", after=cancel_after)
+        return world.finish(run_id, within=within)
+    finally:
+        world.close()
+
+
+def _utc(at: datetime) -> str:
+    return at.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _behaviour(name: str, does: object) -> Behaviour:
+    if isinstance(does, Behaviour):
+        return does
+    if callable(does):
+        return computes(does)
+    raise SimulationError(
+        f"targets.{name}: is of type {type(does).__name__}; allowed: a behaviour, as in returns({{}}), or a callable"
+    )
+
+
+def _catalog(definition: Mapping[str, Json] | str | Path) -> tuple[Catalog, Mapping[str, Path]]:
+    """Return the definitions, and the folder of each DAG that has one."""
+    if isinstance(definition, Mapping):
+        return Catalog.of(definition), {}
+    path = Path(definition)
+    if path.is_dir() and definition_file(path) is None:
+        dags = DagFolders(path)
+        return Catalog(dags), dags.folders
+    name, file = locate(path)
+    folder = file.resolve().parent
+    if definition_file(folder) is not None and folder.name == name:
+        dags = DagFolders(folder.parent)
+        return Catalog(dags, name), dags.folders
+    return Catalog({name or ONLY: read_definition(file)}), {name: folder}
+
+
+def _runs_by_itself(node: NodeState) -> bool:
+    """Whether a node runs, and not only because what it holds does."""
+    return node.status is TaskStatus.RUNNING and not node.open_branches
