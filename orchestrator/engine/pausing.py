@@ -21,21 +21,24 @@ from orchestrator.model.run_state import NodeState, RunInfo
 
 def paused(run: RunInfo, at: datetime) -> RunInfo:
     """Return the run's entry as it is once a pause was asked for at `at`; the same object if that changes nothing."""
-    if not _counts(run, at):
+    if not _counts(run, RunStatus.PAUSED, at):
         return run
     return replace(run, status=RunStatus.PAUSED, steered_at=at, is_resuming=False)
 
 
 def resumed(run: RunInfo, at: datetime) -> RunInfo:
     """Return the run's entry as it is once a resume was asked for at `at`, and what is held not yet started."""
-    if not _counts(run, at):
+    if not _counts(run, RunStatus.RUNNING, at):
         return run
-    return replace(run, status=RunStatus.RUNNING, steered_at=at, is_resuming=run.status is RunStatus.PAUSED)
+    is_resuming = run.is_resuming or run.status is RunStatus.PAUSED
+    return replace(run, status=RunStatus.RUNNING, steered_at=at, is_resuming=is_resuming)
 
 
-def _counts(run: RunInfo, at: datetime) -> bool:
-    is_open = run.status in (RunStatus.RUNNING, RunStatus.PAUSED) and run.stop is None
-    return is_open and (run.steered_at is None or at > run.steered_at)
+def _counts(run: RunInfo, status: RunStatus, at: datetime) -> bool:
+    """Whether a request of `at` to be in this status is news; of two of the same time the one that came last is."""
+    if run.status not in (RunStatus.RUNNING, RunStatus.PAUSED) or run.stop is not None:
+        return False
+    return run.steered_at is None or at > run.steered_at or (at == run.steered_at and run.status is not status)
 
 
 def pause_requested(draft: Draft, fact: PauseRequested) -> None:

@@ -24,6 +24,7 @@ from orchestrator.model.policy import Policy
 from orchestrator.runtime.settings import Settings
 from orchestrator.services.webhooks import Webhooks, key_of_host
 from orchestrator.stores.memory import MemoryStore
+from orchestrator.testing.simulation import Simulation
 from tests.support.command_line import Place, clean_environment
 from tests.support.world import START, World, chain
 
@@ -498,3 +499,10 @@ def test_a_wrong_key_of_a_definition_is_told():
     (problem,) = problems(telling({"on": ["failed"], "url": "http://a.b/c"}))
     assert problem.startswith('notify[0].url: "http://a.b/c" is not the URL of a webhook')
     assert START["resource"]["type"] == "start"
+
+
+def test_a_simulation_keeps_what_would_be_sent():
+    simulation = Simulation(telling({"on": ["completed"], "topic": TOPIC}))
+    run_id = simulation.start()
+    simulation.finish(run_id)
+    assert [(each.topic, each.payload["run"]["run_id"]) for each in simulation.notifications] == [(TOPIC, run_id)]

@@ -9,10 +9,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.cli.main import main
+from orchestrator.engine.pausing import resumed
+from orchestrator.engine.status import OrchestrationStatus
 from orchestrator.model.commands import Outcome
 from orchestrator.model.enums import RunStatus, TaskStatus
 from orchestrator.model.errors import LaunchUncertain, NotYet
 from orchestrator.model.messages import cancel_message, pause_message, reminder_message, resume_message
+from orchestrator.model.run_state import RunState
+from orchestrator.testing import takes
+from orchestrator.testing.simulation import Simulation
 from tests.strategies import definitions
 from tests.support.command_line import Place, clean_environment, until
 from tests.support.world import T0, NotedTarget, World, chain, completion, dag, outcome_of, parallel, plain, task
@@ -221,6 +226,29 @@ def test_a_pause_of_a_run_that_is_not_there_yet_is_put_off():
         world.pause("run_1_000000000000")
 
 
+@pytest.mark.parametrize("then", ["tick", "resume", "pause and resume"])
+def test_a_resume_that_was_only_written_down_is_carried_out_by_whoever_comes_next(then):
+    """As `orchestrator resume` writes it into the document of a run in a directory."""
+    world = PausingWorld(chain("A", "B"))
+    run_id = world.start()
+    world.pause(run_id)
+    world.end("A")
+    world.clock.forward(1)
+    status = OrchestrationStatus(world.store, run_id)
+    state, version = status.load()
+    status.save(RunState(resumed(state.run, world.clock.now()), state.nodes), expect=version)
+    if then == "tick":
+        world.executor.tick()
+    else:
+        if then != "resume":
+            world.pause(run_id)
+        world.resume(run_id)
+    assert world.target.nodes == ["A", "B"]
+    world.executor.tick()
+    world.end("B")
+    assert world.status(run_id) is RunStatus.COMPLETED
+
+
 # -- any order -------------------------------------------------------------------------------------------
 
 
@@ -378,3 +406,12 @@ def test_in_the_cloud_a_message_asks_for_it(capsys):
     assert json.loads(capsys.readouterr().out) == {"run_id": run_id, "status": "Paused", "message_id": "m7"}
     world.steer(topic.events[1])
     assert world.status(run_id) is RunStatus.RUNNING
+
+
+def test_a_simulated_run_is_paused_for_a_day():
+    simulation = Simulation(chain("A", "B"), targets={"A": takes("10m")})
+    run_id = simulation.start()
+    simulation.pause(run_id, after="1m")
+    simulation.resume(run_id, after="1d")
+    run = simulation.finish(run_id)
+    assert timedelta(days=1) <= run.took < timedelta(days=1, minutes=2)
