@@ -254,6 +254,8 @@ class _Drawer:
                 number = self.draw(st.integers(1, self.max_branches), label="branches")
                 body.inner[name] = [self.body(depth + 1) for _ in range(number)]
                 return [None] * number
+            case Kind.BRANCH:
+                return self.body(depth + 1)
             case Kind.OBJECT:
                 return self.keys(row.shape, later, body, name, depth, {})
             case Kind.OBJECTS | Kind.OBJECT_OR_OBJECTS:
@@ -337,6 +339,9 @@ class _Drawer:
             steps[name] = made
         order = self.draw(st.permutations(list(steps)), label="order")
         extra = {} if shape is BRANCH else self.keys(shape, [], body, "", 0, {"start": "", "steps": {}})
+        for key, value in extra.items():
+            if isinstance(value, _Body):  # it runs when all that is here has ended
+                extra[key] = self.filled(value, BRANCH, tuple(body.names()), True)
         return {**extra, "start": body.start, "steps": {name: steps[name] for name in order}}
 
     def fill(self, value: object, known: tuple[str, ...], has_error: bool):
@@ -347,17 +352,27 @@ class _Drawer:
         if not isinstance(value, _Hole):
             return value
         expressions = [f"${{run.{key}}}" for key in (*ROOTS["run"], "input.flag", "input.day", "input.at")]
+        expressions += ["${var.project}", "${size(run.input.day) > 3}", "${1 / int(run.input.day)}", "${run.dag + '!'}"]
+        expressions += [f"${{steps.{name}.status != 'Completed'}}" for name in known]
+        expressions += [f"${{size(steps.{name}.result)}}" for name in known]
         expressions += [f"${{steps.{name}.{key}}}" for name in known for key in (*ROOTS["steps"], "result.rows")]
         expressions += [f"${{error.{key}}}" for key in ROOTS["error"]] if has_error else []
         expression = st.sampled_from(expressions)
         match value.kind:
             case Kind.CONDITION:
-                likely = st.sampled_from(["${run.input.flag}", *(f"${{steps.{name}.result}}" for name in known)])
+                likely = st.sampled_from(["${run.input.flag}", "${!run.input.flag}"])
+                likely |= st.sampled_from(["${true}", *(f"${{steps.{name}.result}}" for name in known)])
+                expression = st.sampled_from([text for text in expressions if _may_hold(text)])
                 return self.draw(likely | expression, label=value.name)
             case Kind.TEXT:
                 return self.draw(times | expression, label=value.name)
         mixed = st.builds("a {} b {}".format, expression, expression)
         return self.draw(json_values | expression | mixed | st.lists(expression, max_size=2), label=value.name)
+
+
+def _may_hold(text: str) -> bool:
+    """Whether a condition may be this: what can never be true or false is no valid one."""
+    return not text.startswith(("${size(steps", "${1 /", "${run.dag +"))
 
 
 def _kinds(shape: Shape) -> set[Kind]:

@@ -76,8 +76,8 @@ class DAGExecutor:
         random_bytes: n -> that many random bytes.
         sleep: sleeps so many seconds.
         on_saved: told of every save of this instance.
-        notifier: sends notifications.
         variables: what `${var.NAME}` stands for in runs that start here.
+        notifier: sends notifications.
         observer: told what else this instance does, for traces and metrics.
     """
 

@@ -137,11 +137,11 @@ Fact = (
     | TimeCame
     | CancelRequested
     | CancelSettled
-    | PauseRequested
-    | ResumeRequested
-    | PauseEnded
+    | RunOutOfTime
     | NotificationSent
     | NotificationFailed
     | NotificationExpired
-    | RunOutOfTime
+    | PauseRequested
+    | ResumeRequested
+    | PauseEnded
 )

@@ -468,8 +468,20 @@ def _any_of(*rows: Key) -> tuple[Key, ...]:
 _SCHEMA = Key("$schema", Kind.STRING, "Where an editor finds the JSON Schema of a definition; the engine ignores it.")
 DEFINITION = Shape.of(
     "a definition",
-    *(_START, _STEPS, _RUN_TIMEOUT, _FINALLY, _ABOUT, _OWNER, _TAGS, _INPUT_SCHEMA, NOTIFY),
-    *(_SCHEDULE, _TIME_ZONE, _SCHEMA),
+    *(
+        _START,
+        _STEPS,
+        _RUN_TIMEOUT,
+        _FINALLY,
+        _ABOUT,
+        _OWNER,
+        _TAGS,
+        _INPUT_SCHEMA,
+        NOTIFY,
+        _SCHEDULE,
+        _TIME_ZONE,
+        _SCHEMA,
+    ),
 )
 BRANCH = Shape.of("a branch", _START, _STEPS)
 PARALLEL = Shape.of("a Parallel", *_STEP, _ON_ERROR, _BRANCHES, _ON_FAILURE)

@@ -178,8 +178,8 @@ class Kind(Enum):
     REQUEST = (dict, "object", "an object, a request as the service's API has it")
     STEPS = (dict, "object", "an object that holds steps by their names")
     BRANCHES = (list, "array", "a list of branches")
-    SCHEMA = (dict, "object", "an object, a JSON Schema")
     BRANCH = (dict, "object", "an object with start and steps")
+    SCHEMA = (dict, "object", "an object, a JSON Schema")
 
 
 class Key(msgspec.Struct, frozen=True):

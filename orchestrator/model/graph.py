@@ -109,12 +109,8 @@ def dot(dag: DAG, run: RunState | None = None) -> str:
     head = ["digraph {", "    node [shape=box, style=rounded];", '    graph [style="rounded,dashed"];']
     lines = [*head, *title, *inside(dag, "    ")]
     if dag.last_steps is not None:
-        lines += [
-            "    subgraph cluster_finally {",
-            '        label="finally";',
-            *inside(dag.last_steps, "        "),
-            "    }",
-        ]
+        lines += ["    subgraph cluster_finally {", '        label="finally";']
+        lines += [*inside(dag.last_steps, "        "), "    }"]
     return "\n".join([*lines, "}"]) + "\n"
 
 

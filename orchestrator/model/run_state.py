@@ -112,6 +112,13 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         return target_key(self.target_type or "", self.invocation)
 
 
+class Ending(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a run ends that has come to its end but for its `finally`."""
+
+    status: RunStatus
+    error: Failure | None = None
+
+
 class Held(msgspec.Struct, frozen=True, omit_defaults=True):
     """A node that would have started while the run was paused."""
 
@@ -147,13 +154,6 @@ class LostNotification(msgspec.Struct, frozen=True, omit_defaults=True):
     topic: str | None
     url: str | None
     error: str
-
-
-class Ending(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How a run ends that has come to its end but for its `finally`."""
-
-    status: RunStatus
-    error: Failure | None = None
 
 
 class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

@@ -24,6 +24,8 @@ def _of_body(body: Mapping[str, Json]) -> Iterator[str]:
         yield name
         for inner in _bodies(steps[name]):
             yield from _of_body(inner)
+    for inner in _bodies({key: held for key, held in body.items() if key != "steps"}):
+        yield from _of_body(inner)
 
 
 def _bodies(value: Json) -> Iterator[Mapping[str, Json]]:

@@ -22,12 +22,14 @@ class SimulatedRun:
         path: names of the nodes that were started, in the order in which they were; each once.
         all_launches: what was launched for it, in order, each launch once.
         all_cancelled: those of them that were cancelled at their target.
+        all_results: node name -> result, also of those that are too large for the run document.
     """
 
     state: RunState
     path: list[str]
     all_launches: tuple[Launch, ...]
     all_cancelled: tuple[Launch, ...]
+    all_results: Mapping[str, Json]
 
     @property
     def run_id(self) -> str:
@@ -64,8 +66,9 @@ class SimulatedRun:
         return self.state.nodes[name]
 
     def result(self, name: str) -> Json:
-        """Return the result of a node."""
-        return self.node(name).result
+        """Return the result of a node, also one that is too large for the run document."""
+        self._check(name, self.state.nodes)
+        return self.all_results[name]
 
     def launches(self, name: str) -> list[Launch]:
         """Return what was launched for a node, by attempt: `parameters`, `attempt`, `target_name`, `step`, …"""

@@ -70,6 +70,7 @@ class Simulation:
         cannot_be_cancelled: target types whose executions run to their end; by default CloudFunction and Function.
         without_outcome: target types that cannot be asked how an execution ended; as CloudFunction in the cloud, where
             a step without a timeout has a default one.
+        variables: what `${var.NAME}` stands for.
     Raises:
         SimulationError: `targets` names neither a step nor a target.
         DefinitionError: there is no definition, or it breaks rules.
@@ -87,6 +88,7 @@ class Simulation:
         starts_at: datetime = T0,
         cannot_be_cancelled: Collection[str] = CANNOT_BE_CANCELLED,
         without_outcome: Collection[str] = (),
+        variables: Mapping[str, Json] = EMPTY,
     ) -> None:
         if instances < 1:
             raise SimulationError(f"instances: is {instances}; allowed: 1 or more")
@@ -143,6 +145,7 @@ class Simulation:
                 random_bytes=self.random.randbytes,
                 sleep=lambda _: None,
                 on_saved=self._note,
+                variables=variables,
                 notifier=KeptNotifications(self.notifications),
             )
             for number in range(1, instances + 1)
@@ -212,11 +215,13 @@ class Simulation:
         """Return a run as it stands. Raises RunNotFound."""
         launches = tuple(launch for launch in self._launches if launch.run_id == run_id)
         cancelled = {launch.launch_id for fake in self.targets.values() for launch in fake.cancelled}
+        state = self._state(run_id)
         return SimulatedRun(
-            self._state(run_id),
+            state,
             [*self._paths.get(run_id, ())],
             launches,
             tuple(launch for launch in launches if launch.launch_id in cancelled),
+            {name: self._executors[0].result_of(state, name) for name in state.nodes},
         )
 
     @property
@@ -343,6 +348,7 @@ def simulate(
     dag: str | None = None,
     targets: Mapping[str, Does] = EMPTY,  # type: ignore[assignment]  # EMPTY is shared, and holds nothing
     default: Does | None = None,
+    variables: Mapping[str, Json] = EMPTY,
     seed: int = 0,
     faults: Faults | None = None,
     instances: int = 1,
@@ -352,7 +358,7 @@ def simulate(
     """Run a definition once, to its end, on fake targets and in virtual time.
 
     Args:
-        definition, targets, default, seed, faults, instances: as Simulation has them.
+        definition, targets, default, variables, seed, faults, instances: as Simulation has them.
         input: the run's.
         dag: which of several definitions to start.
         cancel_after: cancel the run after this virtual time.
@@ -362,7 +368,15 @@ def simulate(
         OutOfTime: it has not ended within that virtual time.
         DefinitionError, UnknownDag, …: what the engine says of the definition and the start.
     """
-    world = Simulation(definition, targets=targets, default=default, seed=seed, faults=faults, instances=instances)
+    world = Simulation(
+        definition,
+        targets=targets,
+        default=default,
+        variables=variables,
+        seed=seed,
+        faults=faults,
+        instances=instances,
+    )
     try:
         run_id = world.start(input, dag=dag)
         if cancel_after is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.model.errors import DefinitionError, RunExists, UnknownDag
+from orchestrator.model.errors import DefinitionError, RunExists, SettingsError, UnknownDag
 from orchestrator.testing import (
     Faults,
     OutOfTime,
@@ -148,6 +148,21 @@ def test_targets_go_by_step_then_by_target_then_by_default():
         steps, targets={"A": returns("step"), "count": fails(), "other": returns("target")}, default=returns(3)
     )
     assert [run.result(name) for name in "ABC"] == ["step", "target", 3]
+
+
+def test_variables_are_there_in_every_step_the_finally_included():
+    steps = {"start": "A", "steps": {"A": {"type": "Pass", "result": "${var.project}"}}}
+    last = {"start": "F", "steps": {"F": {"type": "Pass", "result": "${var.region}"}}}
+    run = simulate({**steps, "finally": last}, variables={"project": "p", "region": "r", "other": 1})
+    assert (run.path, run.result("A"), run.result("F")) == (["A", "F"], "p", "r")
+    with pytest.raises(SettingsError, match=r"\$\{var.region\}"):
+        simulate({**steps, "finally": last}, variables={"project": "p"})
+
+
+def test_a_result_too_large_for_the_document_is_seen_all_the_same():
+    steps = dag(A=task("B"), B={"type": "Pass", "result": "${size(steps.A.result)}"})
+    run = simulate(steps, targets={"A": returns("x" * 70_000)})
+    assert (run.result("B"), len(run.result("A")), len(str(run.document)) < 10_000) == (70_000, 70_000, True)
 
 
 def test_a_name_that_is_no_step_and_no_target_is_an_error_with_a_hint():

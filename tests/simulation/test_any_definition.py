@@ -55,6 +55,7 @@ errors = st.sampled_from(["Task.Failed", "Task.Timeout", "Own.Error", "Launch.Re
 ends = st.one_of(
     st.builds(returns, json_values | st.just({"rows": 3})),
     st.builds(returns, st.booleans()),
+    st.just(returns({"rows": ["x" * 70_000]})),  # too large for the run document
     st.builds(fails, errors),
     st.builds(refuses, errors),
     st.just(is_cancelled()),
@@ -113,6 +114,7 @@ def test_every_run_ends_and_nothing_in_it_is_left(caplog, definition, data):
         faults=Faults(data.draw(share), data.draw(share), data.draw(share), data.draw(delays)),
         instances=data.draw(st.integers(1, 3), label="instances"),
         without_outcome=without_outcome,
+        variables={"project": "p"},
         cannot_be_cancelled=data.draw(types, label="cannot be cancelled"),
     )
     run_id = world.start(data.draw(inputs, label="input"))
@@ -154,7 +156,9 @@ def test_a_mutation_that_is_still_valid_runs_to_an_end(definition):
 
 
 def run_to_its_end(definition):
-    world = Simulation(definition, default=in_turn(returns({"rows": 3}), returns(True), fails()))
+    variables = dict.fromkeys(DAGBuilder(definition).build_dag().variables, "given")
+    default = in_turn(returns({"rows": 3}), returns(True), fails())
+    world = Simulation(definition, default=default, variables=variables)
     run = world.finish(world.start({"day": "2026-01-01", "flag": True}), within="5000d")
     assert all(node.status.is_final for node in run.state.nodes.values())
     assert decode(encode(run.state), "here") == run.state
