@@ -249,6 +249,52 @@ def test_a_resume_that_was_only_written_down_is_carried_out_by_whoever_comes_nex
     assert world.status(run_id) is RunStatus.COMPLETED
 
 
+WITH_FINALLY = {**chain("A", "B"), "finally": chain("Clean"), "timeout": "1h"}
+
+
+def test_the_finally_of_a_paused_run_waits_for_the_resume():
+    world = PausingWorld({**chain("A"), "finally": chain("Clean")})
+    run_id = world.start()
+    world.pause(run_id)
+    world.end("A")
+    assert (world.status(run_id), world.target.nodes) == (RunStatus.PAUSED, ["A"])
+    world.resume(run_id)
+    world.end("Clean")
+    assert (world.status(run_id), world.target.nodes) == (RunStatus.COMPLETED, ["A", "Clean"])
+
+
+@pytest.mark.parametrize("stopped_by", ["cancel", "timeout"])
+def test_a_paused_run_that_is_stopped_is_not_paused_any_more_so_that_its_finally_runs(stopped_by):
+    world = PausingWorld(WITH_FINALLY)
+    run_id = world.start()
+    world.pause(run_id)
+    world.end("A")
+    if stopped_by == "cancel":
+        world.executor.execute(cancel_message(run_id, "enough"))
+    else:
+        world.clock.forward(3601)
+        world.executor.tick()
+    state = world.state(run_id)
+    assert (state.run.status, state.run.held) == (RunStatus.RUNNING, ())
+    assert state.nodes["B"].status is TaskStatus.CANCELLED
+    assert world.pause(run_id).verdict == "unchanged"
+    world.end("Clean")
+    assert world.status(run_id) is (RunStatus.CANCELLED if stopped_by == "cancel" else RunStatus.FAILED)
+
+
+def test_a_parallel_that_stops_its_branches_stops_what_is_held_in_them():
+    fork = parallel(chain("Left", "After"), chain("Right"), next="Join")
+    world = PausingWorld(dag(Fork={**fork, "on_failure": "stop"}, Join=task()))
+    run_id = world.start()
+    world.pause(run_id)
+    world.end("Left")
+    assert [held.node for held in world.state(run_id).run.held] == ["After"]
+    world.end("Right", Outcome.failed("Task.Failed", "x"))
+    state = world.state(run_id)
+    assert (state.run.status, state.run.held) == (RunStatus.FAILED, ())
+    assert state.nodes["After"].status is TaskStatus.CANCELLED
+
+
 # -- any order -------------------------------------------------------------------------------------------
 
 
