@@ -316,12 +316,14 @@ class Receiver:
 
     def __init__(self) -> None:
         self.requests, self.answers = [], []
+        self.on_request = lambda: None
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 receiver.requests.append((self.path, dict(self.headers), body))
+                receiver.on_request()
                 status, headers = receiver.answers.pop(0) if receiver.answers else (200, {})
                 self.send_response(status)
                 for name, value in headers.items():
@@ -475,6 +477,24 @@ def test_what_could_not_be_published_is_sent_when_the_run_is_taken_up(place, rec
     assert [each["id"] for each in published(receiver)] == [owed["notification_id"]] * 2
     assert "owed_notifications" not in place.document("r1")["$run"]
     assert list((place.root / ".orchestrator" / "open").iterdir()) == []
+
+
+def test_a_process_that_is_killed_while_it_sends_is_replaced_by_the_one_that_takes_the_run_up(
+    place, receiver, monkeypatch, capsys
+):
+    monkeypatch.setenv("NOTIFY", json.dumps([{"on": ["completed"], "topic": TOPIC}]))
+    place.dag("one", {"A": place.task("note", name="A")})
+    process = place.start("run", "one", "--run-id", "r1")
+    receiver.on_request = process.kill  # it has been sent, and will never be noted
+    assert process.wait(timeout=60) == -9
+    process.communicate()
+    receiver.on_request = lambda: None
+    (owed,) = place.document("r1")["$run"]["owed_notifications"]
+    assert (place.document("r1")["$run"]["status"], len(published(receiver))) == ("Completed", 1)
+    assert main(["run", "one", "--resume", "r1"]) == 0  # at once: its lock tells that the owner is dead
+    assert [each["id"] for each in published(receiver)] == [owed["notification_id"]] * 2
+    assert "owed_notifications" not in place.document("r1")["$run"]
+    assert place.calls() == ["A"]
 
 
 @pytest.mark.parametrize(
