@@ -58,6 +58,22 @@ class CancelRun:
 
 
 @dataclass(frozen=True, slots=True)
+class PauseRun:
+    """Somebody wants the run to be paused."""
+
+    run_id: str
+    published_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeRun:
+    """Somebody wants the run to go on."""
+
+    run_id: str
+    published_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Known:
     """What this instance itself found out: facts already."""
 
@@ -78,7 +94,7 @@ class Later:
     at: datetime
 
 
-Item = Start | Completion | Reminder | CancelRun | Known
+Item = Start | Completion | Reminder | CancelRun | PauseRun | ResumeRun | Known
 
 
 def labels_of(item: Item) -> dict[str, object]:

@@ -16,7 +16,18 @@ from threading import BoundedSemaphore, Lock, Thread
 from msgspec.structs import replace
 
 from orchestrator.engine.acting import Actor
-from orchestrator.engine.address import CancelRun, Completion, Known, Later, Reminder, Start, TickAll, labels_of
+from orchestrator.engine.address import (
+    CancelRun,
+    Completion,
+    Known,
+    Later,
+    PauseRun,
+    Reminder,
+    ResumeRun,
+    Start,
+    TickAll,
+    labels_of,
+)
 from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.decide import decide
 from orchestrator.engine.draft import Decision, Token
@@ -562,7 +573,7 @@ class DAGExecutor:
         published_at: datetime | None = None
         if isinstance(item, Completion):
             published_at = item.event.publish_time or now
-        elif isinstance(item, Reminder | CancelRun):
+        elif isinstance(item, Reminder | CancelRun | PauseRun | ResumeRun):
             published_at = item.published_at
         if published_at is not None and self._resolver.is_young(published_at, now):
             raise NotYet(f"runs/{box.run_id}.json: does not exist (yet)")

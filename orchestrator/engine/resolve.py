@@ -3,7 +3,17 @@
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
-from orchestrator.engine.address import CancelRun, Completion, Item, Later, Reminder, Start, TickAll
+from orchestrator.engine.address import (
+    CancelRun,
+    Completion,
+    Item,
+    Later,
+    PauseRun,
+    Reminder,
+    ResumeRun,
+    Start,
+    TickAll,
+)
 from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.status import ExecutionStatus
 from orchestrator.model.commands import EMPTY, Json
@@ -16,7 +26,9 @@ from orchestrator.model.events import (
     DataflowEvent,
     Event,
     LaterEvent,
+    PauseEvent,
     ReminderEvent,
+    ResumeEvent,
     StartEvent,
     TickEvent,
 )
@@ -78,6 +90,10 @@ class Resolver:
                 return Reminder(run_id, event.node_name, event.attempt, event.kind, event.at, at)
             case CancelEvent(run_id=str(run_id)):
                 return CancelRun(run_id, event.reason, at)
+            case PauseEvent(run_id=str(run_id)):
+                return PauseRun(run_id, at)
+            case ResumeEvent(run_id=str(run_id)):
+                return ResumeRun(run_id, at)
             case CompletionEvent():
                 return self._completion(event, at, now)
         raise EventError(f"event {event.message_id}: a {type(event).__name__} that names no run")

@@ -26,6 +26,7 @@ from orchestrator.model.facts import (
     Fact,
     LaunchBound,
     NotificationExpired,
+    PauseEnded,
     RunOutOfTime,
     TimeCame,
 )
@@ -183,8 +184,9 @@ class Ticker:
         facts = self._find_out(work, state, box) if work else []
         is_over = state.run.timeout_at is not None and state.run.timeout_at <= self._clock.now()
         late: tuple[Fact, ...] = (RunOutOfTime(),) if is_over and state.run.stop is None else ()
-        if facts or late:
-            self._act_on(box, (*facts, *late), acting)
+        ended: tuple[Fact, ...] = (PauseEnded(),) if state.run.is_resuming else ()
+        if facts or late or ended:
+            self._act_on(box, (*ended, *facts, *late), acting)
         names = dict.fromkeys(fact.node_name for fact in facts)
         return tuple(state.launch_id(name) for name in names)
 

@@ -14,7 +14,7 @@ from datetime import timedelta
 from threading import Lock
 from typing import TypeVar
 
-from orchestrator.engine.address import CancelRun, Completion, Item, Known, Reminder, Start
+from orchestrator.engine.address import CancelRun, Completion, Item, Known, PauseRun, Reminder, ResumeRun, Start
 from orchestrator.engine.draft import bare_launch
 from orchestrator.engine.run_box import Answer, Entry, RunBox
 from orchestrator.engine.status import DefinitionStatus
@@ -22,7 +22,15 @@ from orchestrator.model.commands import Command, Execution, Launch, Remind
 from orchestrator.model.enums import NOTHING_RUNS, TaskStatus
 from orchestrator.model.errors import LaunchUncertain, NotYet, RunExists
 from orchestrator.model.events import CompletionEvent
-from orchestrator.model.facts import AttemptEnded, CancelRequested, Fact, RunStarted, TimeCame
+from orchestrator.model.facts import (
+    AttemptEnded,
+    CancelRequested,
+    Fact,
+    PauseRequested,
+    ResumeRequested,
+    RunStarted,
+    TimeCame,
+)
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import Claim, NodeState, RunState
 from orchestrator.ports import Clock, Confirming, Target
@@ -60,6 +68,10 @@ class Witness:
                 return self._reminder(entry, item, state, box)
             case CancelRun():
                 return [CancelRequested(item.reason)], []
+            case PauseRun():
+                return [PauseRequested(item.published_at)], []
+            case ResumeRun():
+                return [ResumeRequested(item.published_at)], []
             case Start():
                 if state.run.message_id != item.message_id:
                     raise RunExists(

@@ -15,11 +15,11 @@ from orchestrator.engine.dag_executor import DAGExecutor
 from orchestrator.engine.handled import Handled
 from orchestrator.engine.saved import Saved
 from orchestrator.engine.status import OpenRuns, OrchestrationStatus
-from orchestrator.model.commands import EMPTY, Json, Launch
+from orchestrator.model.commands import EMPTY, Json, Launch, Notify
 from orchestrator.model.durations import parse_duration
 from orchestrator.model.enums import TargetTypes, TaskStatus
 from orchestrator.model.errors import OrchestratorError, RunNotFound
-from orchestrator.model.messages import cancel_message, start_message
+from orchestrator.model.messages import cancel_message, pause_message, resume_message, start_message
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import NodeState, RunState
 from orchestrator.ports import HeldSecrets
@@ -43,6 +43,17 @@ CANNOT_BE_CANCELLED = frozenset({TargetTypes.FUNCTION.value, TargetTypes.CLOUD_F
 
 Does = Behaviour | Callable[[dict[str, Json]], object]
 """What a step does: a behaviour, or what is computed from its parameters."""
+
+
+class KeptNotifications:
+    """A `ports.Notifier` that keeps what it is to send."""
+
+    def __init__(self, kept: list[Notify]) -> None:
+        self._kept = kept
+
+    def notify(self, notification: Notify) -> None:
+        """As the port says; it is always accepted."""
+        self._kept.append(notification)
 
 
 class Simulation:
@@ -90,6 +101,8 @@ class Simulation:
         self.agenda = Agenda(self.clock)
         self.dead_letters: list[tuple[Mapping[str, Json], BaseException]] = []
         """Events that were given up, with why."""
+        self.notifications: list[Notify] = []
+        """What was sent to topics and webhooks."""
         self.problems: list[str] = []
         """What Ticks could not look after."""
         self.broker = VirtualBroker(
@@ -136,6 +149,7 @@ class Simulation:
                 on_saved=self._note,
                 variables=variables,
                 secrets=HeldSecrets(secrets),
+                notifier=KeptNotifications(self.notifications),
             )
             for number in range(1, instances + 1)
         ]
@@ -163,6 +177,14 @@ class Simulation:
     def cancel(self, run_id: str, reason: str = "", *, after: str = "0s") -> None:
         """Ask for a run to be cancelled, after this virtual time."""
         self.send(cancel_message(run_id, reason), after=after)
+
+    def pause(self, run_id: str, *, after: str = "0s") -> None:
+        """Have a run paused, `after` that."""
+        self.send(pause_message(run_id), after=after)
+
+    def resume(self, run_id: str, *, after: str = "0s") -> None:
+        """Let a paused run go on, `after` that."""
+        self.send(resume_message(run_id), after=after)
 
     def forward(self, duration: str) -> None:
         """Move time on by a duration as in "3d", and let happen what happens until then."""
