@@ -85,9 +85,5 @@ resource "google_cloudfunctions2_function" "orchestrator" {
     }
   }
 
-  depends_on = [
-    google_project_iam_member.build,
-    google_storage_bucket_iam_member.build,
-    google_secret_manager_secret_iam_member.orchestrator,
-  ]
+  depends_on = [time_sleep.rights_are_known]
 }

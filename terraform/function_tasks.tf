@@ -83,5 +83,5 @@ resource "google_cloudfunctions2_function" "task" {
     })
   }
 
-  depends_on = [google_project_iam_member.build, google_storage_bucket_iam_member.build]
+  depends_on = [time_sleep.rights_are_known]
 }
