@@ -29,7 +29,9 @@ from orchestrator.model.events import (
     Event,
     FunctionEvent,
     LaterEvent,
+    PauseEvent,
     ReminderEvent,
+    ResumeEvent,
     StartEvent,
     TickEvent,
 )
@@ -52,6 +54,8 @@ def _recognisers() -> Mapping[str, "_Reader"]:
         messages.REMINDER: _reminder,
         messages.TICK: _tick,
         messages.CANCEL: _cancel,
+        messages.PAUSE: _pause,
+        messages.RESUME: _resume,
         messages.LATER: _later,
         "cloud_function": _cloud_function,  # 1st gen: its log's "Function execution took …"
         "cloud_run_revision": _cloud_run,  # 2nd gen and services: the request log
@@ -220,6 +224,14 @@ def _reminder(data: Mapping[str, Json], common: Common) -> ReminderEvent:
 
 def _tick(_data: Mapping[str, Json], common: Common) -> TickEvent:
     return TickEvent(**common)
+
+
+def _pause(data: Mapping[str, Json], common: Common) -> PauseEvent:
+    return PauseEvent(**common, run_id=_run_id("pause.run_id", data.get("run_id")))
+
+
+def _resume(data: Mapping[str, Json], common: Common) -> ResumeEvent:
+    return ResumeEvent(**common, run_id=_run_id("resume.run_id", data.get("run_id")))
 
 
 def _cancel(data: Mapping[str, Json], common: Common) -> CancelEvent:

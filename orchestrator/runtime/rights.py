@@ -52,7 +52,8 @@ class Rights:
     def _held(self, project: str, wanted: Sequence[str]) -> list[Any]:
         projects = self._apis.service("cloudresourcemanager", "v3").projects()
         request = projects.testIamPermissions(resource=f"projects/{project}", body={"permissions": list(wanted)})
-        granted = self._apis.call(request, f"cloudresourcemanager.projects.testIamPermissions {project}")
+        what = f"cloudresourcemanager.projects.testIamPermissions {project}"
+        granted = self._apis.call(request, what, is_repeatable=True)
         held = granted.get("permissions")
         return held if isinstance(held, list) else []
 

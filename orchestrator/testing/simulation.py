@@ -15,13 +15,14 @@ from orchestrator.engine.dag_executor import DAGExecutor
 from orchestrator.engine.handled import Handled
 from orchestrator.engine.saved import Saved
 from orchestrator.engine.status import OpenRuns, OrchestrationStatus
-from orchestrator.model.commands import EMPTY, Json, Launch
+from orchestrator.model.commands import EMPTY, Json, Launch, Notify
 from orchestrator.model.durations import parse_duration
 from orchestrator.model.enums import TargetTypes, TaskStatus
 from orchestrator.model.errors import OrchestratorError, RunNotFound
-from orchestrator.model.messages import cancel_message, start_message
+from orchestrator.model.messages import cancel_message, pause_message, resume_message, start_message
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import NodeState, RunState
+from orchestrator.ports import HeldSecrets
 from orchestrator.runtime.catalog import DagFolders, definition_file, locate, read_definition
 from orchestrator.runtime.executor import RulesOf
 from orchestrator.runtime.unknown_hosts import UnknownHosts
@@ -36,12 +37,23 @@ from orchestrator.testing.ticks import Ticks, WatchedStore
 from orchestrator.testing.virtual_broker import VirtualBroker
 from orchestrator.testing.virtual_time import T0, Agenda, VirtualClock
 
-MAX_STEPS_AT_ONCE = 100_000
-"""So many events at one and the same time are taken for a circle."""
+MAX_STEPS = 200_000
+"""So many events and Ticks until a run's end are taken for a run that goes on without one."""
 CANNOT_BE_CANCELLED = frozenset({TargetTypes.FUNCTION.value, TargetTypes.CLOUD_FUNCTION.value})
 
 Does = Behaviour | Callable[[dict[str, Json]], object]
 """What a step does: a behaviour, or what is computed from its parameters."""
+
+
+class KeptNotifications:
+    """A `ports.Notifier` that keeps what it is to send."""
+
+    def __init__(self, kept: list[Notify]) -> None:
+        self._kept = kept
+
+    def notify(self, notification: Notify) -> None:
+        """As the port says; it is always accepted."""
+        self._kept.append(notification)
 
 
 class Simulation:
@@ -59,7 +71,7 @@ class Simulation:
         cannot_be_cancelled: target types whose executions run to their end; by default CloudFunction and Function.
         without_outcome: target types that cannot be asked how an execution ended; as CloudFunction in the cloud, where
             a step without a timeout has a default one.
-        variables: what `${var.NAME}` stands for.
+        variables, secrets: what `${var.NAME}` and `${secret.NAME}` stand for.
     Raises:
         SimulationError: `targets` names neither a step nor a target.
         DefinitionError: there is no definition, or it breaks rules.
@@ -78,6 +90,7 @@ class Simulation:
         cannot_be_cancelled: Collection[str] = CANNOT_BE_CANCELLED,
         without_outcome: Collection[str] = (),
         variables: Mapping[str, Json] = EMPTY,
+        secrets: Mapping[str, str] | None = None,
     ) -> None:
         if instances < 1:
             raise SimulationError(f"instances: is {instances}; allowed: 1 or more")
@@ -88,6 +101,8 @@ class Simulation:
         self.agenda = Agenda(self.clock)
         self.dead_letters: list[tuple[Mapping[str, Json], BaseException]] = []
         """Events that were given up, with why."""
+        self.notifications: list[Notify] = []
+        """What was sent to topics and webhooks."""
         self.problems: list[str] = []
         """What Ticks could not look after."""
         self.broker = VirtualBroker(
@@ -133,6 +148,8 @@ class Simulation:
                 sleep=lambda _: None,
                 on_saved=self._note,
                 variables=variables,
+                secrets=HeldSecrets(secrets),
+                notifier=KeptNotifications(self.notifications),
             )
             for number in range(1, instances + 1)
         ]
@@ -161,6 +178,14 @@ class Simulation:
         """Ask for a run to be cancelled, after this virtual time."""
         self.send(cancel_message(run_id, reason), after=after)
 
+    def pause(self, run_id: str, *, after: str = "0s") -> None:
+        """Have a run paused, `after` that."""
+        self.send(pause_message(run_id), after=after)
+
+    def resume(self, run_id: str, *, after: str = "0s") -> None:
+        """Let a paused run go on, `after` that."""
+        self.send(resume_message(run_id), after=after)
+
     def forward(self, duration: str) -> None:
         """Move time on by a duration as in "3d", and let happen what happens until then."""
         limit = self.clock.now() + timedelta(seconds=parse_duration(duration))
@@ -174,19 +199,19 @@ class Simulation:
         Raises:
             RunNotFound: there is no such run.
             WaitsForEver: nothing that could end it will ever come.
-            OutOfTime: it has not ended within that virtual time.
+            OutOfTime: it has not ended within that virtual time, or within 200,000 events.
         """
         limit = self.clock.now() + timedelta(seconds=parse_duration(within))
-        at, steps = self.clock.now(), 0
         self._state(run_id)
+        steps = 0
         while run_id not in self._ended:
             if self.agenda.next_at is None and self._ticks.are_over(limit):
                 raise WaitsForEver(f"{self._waits(run_id)}; no event is under way, and nothing is due by {_utc(limit)}")
             if not self._step(limit):
                 raise OutOfTime(f"{self._waits(run_id)}; it was given {within}")
-            at, steps = (at, steps + 1) if self.clock.now() == at else (self.clock.now(), 0)
-            if steps > MAX_STEPS_AT_ONCE:
-                raise OutOfTime(f"{self._waits(run_id)}; {steps:,} events came at this very time")
+            steps += 1
+            if steps > MAX_STEPS:
+                raise OutOfTime(f"{self._waits(run_id)}; that took {MAX_STEPS:,} events and Ticks")
         return self.run(run_id)
 
     def run(self, run_id: str) -> SimulatedRun:
@@ -332,11 +357,12 @@ def simulate(
     instances: int = 1,
     cancel_after: str | None = None,
     within: str = "400d",
+    secrets: Mapping[str, str] | None = None,
 ) -> SimulatedRun:
     """Run a definition once, to its end, on fake targets and in virtual time.
 
     Args:
-        definition, targets, default, variables, seed, faults, instances: as Simulation has them.
+        definition, targets, default, seed, faults, instances, variables, secrets: as Simulation has them.
         input: the run's.
         dag: which of several definitions to start.
         cancel_after: cancel the run after this virtual time.
@@ -350,10 +376,11 @@ def simulate(
         definition,
         targets=targets,
         default=default,
-        variables=variables,
         seed=seed,
         faults=faults,
         instances=instances,
+        variables=variables,
+        secrets=secrets,
     )
     try:
         run_id = world.start(input, dag=dag)

@@ -68,6 +68,14 @@ run "the_orchestrator_takes_many_requests_in_few_instances" {
     error_message = "Events of one run share a save in one instance."
   }
   assert {
+    condition     = google_cloudfunctions2_function.orchestrator.service_config[0].environment_variables["THREADS"] == "80"
+    error_message = "It has a thread for each request that it is let have at once."
+  }
+  assert {
+    condition     = google_cloudfunctions2_function.orchestrator.build_config[0].environment_variables["SOURCE_DATE_EPOCH"] != ""
+    error_message = "Its byte code holds in an image."
+  }
+  assert {
     condition     = google_cloudfunctions2_function.orchestrator.service_config[0].ingress_settings == "ALLOW_INTERNAL_ONLY"
     error_message = "Nobody but Google's own services reaches it."
   }
