@@ -8,13 +8,19 @@ output "state_bucket" {
   value       = "gs://${google_storage_bucket.state.name}"
 }
 
+locals {
+  # An apostrophe in a shell's single quotes: out, an escaped one, in again.
+  start_messages = {
+    for dag, input in module.definitions.inputs :
+    dag => replace(jsonencode({ resource = { type = "start" }, dag = dag, input = input }), "'", "'\\''")
+  }
+}
+
 output "start_commands" {
   description = "DAG -> a command that starts a run of it, with the input of its input.json; what stands as … there is yours to fill in."
   value = {
     for dag in module.definitions.definitions :
-    dag => "gcloud pubsub topics publish ${google_pubsub_topic.events.id} --message='${
-      replace(jsonencode({ resource = { type = "start" }, dag = dag, input = module.definitions.inputs[dag] }), "'", "'\\''")
-    }'"
+    dag => "gcloud pubsub topics publish ${google_pubsub_topic.events.id} --message='${local.start_messages[dag]}'"
   }
 }
 
