@@ -301,7 +301,8 @@ class Actor:
         try:
             self._broker.publish(message, delay_s=delay_s)
         except OrchestratorError as exc:
-            log.warning("cannot publish a reminder: %s", exc, extra={"run_id": remind.run_id})
+            labels = {"run_id": remind.run_id, "node": remind.node_name, "attempt": remind.attempt}
+            log.warning("cannot publish a reminder: %s", exc, extra=labels)
 
 
 def _each(call: Callable[[_Item], _Fact | None], items: Sequence[_Item]) -> list[_Fact]:
@@ -319,4 +320,5 @@ def _with_secrets(launch: Launch, values: Mapping[str, str]) -> Launch:
 
 
 def _where(launch: Launch) -> dict[str, object]:
-    return {"run_id": launch.run_id, "node": launch.node_name, "attempt": launch.attempt}
+    ids = {"run_id": launch.run_id, "node": launch.node_name, "attempt": launch.attempt}
+    return {**ids, "trace": launch.trace_id}
