@@ -95,3 +95,13 @@ class Later:
 
 
 Item = Start | Completion | Reminder | CancelRun | PauseRun | ResumeRun | Known
+
+
+def labels_of(item: Item) -> dict[str, object]:
+    """What a line about an event is found by: run_id, and node, attempt and trace where it is about one attempt."""
+    labels: dict[str, object] = {"run_id": item.run_id}
+    if isinstance(item, Completion | Reminder):
+        labels |= {"node": item.node_name, "attempt": item.attempt}
+    if isinstance(item, Completion) and item.event.trace_id is not None:
+        labels["trace"] = item.event.trace_id
+    return labels

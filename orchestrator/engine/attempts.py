@@ -94,6 +94,7 @@ def _launch_of(
         recover,
         trace=made.trace,
         started_at=node.started_at,
+        secrets=task.secrets,
     )
 
 

@@ -139,7 +139,7 @@ class Witness:
         except NotYet:
             return Answer(execution, None, True)
         except LaunchUncertain as exc:
-            log.warning("cannot ask: %s", exc, extra={"run_id": box.run_id, "node": node.node_name})
+            log.warning("cannot ask: %s", exc, extra=labels_of_attempt(node, state))
             return Answer(execution)
 
     def execution_of(self, node: NodeState, state: RunState, box: RunBox) -> Execution | None:
@@ -212,7 +212,7 @@ class Witness:
             except NotYet:
                 answer = Answer(runs_on=True)
             except LaunchUncertain as exc:
-                log.warning("cannot ask: %s", exc, extra={"run_id": box.run_id, "node": node.node_name})
+                log.warning("cannot ask: %s", exc, extra=labels_of_attempt(node, state))
                 answer = Answer()
             entry.asked[node.attempt] = answer
         return entry.asked[node.attempt]
@@ -227,7 +227,7 @@ class Witness:
         if not _is_proof(event, claim, state.launch_id(node.node_name)):
             log.warning(
                 "a completion without the nonce of its claim is not believed",
-                extra={"run_id": box.run_id, "node": node.node_name, "event_id": event.message_id},
+                extra={**labels_of_attempt(node, state), "event_id": event.message_id},
             )
             return []
         if target.synchronous and self._clock.now() < claim.lease_end:
@@ -257,6 +257,13 @@ def _running(state: RunState, node_name: str, attempt: int) -> NodeState | None:
     if node is None or node.status is not TaskStatus.RUNNING or node.attempt != attempt:
         return None
     return node
+
+
+def labels_of_attempt(node: NodeState, state: RunState) -> dict[str, object]:
+    """What a line about a node's attempt is found by."""
+    launch_id = state.launch_id(node.node_name)
+    trace = node.claim.trace_of(launch_id) if node.claim is not None else None
+    return {"run_id": state.run.run_id, "node": node.node_name, "attempt": node.attempt, "trace": trace}
 
 
 def _proves_itself(event: CompletionEvent, node: NodeState, state: RunState) -> bool:

@@ -180,7 +180,10 @@ def _scheduled_for(data: Mapping[str, Json], publish_time: datetime | None) -> d
     if told is not None and (cron is not None or time_zone is not None):
         raise _wrong("start.scheduled_for", "stands beside a schedule", "keep one of the two")
     if told is not None:
-        return _time("start.scheduled_for", told)
+        found = _time("start.scheduled_for", told)
+        if found.microsecond:  # the run's id is made of it: what a schedule is due at has none
+            raise _wrong("start.scheduled_for", f"is {_shown(told)}", "it has to be of whole seconds")
+        return found
     if cron is None:
         if time_zone is not None:
             raise _wrong("start.time_zone", "stands without a schedule", "write both or neither")

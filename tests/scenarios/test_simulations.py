@@ -195,6 +195,12 @@ def test_a_run_that_is_given_too_little_time_says_what_it_waits_for():
         simulate(chain("A"), targets={"A": takes("2d")}, within="1d")
 
 
+def test_a_run_that_goes_on_without_an_end_is_given_up(monkeypatch):
+    monkeypatch.setattr("orchestrator.testing.simulation.MAX_STEPS", 50)
+    with pytest.raises(OutOfTime, match=r"A is Running.* that took 50 events and Ticks"):
+        simulate(chain("A"), targets={"A": is_lost()})
+
+
 def test_a_target_that_cannot_be_asked_has_a_default_timeout():
     world = Simulation(chain("A"), targets={"A": takes("30d")}, without_outcome=["Function"])
     run = world.finish(world.start())

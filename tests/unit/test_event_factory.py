@@ -486,6 +486,11 @@ def test_what_is_missing_or_odd_in_an_event(data, field, expected):
             "start.scheduled_for: is '2021-12-11T16:30:00'; it has to be an RFC 3339 time with its zone",
             id="a time without its zone is none",
         ),
+        pytest.param(
+            but("start_scheduled_for", "scheduled_for", "2021-12-11T16:30:00.5Z"),
+            "start.scheduled_for: is '2021-12-11T16:30:00.5Z'; it has to be of whole seconds",
+            id="no schedule is due between two seconds",
+        ),
         pytest.param(but("start_full", "input", 10**5000), "is a very large number", id="no digits are printed"),
         pytest.param(but("function_failed", "launch_id", None), "function.launch_id: is missing", id="no launch"),
         pytest.param(
