@@ -29,6 +29,7 @@ from orchestrator.testing.behaviours import Behaviour, computes, returns
 from orchestrator.testing.errors import OutOfTime, SimulationError, WaitsForEver
 from orchestrator.testing.fake_target import FakeTarget
 from orchestrator.testing.faults import Faults
+from orchestrator.testing.noted_notifier import NotedNotifier
 from orchestrator.testing.order import ranks
 from orchestrator.testing.real_steps import RealSteps
 from orchestrator.testing.simulated_run import SimulatedRun
@@ -60,6 +61,7 @@ class Simulation:
         without_outcome: target types that cannot be asked how an execution ended; as CloudFunction in the cloud, where
             a step without a timeout has a default one.
         variables: what `${var.NAME}` stands for.
+        notifications_refused: so many tries to send each notification are not accepted.
     Raises:
         SimulationError: `targets` names neither a step nor a target.
         DefinitionError: there is no definition, or it breaks rules.
@@ -78,6 +80,7 @@ class Simulation:
         cannot_be_cancelled: Collection[str] = CANNOT_BE_CANCELLED,
         without_outcome: Collection[str] = (),
         variables: Mapping[str, Json] = EMPTY,
+        notifications_refused: int = 0,
     ) -> None:
         if instances < 1:
             raise SimulationError(f"instances: is {instances}; allowed: 1 or more")
@@ -97,6 +100,7 @@ class Simulation:
             lambda event, error: self.dead_letters.append((event, error)),
         )
         self.broker.subscribe(self._handle)
+        self.notifier = NotedNotifier(self.clock, notifications_refused)
         real = RealSteps(folders)
         self._default = real.bound(_behaviour("default", default if default is not None else returns()))
         self._behaviours = {name: real.bound(_behaviour(name, does)) for name, does in targets.items()}
@@ -133,6 +137,7 @@ class Simulation:
                 sleep=lambda _: None,
                 on_saved=self._note,
                 variables=variables,
+                notifier=self.notifier,
             )
             for number in range(1, instances + 1)
         ]
@@ -200,6 +205,7 @@ class Simulation:
             launches,
             tuple(launch for launch in launches if launch.launch_id in cancelled),
             {name: self._executors[0].result_of(state, name) for name in state.nodes},
+            self.notifier.of_run(run_id),
         )
 
     @property

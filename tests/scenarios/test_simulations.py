@@ -165,6 +165,21 @@ def test_a_result_too_large_for_the_document_is_seen_all_the_same():
     assert (run.result("B"), len(run.result("A")), len(str(run.document)) < 10_000) == (70_000, 70_000, True)
 
 
+@pytest.mark.parametrize("refused", [0, 2])
+def test_notifications_are_noted_each_once(refused):
+    topic = "projects/p/topics/alerts"
+    world = Simulation(
+        {**chain("A"), "notify": [{"on": ["started", "failed"], "topic": topic}]},
+        targets={"A": fails("Own.Error")},
+        notifications_refused=refused,
+    )
+    run_id = world.start()
+    world.finish(run_id)
+    world.forward("1h")
+    sent = world.run(run_id).notifications
+    assert [(each.topic, each.payload["run"]["status"]) for each in sent] == [(topic, "Running"), (topic, "Failed")]
+
+
 def test_a_name_that_is_no_step_and_no_target_is_an_error_with_a_hint():
     with pytest.raises(SimulationError, match='targets: no step and no target is called "Lode"; did you mean "Load"'):
         simulate(chain("Load"), targets={"Lode": returns()})
