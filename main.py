@@ -16,11 +16,11 @@ gc.disable()
 @functions_framework.cloud_event
 def on_event(event: CloudEvent) -> None:
     """Handle a Pub/Sub message; raises where Pub/Sub is to deliver it again."""
-    # Imported with the first event, so that loading this file costs nothing beyond functions-framework
-    # and a wrong setting is an error of an event, not a container that does not start.
-    from orchestrator.runtime.gcp import handle
-
     try:
+        # Imported with the first event, so that loading this file costs nothing beyond functions-framework
+        # and a wrong setting is an error of an event, not a container that does not start.
+        from orchestrator.runtime.gcp import handle
+
         handle(event.data, event_id=event["id"], event_time=event["time"])
     finally:
         if not gc.isenabled():

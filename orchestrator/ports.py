@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 
 from orchestrator.model.commands import Execution, Json, Launch, Notify, Outcome
 from orchestrator.model.enums import Identity
+from orchestrator.model.errors import LaunchRefused
 
 Version = str
 """Opaque; two contents of one key never share a version while the key exists."""
@@ -34,6 +35,31 @@ class ObjectStore(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove a key; it is no error if there is none."""
+
+
+class Secrets(Protocol):
+    """What `${secret.NAME}` stands for. From many threads; a value is kept nowhere but in memory."""
+
+    def get(self, name: str) -> str:
+        """Return a secret's value, of any length.
+
+        Raises:
+            LaunchRefused: for good (no such secret, no right to read it); the message names it.
+            LaunchUncertain: it cannot be read now.
+        """
+
+
+class HeldSecrets:
+    """Secrets that were handed over, by name; none, by default."""
+
+    def __init__(self, held: Mapping[str, str] | None = None) -> None:
+        self._held = held or {}
+
+    def get(self, name: str) -> str:
+        """Return one of them."""
+        if name not in self._held:
+            raise LaunchRefused(f"secret {name}: there is none here", error_type="Launch.NoSecret")
+        return self._held[name]
 
 
 @runtime_checkable

@@ -9,6 +9,11 @@ resource "google_monitoring_notification_channel" "email" {
   labels       = { email_address = each.value }
 
   depends_on = [google_project_service.enabled]
+
+  # A channel that a policy still names cannot be deleted: the policies are changed first, then it goes.
+  lifecycle {
+    create_before_destroy = true
+  }
 }
 
 locals {
@@ -70,7 +75,7 @@ resource "google_monitoring_alert_policy" "undelivered" {
   }
 
   documentation {
-    content   = "They wait in the subscription ${google_pubsub_subscription.dead_letters.name}: look at them with `gcloud pubsub subscriptions pull`, publish them again where that helps."
+    content   = "They wait in the subscription ${google_pubsub_subscription.dead_letters.name}: look at them with `gcloud pubsub subscriptions pull`, publish them again where that helps. A schedule's start means the latest tick then: write `scheduled_for` in place of `schedule` and `time_zone`."
     mime_type = "text/markdown"
   }
 }

@@ -1,4 +1,5 @@
-# Enabled, and left enabled at the end: others in the project may use them.
+# Enabled, and left enabled at the end: others in the project may use them. Service Usage and Cloud Resource Manager, by which
+# this and the project are read, have to be enabled before (docs/deploy.md); here they are so that all are in one list.
 
 resource "google_project_service" "enabled" {
   for_each = module.definitions.apis

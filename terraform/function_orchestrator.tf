@@ -1,5 +1,13 @@
 # The orchestrator: main.py, what it imports, and the definitions.
 
+locals {
+  orchestrator_environment = merge(module.definitions.environment, {
+    # functions-framework serves from gunicorn, by default with 4 threads a CPU, whatever its platform lets in: requests
+    # that wait for a run's next save would hold all of them, and everything else up.
+    THREADS = tostring(var.orchestrator.concurrency)
+  })
+}
+
 data "archive_file" "orchestrator" {
   type             = "zip"
   output_path      = "${path.root}/.terraform/zips/orchestrator-${module.package.hashes.orchestrator}.zip"
@@ -43,6 +51,10 @@ resource "google_cloudfunctions2_function" "orchestrator" {
       }
     }
 
+    # An image's files are all of 1980, so that byte code which goes by its source's time is void (buildpacks/lifecycle issue
+    # 1358). With any number here Python makes byte code that goes by the source's hash; docs/benchmarks.md says what it saves.
+    environment_variables = { SOURCE_DATE_EPOCH = "315532801" }
+
     automatic_update_policy {}
   }
 
@@ -56,7 +68,7 @@ resource "google_cloudfunctions2_function" "orchestrator" {
     service_account_email            = google_service_account.acting["orchestrator"].email
     ingress_settings                 = "ALLOW_INTERNAL_ONLY"
     all_traffic_on_latest_revision   = true
-    environment_variables            = merge(var.settings, module.definitions.environment)
+    environment_variables            = merge(var.settings, local.orchestrator_environment)
 
     secret_environment_variables {
       key        = "DEPLOYMENT_KEY"
@@ -68,14 +80,10 @@ resource "google_cloudfunctions2_function" "orchestrator" {
 
   lifecycle {
     precondition {
-      condition     = length(setintersection(keys(var.settings), keys(module.definitions.environment))) == 0
-      error_message = "settings: ${join(", ", setintersection(keys(var.settings), keys(module.definitions.environment)))}: follows from the deployment itself; leave it out."
+      condition     = length(setintersection(keys(var.settings), keys(local.orchestrator_environment))) == 0
+      error_message = "settings: ${join(", ", setintersection(keys(var.settings), keys(local.orchestrator_environment)))}: follows from the deployment itself; leave it out."
     }
   }
 
-  depends_on = [
-    google_project_iam_member.build,
-    google_storage_bucket_iam_member.build,
-    google_secret_manager_secret_iam_member.orchestrator,
-  ]
+  depends_on = [time_sleep.rights_are_known]
 }

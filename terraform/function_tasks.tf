@@ -74,11 +74,14 @@ resource "google_cloudfunctions2_function" "task" {
     ingress_settings                 = "ALLOW_ALL"
     all_traffic_on_latest_revision   = true
 
-    environment_variables = merge(local.function_config[each.key].environment, {
+    # THREADS as for the orchestrator; a function that takes one request at once has threads enough.
+    environment_variables = merge(local.function_config[each.key].concurrency > 1 ? {
+      THREADS = tostring(local.function_config[each.key].concurrency)
+      } : {}, local.function_config[each.key].environment, {
       STATUS_BUCKET    = module.definitions.environment.STATUS_BUCKET
       LOG_EXECUTION_ID = "true"
     })
   }
 
-  depends_on = [google_project_iam_member.build, google_storage_bucket_iam_member.build]
+  depends_on = [time_sleep.rights_are_known]
 }

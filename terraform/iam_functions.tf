@@ -33,16 +33,24 @@ resource "google_cloudfunctions_function_iam_member" "callers" {
   member         = local.member[each.value.caller]
 }
 
-# A function that uses orchestrator.tasks records its result in the runs' bucket, and sees nothing else of it.
+# A function that uses orchestrator.tasks records its result in the runs' bucket, and sees nothing else of it: each account
+# that such a function runs as, `functions` being that of those that have none of their own.
+locals {
+  recording = toset([
+    for key, uses_package in module.package.uses_package : try(coalesce(local.function_config[key].service_account), "functions")
+    if uses_package
+  ])
+}
+
 resource "google_storage_bucket_iam_member" "functions_results" {
-  for_each = anytrue(values(module.package.uses_package)) ? { results = "results/" } : {}
+  for_each = local.recording
 
   bucket = google_storage_bucket.state.name
   role   = "roles/storage.objectUser"
-  member = local.member.functions
+  member = each.key == "functions" ? local.member.functions : "serviceAccount:${each.key}"
 
   condition {
     title      = "results only"
-    expression = "resource.name.startsWith(\"projects/_/buckets/${google_storage_bucket.state.name}/objects/${each.value}\")"
+    expression = "resource.name.startsWith(\"projects/_/buckets/${google_storage_bucket.state.name}/objects/results/\")"
   }
 }

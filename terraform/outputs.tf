@@ -9,17 +9,19 @@ output "state_bucket" {
 }
 
 output "start_commands" {
-  description = "DAG -> a command that starts a run of it."
+  description = "DAG -> a command that starts a run of it, with the input of its input.json; what stands as … there is yours to fill in."
   value = {
     for dag in module.definitions.definitions :
-    dag => "gcloud pubsub topics publish ${google_pubsub_topic.events.id} --message='${jsonencode({ resource = { type = "start" }, dag = dag, input = {} })}'"
+    dag => "gcloud pubsub topics publish ${google_pubsub_topic.events.id} --message='${
+      replace(jsonencode({ resource = { type = "start" }, dag = dag, input = module.definitions.inputs[dag] }), "'", "'\\''")
+    }'"
   }
 }
 
 output "flex_template_commands" {
   description = "Pipeline -> the command that builds its flex template, to be run in the repository's root after each change of it."
   value = {
-    for name, pipeline in module.definitions.pipelines : name => join(" ", concat([
+    for name, pipeline in module.definitions.pipelines : name => join(" ", [
       "gcloud dataflow flex-template build ${module.definitions.environment.DATAFLOW_TEMPLATES}/${name}.json",
       "--project=${var.project_id}",
       "--image-gcr-path=${var.region}-docker.pkg.dev/${var.project_id}/${module.definitions.names.template_registry}/${name}:latest",
@@ -27,7 +29,8 @@ output "flex_template_commands" {
       "--flex-template-base-image=PYTHON3",
       "--py-path=dag_definitions/${pipeline.folder}",
       "--env=FLEX_TEMPLATE_PYTHON_PY_FILE=${pipeline.file}",
-    ], pipeline.has_requirements ? ["--env=FLEX_TEMPLATE_PYTHON_REQUIREMENTS_FILE=requirements.txt"] : []))
+      "--env=FLEX_TEMPLATE_PYTHON_REQUIREMENTS_FILE=requirements.txt",
+    ])
   }
 }
 

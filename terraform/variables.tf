@@ -77,6 +77,10 @@ variable "settings" {
     condition     = alltrue([for name in keys(var.settings) : can(regex("^[A-Z][A-Z0-9_]*$", name))])
     error_message = "settings: are environment variables, such as DEFAULT_TIMEOUT."
   }
+  validation {
+    condition     = !contains(keys(var.settings), "DEPLOYMENT_KEY")
+    error_message = "settings: DEPLOYMENT_KEY comes from Secret Manager; raise deployment_key_version for a new one."
+  }
 }
 
 variable "function_defaults" {

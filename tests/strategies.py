@@ -48,6 +48,12 @@ def definitions(draw, max_depth: int = 3, max_branches: int = 3, max_steps: int 
     return graph(0)
 
 
+VARIABLES = {"project": "p"}
+"""What `any_definitions` ask for of an environment."""
+
+SECRETS = {"key": "open-sesame-1234"}
+"""Likewise, of what is kept nowhere."""
+
 # -- what people and machines get wrong ------------------------------------------------------------------
 
 _WORDS = sorted({"start", "steps", "next", "end", "branches", "type", "A", "B", "P", "Task", "Parallel", "Function"})
@@ -267,7 +273,9 @@ class _Drawer:
                 return _Hole(row.kind, row.name)
             case Kind.VALUES:
                 names = self.strings(row)
-                return {each: _Hole(Kind.ANY, each) for each in self.draw(st.sets(names, max_size=2), label=row.name)}
+                return {
+                    each: _Hole(Kind.VALUES, each) for each in self.draw(st.sets(names, max_size=2), label=row.name)
+                }
             case _:
                 return self.draw(self.plain(row), label=f"{name}.{row.name}")
 
@@ -358,6 +366,8 @@ class _Drawer:
         expressions += [f"${{steps.{name}.{key}}}" for name in known for key in (*ROOTS["steps"], "result.rows")]
         expressions += [f"${{error.{key}}}" for key in ROOTS["error"]] if has_error else []
         expression = st.sampled_from(expressions)
+        if value.kind is Kind.VALUES:
+            expression |= st.just("Bearer ${secret.key}")
         match value.kind:
             case Kind.CONDITION:
                 likely = st.sampled_from(["${run.input.flag}", "${!run.input.flag}"])

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from heapq import heappop, heappush
 from itertools import count
-from threading import Condition, Lock, Thread
+from threading import TIMEOUT_MAX, Condition, Lock, Thread
 from typing import Protocol
 
 from orchestrator.model.commands import Json
@@ -33,7 +33,7 @@ class MemoryBroker:
     Args:
         clock: for publish times and delays.
         now_s: monotonic seconds, for waiting.
-        on_dead: told of each message that was given up, with why.
+        on_dead: told of each message that was given up, with why; if that raises what says `retry`, it comes again.
     """
 
     def __init__(
@@ -85,12 +85,20 @@ class MemoryBroker:
 
     def _failed(self, message: "_Message", error: BaseException) -> None:
         if isinstance(error, OrchestratorError) and error.retry:
-            backoff_s = min(FIRST_BACKOFF_S * 2 ** min(message.tries - 1, 20), LAST_BACKOFF_S)
-            self._schedule(message, backoff_s)
+            self._schedule(message, _backoff_s(message))
             return
-        log.error("event given up: %s", error, extra={"event_id": message.message_id})
-        if self._on_dead is not None:
+        labels = error.labels if isinstance(error, OrchestratorError) else {}
+        log.error("event given up: %s", error, extra={**labels, "event_id": message.message_id})
+        if self._on_dead is None:
+            return
+        try:
             self._on_dead(message.event, message.message_id, error)
+        except OrchestratorError as exc:
+            if not exc.retry:
+                raise
+            labels = {**labels, "event_id": message.message_id}
+            log.error("event cannot be kept, so it comes again: %s", exc, extra=labels)
+            self._schedule(message, _backoff_s(message))
 
     def _schedule(self, message: "_Message", delay_s: float) -> None:
         with self._wake:
@@ -109,7 +117,7 @@ class MemoryBroker:
                     self._subscriber is None or not self._later or self._later[0][0] > self._now_s()
                 ):
                     is_waiting = self._subscriber is not None and self._later
-                    self._wake.wait(self._later[0][0] - self._now_s() if is_waiting else None)
+                    self._wake.wait(min(self._later[0][0] - self._now_s(), TIMEOUT_MAX) if is_waiting else None)
                 if self._is_closed:
                     return
                 message = heappop(self._later)[2]
@@ -125,3 +133,7 @@ class _Message:
     def __init__(self, event: Mapping[str, Json], message_id: str, publish_time: datetime) -> None:
         self.event, self.message_id, self.publish_time = event, message_id, publish_time
         self.tries = 0
+
+
+def _backoff_s(message: _Message) -> float:
+    return min(FIRST_BACKOFF_S * 2.0 ** min(message.tries - 1, 20), LAST_BACKOFF_S)

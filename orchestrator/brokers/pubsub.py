@@ -116,7 +116,8 @@ class PubSubBroker:
         what = f"pubsub.topics.publish {self._topic}"
         try:
             topics = self._apis.service("pubsub", "v1").projects().topics()
-            answer = self._apis.call(topics.publish(topic=self._topic, body=_body(data)), what)
+            request = topics.publish(topic=self._topic, body=_body(data))
+            answer = self._apis.call(request, what, is_repeatable=True)  # events may come twice
         except ApiError as exc:
             raise self._translated(str(exc), exc.status) from exc
         ids = answer.get("messageIds")

@@ -53,11 +53,15 @@ class Bucket:
 
     def load(self, run_id: str) -> RunState:
         """Return a run. Raises RunNotFound, which names ids that are near, or CorruptState."""
-        if RUN_ID.fullmatch(run_id):
-            loaded = OrchestrationStatus(self.store, run_id).load()
-            if loaded is not None:
-                return loaded[0]
-        raise self.not_found(run_id)
+        state = self.find(run_id)
+        if state is None:
+            raise self.not_found(run_id)
+        return state
+
+    def find(self, run_id: str) -> RunState | None:
+        """Return a run, or None where there is none: one read, without a hint. Raises CorruptState."""
+        loaded = OrchestrationStatus(self.store, run_id).load() if RUN_ID.fullmatch(run_id) else None
+        return None if loaded is None else loaded[0]
 
     def not_found(self, run_id: str) -> RunNotFound:
         """Return the error that says which runs there are."""

@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from orchestrator.cli.asking import publish
 from orchestrator.cli.bucket import Bucket
 from orchestrator.cli.console import Console
 from orchestrator.cli.follow import News, follow
@@ -22,7 +23,7 @@ from orchestrator.cli.trouble import StoreTrouble
 from orchestrator.engine.catalog import Catalog
 from orchestrator.model.commands import Json
 from orchestrator.model.enums import RunStatus, TaskStatus
-from orchestrator.model.errors import BrokerUnavailable, InputError
+from orchestrator.model.errors import InputError
 from orchestrator.model.grammar_rules import text_problem
 from orchestrator.model.messages import cancel_message
 from orchestrator.model.run_state import RunState, encode
@@ -74,7 +75,8 @@ def cancel(
     if state.run.status.is_final:
         return _ended_before(console, state, wanted)
     if bucket.root is None:
-        message_id = _publish(wanted, bucket, settings, environment, clock, broker_of)
+        message = cancel_message(wanted.run_id, wanted.reason)
+        message_id = publish("cancel", message, wanted.topic, bucket, settings, environment, clock, broker_of)
         if wanted.is_waiting:
             state = _follow(console, bucket, wanted, clock)
         return _tell(console, bucket, state, wanted, clock, message_id)
@@ -94,28 +96,6 @@ def _check(reason: str) -> None:
         problem = f"has {len(reason):,} characters; allowed are {MAX_REASON}"
     if problem is not None:
         raise InputError(f"cancel: --reason: {problem}")
-
-
-def _publish(
-    wanted: Wanted,
-    bucket: Bucket,
-    settings: Settings,
-    environment: Mapping[str, str],
-    clock: Clock,
-    broker_of: Callable[[str, Mapping[str, str], Clock], Broker],
-) -> str:
-    topic = wanted.topic or settings.events_topic
-    if topic is None:
-        raise InputError(
-            f"cancel: EVENTS_TOPIC is not set, and runs in {bucket.url} are cancelled by a message; "
-            "set it, or name the topic by --topic projects/P/topics/T"
-        )
-    broker = broker_of(topic, environment, clock)
-    try:
-        return broker.publish(cancel_message(wanted.run_id, wanted.reason))
-    except BrokerUnavailable as exc:
-        exc.add_note("it may have got through; asking again does no harm")
-        raise
 
 
 def _follow(console: Console, bucket: Bucket, wanted: Wanted, clock: Clock) -> RunState:

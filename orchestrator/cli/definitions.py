@@ -11,18 +11,35 @@ from orchestrator.runtime.catalog import DagFolders, definition_file, locate, re
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """A definition that breaks no rule, and where it comes from."""
+class Written:
+    """A definition as it was written, whether it breaks rules or not, and where it comes from."""
 
     name: str
     file: Path
     definition: dict[str, Json]
-    dag: DAG
 
     @property
     def folder(self) -> Path:
         """Where its functions/ and pipelines/ are."""
         return self.file.parent
+
+    def problems(self) -> list[str]:
+        """Return the rules that it breaks, each with its path."""
+        return problems(self.definition)
+
+    def loaded(self) -> "Loaded":
+        """Build its DAG. Raises DefinitionError with all its problems."""
+        found = self.problems()
+        if found:
+            raise DefinitionError([f"{self.file}: {problem}" for problem in found])
+        return Loaded(self.name, self.file, self.definition, DAG(self.definition))
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded(Written):
+    """A definition that breaks no rule."""
+
+    dag: DAG
 
 
 def find(path: Path) -> tuple[str, Path]:
@@ -51,8 +68,9 @@ def load(path: Path) -> Loaded:
 
 def load_file(name: str, file: Path) -> Loaded:
     """Read a definition file and build its DAG. Raises DefinitionError with all its problems."""
-    definition = dict(read_definition(file))
-    found = problems(definition)
-    if found:
-        raise DefinitionError([f"{file}: {problem}" for problem in found])
-    return Loaded(name, file, definition, DAG(definition))
+    return read_file(name, file).loaded()
+
+
+def read_file(name: str, file: Path) -> Written:
+    """Read a definition file. Raises DefinitionError, if it cannot be read; its rules are not checked here."""
+    return Written(name, file, dict(read_definition(file)))

@@ -10,6 +10,9 @@ _PARTS = ("main.py", "requirements.txt", "dag_definitions")
 """What the folder has in it that is deployed."""
 
 _VARIABLE = re.compile(r'^[ \t]*([a-z_]+)[ \t]*=[ \t]*"([^"\\$]*)"', re.MULTILINE)
+_MANY = re.compile(r"^([a-z_]+)[ \t]*=[ \t]*[\[{]([^\]}]*)[\]}]", re.MULTILINE)
+_STRING = re.compile(r'"([^"\\$]*)"')
+_COMMENT = re.compile(r"^[ \t]*(#|//).*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,9 @@ class Deployment:
         project, region: those of the steps that name none.
         templates: the folder of the flex templates of steps that name none, if one is set.
         name: what the orchestrator's own function is called.
+        default_dag: the DAG of start messages that name none, if one is set.
+        skipped: the DAGs whose functions somebody else deploys.
+        has_job_accounts: whether it names an account that jobs may run as.
     """
 
     root: Path | None
@@ -28,6 +34,9 @@ class Deployment:
     region: str | None
     templates: str | None
     name: str = "orchestrator"
+    default_dag: str | None = None
+    skipped: frozenset[str] = frozenset()
+    has_job_accounts: bool = False
 
 
 def deployment_of(path: Path, environment: Mapping[str, str]) -> Deployment:
@@ -38,19 +47,32 @@ def deployment_of(path: Path, environment: Mapping[str, str]) -> Deployment:
     folder = path.resolve()
     root = next((each for each in (folder, *folder.parents) if all((each / part).exists() for part in _PARTS)), None)
     variables = _variables(root / "terraform") if root else {}
-    variables |= {name[7:]: value for name, value in environment.items() if name.startswith("TF_VAR_")}
+    given = {name[7:]: value for name, value in environment.items() if name.startswith("TF_VAR_")}
+    variables |= given | {name: tuple(_STRING.findall(value)) for name, value in given.items() if _is_many(value)}
+
+    def text(name: str) -> str | None:
+        value = variables.get(name)
+        return value if isinstance(value, str) and value else None
+
     return Deployment(
         root,
-        environment.get("GOOGLE_CLOUD_PROJECT") or variables.get("project_id") or None,
-        environment.get("FUNCTION_REGION") or variables.get("region") or None,
+        environment.get("GOOGLE_CLOUD_PROJECT") or text("project_id"),
+        environment.get("FUNCTION_REGION") or text("region"),
         environment.get("DATAFLOW_TEMPLATES") or None,
-        variables.get("name") or "orchestrator",
+        text("name") or "orchestrator",
+        text("default_dag"),
+        frozenset(variables.get("skip_functions_of") or ()),
+        bool(variables.get("job_service_accounts")),
     )
 
 
-def _variables(folder: Path) -> dict[str, str]:
-    """The variables whose values are plain strings, of the files that Terraform reads by itself, in its order."""
-    found: dict[str, str] = {}
+def _is_many(value: str) -> bool:
+    return value.strip()[:1] in ("[", "{")
+
+
+def _variables(folder: Path) -> dict[str, str | tuple[str, ...]]:
+    """The variables of the files that Terraform reads by itself, in its order: a string, or those in a list or map."""
+    found: dict[str, str | tuple[str, ...]] = {}
     for path in (
         folder / "terraform.tfvars",
         folder / "terraform.tfvars.json",
@@ -58,9 +80,20 @@ def _variables(folder: Path) -> dict[str, str]:
     ):
         try:
             text = path.read_text(encoding="utf-8")
-            values = json.loads(text) if path.suffix == ".json" else dict(_VARIABLE.findall(text))
+            values = json.loads(text) if path.suffix == ".json" else _written(text)
         except (OSError, ValueError):
             continue  # Terraform itself says what is wrong with it
         if isinstance(values, dict):
             found |= {name: value for name, value in values.items() if isinstance(value, str)}
+            many = {name: value for name, value in values.items() if isinstance(value, list | dict | tuple)}
+            found |= {name: tuple(each for each in value if isinstance(each, str)) for name, value in many.items()}
     return found
+
+
+def _written(text: str) -> dict[str, str | tuple[str, ...]]:
+    """The variables of a file in Terraform's own language."""
+    text = _COMMENT.sub("", text)
+    return {
+        **dict(_VARIABLE.findall(text)),
+        **{name: tuple(_STRING.findall(inside)) for name, inside in _MANY.findall(text)},
+    }

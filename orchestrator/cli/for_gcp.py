@@ -1,19 +1,16 @@
 """What will fail in Google Cloud though the definition breaks no rule, found here before anything is deployed."""
 
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.cli.definitions import Loaded
+from orchestrator.cli.definitions import Written
 from orchestrator.cli.deployment import Deployment
-from orchestrator.cli.function_source import parse, source_problems
+from orchestrator.cli.function_source import source_problems
+from orchestrator.cli.importable import Zip
 from orchestrator.cli.lines import listed
-from orchestrator.cli.requirements import Requirements
-from orchestrator.model.commands import Json
+from orchestrator.cli.steps import Step, steps_of
 from orchestrator.model.enums import TargetTypes
-from orchestrator.model.nodes import Task
 from orchestrator.model.words import at, did_you_mean
 
 LIMITS_S: Mapping[str, tuple[float, str]] = {
@@ -28,185 +25,130 @@ DEPLOYED_NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 CALLED_NAME = re.compile(r"[A-Za-z]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 """What one of the 1st generation may be called, too."""
 
-_REGION = re.compile(r"[a-z]+-[a-z]+[0-9]+")
-_IN_A_REGION = (TargetTypes.CLOUD_FUNCTION, TargetTypes.DATAFLOW)
-_NOT_PACKED = ("functions", "pipelines", "data")
-"""Folders of a DAG that are not in the orchestrator's zip."""
+REGION = re.compile(r"[a-z]+-[a-z]+[0-9]+")
+LOCATION = re.compile(rf"{REGION.pattern}|EU|US|eu|us|aws-[a-z]+-[a-z]+-[0-9]+|azure-[a-z]+[0-9]+")
+"""Where BigQuery may be.
+
+Source: https://docs.cloud.google.com/bigquery/docs/locations
+"""
+
+RUNS_AS = (TargetTypes.DATAPROC, TargetTypes.BATCH, TargetTypes.VERTEX_PIPELINE)
+"""Whose jobs run as an account that the deployment has to name: `act_as` of terraform/modules/definitions/services.tf,
+but for Dataflow, whose workers have one of their own."""
+
+_RUN_HERE = ("", TargetTypes.FUNCTION)
+"""Which target types have no place of their own; "" is a problem of the grammar."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A Task and where it stands in the definition."""
+def problems(written: Written, deployment: Deployment) -> Iterator[str]:
+    """Yield all of them, each beginning with the path of what is wrong: in the definition, or a file's.
 
-    path: str
-    task: Task
-
-    @property
-    def keys(self) -> Mapping[str, Json]:
-        """What its author wrote beside the keys that all Tasks have."""
-        return self.task.execute()[0].step
-
-
-def problems(loaded: Loaded, deployment: Deployment) -> Iterator[str]:
-    """Yield all of them, each beginning with the path of what is wrong: in the definition, or a file's."""
-    steps = steps_of(loaded)
-    if deployment.root is not None and not _is_in(loaded.folder.resolve(), deployment.root / "dag_definitions"):
-        yield f"{loaded.folder}: is not in {deployment.root / 'dag_definitions'}, so that it is not deployed"
+    A definition that breaks rules is judged too, as far as its steps tell.
+    """
+    steps = steps_of(written.definition)
+    if deployment.root is not None and not _is_in(written.folder.resolve(), deployment.root / "dag_definitions"):
+        yield f"{written.folder}: is not in {deployment.root / 'dag_definitions'}, so that it is not deployed"
     yield from _missing(steps, "project_id", deployment.project, "GOOGLE_CLOUD_PROJECT", "project_id")
     yield from _missing(steps, "region", deployment.region, "FUNCTION_REGION", "region")
+    zip_ = Zip(deployment.root)
     for step in steps:
-        yield from _of_step(step, loaded, deployment)
-    yield from _sources(steps, loaded)
+        yield from _of_step(step, written, deployment, zip_)
+    yield from _sources(steps, written)
 
 
-def taken_for_granted(loaded: Loaded) -> list[str]:
+def taken_for_granted(written: Written) -> list[str]:
     """Return the functions that steps name and whose source is not here: they are to exist already."""
-    called = (task for task in loaded.dag.all_tasks if task.target_type is TargetTypes.CLOUD_FUNCTION)
-    return sorted({task.target_name for task in called if not _source(loaded, task.target_name).is_dir()})
+    called = (step for step in steps_of(written.definition) if step.target_type == TargetTypes.CLOUD_FUNCTION)
+    return sorted({step.target_name for step in called if not _source(written, step.target_name).is_dir()})
 
 
-def steps_of(loaded: Loaded) -> list[Step]:
-    """Return the Tasks of a definition with their paths, in definition order."""
-    paths = dict(_paths(loaded.definition, ""))
-    return [Step(paths[task.node_name], task) for task in loaded.dag.all_tasks]
-
-
-def _paths(body: Mapping[str, Json], path: str) -> Iterator[tuple[str, str]]:
-    steps = body.get("steps")
-    for name, step in steps.items() if isinstance(steps, dict) else ():
-        here = at(at(path, "steps"), name)
-        yield name, here
-        branches = step.get("branches") if isinstance(step, dict) else None
-        for number, branch in enumerate(branches if isinstance(branches, list) else ()):
-            yield from _paths(branch, at(at(here, "branches"), number))
+def types_without_accounts(written: Written, deployment: Deployment) -> list[str]:
+    """Return the target types whose jobs run as an account, where the deployment names none that they may run as."""
+    used = {step.target_type for step in steps_of(written.definition)}
+    return [] if deployment.has_job_accounts else [each.value for each in RUNS_AS if each in used]
 
 
 def _missing(steps: list[Step], key: str, default: str | None, setting: str, variable: str) -> Iterator[str]:
     """One problem for all steps that lack the same."""
-    lacking = [step for step in steps if step.task.target_type is not TargetTypes.FUNCTION and not step.keys.get(key)]
+    lacking = [step for step in steps if step.target_type not in _RUN_HERE and not step.keys.get(key)]
     if default or not lacking:
         return
-    more = f" (and those of {listed(step.task.node_name for step in lacking[1:])})" if lacking[1:] else ""
+    more = f" (and those of {listed(step.name for step in lacking[1:])})" if lacking[1:] else ""
     yield (
         f"{at(lacking[0].path, key)}{more}: is missing; name it there, or for all steps by {setting} or as "
         f"{variable} in terraform/terraform.tfvars"
     )
 
 
-def _of_step(step: Step, loaded: Loaded, deployment: Deployment) -> Iterator[str]:
-    task = step.task
+def _of_step(step: Step, written: Written, deployment: Deployment, zip_: Zip) -> Iterator[str]:
     yield from _timeout(step)
-    if task.target_type in _IN_A_REGION:
+    if step.target_type not in _RUN_HERE:
         yield from _region(step, deployment)
-    match task.target_type:
+    match step.target_type:
         case TargetTypes.CLOUD_FUNCTION:
-            yield from _function_name(step, loaded, deployment)
+            yield from _function_name(step, written)
         case TargetTypes.DATAFLOW:
-            yield from _template(step, loaded, deployment)
+            yield from _template(step, written, deployment)
         case TargetTypes.FUNCTION:
-            yield from _callable(step, deployment)
+            for why in zip_.problems(step.text("function")) if ":" in step.text("function") else ():
+                yield f"{at(step.path, 'function')}: {why}"
 
 
 def _timeout(step: Step) -> Iterator[str]:
-    limit_s, why = LIMITS_S.get(step.task.target_key, (float("inf"), ""))
-    if step.task.timeout_s is not None and step.task.timeout_s > limit_s:
-        wanted = step.keys.get("timeout")
-        yield f"{at(step.path, 'timeout')}: {wanted} is more than it can have; {why}"
+    limit_s, why = LIMITS_S.get(step.target_key, (float("inf"), ""))
+    if step.timeout_s is not None and step.timeout_s > limit_s:
+        yield f"{at(step.path, 'timeout')}: {step.text('timeout')} is more than it can have; {why}"
 
 
 def _region(step: Step, deployment: Deployment) -> Iterator[str]:
-    region = step.keys.get("region")
-    if region is not None and not _REGION.fullmatch(str(region)):
-        yield f'{at(step.path, "region")}: "{region}" is no region; write it as in "europe-west1", not a zone'
-    elif region is None and deployment.region is not None and not _REGION.fullmatch(deployment.region):
+    region = step.text("region")
+    is_bigquery = step.target_type == TargetTypes.BIGQUERY
+    allowed = (
+        'write it as in "europe-west1", or EU or US' if is_bigquery else 'write it as in "europe-west1", not a zone'
+    )
+    if region and not (LOCATION if is_bigquery else REGION).fullmatch(region):
+        yield f'{at(step.path, "region")}: "{region}" is no region; {allowed}'
+    elif "region" not in step.keys and deployment.region is not None and not REGION.fullmatch(deployment.region):
         yield f'{at(step.path, "region")}: the setting "{deployment.region}" is no region; as in "europe-west1"'
 
 
-def _function_name(step: Step, loaded: Loaded, deployment: Deployment) -> Iterator[str]:
-    name, path = step.task.target_name, at(step.path, "target_name")
-    if _source(loaded, name).is_dir():
-        if not DEPLOYED_NAME.fullmatch(name):
-            yield (
-                f'{path}: "{name}" is no name of a function that can be deployed; allowed are 1 to 63 small letters, '
-                "digits and -, a letter first and no - last"
-            )
-        elif name == deployment.name:
-            yield f'{path}: "{name}" is what the orchestrator\'s own function is called; name one of them otherwise'
-    elif not CALLED_NAME.fullmatch(name):
+def _function_name(step: Step, written: Written) -> Iterator[str]:
+    name, path = step.target_name, at(step.path, "target_name")
+    if not name:
+        return
+    if not _source(written, name).is_dir() and not CALLED_NAME.fullmatch(name):
         yield (
             f'{path}: "{name}" is no name of a function; allowed are 1 to 63 letters, digits, - and _, a letter first '
             "and a letter or digit last"
         )
 
 
-def _template(step: Step, loaded: Loaded, deployment: Deployment) -> Iterator[str]:
-    if step.task.template_type is not None or deployment.templates is not None:
+def _template(step: Step, written: Written, deployment: Deployment) -> Iterator[str]:
+    if step.keys.get("container_gcs_path") or step.keys.get("template_path") or not step.target_name:
         return
-    source = loaded.folder / "pipelines" / f"{step.task.target_name}.py"
-    if not source.is_file():
-        there = sorted(path.stem for path in (loaded.folder / "pipelines").glob("*.py"))
-        hint = did_you_mean(step.task.target_name, there)
+    source = written.folder / "pipelines" / f"{step.target_name}.py"
+    if deployment.templates is None and not source.is_file():
+        there = sorted(path.stem for path in (written.folder / "pipelines").glob("*.py"))
+        hint = did_you_mean(step.target_name, there)
         yield (
             f"{step.path}: has no template; name it by container_gcs_path or template_path, set DATAFLOW_TEMPLATES, or "
             f"write {source}, which a template can be built from{f';{hint}' if hint else ''}"
         )
 
 
-def _callable(step: Step, deployment: Deployment) -> Iterator[str]:
-    """Whether a Function can be imported where the orchestrator runs."""
-    module, _, name = (step.task.function or "").partition(":")
-    first, path = module.partition(".")[0], at(step.path, "function")
-    if first in sys.stdlib_module_names or first == "builtins" or deployment.root is None:
-        return
-    if first in ("dag_definitions", "orchestrator", "main"):
-        yield from _packed(path, module, name, deployment.root)
-    elif Requirements.read(deployment.root / "requirements.txt").provide(first) is False:
-        yield (
-            f"{path}: {module} cannot be imported there; what is deployed is dag_definitions/, orchestrator/, main.py "
-            "and the packages of requirements.txt"
-        )
-
-
-def _packed(path: str, module: str, name: str, root: Path) -> Iterator[str]:
-    """What is wrong with a callable of the zip's own files."""
-    parts = module.split(".")
-    file = root.joinpath(*parts).with_suffix(".py")
-    package = root.joinpath(*parts, "__init__.py")
-    file = package if package.is_file() else file
-    if parts[0] == "dag_definitions" and len(parts) > 2 and parts[2] in _NOT_PACKED:
-        yield f"{path}: {'/'.join(parts[:3])}/ is not deployed with the orchestrator; move {parts[-1]}.py out of it"
-        return
-    if not file.is_file():
-        yield f"{path}: there is no module {module}; it would be {file}"
-        return
-    try:
-        found = parse(file)
-    except ValueError as exc:
-        yield f"{path}: {file}: {exc}"
-        return
-    if found.names is not None and name not in found.names:
-        hint = did_you_mean(name, found.names)
-        yield f'{path}: {file} defines no "{name}"{f";{hint}" if hint else ""}'
-
-
-def _sources(steps: Iterable[Step], loaded: Loaded) -> Iterator[str]:
+def _sources(steps: Iterable[Step], written: Written) -> Iterator[str]:
     """What is wrong with the functions whose source is here, each told once."""
-    entry_points: dict[str, dict[str, str]] = {}
+    entry_points: dict[str, str] = {}
     for step in steps:
-        if step.task.target_type is TargetTypes.CLOUD_FUNCTION and _source(loaded, step.task.target_name).is_dir():
-            entry_points.setdefault(step.task.target_name, {}).setdefault(step.task.function or "main", step.path)
-    for name, wanted in entry_points.items():
-        first, *others = wanted
-        yield from source_problems(_source(loaded, name), first)
-        for other in others:
-            yield (
-                f'{at(wanted[other], "function")}: is "{other}", but "{first}" at {wanted[first]}; '
-                f"{name} is deployed once, with one entry point"
-            )
+        name = step.target_name
+        if step.target_type == TargetTypes.CLOUD_FUNCTION and name and _source(written, name).is_dir():
+            entry_points.setdefault(name, step.text("function") or "main")
+    for name, entry_point in entry_points.items():
+        yield from source_problems(_source(written, name), entry_point)
 
 
-def _source(loaded: Loaded, name: str) -> Path:
-    return loaded.folder / "functions" / name
+def _source(written: Written, name: str) -> Path:
+    return written.folder / "functions" / name
 
 
 def _is_in(folder: Path, parent: Path) -> bool:

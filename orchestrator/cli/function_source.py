@@ -14,16 +14,37 @@ _ALWAYS = {"functions_framework", "flask", "werkzeug", "cloudevents", "orchestra
 
 
 @dataclass(frozen=True, slots=True)
+class Import:
+    """An import that a source file cannot be loaded without.
+
+    Attributes:
+        module: dotted; "" of `from . import x`.
+        names: what is taken out of it, each of which may be a module too.
+        level: how many dots it begins with.
+    """
+
+    module: str
+    names: tuple[str, ...]
+    level: int
+    line: int
+
+    @property
+    def first(self) -> str:
+        """The top-level module; "" of a relative import."""
+        return "" if self.level else self.module.partition(".")[0]
+
+
+@dataclass(frozen=True, slots=True)
 class Module:
     """A parsed source file.
 
     Attributes:
-        names: what it defines at its top level; None where that cannot be told (a star import).
-        imports: top-level modules that it cannot be loaded without, with the line of each.
+        names: what it defines at its top level; None where that cannot be told (a star import, a `__getattr__`).
+        imports: what it cannot be loaded without: not what stands in a try, an if or a function.
     """
 
     names: frozenset[str] | None
-    imports: tuple[tuple[str, int], ...]
+    imports: tuple[Import, ...]
 
 
 def parse(path: Path) -> Module:
@@ -35,20 +56,19 @@ def parse(path: Path) -> Module:
     except (OSError, ValueError) as exc:
         raise ValueError(f"cannot be read: {exc}") from exc
     names: set[str] = set()
-    imports: list[tuple[str, int]] = []
-    is_open = False
+    imports: list[Import] = []
+    is_open = any(_makes_names(node) for node in ast.walk(tree))
     for statement in tree.body:
         match statement:
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
                 names.add(name)
             case ast.Import(names=aliases):
                 names |= {(alias.asname or alias.name).partition(".")[0] for alias in aliases}
-                imports += [(alias.name.partition(".")[0], statement.lineno) for alias in aliases]
+                imports += [Import(alias.name, (), 0, statement.lineno) for alias in aliases]
             case ast.ImportFrom(names=aliases, module=module, level=level):
                 names |= {alias.asname or alias.name for alias in aliases}
-                is_open = is_open or any(alias.name == "*" for alias in aliases)
-                if module and not level:
-                    imports.append((module.partition(".")[0], statement.lineno))
+                taken = tuple(alias.name for alias in aliases if alias.name != "*")
+                imports.append(Import(module or "", taken, level, statement.lineno))
             case _:  # an assignment, or a try or if that may hold one
                 for node in ast.walk(statement):
                     if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -58,6 +78,20 @@ def parse(path: Path) -> Module:
                     elif isinstance(node, ast.Import | ast.ImportFrom):
                         names |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
     return Module(None if is_open else frozenset(names), tuple(imports))
+
+
+def _makes_names(node: ast.AST) -> bool:
+    """Whether it may define names that do not stand there."""
+    match node:
+        case ast.ImportFrom(names=aliases):
+            return any(alias.name == "*" for alias in aliases)
+        case ast.FunctionDef(name=name):
+            return name == "__getattr__"
+        case ast.Call(func=ast.Name(id=name)):
+            return name in ("globals", "exec")
+        case ast.Call(func=ast.Attribute(attr=name)):
+            return name == "_convert_"  # an enum's members, as the standard library has them
+    return False
 
 
 def source_problems(folder: Path, entry_point: str) -> Iterator[str]:
@@ -87,12 +121,13 @@ def _missing_packages(folder: Path, main: Path, module: Module) -> Iterator[str]
             yield f"{project}: names no functions-framework; without a requirements.txt nobody else installs it"
         return
     requirements = Requirements.read(file)
-    for name, line in module.imports:
+    for each in module.imports:
+        name = each.first
         is_here = (folder / f"{name}.py").is_file() or (folder / name).is_dir()
-        if name in sys.stdlib_module_names or name in _ALWAYS or is_here:
+        if not name or name in sys.stdlib_module_names or name in _ALWAYS or is_here:
             continue
         if requirements.provide(name) is False:
-            yield f"{main}:{line}: imports {name}, which nothing in {file} brings; name its package there"
+            yield f"{main}:{each.line}: imports {name}, which nothing in {file} brings; name its package there"
 
 
 def _unpackable(folder: Path) -> Iterator[str]:

@@ -194,6 +194,30 @@ def _runs(console: Console, args: Namespace) -> int:
     return runs(console, bucket, limit=args.limit, wanted=wanted, is_json=args.json, now=datetime.now(UTC))
 
 
+def _pause(console: Console, args: Namespace) -> int:
+    from orchestrator.cli.bucket import open_to_read
+    from orchestrator.cli.pause import pause
+    from orchestrator.cli.steering import Wanted
+    from orchestrator.runtime.clock import SystemClock
+    from orchestrator.runtime.settings import Settings
+
+    settings = Settings.read(os.environ)
+    wanted = Wanted(args.run_id, args.json, args.topic)
+    return pause(console, open_to_read(args.bucket, settings), wanted, settings, os.environ, SystemClock())
+
+
+def _resume(console: Console, args: Namespace) -> int:
+    from orchestrator.cli.bucket import open_to_read
+    from orchestrator.cli.resume import resume
+    from orchestrator.cli.steering import Wanted
+    from orchestrator.runtime.clock import SystemClock
+    from orchestrator.runtime.settings import Settings
+
+    settings = Settings.read(os.environ)
+    wanted = Wanted(args.run_id, args.json, args.topic)
+    return resume(console, open_to_read(args.bucket, settings), wanted, settings, os.environ, SystemClock())
+
+
 def _prune(console: Console, args: Namespace) -> int:
     from orchestrator.cli.bucket import open_to_read
     from orchestrator.cli.prune import Wanted, prune
@@ -216,6 +240,8 @@ COMMANDS: Mapping[str, Callable[[Console, Namespace], int]] = {
     "runs": _runs,
     "logs": _logs,
     "cancel": _cancel,
+    "pause": _pause,
+    "resume": _resume,
     "prune": _prune,
 }
 
@@ -358,6 +384,16 @@ def _parser() -> ArgumentParser:
     found.add_argument("--bucket", metavar="URL", help=_BUCKET)
     found.add_argument("--topic", metavar="TOPIC", help="in the cloud: projects/P/topics/T (by default EVENTS_TOPIC)")
     found.add_argument("--json", action="store_true", help="write run_id and status (with --wait: the run document)")
+
+    for name, about in (
+        ("pause", "have a run start nothing more for now; what runs, runs on"),
+        ("resume", "let a paused run go on"),
+    ):
+        found = command(name, about)
+        found.add_argument("run_id", metavar="RUN_ID")
+        found.add_argument("--bucket", metavar="URL", help=_BUCKET)
+        found.add_argument("--topic", metavar="TOPIC", help="in the cloud: its topic (by default EVENTS_TOPIC)")
+        found.add_argument("--json", action="store_true", help="write run_id and status, and nothing else")
 
     usage = "orchestrator prune --older-than TIME [--dag NAME] [--status STATUS …] [--tag TAG …] [--dry-run] [--json]"
     found = command("prune", "delete old runs that have ended, and what belongs to them", usage)

@@ -34,11 +34,16 @@ class Requirements:
     @classmethod
     def read(cls, path: Path) -> "Requirements":
         """Read a file; one that is not there names nothing."""
+        return cls(cls.named(path))
+
+    @staticmethod
+    def named(path: Path) -> set[str]:
+        """Return the packages that a file names itself, normalized."""
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError):
-            lines = []
-        return cls({_normal(line) for line in lines if _NAME.match(line.strip())})
+            return set()
+        return {_normal(line) for line in lines if _NAME.match(line.strip())}
 
     def provide(self, module: str) -> bool | None:
         """Whether a top-level module comes with them; None where that cannot be told here."""

@@ -16,12 +16,17 @@ from orchestrator.cli.progress import view_for
 from orchestrator.cli.summary import summary
 from orchestrator.cli.trouble import StoreTrouble
 from orchestrator.model.enums import RunStatus
-from orchestrator.model.errors import RunNotFound
 from orchestrator.model.run_state import RunState, encode
 from orchestrator.runtime.settings import Settings
 
 _PATIENCE_S = 10.0
 """How long --watch waits for a run that is not there (yet)."""
+
+_PAUSE_S = 0.25
+"""How often it looks meanwhile, in a directory."""
+
+_CLOUD_PAUSE_S = 0.5
+"""The first pause of a bucket elsewhere, where a look costs a request; each one is half as long again as the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +89,18 @@ def _watch(console: Console, bucket: Bucket, asked: Asked) -> RunState:
 
 def _awaited(console: Console, bucket: Bucket, run_id: str) -> RunState:
     """Return the run; one that was started a moment ago may be on its way through the topic."""
-    until_s, is_told = monotonic() + _PATIENCE_S, False
-    while True:
-        try:
-            return bucket.load(run_id)
-        except RunNotFound:
-            if monotonic() >= until_s:
-                raise
+    until_s, pause_s = monotonic() + _PATIENCE_S, _PAUSE_S if bucket.root is not None else _CLOUD_PAUSE_S
+    is_told = False
+    while (state := bucket.find(run_id)) is None:
+        if monotonic() >= until_s:
+            raise bucket.not_found(run_id)
         if not is_told:
             console.err(f"run {run_id} is not there yet; waiting for it")
             is_told = True
-        sleep(0.25)
+        sleep(min(pause_s, max(0.0, until_s - monotonic())))
+        if bucket.root is None:
+            pause_s *= 1.5
+    return state
 
 
 def _again(state: RunState, bucket: Bucket) -> str:

@@ -1,15 +1,23 @@
 """`orchestrator validate PATH…`: all problems of all definitions, and what they lack to run here or in Google Cloud."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.cli.console import Console
-from orchestrator.cli.definitions import Loaded, find_all, load_file
+from orchestrator.cli.definitions import Loaded, Written, find_all, read_file
 from orchestrator.cli.lines import counted, listed
 from orchestrator.cli.sources import has_sources, missing_sources
 from orchestrator.model.errors import DefinitionError
 from orchestrator.model.nodes import Parallel
+
+if TYPE_CHECKING:
+    from orchestrator.cli.deployment import Deployment
+
+
+_WHO_ASKED = "rights are those of whoever asked; the orchestrator's own account has what Terraform gives it"
+_NOT_ASKED = "rights were not checked; --online asks Google Cloud, as whoever you are there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,32 +36,36 @@ class Wanted:
 
 def validate(console: Console, wanted: Wanted, environment: Mapping[str, str]) -> int:
     """Judge every definition that the paths name; a line each, or a line a problem."""
-    is_valid, is_any_for_gcp = True, False
+    found: list[Written] = []
+    is_valid = True
     for path in wanted.paths:
         try:
-            found = find_all(path)
+            located = find_all(path)
         except DefinitionError as exc:
             console.err(*exc.problems)
             is_valid = False
             continue
-        for name, file in found:
+        for name, file in located:
             try:
-                loaded = load_file(name, file)
+                written = read_file(name, file)
+                if wanted.is_for_gcp:
+                    found.append(written)  # all are judged together
+                else:
+                    _here(console, written.loaded())
             except DefinitionError as exc:
                 console.err(*exc.problems)
                 is_valid = False
-                continue
-            if wanted.is_for_gcp:
-                is_valid = _for_gcp(console, loaded, environment, is_online=wanted.is_online) and is_valid
-                is_any_for_gcp = True
-                continue
-            console.out(verdict(loaded))
-            if has_sources(loaded.folder):
-                for each in missing_sources(loaded.dag.all_tasks, loaded.folder):
-                    console.err(f"{file}: will not run locally: {each}")
-    if is_any_for_gcp and not wanted.is_online:
-        console.out("rights were not checked; --online asks Google Cloud, as whoever you are there")
+    if wanted.is_for_gcp:
+        is_valid = _for_gcp(console, found, environment, is_online=wanted.is_online) and is_valid
     return 0 if is_valid else 2
+
+
+def _here(console: Console, loaded: Loaded) -> None:
+    """Say what it is, and what it lacks to run on this machine."""
+    console.out(verdict(loaded))
+    if has_sources(loaded.folder):
+        for each in missing_sources(loaded.dag.all_tasks, loaded.folder):
+            console.err(f"{loaded.file}: will not run locally: {each}")
 
 
 def verdict(loaded: Loaded) -> str:
@@ -67,27 +79,50 @@ def _parts(loaded: Loaded) -> str:
     return ", ".join(parts + ([counted(parallels, "parallel")] if parallels else []))
 
 
-def _for_gcp(console: Console, loaded: Loaded, environment: Mapping[str, str], *, is_online: bool) -> bool:
-    from orchestrator.cli.for_gcp import taken_for_granted
-
-    found = list(_problems_there(loaded, environment, is_online=is_online))
-    if found:
-        console.err(*(f"{loaded.file}: {each}" for each in found))
-        return False
-    console.out(f"{loaded.name}: ok for gcp, {_parts(loaded)}")
-    expected = taken_for_granted(loaded)
-    if expected and not is_online:
-        console.out(f"  taken to be there already: {counted(len(expected), 'function')}: {listed(expected)}")
-    return True
-
-
-def _problems_there(loaded: Loaded, environment: Mapping[str, str], *, is_online: bool) -> Iterator[str]:
+def _for_gcp(console: Console, found: Sequence[Written], environment: Mapping[str, str], *, is_online: bool) -> bool:
+    """Judge definitions for Google Cloud: those that break rules too, as far as their steps tell, and all together."""
     from orchestrator.cli.deployment import deployment_of
-    from orchestrator.cli.for_gcp import problems
+    from orchestrator.cli.for_gcp import problems, taken_for_granted, types_without_accounts
     from orchestrator.cli.online import online_problems
     from orchestrator.runtime.cloud import rights
 
-    deployment = deployment_of(loaded.folder, environment)
-    yield from problems(loaded, deployment)
-    if is_online:
-        yield from online_problems(loaded, deployment, rights(environment))
+    found = list({written.file.resolve(): written for written in found}.values())  # a path may name another's DAG too
+    deployments = [deployment_of(written.folder, environment) for written in found]
+    refused = _refused(found, deployments)
+    asked = rights(environment) if is_online else None
+    is_valid = True
+    for written, deployment in zip(found, deployments, strict=True):
+        grammar = written.problems()
+        there = [*problems(written, deployment), *refused.get(written.file, ())]
+        if asked is not None:
+            there += online_problems(written, deployment, asked)
+        told = {each.partition(": ")[0] for each in grammar}
+        lines = [*grammar, *(each for each in there if each.partition(": ")[0] not in told)]
+        if lines:
+            console.err(*(f"{written.file}: {each}" for each in dict.fromkeys(lines)))
+            is_valid = False
+            continue
+        console.out(f"{written.name}: ok for gcp, {_parts(written.loaded())}")
+        expected = taken_for_granted(written)
+        if expected and not is_online:
+            console.out(f"  taken to be there already: {counted(len(expected), 'function')}: {listed(expected)}")
+        for target_type in types_without_accounts(written, deployment):
+            console.out(
+                f"  {target_type}: its jobs run as a service account, which the orchestrator may launch them as only "
+                "if it is in job_service_accounts of terraform/terraform.tfvars"
+            )
+    if found:
+        console.out(_WHO_ASKED if is_online else _NOT_ASKED)
+    return is_valid
+
+
+def _refused(found: Sequence[Written], deployments: "Sequence[Deployment]") -> Mapping[Path, list[str]]:
+    """Definition file -> what Terraform refuses of it, beside all that are deployed with it."""
+    from orchestrator.cli.together import Together
+
+    problems: dict[Path, list[str]] = {}
+    for deployment in dict.fromkeys(deployments):
+        beside = [each for each, its in zip(found, deployments, strict=True) if its == deployment]
+        for written, problem in Together(beside, deployment).problems():
+            problems.setdefault(written.file, []).append(problem)
+    return problems

@@ -11,11 +11,24 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from msgspec.structs import replace
+
 from orchestrator.engine.observing import Observed
 from orchestrator.engine.records import Records
 from orchestrator.engine.run_box import RunBox
 from orchestrator.engine.status import ExecutionStatus
-from orchestrator.model.commands import Cancel, Command, Execution, Failure, Launch, Notify, Outcome, Remind, Withdraw
+from orchestrator.model.commands import (
+    EMPTY,
+    Cancel,
+    Command,
+    Execution,
+    Failure,
+    Launch,
+    Notify,
+    Outcome,
+    Remind,
+    Withdraw,
+)
 from orchestrator.model.errors import LaunchRefused, LaunchUncertain, NotSent, OrchestratorError
 from orchestrator.model.execution import ExecutionRecord
 from orchestrator.model.facts import (
@@ -29,7 +42,8 @@ from orchestrator.model.facts import (
 )
 from orchestrator.model.messages import reminder_message
 from orchestrator.model.policy import Policy
-from orchestrator.ports import Broker, Clock, Notifier, Target, Withdrawing
+from orchestrator.model.secrets import filled, masked, masked_json
+from orchestrator.ports import Broker, Clock, Notifier, Secrets, Target, Withdrawing
 
 log = logging.getLogger("orchestrator")
 
@@ -54,8 +68,10 @@ class Actor:
         executions: ExecutionStatus,
         is_dead: Callable[[Launch], bool],
         observed: Observed,
+        secrets: Secrets,
         notifier: Notifier | None = None,
     ) -> None:
+        self._secrets = secrets
         self._targets, self._broker, self._clock, self._policy = targets, broker, clock, policy
         self._is_dead = is_dead
         self._observed = observed
@@ -189,21 +205,34 @@ class Actor:
             log.warning("too late to launch under this lease; left to the Tick", extra=_where(launch))
             return None
         begun = self._clock.now()
+        values: dict[str, str] = {}
         try:
             execution = target.find(launch) if launch.recover else None
             result = "found" if execution is not None else "launched"
-            execution = execution or target.launch(launch)
+            if execution is None:
+                values = {name: self._secrets.get(name) for name in launch.secrets}
+                if values and latest is not None and self._clock.now() > latest:
+                    raise LaunchUncertain("its secrets were not read in time")
+                execution = target.launch(_with_secrets(launch, values) if values else launch)
         except LaunchRefused as exc:
             self._tell(launch, "refused", begun)
-            return self._failed(launch, Failure(exc.error_type, str(exc)))
+            return self._failed(launch, Failure(exc.error_type, masked(str(exc), values.values())))
         except LaunchUncertain as exc:
-            log.warning("launch uncertain, left to the Tick: %s", exc, extra=_where(launch))
+            said = masked(str(exc), values.values())
+            log.warning("launch uncertain, left to the Tick: %s", said, extra=_where(launch))
             self._tell(launch, "uncertain", begun)
             return None
-        except Exception:
-            log.exception("launch raised, so its fate is uncertain; left to the Tick", extra=_where(launch))
+        except Exception as exc:
+            where = _where(launch)
+            if values:  # its traceback might show them
+                said = masked(f"{type(exc).__name__}: {exc}", values.values())
+                log.error("launch raised, so its fate is uncertain; left to the Tick: %s", said, extra=where)
+            else:
+                log.exception("launch raised, so its fate is uncertain; left to the Tick", extra=where)
             self._tell(launch, "uncertain", begun)
             return None
+        if values:
+            execution = replace(execution, response=masked_json(execution.response, values.values()))
         self._tell(launch, result, begun)
         box.executions[launch.launch_id] = execution
         self._cancel_if_dead(target, launch, execution)
@@ -272,7 +301,8 @@ class Actor:
         try:
             self._broker.publish(message, delay_s=delay_s)
         except OrchestratorError as exc:
-            log.warning("cannot publish a reminder: %s", exc, extra={"run_id": remind.run_id})
+            labels = {"run_id": remind.run_id, "node": remind.node_name, "attempt": remind.attempt}
+            log.warning("cannot publish a reminder: %s", exc, extra=labels)
 
 
 def _each(call: Callable[[_Item], _Fact | None], items: Sequence[_Item]) -> list[_Fact]:
@@ -283,5 +313,12 @@ def _each(call: Callable[[_Item], _Fact | None], items: Sequence[_Item]) -> list
         return [fact for fact in pool.map(call, items) if fact is not None]
 
 
+def _with_secrets(launch: Launch, values: Mapping[str, str]) -> Launch:
+    """Return a launch as its target is to see it: the one place where secrets are filled in."""
+    parameters = filled(launch.parameters, values.__getitem__)
+    return replace(launch, parameters=parameters if isinstance(parameters, dict) else EMPTY)
+
+
 def _where(launch: Launch) -> dict[str, object]:
-    return {"run_id": launch.run_id, "node": launch.node_name, "attempt": launch.attempt}
+    ids = {"run_id": launch.run_id, "node": launch.node_name, "attempt": launch.attempt}
+    return {**ids, "trace": launch.trace_id}

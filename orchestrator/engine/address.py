@@ -58,6 +58,22 @@ class CancelRun:
 
 
 @dataclass(frozen=True, slots=True)
+class PauseRun:
+    """Somebody wants the run to be paused."""
+
+    run_id: str
+    published_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeRun:
+    """Somebody wants the run to go on."""
+
+    run_id: str
+    published_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Known:
     """What this instance itself found out: facts already."""
 
@@ -78,4 +94,14 @@ class Later:
     at: datetime
 
 
-Item = Start | Completion | Reminder | CancelRun | Known
+Item = Start | Completion | Reminder | CancelRun | PauseRun | ResumeRun | Known
+
+
+def labels_of(item: Item) -> dict[str, object]:
+    """What a line about an event is found by: run_id, and node, attempt and trace where it is about one attempt."""
+    labels: dict[str, object] = {"run_id": item.run_id}
+    if isinstance(item, Completion | Reminder):
+        labels |= {"node": item.node_name, "attempt": item.attempt}
+    if isinstance(item, Completion) and item.event.trace_id is not None:
+        labels["trace"] = item.event.trace_id
+    return labels

@@ -27,8 +27,15 @@ from orchestrator.model.run_state import Claim, NodeState, OwedCancel
 
 
 def claim(draft: Draft, node: NodeState, attempt: int) -> None:
-    """Claim an attempt at a Task and have it launched, or fail it where it has no parameters."""
+    """Claim an attempt at a Task and have it launched, or fail it where it has no parameters.
+
+    In a paused run it is held: it stands there as a retry that is due.
+    """
     draft.withdraw(node)
+    if draft.is_paused:
+        held = {DueKind.RETRY.value: draft.now}
+        draft.put(replace(node, status=TaskStatus.RUNNING, attempt=attempt, execution_id=None, claim=None, due=held))
+        return
     task = draft.task(node)
     launch_id = launch_id_of(draft.info.run_id, node.node_name, attempt)
     nonce, key = nonce_of(draft.token.seed, launch_id), draft.policy.trace_key.value
@@ -87,6 +94,7 @@ def _launch_of(
         recover,
         trace=made.trace,
         started_at=node.started_at,
+        secrets=task.secrets,
     )
 
 
@@ -169,6 +177,8 @@ def claim_expired(draft: Draft, fact: ClaimExpired) -> None:
         return
     if node.execution_id or node.owed_cancel:
         return
+    if draft.is_paused:  # the Tick comes again
+        return
     if node.stop is not None:  # nothing is launched any more; what may have been launched is looked for
         _owe_cancel(draft, node, OwedCancel(TaskStatus.CANCELLED, node.stop))
         return
@@ -209,7 +219,8 @@ def claim_expired(draft: Draft, fact: ClaimExpired) -> None:
 def time_came(draft: Draft, node: NodeState, fact: TimeCame) -> None:
     """Something was due at a Task's current attempt."""
     if fact.kind == DueKind.RETRY:
-        claim(draft, node, node.attempt)
+        if not draft.is_paused:
+            claim(draft, node, node.attempt)
         return
     if fact.kind == DueKind.QUESTION:
         _ask_again(draft, node, fact.at)
@@ -217,6 +228,8 @@ def time_came(draft: Draft, node: NodeState, fact: TimeCame) -> None:
     task = draft.task(node)
     timeout_s = draft.policy.timeout_s(task.target_key, task.timeout_s) or 0.0
     if not fact.is_bound and node.claim is not None:
+        if draft.is_paused:  # it may not have been launched, and is not to be now
+            return
         # The launch may come as late as the lease's end, and is due its time from then on. After a
         # takeover it has had that, and is only not to come after the end of its node.
         is_first = node.claim.takeovers == 0

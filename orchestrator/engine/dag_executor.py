@@ -5,15 +5,29 @@
 The shell around the pure `decide`: it knows the ports and no adapter.
 """
 
+import dataclasses
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from contextlib import suppress
 from datetime import datetime
-from threading import Lock, Thread
+from threading import BoundedSemaphore, Lock, Thread
+
+from msgspec.structs import replace
 
 from orchestrator.engine.acting import Actor
-from orchestrator.engine.address import CancelRun, Completion, Known, Later, Reminder, Start, TickAll
+from orchestrator.engine.address import (
+    CancelRun,
+    Completion,
+    Known,
+    Later,
+    PauseRun,
+    Reminder,
+    ResumeRun,
+    Start,
+    TickAll,
+    labels_of,
+)
 from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.decide import decide
 from orchestrator.engine.draft import Decision, Token
@@ -37,11 +51,34 @@ from orchestrator.engine.witness import Witness
 from orchestrator.model.commands import EMPTY, Command, Json, Launch
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import TaskStatus
-from orchestrator.model.errors import CorruptState, NotYet, RunExists, RunNotFound, StoreUnavailable, VersionConflict
-from orchestrator.model.facts import Fact
+from orchestrator.model.errors import (
+    CorruptState,
+    LaunchRefused,
+    LaunchUncertain,
+    NotYet,
+    OrchestratorError,
+    RunExists,
+    RunNotFound,
+    StoreUnavailable,
+    VersionConflict,
+)
+from orchestrator.model.facts import AttemptEnded, Fact, LaunchBound, LaunchFailed
+from orchestrator.model.nodes import Task
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import RunState
-from orchestrator.ports import Broker, Clock, Hosts, Notifier, ObjectStore, Observer, Target, Version
+from orchestrator.model.secrets import masked
+from orchestrator.ports import (
+    Broker,
+    Clock,
+    HeldSecrets,
+    Hosts,
+    Notifier,
+    ObjectStore,
+    Observer,
+    Secrets,
+    Target,
+    Version,
+)
 
 log = logging.getLogger("orchestrator")
 
@@ -49,10 +86,15 @@ MAX_SAVES = 60
 """How often a lost race is run again before the events are given back."""
 MAX_FAULTS = 5
 """How often a store that cannot be written is tried again before the events are given back."""
+MAX_APART = 64
+"""For how many runs a thread of its own acts on what a Tick found; with more, the Tick waits for each."""
 PRUNED_FROM_S = 1800.0
 """A run is pruned an hour after its end at the earliest (half of it for clocks): its start is older than that."""
 MAX_IDLE_RUNS = 2000
 """How many runs an instance remembers between events."""
+MAX_IDLE_BYTES = 32 * 2**20
+"""How large the documents of those may be together that it has at hand, and need not read again: in memory they take
+some three times as much."""
 
 
 class DAGExecutor:
@@ -67,6 +109,7 @@ class DAGExecutor:
         sleep: sleeps so many seconds.
         on_saved: told of every save of this instance.
         variables: what `${var.NAME}` stands for in runs that start here.
+        secrets: what `${secret.NAME}` stands for in launches that are made here.
         notifier: sends notifications.
         observer: told what else this instance does, for traces and metrics.
     """
@@ -86,6 +129,7 @@ class DAGExecutor:
         sleep: Callable[[float], None],
         on_saved: Callable[[Saved], None] | None = None,
         variables: Mapping[str, Json] = EMPTY,
+        secrets: Secrets | None = None,
         observer: Observer | None = None,
         notifier: Notifier | None = None,
     ) -> None:
@@ -95,12 +139,15 @@ class DAGExecutor:
         self._policy, self._random_bytes, self._sleep = policy, random_bytes, sleep
         self._on_saved, self._observed = on_saved, Observed(observer)
         self._broker = broker
+        self._secrets = secrets or HeldSecrets()
         self._executions = ExecutionStatus(store)
         self._definitions = DefinitionStatus(store, catalog, self._seconds)
         self._open_runs = OpenRuns(store)
         self._large_results = LargeResults(store)
         self._witness = Witness(targets, clock, policy, self._definitions)
-        self._actor = Actor(targets, broker, clock, policy, self._executions, self._is_dead, self._observed, notifier)
+        self._actor = Actor(
+            targets, broker, clock, policy, self._executions, self._is_dead, self._observed, self._secrets, notifier
+        )
         self._resolver = Resolver(catalog, self._executions, lambda: random_bytes(8).hex(), policy.grace_s, variables)
         self._ticker = Ticker(
             store,
@@ -116,6 +163,8 @@ class DAGExecutor:
         )
         self._boxes: OrderedDict[str, RunBox] = OrderedDict()
         self._boxes_lock = Lock()
+        self._kept_bytes = 0
+        self._apart = BoundedSemaphore(MAX_APART)
 
     # -- the public calls ---------------------------------------------------------------------------
 
@@ -193,16 +242,25 @@ class DAGExecutor:
             return Handled("not ours")
         if isinstance(item, Later):
             left_s = (item.at - self._clock.now()).total_seconds()
-            self._broker.publish(item.event, delay_s=max(0.0, left_s))
+            try:
+                self._broker.publish(item.event, delay_s=max(0.0, left_s))
+            except OrchestratorError as exc:
+                exc.about(run_id=item.event.get("run_id"), node=item.event.get("node_name"))
+                raise
             return Handled("applied")
         self.tick()
         return Handled("ticked")
 
-    def _apply(self, box: RunBox, facts: tuple[Fact, ...]) -> None:
-        """Feed what this instance found out into the loop; return when it is saved and acted on."""
-        entry = Entry(Known(box.run_id, facts))
+    def _apply(self, box: RunBox, facts: tuple[Fact, ...]) -> Thread | None:
+        """Feed what this instance found out into the loop; return when it is saved, and acted on if that is quick.
+
+        Returns:
+            The thread that acts on it, if that may take long.
+        """
+        entry = Entry(Known(box.run_id, facts), acts_apart=True)
         self._lead_or_wait(box, entry)
         _result(entry)
+        return entry.acting
 
     # -- leading a run ------------------------------------------------------------------------------
 
@@ -234,7 +292,9 @@ class DAGExecutor:
                 try:
                     commands, results = self._commit(box, batch)
                 except Exception as exc:
+                    _label(exc, batch)
                     commands, results = (), dict.fromkeys(batch, exc)
+                self._count(box)
                 baton = box.pass_on()
                 if baton is Baton.KEPT and self._actor.blocks(commands):
                     # What waits has no thread to lead, and is not to wait for a call of minutes.
@@ -245,7 +305,7 @@ class DAGExecutor:
                 for entry, result in results.items():
                     if entry is not owner:
                         _finish(entry, result, box, 0, ())
-                facts = self._act(box, commands)
+                facts = [] if self._acts_apart(own, results, box, commands) else self._act(box, commands)
                 if owner is not None:
                     _finish(owner, results[owner], box, len(results), launches)
                 if facts and box.offer(_known(box, tuple(facts))):
@@ -255,6 +315,32 @@ class DAGExecutor:
                 raise
             if baton is not Baton.KEPT:
                 return
+
+    def _acts_apart(
+        self, own: Entry | None, results: Mapping[Entry, object], box: RunBox, commands: Sequence[Command]
+    ) -> bool:
+        """Have a thread of its own act, where who leads is to be held up by no call of minutes."""
+        if own is None or not own.acts_apart or own not in results or not self._actor.blocks(commands):
+            return False
+        if not self._apart.acquire(blocking=False):
+            return False
+
+        def act() -> None:
+            try:
+                facts = self._act(box, commands)
+                if facts and box.offer(_known(box, tuple(facts))):
+                    self._lead(box)
+            finally:
+                self._apart.release()
+
+        thread = Thread(target=act, name="orchestrator-act", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the machine has no thread left
+            self._apart.release()
+            return False
+        own.acting = thread
+        return True
 
     def _feed(self, box: RunBox, fact: Fact) -> None:
         """Feed back what came of one of several calls while the others last."""
@@ -411,6 +497,7 @@ class DAGExecutor:
                 known.append((entry, facts))
                 results[entry] = "applied" if facts else "unchanged"
             except Exception as exc:
+                _label(exc, [entry])
                 results[entry] = exc
         if not known:
             return Decision(state, (), False), tuple(questions), results
@@ -424,6 +511,7 @@ class DAGExecutor:
             return Decision(state, (), False), tuple(questions), results
         now = self._clock.now()
         try:
+            known = [(entry, [self._masked(dag, fact) for fact in facts]) for entry, facts in known]
             facts = [fact for _, of_entry in known for fact in of_entry]
             decision = self._decided(dag, state, facts, now, token)
         except Exception:
@@ -432,13 +520,31 @@ class DAGExecutor:
                 try:
                     after = self._decided(dag, decision.state, facts, now, token)
                 except Exception as exc:
-                    log.exception("an event cannot be decided on", extra={"run_id": box.run_id})
+                    _label(exc, [entry])
+                    log.exception("an event cannot be decided on", extra=labels_of(entry.item))
                     results[entry] = exc
                     continue
                 decision = Decision(after.state, decision.commands + after.commands, decision.changed or after.changed)
         if not decision.changed:
             results = {k: v if isinstance(v, BaseException) else "unchanged" for k, v in results.items()}
         return decision, tuple(questions), results
+
+    def _masked(self, dag: DAG, fact: Fact) -> Fact:
+        """Return a fact whose error shows no secret of its own step, as far as these can be read now."""
+        if not isinstance(fact, AttemptEnded | LaunchFailed):
+            return fact
+        error = fact.outcome.error if isinstance(fact, AttemptEnded) else fact.error
+        place = dag.by_name.get(fact.node_name)
+        if error is None or not isinstance(place, Task) or not place.secrets:
+            return fact
+        values: list[str] = []
+        for name in place.secrets:
+            with suppress(LaunchRefused, LaunchUncertain):
+                values.append(self._secrets.get(name))
+        error = replace(error, message=masked(error.message, values))
+        if isinstance(fact, AttemptEnded):
+            return replace(fact, outcome=replace(fact.outcome, error=error))
+        return replace(fact, error=error)
 
     def _decided(
         self, dag: DAG, state: RunState | None, facts: Sequence[Fact], now: datetime, token: Token
@@ -467,7 +573,7 @@ class DAGExecutor:
         published_at: datetime | None = None
         if isinstance(item, Completion):
             published_at = item.event.publish_time or now
-        elif isinstance(item, Reminder | CancelRun):
+        elif isinstance(item, Reminder | CancelRun | PauseRun | ResumeRun):
             published_at = item.published_at
         if published_at is not None and self._resolver.is_young(published_at, now):
             raise NotYet(f"runs/{box.run_id}.json: does not exist (yet)")
@@ -497,7 +603,7 @@ class DAGExecutor:
                 if len(self._boxes) > MAX_IDLE_RUNS:
                     for old in list(self._boxes)[: MAX_IDLE_RUNS // 10]:
                         if self._boxes[old].is_idle:
-                            del self._boxes[old]
+                            self._kept_bytes -= self._boxes.pop(old).counted_bytes
             else:
                 self._boxes.move_to_end(run_id)
             return box
@@ -506,7 +612,19 @@ class DAGExecutor:
         with self._boxes_lock:
             box = self._boxes.get(run_id)
             if box is not None and box.is_idle:
-                del self._boxes[run_id]
+                self._kept_bytes -= self._boxes.pop(run_id).counted_bytes
+
+    def _count(self, box: RunBox) -> None:
+        """Note how large a run is; if all that are at hand are too large together, let go of the oldest idle ones."""
+        with self._boxes_lock:
+            self._kept_bytes += box.status.size_bytes - box.counted_bytes
+            box.counted_bytes = box.status.size_bytes
+            for old in self._boxes.values() if self._kept_bytes > MAX_IDLE_BYTES else ():
+                if old.counted_bytes and old.let_go():
+                    self._kept_bytes -= old.counted_bytes
+                    old.counted_bytes = 0
+                    if self._kept_bytes <= MAX_IDLE_BYTES:
+                        break
 
 
 def _applied_after_all(tried: list[tuple[Token, Decision]], state: RunState | None) -> tuple[Command, ...]:
@@ -534,11 +652,30 @@ def _with_its_input_judged(item: Start) -> Start:
         return item
     from orchestrator.model.input_schema import filled_in  # loads a library: only where there is one
 
-    return replace(item, input=filled_in(schema, item.input))
+    return dataclasses.replace(item, input=filled_in(schema, item.input))
 
 
 def _known(box: RunBox, facts: tuple[Fact, ...]) -> Entry:
-    return Entry(Known(box.run_id, facts), on_done=_ignore)
+    """Nobody waits for what the executor feeds back to itself; what fails there, the Tick sees."""
+    told = [fact for fact in facts if isinstance(fact, AttemptEnded | LaunchBound | LaunchFailed)]
+    nodes = {fact.node_name: fact.attempt for fact in told}
+    labels: dict[str, object] = {"run_id": box.run_id}
+    if len(nodes) == 1:
+        labels["node"], labels["attempt"] = next(iter(nodes.items()))
+
+    def ignore(_: Handled | None, error: BaseException | None) -> None:
+        if error is not None:
+            log.warning("could not save what came of a launch; the Tick finds out: %s", error, extra=labels)
+
+    return Entry(Known(box.run_id, facts), on_done=ignore)
+
+
+def _label(error: BaseException, entries: Sequence[Entry]) -> None:
+    """Note on an error whom the events are about that it befell: one attempt, or their run."""
+    if not isinstance(error, OrchestratorError) or not entries:
+        return
+    first, *others = (labels_of(entry.item) for entry in entries)
+    error.about(**first if all(other == first for other in others) else {"run_id": first["run_id"]})
 
 
 def _abandon(box: RunBox, left: list[Entry], *, is_led: bool = True) -> None:
@@ -546,7 +683,9 @@ def _abandon(box: RunBox, left: list[Entry], *, is_led: bool = True) -> None:
     while is_led and box.pass_on() is Baton.KEPT:
         left += box.take()
     for entry in left:
-        entry.finish(None, NotYet(f"run {box.run_id}: who handled this was interrupted; deliver it again"))
+        error = NotYet(f"run {box.run_id}: who handled this was interrupted; deliver it again")
+        _label(error, [entry])
+        entry.finish(None, error)
 
 
 def _finish(entry: Entry, result: str | BaseException, box: RunBox, absorbed: int, launches: tuple[str, ...]) -> None:
@@ -562,9 +701,3 @@ def _result(entry: Entry) -> Handled:
     if entry.handled is None:
         raise LookupError("an event was finished without a result")
     return entry.handled
-
-
-def _ignore(_: Handled | None, error: BaseException | None) -> None:
-    """Nobody waits for what the executor feeds back to itself; what fails there, the Tick sees."""
-    if error is not None:
-        log.warning("could not save what came of a launch; the Tick finds out: %s", error)

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
-from orchestrator.engine import attempts, notifying
+from orchestrator.engine import attempts, notifying, pausing
 from orchestrator.engine.draft import Decision, Draft, Token
 from orchestrator.engine.ending import end
 from orchestrator.engine.starting import new_state, start_waiting
@@ -27,6 +27,9 @@ from orchestrator.model.facts import (
     NotificationExpired,
     NotificationFailed,
     NotificationSent,
+    PauseEnded,
+    PauseRequested,
+    ResumeRequested,
     RunOutOfTime,
     RunStarted,
     TimeCame,
@@ -52,6 +55,7 @@ def decide(
     for fact in facts:
         _APPLY[type(fact)](draft, fact)
         while draft.stopping or draft.entering:
+            pausing.reconsider(draft)
             attempts.stop_waiting(draft)
             start_waiting(draft)
     notifying.owe(draft, state)
@@ -121,6 +125,9 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     CancelRequested: _cancel_requested,
     RunOutOfTime: _run_out_of_time,
     CancelSettled: attempts.cancel_settled,
+    PauseRequested: pausing.pause_requested,
+    ResumeRequested: pausing.resume_requested,
+    PauseEnded: pausing.pause_ended,
     NotificationSent: notifying.sent,
     NotificationFailed: notifying.failed,
     NotificationExpired: notifying.expired,

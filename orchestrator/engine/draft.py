@@ -15,10 +15,10 @@ from msgspec.structs import replace
 
 from orchestrator.model.commands import EMPTY, Command, Failure, Launch, Remind
 from orchestrator.model.dag import DAG
-from orchestrator.model.enums import TaskStatus
+from orchestrator.model.enums import RunStatus, TaskStatus
 from orchestrator.model.nodes import Node, Task
 from orchestrator.model.policy import Policy
-from orchestrator.model.run_state import NodeState, RunInfo, RunState
+from orchestrator.model.run_state import Held, NodeState, RunInfo, RunState
 
 NO_TIMES: Mapping[str, datetime] = {}
 
@@ -85,6 +85,15 @@ class Draft:
             stop = self.nodes[parent.node_name].stop
             parent = parent.parent_dag.parent_node
         return stop
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing is started for now."""
+        return self.run is not None and self.run.status is RunStatus.PAUSED
+
+    def hold(self, node: Node, caught: str | None) -> None:
+        """Keep a node that is to start in the run, until that is resumed."""
+        self.change_run(replace(self.info, held=(*self.info.held, Held(node.node_name, caught))))
 
     def begin(self, run: RunInfo, nodes: Iterable[NodeState]) -> None:
         """Make a run that there is not yet."""

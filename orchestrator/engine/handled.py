@@ -30,9 +30,11 @@ class Swept:
         recovered: launch ids of the attempts that it took over or found an end of.
         closed: runs whose markers it deleted, because they have ended.
         problems: what failed, run by run; each failed alone.
+        left: open runs that it had no time for; the next Tick begins with them.
     """
 
     runs: int = 0
     recovered: tuple[str, ...] = ()
     closed: tuple[str, ...] = ()
     problems: tuple[str, ...] = field(default=())
+    left: int = 0

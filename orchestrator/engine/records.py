@@ -25,7 +25,8 @@ class Records:
         try:
             self._executions.save_execution(record)
         except Exception as exc:
-            log.warning("cannot record an execution: %s", exc, extra={"run_id": record.run_id})
+            labels = {"run_id": record.run_id, "node": record.node_name, "attempt": record.attempt}
+            log.warning("cannot record an execution: %s", exc, extra=labels)
 
     def write_later(self, record: ExecutionRecord) -> None:
         """Have a record written soon, by a thread of its own."""

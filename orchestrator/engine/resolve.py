@@ -3,19 +3,32 @@
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
-from orchestrator.engine.address import CancelRun, Completion, Item, Later, Reminder, Start, TickAll
+from orchestrator.engine.address import (
+    CancelRun,
+    Completion,
+    Item,
+    Later,
+    PauseRun,
+    Reminder,
+    ResumeRun,
+    Start,
+    TickAll,
+)
 from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.status import ExecutionStatus
 from orchestrator.model.commands import EMPTY, Json
 from orchestrator.model.dag import DAG
-from orchestrator.model.errors import EventError, NotYet, SettingsError
+from orchestrator.model.errors import EventError, NotYet, OrchestratorError, SettingsError
 from orchestrator.model.event_factory import EventFactory
 from orchestrator.model.events import (
     CancelEvent,
     CompletionEvent,
     DataflowEvent,
+    Event,
     LaterEvent,
+    PauseEvent,
     ReminderEvent,
+    ResumeEvent,
     StartEvent,
     TickEvent,
 )
@@ -53,10 +66,20 @@ class Resolver:
             NotYet: too early to tell.
         """
         at = publish_time or now
-        event = EventFactory.create_from_event(data, message_id=message_id, publish_time=at)
-        match event:
-            case None:
+        run_id, trace_id = data.get("run_id"), None
+        try:
+            event = EventFactory.create_from_event(data, message_id=message_id, publish_time=at)
+            if event is None:
                 return None
+            run_id = event.run_id or run_id
+            trace_id = event.trace_id if isinstance(event, CompletionEvent) else None
+            return self._addressed(event, at, now)
+        except OrchestratorError as exc:
+            exc.about(run_id=run_id if isinstance(run_id, str) else None, trace=trace_id)
+            raise
+
+    def _addressed(self, event: Event, at: datetime, now: datetime) -> Item | TickAll | Later | None:
+        match event:
             case StartEvent():
                 return self._start(event, at)
             case TickEvent():
@@ -67,9 +90,13 @@ class Resolver:
                 return Reminder(run_id, event.node_name, event.attempt, event.kind, event.at, at)
             case CancelEvent(run_id=str(run_id)):
                 return CancelRun(run_id, event.reason, at)
+            case PauseEvent(run_id=str(run_id)):
+                return PauseRun(run_id, at)
+            case ResumeEvent(run_id=str(run_id)):
+                return ResumeRun(run_id, at)
             case CompletionEvent():
                 return self._completion(event, at, now)
-        raise EventError(f"event {message_id}: a {type(event).__name__} that names no run")
+        raise EventError(f"event {event.message_id}: a {type(event).__name__} that names no run")
 
     def is_young(self, published: datetime, now: datetime) -> bool:
         """Whether what an event of this age belongs to may still be on its way."""

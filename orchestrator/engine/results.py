@@ -3,7 +3,7 @@ target has no outcome of its own, and where a result is larger than an answer or
 
 from orchestrator.model.commands import Outcome
 from orchestrator.model.errors import NotYet
-from orchestrator.model.task_result import CONFLICT, begun_object, decode, result_object
+from orchestrator.model.task_result import CONFLICT, begun_at, begun_object, decode, result_object
 from orchestrator.ports import ObjectStore
 
 
@@ -50,6 +50,10 @@ class Results:
             CorruptState: its result is spoilt.
         """
         outcome = self.outcome(key)
-        if outcome is None and self.is_begun(key):
-            raise NotYet(f"{begun_object(key)}: is there and {result_object(key)} is not: still at work")
-        return outcome
+        if outcome is not None:
+            return outcome
+        begun = self._store.get(begun_object(key))
+        if begun is not None:
+            message = f"{begun_object(key)}: is there and {result_object(key)} is not: still at work"
+            raise NotYet(message, begun_at(begun[0]))
+        return None

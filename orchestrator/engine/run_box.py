@@ -9,13 +9,14 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
-from threading import Event, Lock
+from threading import Event, Lock, Thread
 
 from orchestrator.engine.address import Item
 from orchestrator.engine.handled import Handled
 from orchestrator.engine.pace import Pace
 from orchestrator.engine.status import OrchestrationStatus
 from orchestrator.model.commands import Execution, Outcome
+from orchestrator.model.enums import TaskStatus
 from orchestrator.model.run_state import RunState
 from orchestrator.ports import Version
 
@@ -42,13 +43,17 @@ class Answer:
 class Entry:
     """One addressed event on its way through a run's inbox."""
 
-    __slots__ = ("asked", "error", "handled", "is_done", "item", "leads", "on_done", "signal")
+    __slots__ = ("acting", "acts_apart", "asked", "error", "handled", "is_done", "item", "leads", "on_done", "signal")
 
-    def __init__(self, item: Item, *, on_done: OnDone | None = None) -> None:
+    def __init__(self, item: Item, *, on_done: OnDone | None = None, acts_apart: bool = False) -> None:
         self.item = item
         self.on_done = on_done
         self.signal = Event() if on_done is None else None
         """Set when it is done, or when its waiting thread is to lead; None where nobody waits."""
+        self.acts_apart = acts_apart
+        """Whether it is done once it is saved, though what follows from it takes long to act on."""
+        self.acting: Thread | None = None
+        """What acts on it then."""
         self.leads = False
         self.is_done = False
         self.handled: Handled | None = None
@@ -86,6 +91,7 @@ class RunBox:
         pace: when that may be saved next.
         saved: the run as this instance saved or loaded it last, with its version; perhaps stale.
         executions: launch id -> execution that this instance launched or found.
+        counted_bytes: what the executor counts for it of what it may keep; the executor's own.
     """
 
     def __init__(self, run_id: str, status: OrchestrationStatus, pace: Pace) -> None:
@@ -93,6 +99,7 @@ class RunBox:
         self.status, self.pace = status, pace
         self.saved: tuple[RunState, Version] | None = None
         self.executions: dict[str, Execution] = {}
+        self.counted_bytes = 0
         self._lock = Lock()
         self._pending: list[Entry] = []
         self._is_led = False
@@ -136,6 +143,23 @@ class RunBox:
             if entry in self._pending:
                 self._pending.remove(entry)
             return entry.leads
+
+    def let_go(self) -> bool:
+        """Drop what can be read again, if nobody is at this run; say whether nobody was."""
+        with self._lock:
+            if self._is_led or self._pending:
+                return False
+            if self.saved is not None:
+                state = self.saved[0]
+                of_now = {
+                    state.launch_id(name) for name, node in state.nodes.items() if node.status is TaskStatus.RUNNING
+                }
+                for launch_id in tuple(self.executions):  # others may be launching meanwhile
+                    if launch_id not in of_now:
+                        self.executions.pop(launch_id, None)
+            self.saved = None
+            self.status.forget()
+            return True
 
     @property
     def is_idle(self) -> bool:

@@ -43,6 +43,8 @@ def start_waiting(draft: Draft) -> None:
         stop = draft.stopped(node)
         if state.status is TaskStatus.NEW and stop is not None:
             end(draft, state, TaskStatus.CANCELLED, error=stop)
+        elif state.status is TaskStatus.NEW and draft.is_paused:
+            draft.hold(node, caught)
         elif state.status is TaskStatus.NEW:
             _START[type(node)](draft, node, replace(state, started_at=draft.now, caught=caught))
 

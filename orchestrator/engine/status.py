@@ -34,13 +34,18 @@ _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 
 
 class OrchestrationStatus:
-    """The document of one run. One instance saves it from one thread at a time."""
+    """The document of one run. One instance saves it from one thread at a time.
+
+    Attributes:
+        size_bytes: of the document as it was loaded or saved here last; 0 once that is forgotten.
+    """
 
     def __init__(self, store: ObjectStore, run_id: str) -> None:
         self._store = store
         self.run_id = run_id
         self.key = f"runs/{run_id}.json"
         self._encoder = DocumentEncoder()
+        self.size_bytes = 0
 
     def load(self) -> tuple[RunState, Version] | None:
         """Return the run and its version, or None if there is none. Raises CorruptState."""
@@ -50,15 +55,19 @@ class OrchestrationStatus:
         state = decode(found[0], self.key)
         if state.run.run_id != self.run_id:
             raise CorruptState(f"{self.key}: says that it is run {state.run.run_id}")
+        self.size_bytes = len(found[0])
         return state, found[1]
 
     def save(self, state: RunState, *, expect: Version | None) -> Version:
         """Write the run iff its stored version is `expect` (None = create). Raises VersionConflict."""
-        return self._store.put(self.key, self._encoder.encode(state), expect=expect)
+        document = self._encoder.encode(state)
+        self.size_bytes = len(document)
+        return self._store.put(self.key, document, expect=expect)
 
     def forget(self) -> None:
         """Drop what saving the next state would be quicker by."""
         self._encoder = DocumentEncoder()
+        self.size_bytes = 0
 
     def nodes(self) -> Mapping[str, NodeState]:
         """Node name -> its state; empty where the run does not exist."""
@@ -219,7 +228,7 @@ class OpenRuns:
     def __iter__(self) -> Iterator[tuple[str, str]]:
         """Yield (marker key, run id)."""
         for key in self._store.list("open/"):
-            yield key, key.removeprefix("open/").partition(".")[0]
+            yield key, run_of(key)
 
     def marked_at(self, marker: str) -> datetime | None:
         """When a marker was written; None if it is gone or says nothing."""
@@ -232,3 +241,8 @@ class OpenRuns:
     def clear(self, marker: str) -> None:
         """Delete the marker of a run that has ended."""
         self._store.delete(marker)
+
+
+def run_of(marker: str) -> str:
+    """The run that a marker is of."""
+    return marker.removeprefix("open/").partition(".")[0]

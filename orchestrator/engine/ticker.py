@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_right
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from threading import Lock
+from hashlib import sha256
+from threading import Lock, Thread
 
 from orchestrator.engine.acting import Actor
 from orchestrator.engine.handled import Swept
 from orchestrator.engine.run_box import RunBox
-from orchestrator.engine.status import OpenRuns, OrchestrationStatus
+from orchestrator.engine.status import OpenRuns, OrchestrationStatus, run_of
 from orchestrator.engine.sweep import Chores, chores, is_over, late_notifications
-from orchestrator.engine.witness import Witness
+from orchestrator.engine.witness import Witness, labels_of_attempt
 from orchestrator.model.commands import Outcome
 from orchestrator.model.enums import NOTHING_RUNS
 from orchestrator.model.errors import OrchestratorError, RunNotFound
@@ -23,6 +26,7 @@ from orchestrator.model.facts import (
     Fact,
     LaunchBound,
     NotificationExpired,
+    PauseEnded,
     RunOutOfTime,
     TimeCame,
 )
@@ -31,6 +35,9 @@ from orchestrator.model.run_state import NodeState, RunState
 from orchestrator.ports import Clock, Hosts, ObjectStore
 
 log = logging.getLogger("orchestrator")
+
+_SAY_AGAIN = timedelta(minutes=10)
+"""How often a run's problem is logged that lasts; a Tick comes each minute."""
 
 _NodeFact = AttemptEnded | CancelSettled | ClaimExpired | LaunchBound | TimeCame
 
@@ -41,7 +48,7 @@ class Ticker:
     Args:
         instance: who asks; its own claims it leaves alone until their lease is over.
         box_of: run id -> what this instance knows of the run.
-        apply: saves facts about a run and acts on what follows; returns when that is done.
+        apply: saves facts about a run and acts on what follows; returns the thread that acts where that takes long.
         forget: drops what this instance knows of a run that has ended.
     """
 
@@ -56,7 +63,7 @@ class Ticker:
         instance: str,
         *,
         box_of: Callable[[str], RunBox],
-        apply: Callable[[RunBox, tuple[Fact, ...]], None],
+        apply: Callable[[RunBox, tuple[Fact, ...]], Thread | None],
         forget: Callable[[str], None],
     ) -> None:
         self._store, self._witness, self._actor = store, witness, actor
@@ -64,51 +71,104 @@ class Ticker:
         self._box_of, self._apply, self._forget = box_of, apply, forget
         self._open_runs = OpenRuns(store)
         self._at_it = Lock()
+        self._came_to: str | None = None
+        self._told: dict[str, tuple[str, datetime]] = {}  # run id -> its problem, and when that was logged
 
     def tick(self) -> Swept:
-        """Look after all open runs; nothing to do where a tick of this instance is at it already."""
+        """Look after all open runs; nothing to do where a tick of this instance is at it already.
+
+        Several runs are looked after side by side, so that none is held up by another's questions or calls. Returns
+        when all that follows has been acted on; the next Tick need not wait for that.
+        """
         if not self._at_it.acquire(blocking=False):
             return Swept()
         try:
-            return self._tick()
+            walk = _Walk(self._markers(), self._clock.now() + timedelta(seconds=self._policy.tick_budget_s))
+            at_once = min(self._policy.questions_at_once, len(walk.markers))
+            if at_once < 2:
+                self._walk_on(walk)
+            else:
+                with ThreadPoolExecutor(at_once, "orchestrator-tick") as pool:
+                    for walking in [pool.submit(self._walk_on, walk) for _ in range(at_once)]:
+                        walking.result()
+            left = len(walk.markers) - walk.runs
+            self._came_to = walk.markers[walk.runs - 1] if left and walk.runs else None
         finally:
             self._at_it.release()
-
-    def _tick(self) -> Swept:
-        runs = 0
-        recovered: list[str] = []
-        closed: list[str] = []
-        problems: list[str] = []
-        for marker, run_id in self._open_runs:
-            runs += 1
-            try:
-                found = self.look_after(run_id, marker)
-            except OrchestratorError as exc:
-                log.error("tick: %s", exc, extra={"run_id": run_id})
-                problems.append(f"{run_id}: {exc}")
-                continue
-            except Exception as exc:
-                log.exception("tick failed", extra={"run_id": run_id})
-                problems.append(f"{run_id}: {type(exc).__name__}: {exc}")
-                continue
-            if found is None:
-                closed.append(run_id)
-            else:
-                recovered += found
-        return Swept(runs, tuple(recovered), tuple(closed), tuple(problems))
+        for acting in walk.acting:
+            acting.join()
+        if left:
+            log.warning(
+                "tick: had no time for %d of %d open runs; the next one begins with them", left, left + walk.runs
+            )
+        return Swept(walk.runs, tuple(walk.recovered), tuple(walk.closed), tuple(walk.problems), left)
 
     def look_after(self, run_id: str, marker: str | None = None) -> tuple[str, ...] | None:
-        """Do a Tick's work for one run.
+        """Do a Tick's work for one run; return when what follows has been acted on.
 
         Returns:
             The launch ids that something was found out about, or None where the run has ended (then
             its marker, if named, is deleted).
         """
+        acting: list[Thread] = []
+        found = self._look_after(run_id, marker, acting)
+        for each in acting:
+            each.join()
+        return found
+
+    def _markers(self) -> list[str]:
+        """The markers of open runs, from where the last Tick here left off and round to there.
+
+        Another instance does not know where that is, and one that is new might always be; so each begins somewhere
+        else, else the last runs would never be come to where there are too many.
+        """
+        markers = [marker for marker, _ in self._open_runs]
+        if not markers:
+            return []
+        if self._came_to is not None:
+            first = bisect_right(markers, self._came_to)
+        else:
+            first = int(sha256(self._instance.encode()).hexdigest(), 16) % len(markers)
+        return markers[first:] + markers[:first]
+
+    def _walk_on(self, walk: _Walk) -> None:
+        """Look after one run after another, until there is none left or no time; each fails alone."""
+        while (marker := walk.next(self._clock.now())) is not None:
+            run_id = run_of(marker)
+            try:
+                found = self._look_after(run_id, marker, walk.acting)
+            except OrchestratorError as exc:
+                walk.problems.append(f"{run_id}: {exc}")
+                if self._is_news(run_id, str(exc)):
+                    log.error("tick: %s", exc, extra={**exc.labels, "run_id": run_id})
+                continue
+            except Exception as exc:
+                walk.problems.append(f"{run_id}: {type(exc).__name__}: {exc}")
+                if self._is_news(run_id, repr(exc)):
+                    log.exception("tick failed", extra={"run_id": run_id})
+                continue
+            self._told.pop(run_id, None)
+            if found is None:
+                walk.closed.append(run_id)
+            else:
+                walk.recovered += found
+
+    def _is_news(self, run_id: str, problem: str) -> bool:
+        """Whether a run's problem is to be logged: a new one at once, one that lasts every few minutes."""
+        now = self._clock.now()
+        was, at = self._told.get(run_id, ("", now))
+        if was == problem and now - at < _SAY_AGAIN:
+            return False
+        self._told[run_id] = (problem, now)
+        return True
+
+    def _look_after(self, run_id: str, marker: str | None, acting: list[Thread]) -> tuple[str, ...] | None:
+        """Do as `look_after` does, but put what takes long to be acted on among the threads that are `acting`."""
         loaded = OrchestrationStatus(self._store, run_id).load()
         if loaded is None:
             return self._orphan(run_id, marker)
         state = loaded[0]
-        if state.run.owed_notifications and self._see_to_notifications(state):
+        if state.run.owed_notifications and self._see_to_notifications(state, acting):
             state = (OrchestrationStatus(self._store, run_id).load() or loaded)[0]
         if state.run.status.is_final and state.run.owed_notifications:
             return ()  # so that the marker stays
@@ -124,17 +184,23 @@ class Ticker:
         facts = self._find_out(work, state, box) if work else []
         is_over = state.run.timeout_at is not None and state.run.timeout_at <= self._clock.now()
         late: tuple[Fact, ...] = (RunOutOfTime(),) if is_over and state.run.stop is None else ()
-        if facts or late:
-            self._apply(box, (*facts, *late))
+        ended: tuple[Fact, ...] = (PauseEnded(),) if state.run.is_resuming else ()
+        if facts or late or ended:
+            self._act_on(box, (*ended, *facts, *late), acting)
         names = dict.fromkeys(fact.node_name for fact in facts)
         return tuple(state.launch_id(name) for name in names)
 
-    def _see_to_notifications(self, state: RunState) -> bool:
+    def _act_on(self, box: RunBox, facts: tuple[Fact, ...], acting: list[Thread]) -> None:
+        thread = self._apply(box, facts)
+        if thread is not None:
+            acting.append(thread)
+
+    def _see_to_notifications(self, state: RunState, acting: list[Thread]) -> bool:
         """Take over those that are late; whether there were any."""
         late = late_notifications(state, self._clock.now(), self._instance, self._hosts.is_alive, self._policy)
         facts = tuple(NotificationExpired(owed.notification_id, owed.owner) for owed in late)
         if facts:
-            self._apply(self._box_of(state.run.run_id), facts)
+            self._act_on(self._box_of(state.run.run_id), facts, acting)
         return bool(facts)
 
     def _find_out(self, work: Chores, state: RunState, box: RunBox) -> list[_NodeFact]:
@@ -178,7 +244,7 @@ class Ticker:
         try:
             answer = self._witness.ask(node, state, box)
         except Exception:
-            log.exception("cannot ask a target", extra={"run_id": box.run_id, "node": node.node_name})
+            log.exception("cannot ask a target", extra=labels_of_attempt(node, state))
             return None, None
         return (answer.execution.execution_id if answer.execution else None), answer.outcome
 
@@ -188,3 +254,24 @@ class Ticker:
         if at is None or self._clock.now() - at < timedelta(seconds=self._policy.marker_age_s):
             return ()
         raise RunNotFound(f"{marker}: marks a run since {at.isoformat()}, but runs/{run_id}.json does not exist")
+
+
+class _Walk:
+    """One Tick's way round the open runs, on which several threads go together, and what they found."""
+
+    def __init__(self, markers: list[str], until: datetime) -> None:
+        self.markers = markers
+        self.runs = 0
+        self.recovered: list[str] = []
+        self.closed: list[str] = []
+        self.problems: list[str] = []
+        self.acting: list[Thread] = []
+        self._until, self._lock = until, Lock()
+
+    def next(self, now: datetime) -> str | None:
+        """Take the next marker; None where there is none, or no time for it."""
+        with self._lock:
+            if self.runs == len(self.markers) or now >= self._until:
+                return None
+            self.runs += 1
+            return self.markers[self.runs - 1]

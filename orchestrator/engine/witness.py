@@ -14,7 +14,7 @@ from datetime import timedelta
 from threading import Lock
 from typing import TypeVar
 
-from orchestrator.engine.address import CancelRun, Completion, Item, Known, Reminder, Start
+from orchestrator.engine.address import CancelRun, Completion, Item, Known, PauseRun, Reminder, ResumeRun, Start
 from orchestrator.engine.draft import bare_launch
 from orchestrator.engine.run_box import Answer, Entry, RunBox
 from orchestrator.engine.status import DefinitionStatus
@@ -22,7 +22,15 @@ from orchestrator.model.commands import Command, Execution, Launch, Remind
 from orchestrator.model.enums import NOTHING_RUNS, TaskStatus
 from orchestrator.model.errors import LaunchUncertain, NotYet, RunExists
 from orchestrator.model.events import CompletionEvent
-from orchestrator.model.facts import AttemptEnded, CancelRequested, Fact, RunStarted, TimeCame
+from orchestrator.model.facts import (
+    AttemptEnded,
+    CancelRequested,
+    Fact,
+    PauseRequested,
+    ResumeRequested,
+    RunStarted,
+    TimeCame,
+)
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import Claim, NodeState, RunState
 from orchestrator.ports import Clock, Confirming, Target
@@ -60,6 +68,10 @@ class Witness:
                 return self._reminder(entry, item, state, box)
             case CancelRun():
                 return [CancelRequested(item.reason)], []
+            case PauseRun():
+                return [PauseRequested(item.published_at)], []
+            case ResumeRun():
+                return [ResumeRequested(item.published_at)], []
             case Start():
                 if state.run.message_id != item.message_id:
                     raise RunExists(
@@ -127,7 +139,7 @@ class Witness:
         except NotYet:
             return Answer(execution, None, True)
         except LaunchUncertain as exc:
-            log.warning("cannot ask: %s", exc, extra={"run_id": box.run_id, "node": node.node_name})
+            log.warning("cannot ask: %s", exc, extra=labels_of_attempt(node, state))
             return Answer(execution)
 
     def execution_of(self, node: NodeState, state: RunState, box: RunBox) -> Execution | None:
@@ -200,7 +212,7 @@ class Witness:
             except NotYet:
                 answer = Answer(runs_on=True)
             except LaunchUncertain as exc:
-                log.warning("cannot ask: %s", exc, extra={"run_id": box.run_id, "node": node.node_name})
+                log.warning("cannot ask: %s", exc, extra=labels_of_attempt(node, state))
                 answer = Answer()
             entry.asked[node.attempt] = answer
         return entry.asked[node.attempt]
@@ -215,7 +227,7 @@ class Witness:
         if not _is_proof(event, claim, state.launch_id(node.node_name)):
             log.warning(
                 "a completion without the nonce of its claim is not believed",
-                extra={"run_id": box.run_id, "node": node.node_name, "event_id": event.message_id},
+                extra={**labels_of_attempt(node, state), "event_id": event.message_id},
             )
             return []
         if target.synchronous and self._clock.now() < claim.lease_end:
@@ -245,6 +257,13 @@ def _running(state: RunState, node_name: str, attempt: int) -> NodeState | None:
     if node is None or node.status is not TaskStatus.RUNNING or node.attempt != attempt:
         return None
     return node
+
+
+def labels_of_attempt(node: NodeState, state: RunState) -> dict[str, object]:
+    """What a line about a node's attempt is found by."""
+    launch_id = state.launch_id(node.node_name)
+    trace = node.claim.trace_of(launch_id) if node.claim is not None else None
+    return {"run_id": state.run.run_id, "node": node.node_name, "attempt": node.attempt, "trace": trace}
 
 
 def _proves_itself(event: CompletionEvent, node: NodeState, state: RunState) -> bool:

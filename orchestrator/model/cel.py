@@ -164,6 +164,9 @@ def _problem(said: str, source: str, roots: tuple[str, ...]) -> CelProblem:
     if undeclared := _undeclared.search(message):
         name = undeclared[1]
         start = source.rfind(name, 0, offset + len(name)) if name else -1
+        if name == "secret":
+            how = "a secret is not computed with; write it as ${secret.NAME}, alone or inside of other text"
+            return CelProblem(max(start, 0), how)
         near = did_you_mean(name, (*roots, *FUNCTIONS.split()))
         return CelProblem(start if start >= 0 else offset, f"there is no {quoted(name)};{near or _there_are(roots)}")
     is_syntax = message.startswith("Syntax error: ")

@@ -91,6 +91,8 @@ class Launch(msgspec.Struct, frozen=True):
     """Its claim's, where that holds one."""
     started_at: datetime | None = None
     """When its step started: nothing was launched for it before, so that `find` need not look further back."""
+    secrets: tuple[str, ...] = ()
+    """Names of the secrets in `parameters`: marked there, until its target is called."""
 
     @property
     def launch_id(self) -> str:

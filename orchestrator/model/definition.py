@@ -330,7 +330,9 @@ class _Judge:
                     problem = row.rule.problem(held_name) if row.rule and isinstance(held_name, str) else None
                     if problem:
                         yield f"{at(at(path, key), held_name)}: {problem}"
-                yield from self.values(place, at(path, key), held)
+                # Those of a Sub-DAG become the input of a run, and stand in its document.
+                may_hide = step.get("target_type") != "Dag"
+                yield from self.values(place, at(path, key), held, may_hide=may_hide)
             elif row.kind is Kind.REQUEST and isinstance(held, dict):
                 yield from row.taken_problems(at(path, key), held)
                 yield from self.values(place, at(path, key), held, is_literal=True)
@@ -377,12 +379,15 @@ class _Judge:
         first = min(range(len(cycle)), key=lambda index: body.order.get(cycle[index], len(body.order)))
         return cycle[first:] + cycle[:first]
 
-    def values(self, place: _Place | None, path: str, parameters: object, *, is_literal: bool = False) -> Iterator[str]:
+    def values(
+        self, place: _Place | None, path: str, parameters: object, *, is_literal: bool = False, may_hide: bool = False
+    ) -> Iterator[str]:
         """Yield the problems of `parameters`: what is not JSON, and the expressions in it.
 
         Args:
             place: of the step that they are of; None for what holds no expressions and may hold any text.
             is_literal: no expression can stand in it; other text that looks like one (a shell's ${NAME}) may.
+            may_hide: a secret can stand in it.
         """
         waiting: list[tuple[str, object, int]] = [(path, parameters, 1)]
         is_too_deep = False
@@ -402,7 +407,7 @@ class _Judge:
                 elif "${" in value and is_literal:
                     yield from (f"{where}: {problem}" for problem in _expressions_in(value))
                 elif "${" in value:
-                    yield from (f"{where}: {problem}" for problem in self.text(place, value))
+                    yield from (f"{where}: {problem}" for problem in self.text(place, value, may_hide=may_hide))
             elif isinstance(value, dict | list):
                 if depth > MAX_DEPTH:
                     if not is_too_deep:
@@ -433,7 +438,7 @@ class _Judge:
         else:
             yield from self.expression(place, condition.expression)
 
-    def text(self, place: _Place, text: str) -> Iterator[str]:
+    def text(self, place: _Place, text: str, *, may_hide: bool) -> Iterator[str]:
         """Yield the problems of the expressions in a string."""
         try:
             parts = parse(text)
@@ -442,15 +447,17 @@ class _Judge:
             return
         for part in parts:
             if not isinstance(part, str):
-                yield from self.expression(place, part)
+                yield from self.expression(place, part, may_hide=may_hide)
 
-    def expression(self, place: _Place, part: Expression | Computed) -> Iterator[str]:
+    def expression(self, place: _Place, part: Expression | Computed, *, may_hide: bool = False) -> Iterator[str]:
         """Yield what the step at `place` cannot ask about."""
         roots = {path[0] for path in part.paths}
         if "error" in roots and not self.catches(place):
             yield f'{part.text}: no "on_error" leads to {quoted(place.name)}; only where one does is there an error'
+        if "secret" in roots and not may_hide:
+            yield f"{part.text}: is kept nowhere, so it can stand in the parameters of what is launched only"
         for root in ROOTS:
-            if root in roots and root not in EVERYWHERE | {"error"}:
+            if root in roots and root not in EVERYWHERE | {"error", "secret"}:
                 yield f"{part.text}: there is no {quoted(root)} here; there is {listed(sorted(EVERYWHERE))}"
         for name in steps_in(part):
             problem = self.reference(place, name)

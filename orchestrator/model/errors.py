@@ -23,13 +23,24 @@
 A message reads `where: what is wrong; what was allowed`. Pure.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from types import MappingProxyType
 
 
 class OrchestratorError(Exception):
-    """Base of the tree; `retry` tells the shell whether delivering the event again can help."""
+    """Base of the tree; `retry` tells the shell whether delivering the event again can help.
+
+    Attributes:
+        labels: whom it is about, as far as that is known, for who logs it: run_id, node, attempt, trace.
+    """
 
     retry = False
+    labels: Mapping[str, object] = MappingProxyType({})
+
+    def about(self, **labels: object) -> None:
+        """Note whom it is about. What is noted already stands: it was noted nearer to the fault."""
+        self.labels = {**{name: value for name, value in labels.items() if value is not None}, **self.labels}
 
 
 class DefinitionError(OrchestratorError):
@@ -69,9 +80,17 @@ class RunNotFound(OrchestratorError):
 
 
 class NotYet(OrchestratorError):
-    """It is too early to tell whose event this is; deliver it again a little later."""
+    """It is too early to tell whose event this is, or how something ends; ask again a little later.
+
+    Attributes:
+        since: when what is at work has begun, aware, where that is known.
+    """
 
     retry = True
+
+    def __init__(self, message: str, since: datetime | None = None) -> None:
+        self.since = since
+        super().__init__(message)
 
 
 class VersionConflict(OrchestratorError):

@@ -29,7 +29,9 @@ from orchestrator.model.events import (
     Event,
     FunctionEvent,
     LaterEvent,
+    PauseEvent,
     ReminderEvent,
+    ResumeEvent,
     StartEvent,
     TickEvent,
 )
@@ -52,6 +54,8 @@ def _recognisers() -> Mapping[str, "_Reader"]:
         messages.REMINDER: _reminder,
         messages.TICK: _tick,
         messages.CANCEL: _cancel,
+        messages.PAUSE: _pause,
+        messages.RESUME: _resume,
         messages.LATER: _later,
         "cloud_function": _cloud_function,  # 1st gen: its log's "Function execution took …"
         "cloud_run_revision": _cloud_run,  # 2nd gen and services: the request log
@@ -176,7 +180,10 @@ def _scheduled_for(data: Mapping[str, Json], publish_time: datetime | None) -> d
     if told is not None and (cron is not None or time_zone is not None):
         raise _wrong("start.scheduled_for", "stands beside a schedule", "keep one of the two")
     if told is not None:
-        return _time("start.scheduled_for", told)
+        found = _time("start.scheduled_for", told)
+        if found.microsecond:  # the run's id is made of it: what a schedule is due at has none
+            raise _wrong("start.scheduled_for", f"is {_shown(told)}", "it has to be of whole seconds")
+        return found
     if cron is None:
         if time_zone is not None:
             raise _wrong("start.time_zone", "stands without a schedule", "write both or neither")
@@ -217,6 +224,14 @@ def _reminder(data: Mapping[str, Json], common: Common) -> ReminderEvent:
 
 def _tick(_data: Mapping[str, Json], common: Common) -> TickEvent:
     return TickEvent(**common)
+
+
+def _pause(data: Mapping[str, Json], common: Common) -> PauseEvent:
+    return PauseEvent(**common, run_id=_run_id("pause.run_id", data.get("run_id")))
+
+
+def _resume(data: Mapping[str, Json], common: Common) -> ResumeEvent:
+    return ResumeEvent(**common, run_id=_run_id("resume.run_id", data.get("run_id")))
 
 
 def _cancel(data: Mapping[str, Json], common: Common) -> CancelEvent:

@@ -110,6 +110,14 @@ class LaterEvent(Event, frozen=True, kw_only=True):
     at: datetime
 
 
+class PauseEvent(Event, frozen=True, kw_only=True):
+    """Pause the run `run_id`."""
+
+
+class ResumeEvent(Event, frozen=True, kw_only=True):
+    """Let the run `run_id` go on."""
+
+
 class CancelEvent(Event, frozen=True, kw_only=True):
     """Cancel the run `run_id`."""
 

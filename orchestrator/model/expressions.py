@@ -18,6 +18,7 @@ import msgspec
 
 from orchestrator.model.commands import Json
 from orchestrator.model.errors import ExpressionError
+from orchestrator.model.secrets import SecretName, SecretText
 from orchestrator.model.words import at, did_you_mean, kind_of, listed, quoted
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ ROOTS: Mapping[str, tuple[str, ...] | None] = {
     "run": ("run_id", "dag", "input", "started_at", "scheduled_for", "status"),
     "steps": ("result", "status"),
     "var": None,
+    "secret": None,
     "item": None,
     "index": None,
     "error": ("type", "message", "node"),
@@ -40,6 +42,9 @@ ROOTS: Mapping[str, tuple[str, ...] | None] = {
 
 EVERYWHERE = frozenset(("run", "steps", "var"))
 """Roots that every step has; the others are there where something gives them a value."""
+
+SECRET_NAME = re.compile(r"[A-Za-z0-9_-]{1,255}")
+"""What a secret may be called. Source: Secret Manager's reference of projects.secrets.create."""
 
 # ---- Expressions -------------------------------------------------------------------------------------
 
@@ -144,6 +149,9 @@ _token = re.compile(
       | (?P<other>[\w]+|.)""",
     re.VERBOSE | re.DOTALL,
 )
+
+
+_COMPUTED_ROOTS = tuple(root for root in ROOTS if root != "secret")
 
 
 class _Unread(ExpressionError):
@@ -256,7 +264,7 @@ def _compile_cel(text: str, opened: int, position: int, closed: int) -> Computed
             "it is not installed here"
         ) from exc
     try:
-        computed = Computed(text[opened : closed + 1], compile_cel(text[position:closed], tuple(ROOTS)))
+        computed = Computed(text[opened : closed + 1], compile_cel(text[position:closed], _COMPUTED_ROOTS))
     except CelProblem as exc:
         raise _Unread(text, position + exc.offset, str(exc), is_syntax=exc.is_syntax) from exc
     for path in computed.paths:
@@ -272,6 +280,8 @@ def _check_roots(text: str, path: Path) -> None:
     allowed = ROOTS[str(root)]
     if root == "var" and (not names or isinstance(names[0], int)):
         raise ExpressionError(f"{_short(text)}: stops too early; go on to the name of a variable")
+    if root == "secret" and (len(names) != 1 or not SECRET_NAME.fullmatch(str(names[0]))):
+        raise ExpressionError(f"{_short(text)}: is no secret; write ${{secret.NAME}}, of 1 to 255 of A-Z a-z 0-9 _ -")
     if allowed is None:
         return
     if root == "steps" and names and isinstance(names[0], int):
@@ -438,9 +448,21 @@ def _maker_of(value: Json) -> Callable[[Scope], Json] | None:
 
 def _compile_text(text: str) -> Callable[[Scope], Json]:
     parts = parse(text)
+    if any(map(_is_secret, parts)):
+        return lambda scope: SecretText(tuple(_secret_part(part, scope) for part in parts))
     if len(parts) == 1 and not isinstance(parts[0], str):
         return parts[0].resolve
     return lambda scope: "".join(part if isinstance(part, str) else _as_text(part, scope) for part in parts)
+
+
+def _is_secret(part: Part) -> bool:
+    return isinstance(part, Expression) and part.path[0] == "secret"
+
+
+def _secret_part(part: Part, scope: Scope) -> str | SecretName:
+    if isinstance(part, Expression) and part.path[0] == "secret":
+        return SecretName(str(part.path[1]))
+    return part if isinstance(part, str) else _as_text(part, scope)
 
 
 def _as_text(expression: Expression | Computed, scope: Scope) -> str:

@@ -90,6 +90,22 @@ class CancelSettled(msgspec.Struct, frozen=True):
     attempt: int
 
 
+class PauseRequested(msgspec.Struct, frozen=True):
+    """Somebody asked, at `at`, for the run to be paused."""
+
+    at: datetime
+
+
+class ResumeRequested(msgspec.Struct, frozen=True):
+    """Somebody asked, at `at`, for the run to go on."""
+
+    at: datetime
+
+
+class PauseEnded(msgspec.Struct, frozen=True):
+    """The run is not paused any more, and what was held has not been started."""
+
+
 class NotificationSent(msgspec.Struct, frozen=True):
     """Its receiver has accepted it."""
 
@@ -125,4 +141,7 @@ Fact = (
     | NotificationSent
     | NotificationFailed
     | NotificationExpired
+    | PauseRequested
+    | ResumeRequested
+    | PauseEnded
 )

@@ -43,7 +43,7 @@ def mermaid(dag: DAG, run: RunState | None = None) -> str:
 
     def classes(run: RunState) -> Iterator[str]:
         for status, (fill, line) in _COLOURS.items():
-            alike = [node for node in dag.all_nodes if run.nodes[node.node_name].status is status]
+            alike = [node for node in dag.all_nodes if _status(node, run) is status]
             for node in alike:
                 if isinstance(node, Parallel):  # what is in it has its own
                     yield f"    style {ids[node.node_name]} fill:none,stroke:{line},stroke-width:2px"
@@ -144,8 +144,12 @@ _COLOURS: Mapping[TaskStatus, tuple[str, str]] = {
 
 
 def _colours(node: Node, run: RunState) -> tuple[str, str]:
+    return _COLOURS[_status(node, run)]
+
+
+def _status(node: Node, run: RunState) -> TaskStatus:
     state = run.nodes.get(node.node_name)
-    return _COLOURS[state.status if state else TaskStatus.NEW]
+    return state.status if state else TaskStatus.NEW
 
 
 def _status_words(node: Node, run: RunState | None) -> tuple[str, ...]:

@@ -8,6 +8,8 @@
     reminder   {"resource": {"type": "reminder"}, "run_id", "node_name", "attempt", "kind"?, "at"?}
     tick       {"resource": {"type": "tick"}}
     cancel     {"resource": {"type": "cancel"}, "run_id", "reason"?}
+    pause      {"resource": {"type": "pause"}, "run_id"}
+    resume     {"resource": {"type": "resume"}, "run_id"}
     later      {"resource": {"type": "later"}, "at", "event": {…}}
 
 Writers only: what is read back is checked by `event_factory`. Pure.
@@ -26,6 +28,8 @@ FUNCTION: Final = "function"
 REMINDER: Final = "reminder"
 TICK: Final = "tick"
 CANCEL: Final = "cancel"
+PAUSE: Final = "pause"
+RESUME: Final = "resume"
 LATER: Final = "later"
 
 LAUNCH_PARAMETER: Final = "orchestrator_launch"
@@ -117,6 +121,16 @@ def cancel_message(run_id: str, reason: str = "") -> dict[str, Json]:
     if reason:
         message["reason"] = reason
     return message
+
+
+def pause_message(run_id: str) -> dict[str, Json]:
+    """Pause a run."""
+    return {"resource": {"type": PAUSE}, "run_id": run_id}
+
+
+def resume_message(run_id: str) -> dict[str, Json]:
+    """Let a paused run go on."""
+    return {"resource": {"type": RESUME}, "run_id": run_id}
 
 
 def later_message(event: Mapping[str, Json], at: datetime) -> dict[str, Json]:

@@ -9,7 +9,7 @@ from orchestrator.model.commands import EMPTY, Json, Launch, target_key
 from orchestrator.model.durations import parse_duration
 from orchestrator.model.enums import DataflowTemplateType, NodeTypes, TargetTypes, TaskStatus
 from orchestrator.model.execution import ExecutionRecord
-from orchestrator.model.expressions import Scope, compile_condition, compile_value
+from orchestrator.model.expressions import Scope, compile_condition, compile_value, names_in
 from orchestrator.model.fixed import Fixed
 from orchestrator.model.rules import retry_rules, routes
 
@@ -111,6 +111,7 @@ class Task(Node):
         parameters: as the author wrote them, expressions unresolved.
         function: `package.module:callable` of a Function, entry point of a CloudFunction, or None.
         target_key: which Target launches it: its type, or `CloudFunction.sync`.
+        secrets: names of the secrets that its parameters hold.
         timeout_s: the author's timeout in seconds, or None.
         retry: after which errors it is tried again.
         execution: the record of the current attempt's execution, if the DAG was built with one.
@@ -130,6 +131,8 @@ class Task(Node):
         self.timeout_s = None if timeout is None else parse_duration(str(timeout))
         self.retry = retry_rules(step.get("retry"))
         self.template = compile_value(self.parameters)
+        named = frozenset() if self.template.is_constant else names_in(self.parameters, "secret")
+        self.secrets = tuple(sorted(named))
         own = {key: value for key, value in step.items() if key not in _SHARED_KEYS}
         self._launch = Launch(self.node_name, self.target_type.value, self.target_name, self.parameters, own or EMPTY)
 

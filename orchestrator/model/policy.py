@@ -40,7 +40,9 @@ class Policy(msgspec.Struct, frozen=True):
     question_delay_s: when to ask again after an event whose execution was not final yet.
     last_question_wait_s: where a target is asked by reminders, the longest wait between two; then the Tick alone asks.
     marker_age_s: an open/ marker without a run is reported from this age on.
-    questions_at_once: how many questions to targets are asked side by side.
+    questions_at_once: how many questions to targets are asked side by side, and how many runs a Tick looks after so.
+    tick_budget_s: how long a Tick takes up further runs; what it did not come to is for the next one. With the longest
+        launch call that may follow, less than the 10 minutes that a request to the function may take.
     save_interval_s: the least time between two saves of one run in the long run; 0 = none.
     trace_key: the deployment's key, which the traces of launches are made under; empty: of their nonces alone.
     notify: who is told of the events of all runs, as `notify` of a definition says it.
@@ -59,6 +61,7 @@ class Policy(msgspec.Struct, frozen=True):
     last_question_wait_s: float = 300.0
     marker_age_s: float = 86400.0
     questions_at_once: int = 1
+    tick_budget_s: float = 240.0
     save_interval_s: float = 0.0
     trace_key: Secret = Secret()
     notify: tuple[Mapping[str, object], ...] = ()

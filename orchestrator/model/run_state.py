@@ -119,6 +119,14 @@ class Ending(msgspec.Struct, frozen=True, omit_defaults=True):
     error: Failure | None = None
 
 
+class Held(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A node that would have started while the run was paused."""
+
+    node: str
+    caught: str | None = None
+    """As it will be in the node."""
+
+
 class OwedNotification(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Somebody is to be told of a run event; until that is done, or given up, the run's marker stays."""
 
@@ -178,6 +186,12 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     ending: Ending | None = None
     """How it ends once its `finally` has, where that is under way."""
     error: Failure | None = None
+    steered_at: datetime | None = None
+    """When the pause or resume was asked for that was applied last; older ones come too late."""
+    held: tuple[Held, ...] = ()
+    """What waits for the end of a pause."""
+    is_resuming: bool = False
+    """The pause has ended, and what was held is still to be started."""
     owed_notifications: tuple[OwedNotification, ...] = ()
     lost_notifications: tuple[LostNotification, ...] = ()
     pruned_at: datetime | None = None

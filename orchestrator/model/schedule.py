@@ -142,6 +142,14 @@ def parse_cron(text: str) -> Cron:
     return cron
 
 
+@lru_cache(maxsize=1)
+def _zones() -> frozenset[str]:
+    """The names of the tz database: ZoneInfo alone takes a machine's own files too, such as `localtime`."""
+    from importlib.resources import files
+
+    return frozenset(files("tzdata").joinpath("zones").read_text(encoding="utf-8").split()) - {"Factory"}
+
+
 @lru_cache(maxsize=256)
 def zone_of(name: str) -> "ZoneInfo":
     """Return the time zone of a name such as "Europe/Berlin".
@@ -150,7 +158,7 @@ def zone_of(name: str) -> "ZoneInfo":
         ScheduleError: there is none.
     """
     wrong = f'"{name}" is not a time zone; write an IANA name, as in "Europe/Berlin" or "Etc/UTC"'
-    if not re.fullmatch(ZONE, name):
+    if not re.fullmatch(ZONE, name) or name not in _zones():
         raise ScheduleError(wrong)
     from zoneinfo import ZoneInfo
 

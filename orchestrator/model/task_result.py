@@ -74,7 +74,17 @@ class TaskResult(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         return Outcome(self.kind, self.result, self.error)
 
 
+_begun_decoder = msgspec.json.Decoder(TaskBegun)
 _result_decoder = msgspec.json.Decoder(TaskResult)
+
+
+def begun_at(data: bytes) -> datetime | None:
+    """Read from a `.begun` object when its function began; None where it does not say, aware otherwise."""
+    try:
+        at = _begun_decoder.decode(data).at
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None  # that it is there is what counts
+    return at if at.tzinfo is not None else None
 
 
 def decode(data: bytes, where: str) -> TaskResult:

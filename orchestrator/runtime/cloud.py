@@ -1,5 +1,6 @@
 """The parts of the cloud: Cloud Storage, Pub/Sub with Cloud Tasks, and the targets that Google runs."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from threading import Lock
@@ -7,9 +8,10 @@ from typing import TYPE_CHECKING, cast
 
 from orchestrator.brokers.pubsub import Publisher, PubSubBroker, endpoint_override, publisher_client
 from orchestrator.engine.results import Results
-from orchestrator.model.errors import BrokerUnavailable, SettingsError
-from orchestrator.ports import Broker, Clock, ObjectStore, Target
+from orchestrator.model.errors import BrokerUnavailable, LaunchRefused, SettingsError
+from orchestrator.ports import Broker, Clock, ObjectStore, Secrets, Target
 from orchestrator.runtime.registry import CLOUD_TARGETS, part
+from orchestrator.runtime.secrets import LazySecrets, of_this_machine
 from orchestrator.runtime.settings import Settings
 from orchestrator.services.cloud_logging import CloudLogging
 from orchestrator.services.cloud_tasks import CloudTasks
@@ -56,6 +58,7 @@ class CloudParts:
 
     def __init__(self, settings: Settings, store: ObjectStore, clock: Clock, environment: Mapping[str, str]) -> None:
         self.settings, self.store, self.clock = settings, store, clock
+        self._environment = environment
         limit_s = settings.launch_call_limit_s  # of a call, and of what is done around it
         self.apis = GoogleApis({**endpoint_override(environment), **environment}, timeout_s=limit_s * 2 / 3)
 
@@ -74,6 +77,20 @@ class CloudParts:
             clock=self.clock,
             oauth_service_account=self.settings.invoker_service_account,
         )
+
+    @cached_property
+    def secrets(self) -> Secrets:
+        """The environment's, else Secret Manager's."""
+        return LazySecrets(self._secret_sources)
+
+    def _secret_sources(self) -> tuple[Secrets, ...]:
+        from orchestrator.secrets.secret_manager import SecretManagerSecrets
+
+        if self.settings.project is None:
+            missing = "GOOGLE_CLOUD_PROJECT: is not set; Secret Manager's secrets are those of a project"
+            raise LaunchRefused(missing, error_type="Launch.NoSecret")
+        manager = SecretManagerSecrets(self.apis, self.settings.project, time.monotonic)
+        return of_this_machine(self.settings, self._environment), manager
 
     @cached_property
     def targets(self) -> "CloudTargets":

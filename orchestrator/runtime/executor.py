@@ -4,6 +4,7 @@ import logging
 import os
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from threading import Condition, Event, Lock, Thread
@@ -19,9 +20,10 @@ from orchestrator.model.errors import OrchestratorError, RunNotFound
 from orchestrator.model.messages import start_message
 from orchestrator.model.policy import Policy, TargetRules
 from orchestrator.model.run_state import RunState
-from orchestrator.ports import Asked, Broker, Clock, Notifier, ObjectStore, Paced, Target
+from orchestrator.ports import Asked, Broker, Clock, Notifier, ObjectStore, Paced, Secrets, Target
 from orchestrator.runtime.clock import SystemClock
 from orchestrator.runtime.registry import open_store
+from orchestrator.runtime.secrets import LazySecrets, of_this_machine
 from orchestrator.runtime.settings import Settings
 from orchestrator.runtime.unknown_hosts import UnknownHosts
 
@@ -39,7 +41,7 @@ NOTIFYING_S = 30.0
 """How long closing waits for notifications that are being sent."""
 
 MAX_ENDED_RUNS = 1000
-"""How many ended runs an instance remembers; `wait` reads others from the store."""
+"""How many ended runs a process with a bus of its own remembers; `wait` reads others from the store."""
 
 
 class RulesOf(Mapping[str, TargetRules]):
@@ -100,6 +102,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
         folders: DAG name -> folder with the functions/ and pipelines/ that local targets run.
         settings: instead of the environment's.
         variables: what `${var.NAME}` stands for, instead of what the setting VARIABLES says.
+        secrets: what `${secret.NAME}` stands for, instead of SECRET_<NAME> and SECRETS_FILE.
         policy: times and limits, instead of those that the settings give.
         on_saved: told of every save of a run here.
         telemetry: makes traces and metrics; what the OTEL_* variables ask for, where None.
@@ -121,6 +124,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
         settings: Settings | None = None,
         policy: Policy | None = None,
         variables: Mapping[str, Json] | None = None,
+        secrets: Secrets | None = None,
         on_saved: Callable[[Saved], None] | None = None,
         telemetry: "Telemetry | None" = None,
         notifier: Notifier | None = None,
@@ -151,6 +155,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
         self._tick_interval_s = settings.tick_interval_s
         self._given_on_saved = on_saved
         self._ended: dict[str, RunState] = {}
+        self._waited_for = Counter[str]()
         self._changed = Condition(Lock())
         self._mine: set[str] = set()
         self._stopping = Event()
@@ -172,6 +177,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
             sleep=time.sleep,
             on_saved=self._note_saved,
             variables=settings.variables if variables is None else variables,
+            secrets=secrets or LazySecrets(lambda: (of_this_machine(settings, os.environ),)),
             observer=self.telemetry,
             notifier=notifier or LazyNotifier(settings, clock),
         )
@@ -217,6 +223,19 @@ class DAGExecutor(dag_executor.DAGExecutor):
             TimeoutError: it has not ended within `timeout_s` seconds.
             RunNotFound: there is none.
         """
+        with self._changed:
+            self._waited_for[run_id] += 1
+        try:
+            return self._wait(run_id, timeout_s)
+        finally:
+            with self._changed:
+                self._waited_for[run_id] -= 1
+                if not self._waited_for[run_id]:
+                    del self._waited_for[run_id]
+                    if self._own_broker is None:
+                        self._ended.pop(run_id, None)
+
+    def _wait(self, run_id: str, timeout_s: float | None) -> RunState:
         until = None if timeout_s is None else time.monotonic() + timeout_s
         wait_s = 0.5 if run_id in self._mine else 0.0
         while True:
@@ -299,7 +318,10 @@ class DAGExecutor(dag_executor.DAGExecutor):
             log.exception("telemetry failed; the run goes on", extra={"run_id": saved.after.run.run_id})
 
     def _note_ended(self, state: RunState) -> None:
+        """Keep an ended run for who waits, or will wait, here: in the cloud hardly anybody ever does."""
         with self._changed:
+            if self._own_broker is None and state.run.run_id not in self._waited_for:
+                return
             self._ended[state.run.run_id] = state
             if len(self._ended) > MAX_ENDED_RUNS:
                 oldest = next(iter(self._ended))
@@ -323,7 +345,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
                     if self.look_after(run_id, f"open/{run_id}") is None:
                         self._mine.discard(run_id)
                 except OrchestratorError as exc:
-                    log.error("tick: %s", exc, extra={"run_id": run_id})
+                    log.error("tick: %s", exc, extra={**exc.labels, "run_id": run_id})
                 except Exception:
                     log.exception("tick failed", extra={"run_id": run_id})
 

@@ -60,7 +60,13 @@ def _assemble() -> DAGExecutor:
     store = open_store(settings.status_bucket)
     parts = CloudParts(settings, store, SystemClock(), os.environ)
     return DAGExecutor(
-        catalog, store=store, targets=parts.targets, broker=parts.broker, settings=settings, on_saved=log_saved
+        catalog,
+        store=store,
+        targets=parts.targets,
+        broker=parts.broker,
+        settings=settings,
+        secrets=parts.secrets,
+        on_saved=log_saved,
     )
 
 
@@ -74,7 +80,7 @@ def handle(data: Json, *, event_id: str | None = None, event_time: str | None = 
         What was done, or None for a message that nothing can be done with: it is acknowledged,
         logged as an error and kept under `dead_letters/`.
     Raises:
-        OrchestratorError: a passing fault; whoever delivered the message is to deliver it again.
+        OrchestratorError: a passing fault, or the message cannot be kept now; whoever delivered it is to do so again.
     """
     runs = executor()
     message_id = event_id or "unknown"
@@ -84,13 +90,18 @@ def handle(data: Json, *, event_id: str | None = None, event_time: str | None = 
         message_id, event = message.message_id or message_id, message.event_data
         return runs.execute(message.event_data, message_id=message.message_id, publish_time=message.publish_time)
     except OrchestratorError as exc:
+        labels = {**exc.labels, "event_id": message_id}
         if exc.retry:
-            log.warning("put off: %s", exc, extra={"event_id": message_id})
+            log.warning("put off: %s", exc, extra=labels)
             raise
         from orchestrator.runtime.dead_letters import keep
 
-        key = keep(runs.store, event, message_id, exc)
-        log.error("acknowledged, but not handled: %s (kept as %s)", exc, key, extra={"event_id": message_id})
+        try:
+            key = keep(runs.store, event, message_id, exc)
+        except OrchestratorError as unkept:  # the subscription keeps what it delivers in vain
+            log.error("put off, as it cannot be kept: %s: %s", exc, unkept, extra=labels)
+            raise
+        log.error("acknowledged, but not handled: %s (kept as %s)", exc, key, extra=labels)
         return None
     finally:
         runs.flush()

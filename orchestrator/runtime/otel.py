@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("orchestrator")
 
+_SIGNALS = ("TRACES", "METRICS")
+_EXPORTERS = ("otlp", "console", "none")
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_{}_ENDPOINT")
 
 
@@ -68,11 +70,15 @@ def is_wanted(environment: Mapping[str, str]) -> bool:
     """
     if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return False
-    return any(_exporter(signal, environment) != "none" for signal in ("TRACES", "METRICS"))
+    return any(_exporter(signal, environment) != "none" for signal in _SIGNALS)
 
 
 def configured(environment: Mapping[str, str], now: Callable[[], datetime]) -> Telemetry | None:
     """Return the telemetry that the variables ask for, None where they ask for none or it is not installed."""
+    for name in _unknown(environment):
+        log.warning(
+            '%s: "%s" is no exporter that is known here; allowed are otlp, console, none', name, environment[name]
+        )
     if not is_wanted(environment):
         return None
     traces, metrics = _exporter("TRACES", environment), _exporter("METRICS", environment)
@@ -127,9 +133,15 @@ def _providers(traces: str, metrics: str, limit_s: float | None) -> tuple[Tracer
     return tracers, ids, MeterProvider(readers, resource=resource)
 
 
+def _unknown(environment: Mapping[str, str]) -> list[str]:
+    """The variables that name an exporter that there is not."""
+    names = [f"OTEL_{signal}_EXPORTER" for signal in _SIGNALS]
+    return [name for name in names if environment.get(name, "").strip().lower() not in ("", *_EXPORTERS)]
+
+
 def _exporter(signal: str, environment: Mapping[str, str]) -> str:
-    """otlp, console or none: what is named, else otlp where an endpoint is."""
+    """otlp, console or none: what is named, none where that is unknown, else otlp where an endpoint is."""
     named = environment.get(f"OTEL_{signal}_EXPORTER", "").strip().lower()
     if named:
-        return named if named in ("console", "none") else "otlp"
+        return named if named in _EXPORTERS else "none"
     return "otlp" if any(environment.get(name.format(signal)) for name in _ENDPOINTS) else "none"

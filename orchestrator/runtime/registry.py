@@ -19,6 +19,9 @@ STORES = {
 }
 """Scheme of a bucket URL -> function of the rest of the URL that returns the store."""
 
+REQUIREMENTS = {"redis": "redis~=8.1"}
+"""Module that a store needs and that not everybody has -> its line in requirements.txt."""
+
 _JOB_TARGETS = {target_type.value: f"orchestrator.runtime.jobs:{target_type}" for target_type in JOBS}
 """Services that are the same ones on one machine and in the cloud."""
 
@@ -53,7 +56,7 @@ def open_store(bucket_url: str) -> ObjectStore:
     A name without a scheme is a bucket of Cloud Storage.
 
     Raises:
-        SettingsError: nothing is registered for its scheme.
+        SettingsError: nothing is registered for its scheme, or what its store needs is not installed.
         StoreUnavailable: it is there, and cannot be used.
     """
     scheme, separator, rest = bucket_url.partition("://")
@@ -66,3 +69,12 @@ def open_store(bucket_url: str) -> ObjectStore:
         return cast(ObjectStore, part(STORES[scheme])(rest))  # type: ignore[operator]
     except ValueError as exc:
         raise SettingsError(f"bucket {bucket_url}: {exc}") from exc
+    except ModuleNotFoundError as exc:
+        missing = (exc.name or "").partition(".")[0]
+        line = REQUIREMENTS.get(missing)
+        if line is None:
+            raise
+        raise SettingsError(
+            f"bucket {scheme}://: its store needs the package {missing}, which is not installed; "
+            f"add the line {line} to requirements.txt, or `pip install 'orchestrator[{missing}]'` here"
+        ) from exc

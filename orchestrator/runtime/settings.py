@@ -28,6 +28,7 @@ TABLE = (
     Setting("STATUS_BUCKET", "file://.orchestrator", "where runs are kept: gs://, redis://, file:// or memory://"),
     Setting("DAG_DEFINITIONS", "dag_definitions", "folder of the DAGs, one folder each"),
     Setting("VARIABLES", "", "what ${var.NAME} stands for: a JSON object, or the path of a JSON or YAML file"),
+    Setting("SECRETS_FILE", "", "locally: a JSON or YAML file of what ${secret.NAME} stands for, beside SECRET_<NAME>"),
     Setting("DEFAULT_DAG", "", "the DAG of a start message that names none"),
     Setting("EVENTS_TOPIC", "", "in the cloud: the topic that events come from, projects/P/topics/T"),
     Setting(
@@ -64,6 +65,7 @@ class Settings(msgspec.Struct, frozen=True):
     status_bucket: str
     dag_definitions: str
     variables: Mapping[str, Json]
+    secrets_file: str | None
     default_dag: str | None
     events_topic: str | None
     tasks_queue: str | None
@@ -104,6 +106,7 @@ class Settings(msgspec.Struct, frozen=True):
             "status_bucket": value("STATUS_BUCKET", str),
             "dag_definitions": value("DAG_DEFINITIONS", str),
             "variables": value("VARIABLES", _variables),
+            "secrets_file": value("SECRETS_FILE", _or_none),
             "default_dag": value("DEFAULT_DAG", _or_none),
             "events_topic": value("EVENTS_TOPIC", _or_none),
             "tasks_queue": value("TASKS_QUEUE", _or_none),

@@ -24,6 +24,9 @@ def log_saved(saved: Saved) -> None:
     if saved.before is None and run.status is RunStatus.RUNNING:
         text = f"run started: {run.run_id} of {run.dag}"
         log.info("%s", text, extra={"run_id": run.run_id, "event_id": saved.event_id()})
+    if saved.before is not None and {saved.before.run.status, run.status} == {RunStatus.RUNNING, RunStatus.PAUSED}:
+        text = f"run {'paused' if run.status is RunStatus.PAUSED else 'resumed'}: {run.run_id} of {run.dag}"
+        log.info("%s", text, extra={"run_id": run.run_id, "event_id": saved.event_id()})
     _log_lost(saved)
     for was, node in saved.changed():
         words = _words(was, node)

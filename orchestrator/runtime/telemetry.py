@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from hashlib import sha256
+from threading import Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
@@ -34,7 +35,7 @@ SCOPE = "orchestrator"
 _METRICS_EVERY_S = 15.0
 _SLOW_FLUSH_S, _FLUSH_PAUSE_S = 2.0, 60.0
 EXPORT_LIMIT_S = 5.0
-"""How long one export may take, where OTEL_EXPORTER_OTLP_TIMEOUT says nothing."""
+"""How long one export may take, where OTEL_EXPORTER_OTLP_TIMEOUT says nothing, and how long all are waited for."""
 
 
 def trace_id_of(run_id: str) -> int:
@@ -260,17 +261,29 @@ class Telemetry:
         begun_s = monotonic()
         if begun_s < self._flush_from_s:
             return
-        try:
-            if self._is_dirty:
-                self._is_dirty = False
-                self._tracers.force_flush(int(EXPORT_LIMIT_S * 1000))
-            if begun_s - self._metrics_at_s >= _METRICS_EVERY_S and isinstance(self._meters, Meters):
-                self._metrics_at_s = begun_s
-                self._meters.force_flush(int(EXPORT_LIMIT_S * 1000))
-        except Exception as exc:
-            log.warning("telemetry cannot be exported: %s", exc)
+        wanted: list[Callable[[int], object]] = []
+        if self._is_dirty:
+            self._is_dirty = False
+            wanted.append(self._tracers.force_flush)
+        if begun_s - self._metrics_at_s >= _METRICS_EVERY_S and isinstance(self._meters, Meters):
+            self._metrics_at_s = begun_s
+            wanted.append(self._meters.force_flush)
+        # Side by side, so that a collector that is down costs one limit and not one for each. The SDK itself keeps to
+        # no limit here: who is late goes on by itself.
+        exports = [Thread(target=_exported, args=(each,), daemon=True) for each in wanted]
+        for export in exports:
+            export.start()
+        for export in exports:
+            export.join(max(0.0, begun_s + EXPORT_LIMIT_S - monotonic()))
         if monotonic() - begun_s > _SLOW_FLUSH_S:
             self._flush_from_s = monotonic() + _FLUSH_PAUSE_S
+
+
+def _exported(force_flush: Callable[[int], object]) -> None:
+    try:
+        force_flush(int(EXPORT_LIMIT_S * 1000))
+    except Exception as exc:
+        log.warning("telemetry cannot be exported: %s", exc)
 
 
 def _links(ran: NodeState, launch_id: str) -> tuple[Link, ...]:

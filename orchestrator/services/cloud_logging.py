@@ -50,7 +50,7 @@ class CloudLogging:
         except Exception as exc:
             raise ApiError(f"logging: cannot be called: {type(exc).__name__}: {exc}", None) from exc
         for _ in range(max_pages):
-            answer = self._apis.call(service.list(body=body), f"logging: {what}")
+            answer = self._apis.call(service.list(body=body), f"logging: {what}", is_repeatable=True)
             entries, token = answer.get("entries"), answer.get("nextPageToken")
             yield from (entry for entry in entries if isinstance(entry, dict)) if isinstance(entries, list) else ()
             if not token:  # an empty page with a token only says that the search goes on

@@ -77,7 +77,8 @@ class CloudTasks:
 
         Args:
             name_key: `[A-Za-z0-9_-]{1,475}`, distinct for distinct requests: the same key again makes no second task,
-                up to 24 hours after the first was carried out. None: no name, which the service takes faster.
+                up to 24 hours after the first was carried out. None: no name, which the service takes faster; where
+                no answer came, there may be two such tasks.
             call: the request.
         Returns:
             False if the key was used before, so that an earlier try got through.
@@ -98,7 +99,8 @@ class CloudTasks:
         # BASIC: the answer need not repeat the body, and FULL asks for a permission more.
         body = {"task": task, "responseView": "BASIC"}
         request = self._tasks().create(parent=self._queue, body=body)
-        answer = self._apis.call(request, f"cloudtasks.tasks.create {task.get('name', self._queue)}")
+        what = f"cloudtasks.tasks.create {task.get('name', self._queue)}"
+        answer = self._apis.call(request, what, is_repeatable=True)
         return str(answer.get("name", ""))
 
     def exists(self, name_key: str) -> bool:

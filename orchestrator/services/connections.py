@@ -6,25 +6,32 @@ has every new connection do anew.
 """
 
 from collections.abc import Mapping
+from contextlib import closing
 from functools import cache
 from os.path import isdir
 from ssl import SSLContext
 from threading import Lock
+from time import monotonic
 from typing import Any
 
 import google.auth
 from certifi import where
 from google.auth.transport.requests import AuthorizedSession
-from requests import PreparedRequest, Session
+from requests import PreparedRequest, Response, Session
 from requests.adapters import HTTPAdapter
 from requests.exceptions import ConnectionError as NoConnection
 from urllib3.exceptions import ProtocolError
+from urllib3.util import Timeout
 from urllib3.util.ssl_ import create_urllib3_context
 
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
-_MOST = 32
-"""How many connections an Http keeps open."""
+MOST = 80
+"""How many connections are kept open to a service: one for each request that an instance is let have at once, which is
+the orchestrator's `concurrency` in terraform/. A thread beyond them makes one that it throws away."""
+
+_REPEATABLE = frozenset(("GET", "HEAD", "PUT", "DELETE"))
+"""Methods of which two requests do no more than one: https://www.rfc-editor.org/rfc/rfc9110#name-idempotent-methods."""
 
 _lock = Lock()
 _found: list[Any] = []
@@ -70,50 +77,105 @@ class Connections(HTTPAdapter):
             conn.ca_certs = conn.ca_cert_dir = None
 
 
+class OneUse(HTTPAdapter):
+    """Sends each request on a connection of its own, which ends with the answer."""
+
+    def send(self, request: PreparedRequest, *args: Any, **options: Any) -> Response:
+        """Send a request on a new connection."""
+        is_secure = (request.url or "").lower().startswith("https://")
+        with closing(Connections(1) if is_secure else HTTPAdapter(pool_maxsize=1)) as adapter:
+            return adapter.send(request, *args, **options)
+
+
 class Http:
     """What googleapiclient takes for an httplib2.Http; for any number of threads, which httplib2 is not.
 
+    An instance that was frozen finds the connections that it had kept open closed, most often only once it has sent a
+    request on one, so that nobody knows whether that was carried out. So a request is made once more, on a new
+    connection, where the one that it went by was cut before an answer came; but only if to carry it out twice does no
+    harm. Any other goes by a new connection at once, and is made once.
+
     Args:
-        timeout_s: how long to wait for a connection, and for each part of an answer.
+        timeout_s: how long a request may take until an answer begins, and the answer between two of its parts.
         credentials: google.auth ones; None: none are sent.
+    Attributes:
+        repeating: the same, for requests of any method that do no harm if they are carried out twice.
     """
 
     def __init__(self, timeout_s: float, credentials: Any = None) -> None:
-        self._timeout_s = timeout_s
-        self._session: Session = (
-            Session() if credentials is None else AuthorizedSession(credentials, refresh_timeout=timeout_s)  # type: ignore[no-untyped-call]
-        )
-        self._session.mount("https://", Connections(_MOST))
-        self._session.mount("http://", HTTPAdapter(pool_maxsize=_MOST))
+        self._timeout_s, self._credentials = timeout_s, credentials
+        self._session = self._opened(Connections(MOST), HTTPAdapter(pool_maxsize=MOST))
+        self._once: Session | None = None
+        self._lock = Lock()
+        self.repeating = Repeating(self)
 
     def request(
         self, uri: str, method: str = "GET", body: Any = None, headers: Mapping[str, str] | None = None, **_: Any
     ) -> tuple[Any, bytes]:
         """Make a request; return (httplib2's Response, content).
 
-        It is made once more where the connection was cut before an answer came, as httplib2 does: most often an
-        open one that the service had closed meanwhile.
+        GET, PUT and DELETE may be made once more; of a POST that is for the caller to say, see `repeating`.
         """
-        from httplib2 import Response
+        return self.send(uri, method, body, headers, is_repeatable=method in _REPEATABLE)
 
-        try:
-            answer = self._send(uri, method, body, headers)
-        except NoConnection as exc:
-            if not _was_cut(exc):
-                raise
-            answer = self._send(uri, method, body, headers)
-        response = Response({**answer.headers, "status": str(answer.status_code)})
+    def send(
+        self, uri: str, method: str, body: Any, headers: Mapping[str, str] | None, *, is_repeatable: bool
+    ) -> tuple[Any, bytes]:
+        """Make a request, once more where that helps and `is_repeatable` allows it; both within the time of one."""
+        from httplib2 import Response as Answer
+
+        until = monotonic() + self._timeout_s
+        if is_repeatable:
+            try:
+                answer = self._send(self._session, uri, method, body, headers, until)
+            except NoConnection as exc:
+                if not _was_cut(exc) or monotonic() >= until:
+                    raise
+                answer = self._send(self._for_once(), uri, method, body, headers, until)
+        else:
+            answer = self._send(self._for_once(), uri, method, body, headers, until)
+        response = Answer({**answer.headers, "status": str(answer.status_code)})
         response.reason = answer.reason
         return response, answer.content
 
-    def _send(self, uri: str, method: str, body: Any, headers: Mapping[str, str] | None) -> Any:
-        return self._session.request(
-            method, uri, data=body, headers=headers, timeout=self._timeout_s, allow_redirects=False
+    def _send(
+        self, session: Session, uri: str, method: str, body: Any, headers: Mapping[str, str] | None, until: float
+    ) -> Any:
+        limit: Any = Timeout(total=max(0.001, until - monotonic()))  # requests takes urllib3's; types-requests does not
+        return session.request(method, uri, data=body, headers=headers, timeout=limit, allow_redirects=False)
+
+    def _for_once(self) -> Session:
+        with self._lock:
+            if self._once is None:
+                self._once = self._opened(OneUse(), OneUse())
+            return self._once
+
+    def _opened(self, secure: HTTPAdapter, plain: HTTPAdapter) -> Session:
+        session: Session = (
+            Session()
+            if self._credentials is None
+            else AuthorizedSession(self._credentials, refresh_timeout=self._timeout_s)  # type: ignore[no-untyped-call]
         )
+        session.mount("https://", secure)
+        session.mount("http://", plain)
+        return session
 
     def close(self) -> None:
         """Close what is open; a later request opens it again."""
         self._session.close()
+
+
+class Repeating:
+    """An Http, for requests that do no harm if they are carried out twice, whatever their method."""
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+
+    def request(
+        self, uri: str, method: str = "GET", body: Any = None, headers: Mapping[str, str] | None = None, **_: Any
+    ) -> tuple[Any, bytes]:
+        """Make a request, as `Http.request` does, once more where that helps."""
+        return self._http.send(uri, method, body, headers, is_repeatable=True)
 
 
 def _was_cut(exc: NoConnection) -> bool:

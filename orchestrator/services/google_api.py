@@ -93,24 +93,28 @@ class GoogleApis:
             try:
                 credentials = (self._credentials or application_credentials)()
             except GoogleAuthError as exc:
-                raise ApiError(f"{name}: no credentials: {exc}", 401) from exc
+                # Passing: the metadata server may not have answered; and nothing that the service itself has refused.
+                raise ApiError(f"{name}: no credentials: {exc}", None) from exc
             http = Http(self.timeout_s, credentials)
         options = None if endpoint is None else {"api_endpoint": endpoint.rstrip("/") + "/"}
         return build(name, version, http=http, client_options=options, static_discovery=True, cache_discovery=False)
 
-    def call(self, request: Any, what: str) -> Mapping[str, Json]:
-        """Execute a request once, and return its answer.
+    def call(self, request: Any, what: str, *, is_repeatable: bool = False) -> Mapping[str, Json]:
+        """Execute a request, and return its answer.
 
         Args:
             request: what a method of a service returned.
             what: the call in words for an error, such as "dataflow.jobs.get my-job".
+            is_repeatable: to carry it out twice does no harm, as with a key of ours in it, or where it only asks. Then
+                it is made again where its connection was cut before the answer. Of what is no POST that goes without
+                saying.
         Raises:
             ApiError: the service answered with an error, or not at all.
         """
         from googleapiclient.errors import HttpError
 
         try:
-            answer = request.execute(num_retries=0)
+            answer = request.execute(http=request.http.repeating if is_repeatable else None, num_retries=0)
         except HttpError as exc:
             status = int(exc.resp.status)
             raise ApiError(f"{what}: {status}: {exc.reason}", status, _reason(exc.content)) from exc

@@ -32,10 +32,9 @@ from requests.exceptions import InvalidSchema, MissingSchema
 from urllib3.exceptions import HTTPError
 
 from orchestrator.model.errors import StoreUnavailable, VersionConflict
-from orchestrator.services.connections import Connections, application_credentials
+from orchestrator.services.connections import MOST, Connections, application_credentials
 from orchestrator.stores.keys import check_key, is_key
 
-_CONNECTIONS = 64  # kept open; requests keeps 10, and every thread beyond them makes one that it throws away
 _FIRST_BACKOFF_S = 0.2
 _LAST_BACKOFF_S = 4.0  # with full jitter, doubled from try to try
 _LAST_GENERATION = 2**63 - 1
@@ -259,8 +258,8 @@ def open_client() -> storage.Client:
     client._bucket_metadata_cache = None
     transport = client._http  # the way to the connection pool: the library has no option for its size
     if not getattr(transport, "is_mtls", False):  # then it has an adapter of its own
-        transport.mount("https://", Connections(_CONNECTIONS))
-        transport.mount("http://", HTTPAdapter(pool_maxsize=_CONNECTIONS))
+        transport.mount("https://", Connections(MOST))
+        transport.mount("http://", HTTPAdapter(pool_maxsize=MOST))
     return client
 
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from time import monotonic
 from typing import Protocol
@@ -26,10 +27,11 @@ from orchestrator.model.errors import LaunchRefused, LaunchUncertain, NotYet
 from orchestrator.model.ids import execution_id_of as call_id_of
 from orchestrator.model.ids import span_of
 from orchestrator.model.messages import launch_query
+from orchestrator.model.task_result import CONFLICT
 from orchestrator.services.allowed_hosts import ALLOWED_HOSTS, url_problem
 from orchestrator.services.google_api import ApiError
 from orchestrator.targets.callables import NESTED_TOO_DEEPLY, completed
-from orchestrator.targets.twins import plain
+from orchestrator.targets.twins import plain, utc_now
 
 URL = "https://{region}-{project}.cloudfunctions.net/{target_name}"
 """Where a function answers, of the 1st and of the 2nd generation alike."""
@@ -163,10 +165,11 @@ class Witnesses:
     Args:
         results: launch key -> what the function's own helper has recorded. It raises NotYet where that is at work.
         logs: trace id -> what the logs tell, for calls whose event never came.
+        now: the time, aware.
     """
 
-    def __init__(self, results: Finder, logs: Finder | None) -> None:
-        self._results, self._logs = results, logs
+    def __init__(self, results: Finder, logs: Finder | None, now: Callable[[], datetime] = utc_now) -> None:
+        self._results, self._logs, self._now = results, logs, now
 
     def recorded(self, execution_id: str) -> Outcome | None:
         """What the function itself has recorded. Raises NotYet."""
@@ -178,8 +181,31 @@ class Witnesses:
         ids = _ID.fullmatch(execution_id)
         if ids is None:
             return None
-        found = self._results(ids[1])
+        try:
+            found = self._results(ids[1])
+        except NotYet as exc:
+            killed = self._killed(exc, ids[2])
+            if killed is None:
+                raise
+            return killed
         return found if found is not None or self._logs is None else self._logs(ids[2])
+
+    def _killed(self, at_work: NotYet, trace_id: str) -> Outcome | None:
+        """How a call ended that has begun and recorded no end, though the queue waits no longer for its answer.
+
+        It was killed at work, and the line of that was lost on its way here; or it goes on, as it may where the
+        platform lets it, and there is no line yet.
+        """
+        if self._logs is None or at_work.since is None:
+            return None
+        if self._now() < at_work.since + timedelta(seconds=_DISPATCH_LIMITS_S[1]):
+            return None
+        try:
+            found = self._logs(trace_id)
+        except LaunchUncertain:
+            return None
+        is_refusal = found is not None and found.error is not None and found.error.error_type == CONFLICT
+        return None if is_refusal else found
 
     def find(self, launch: Launch) -> Execution | None:
         """The launch's execution, if anything tells that there is one."""
@@ -204,6 +230,7 @@ class CloudFunction:
         results, logs: how calls ended, see Witnesses.
         told: (launch key, what its event tells) -> how it ended.
         launch_limit_s: how long the call of the queue may take.
+        now: the time, aware.
     """
 
     identity: Identity = Identity.WINDOW
@@ -225,12 +252,13 @@ class CloudFunction:
         url: str | None = None,
         allowed_hosts: tuple[str, ...] = ALLOWED_HOSTS,
         launch_limit_s: float = 30.0,
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self.launch_limit_s = launch_limit_s
         self._tasks = tasks
         self._invoker = invoker_service_account
         self._calls = FunctionCalls(project, region, url=url, allowed_hosts=allowed_hosts)
-        self._witnesses, self._told = Witnesses(results, logs), told
+        self._witnesses, self._told = Witnesses(results, logs, now), told
 
     def launch(self, launch: Launch) -> Execution:
         """Put the call into the queue; the same key again within 24 hours puts in nothing.
@@ -275,7 +303,8 @@ class CloudFunction:
         """Return how it ended, from the function's own record or the logs; None: not known.
 
         Raises:
-            NotYet: the function has recorded that it is at work, so that its event is not to be believed yet.
+            NotYet: the function has recorded that it is at work, so that its event is not to be believed yet. Once that
+                is longer ago than the queue waits for an answer, the logs are asked whether it was killed.
             LaunchUncertain: cannot tell now.
         """
         return self._witnesses.outcome(execution.execution_id)
@@ -294,15 +323,27 @@ class CloudFunction:
     def withdraw(self, launch: Launch) -> bool:
         """Take the call out of the queue if it has not been made. It is never put in again: its name stays used.
 
-        A call that the queue makes between the question and the removal runs to its end, unseen.
-
         Raises:
             LaunchUncertain: the queue cannot tell now.
         """
         try:
-            return self._tasks.dispatches(launch.key) == 0 and self._tasks.delete(launch.key)
+            is_waiting = self._tasks.dispatches(launch.key) == 0
+            return is_waiting and self._taken_out(launch.key, execution_id_of(launch))
         except ApiError as exc:
             raise LaunchUncertain(f"{launch.launch_id}: {exc}") from exc
+
+    def _taken_out(self, key: str, execution_id: str) -> bool:
+        """Take a call out of the queue that has not been made when that was asked.
+
+        The queue has no conditional delete, and takes a call out too that it is making: the function may have begun
+        in between. It is asked, if it uses the helper; any other runs to its end unseen.
+        """
+        if not self._tasks.delete(key):
+            return False
+        try:
+            return self._witnesses.recorded(execution_id) is None
+        except NotYet:
+            return False
 
     def cancel(self, execution: Execution) -> None:
         """Return if the call is over, or was taken out of the queue. One under way cannot be stopped.
@@ -317,7 +358,7 @@ class CloudFunction:
             if self._witnesses.recorded(execution.execution_id) is not None:
                 return
             dispatches = self._tasks.dispatches(ids[1])
-            if dispatches is None or (dispatches == 0 and self._tasks.delete(ids[1])):
+            if dispatches is None or (dispatches == 0 and self._taken_out(ids[1], execution.execution_id)):
                 return
         except NotYet:
             pass

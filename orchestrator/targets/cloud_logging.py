@@ -14,6 +14,7 @@ from orchestrator.model.enums import OutcomeKind
 from orchestrator.model.errors import EventError, LaunchUncertain
 from orchestrator.model.event_factory import EventFactory
 from orchestrator.model.events import CompletionEvent
+from orchestrator.model.task_result import CONFLICT
 from orchestrator.services.cloud_logging import CloudLogging
 from orchestrator.services.google_api import ApiError, GoogleApis
 
@@ -51,7 +52,8 @@ class LogSearch:
     def outcome_by_trace(self, trace_id: str) -> Outcome | None:
         """Return how the call with this trace (32 hex digits) ended, None if no entry tells.
 
-        Where the call was made more than once, one that went well counts, else the last one.
+        Where the call was made more than once, one that went well counts, else the last one that was not refused
+        because an earlier one had begun.
 
         Raises:
             LaunchUncertain: cannot tell now.
@@ -63,7 +65,9 @@ class LogSearch:
             ends = [end for entry in entries if (end := _end_of(entry, trace_id)) is not None]
         except ApiError as exc:
             raise LaunchUncertain(str(exc)) from exc
-        return next((end for end in ends if end.kind is OutcomeKind.COMPLETED), ends[0] if ends else None)
+        completed = (end for end in ends if end.kind is OutcomeKind.COMPLETED)
+        others = (end for end in ends if end.error is None or end.error.error_type != CONFLICT)
+        return next(completed, None) or next(others, None) or next(iter(ends), None)
 
     def _take_turn(self, trace_id: str) -> None:
         with self._lock:

@@ -6,7 +6,6 @@ second launch under a name gets the job there is, or, as the service does in fac
 taken over is launched anew, `find` looks through the ended jobs too.
 """
 
-import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,8 +17,6 @@ from orchestrator.model.errors import LaunchRefused, LaunchUncertain
 from orchestrator.services.google_api import ApiError, GoogleApis
 from orchestrator.targets.request_parts import labels_of, text_of
 from orchestrator.targets.twins import plain
-
-log = logging.getLogger(__name__)
 
 _CANCELLED = "JOB_STATE_CANCELLED"
 _UPDATED = "JOB_STATE_UPDATED"
@@ -106,7 +103,8 @@ class Dataflow:
         place = self._place(launch)
         request = self._request(launch, place)
         try:
-            answer = self._apis.call(request, f"dataflow: launch {launch.key}")
+            # The job is called by the launch's key, which two active jobs cannot be.
+            answer = self._apis.call(request, f"dataflow: launch {launch.key}", is_repeatable=True)
         except ApiError as exc:
             if exc.status == 409:  # a job of this name is active: nobody but an earlier try of ours gave it that
                 found = self.find(launch)
@@ -263,6 +261,7 @@ class Dataflow:
         """Why a job failed, in the service's words; they may come up to a minute later than the state."""
         texts: list[str] = []
         token: Json = None
+        nothing = "it left no error message"
         try:
             for _ in range(_MAX_PAGES):
                 more = {"pageToken": token} if token else {}
@@ -274,10 +273,10 @@ class Dataflow:
                 if not token:
                     break
         except (ApiError, LaunchUncertain) as exc:
-            log.warning("a failed job's messages cannot be read: %s", exc)
+            nothing = f"its error messages cannot be read: {exc}"
         told = [text.strip() for text in texts if text.strip()]
         summed_up = [text for text in told if text.startswith(_CAUSES)]
-        return plain((summed_up or told or [f"job {job_id}: ended as JOB_STATE_FAILED, and left no error message"])[-1])
+        return plain((summed_up or told or [f"job {job_id}: ended as JOB_STATE_FAILED, and {nothing}"])[-1])
 
     def _place(self, launch: Launch) -> _Place:
         project, region = launch.step.get("project_id"), launch.step.get("region")

@@ -203,7 +203,7 @@ class FunctionTarget:
 
     def _end(self, entry: "_Entry", outcome: Outcome, trace: str) -> None:
         launch = entry.launch
-        if trace:
+        if trace and not launch.secrets:  # it might show them
             log.debug("run_id=%s node=%s: the function raised\n%s", launch.run_id, launch.node_name, trace)
         entry.outcome = outcome
         event = function_message(

@@ -269,7 +269,11 @@ class JobTarget:
             arguments[key] = where.fill(text) if isinstance(text, str) else text
         if call.has_body:
             arguments["body"] = dict(body)
-        return self._apis.call(getattr(methods, call.method)(**arguments), self._said(what))
+        # A second launch without a key of ours would be a second execution.
+        is_repeatable = call is not self._service.launch or self._service.identity is not Identity.FOUND
+        return self._apis.call(
+            getattr(methods, call.method)(**arguments), self._said(what), is_repeatable=is_repeatable
+        )
 
     def _said(self, what: str) -> str:
         return f"{self._service.api[0]}: {what}"

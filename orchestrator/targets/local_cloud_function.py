@@ -37,6 +37,7 @@ from orchestrator.targets.twins import (
     source_of,
     tell,
     utc_now,
+    where,
 )
 from orchestrator.targets.workers import Workers
 
@@ -150,7 +151,8 @@ class LocalCloudFunction:
         try:
             is_kept = self._ledger.finish(launch.key, end.outcome)
         except OrchestratorError:
-            log.exception("run_id=%s node=%s: its outcome cannot be kept", launch.run_id, launch.node_name)
+            text = "run_id=%s node=%s: its outcome cannot be kept"
+            log.exception(text, launch.run_id, launch.node_name, extra=where(launch))
             return
         if is_kept:
             tell(self._publish, launch, self._entry(call, end, started_at, monotonic() - started, self._now()))

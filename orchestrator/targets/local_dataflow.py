@@ -23,7 +23,7 @@ from orchestrator.model.commands import Execution, Json, Launch, Outcome
 from orchestrator.model.enums import Identity, OutcomeKind
 from orchestrator.model.errors import LaunchRefused, LaunchUncertain, OrchestratorError
 from orchestrator.targets.ledger import Holder, Ledger
-from orchestrator.targets.twins import digest_of, exit_words, source_of, tell, timestamp, utc_now
+from orchestrator.targets.twins import digest_of, exit_words, source_of, tell, timestamp, utc_now, where
 
 log = logging.getLogger(__name__)
 
@@ -190,7 +190,8 @@ class LocalDataflow:
                 if not self._ledger.finish(launch.key, outcome, holder.name):
                     return
         except OrchestratorError:
-            log.exception("run_id=%s node=%s: its outcome cannot be read or kept", launch.run_id, launch.node_name)
+            text = "run_id=%s node=%s: its outcome cannot be read or kept"
+            log.exception(text, launch.run_id, launch.node_name, extra=where(launch))
             return
         finally:
             holder.release()

@@ -58,7 +58,13 @@ def tell(publish: Callable[[Mapping[str, Json]], object], launch: Launch, entry:
             "run_id=%s node=%s: the event of its end was not taken; the Tick will find the outcome",
             launch.run_id,
             launch.node_name,
+            extra=where(launch),
         )
+
+
+def where(launch: Launch) -> dict[str, object]:
+    """What a line about a launch is found by."""
+    return {"run_id": launch.run_id, "node": launch.node_name, "attempt": launch.attempt, "trace": launch.trace_id}
 
 
 def utc_now() -> datetime:

@@ -31,13 +31,13 @@ class NotedNotifier:
                 raise NotSent("told not to accept it", retry=True)
             self._sent.setdefault(name, (self._clock.now(), notification))
 
-    def of_run(self, run_id: str) -> tuple[Notify, ...]:
-        """Return what was sent for a run, each once, in order; those of one time by that of their event."""
+    @property
+    def sent(self) -> tuple[Notify, ...]:
+        """What was sent, each once, in order; what was sent at one time by that of its event."""
 
         def when(sent: tuple[datetime, Notify]) -> tuple[datetime, str, str]:
             at, notification = sent
             return at, str(notification.payload["at"]), notification.notification_id
 
         with self._lock:
-            sent = sorted(self._sent.values(), key=when)
-        return tuple(notification for _, notification in sent if notification.run_id == run_id)
+            return tuple(notification for _, notification in sorted(self._sent.values(), key=when))

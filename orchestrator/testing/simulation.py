@@ -15,13 +15,14 @@ from orchestrator.engine.dag_executor import DAGExecutor
 from orchestrator.engine.handled import Handled
 from orchestrator.engine.saved import Saved
 from orchestrator.engine.status import OpenRuns, OrchestrationStatus
-from orchestrator.model.commands import EMPTY, Json, Launch
+from orchestrator.model.commands import EMPTY, Json, Launch, Notify
 from orchestrator.model.durations import parse_duration
 from orchestrator.model.enums import TargetTypes, TaskStatus
 from orchestrator.model.errors import OrchestratorError, RunNotFound
-from orchestrator.model.messages import cancel_message, start_message
+from orchestrator.model.messages import cancel_message, pause_message, resume_message, start_message
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import NodeState, RunState
+from orchestrator.ports import HeldSecrets
 from orchestrator.runtime.catalog import DagFolders, definition_file, locate, read_definition
 from orchestrator.runtime.executor import RulesOf
 from orchestrator.runtime.unknown_hosts import UnknownHosts
@@ -60,7 +61,7 @@ class Simulation:
         cannot_be_cancelled: target types whose executions run to their end; by default CloudFunction and Function.
         without_outcome: target types that cannot be asked how an execution ended; as CloudFunction in the cloud, where
             a step without a timeout has a default one.
-        variables: what `${var.NAME}` stands for.
+        variables, secrets: what `${var.NAME}` and `${secret.NAME}` stand for.
         notifications_refused: so many tries to send each notification are not accepted.
     Raises:
         SimulationError: `targets` names neither a step nor a target.
@@ -80,6 +81,7 @@ class Simulation:
         cannot_be_cancelled: Collection[str] = CANNOT_BE_CANCELLED,
         without_outcome: Collection[str] = (),
         variables: Mapping[str, Json] = EMPTY,
+        secrets: Mapping[str, str] | None = None,
         notifications_refused: int = 0,
     ) -> None:
         if instances < 1:
@@ -137,6 +139,7 @@ class Simulation:
                 sleep=lambda _: None,
                 on_saved=self._note,
                 variables=variables,
+                secrets=HeldSecrets(secrets),
                 notifier=self.notifier,
             )
             for number in range(1, instances + 1)
@@ -165,6 +168,14 @@ class Simulation:
     def cancel(self, run_id: str, reason: str = "", *, after: str = "0s") -> None:
         """Ask for a run to be cancelled, after this virtual time."""
         self.send(cancel_message(run_id, reason), after=after)
+
+    def pause(self, run_id: str, *, after: str = "0s") -> None:
+        """Have a run paused, `after` that."""
+        self.send(pause_message(run_id), after=after)
+
+    def resume(self, run_id: str, *, after: str = "0s") -> None:
+        """Let a paused run go on, `after` that."""
+        self.send(resume_message(run_id), after=after)
 
     def forward(self, duration: str) -> None:
         """Move time on by a duration as in "3d", and let happen what happens until then."""
@@ -205,7 +216,7 @@ class Simulation:
             launches,
             tuple(launch for launch in launches if launch.launch_id in cancelled),
             {name: self._executors[0].result_of(state, name) for name in state.nodes},
-            self.notifier.of_run(run_id),
+            tuple(each for each in self.notifier.sent if each.run_id == run_id),
         )
 
     @property
@@ -213,6 +224,11 @@ class Simulation:
         """All runs that there are, child runs too, by run id."""
         keys = self.store.list("runs/")
         return [self.run(key.removeprefix("runs/").removesuffix(".json")) for key in keys if key.endswith(".json")]
+
+    @property
+    def notifications(self) -> tuple[Notify, ...]:
+        """What was sent to topics and webhooks, for all runs, each once, in order."""
+        return self.notifier.sent
 
     def close(self) -> None:
         """Let go of the engine's threads."""
@@ -338,11 +354,12 @@ def simulate(
     instances: int = 1,
     cancel_after: str | None = None,
     within: str = "400d",
+    secrets: Mapping[str, str] | None = None,
 ) -> SimulatedRun:
     """Run a definition once, to its end, on fake targets and in virtual time.
 
     Args:
-        definition, targets, default, variables, seed, faults, instances: as Simulation has them.
+        definition, targets, default, seed, faults, instances, variables, secrets: as Simulation has them.
         input: the run's.
         dag: which of several definitions to start.
         cancel_after: cancel the run after this virtual time.
@@ -356,10 +373,11 @@ def simulate(
         definition,
         targets=targets,
         default=default,
-        variables=variables,
         seed=seed,
         faults=faults,
         instances=instances,
+        variables=variables,
+        secrets=secrets,
     )
     try:
         run_id = world.start(input, dag=dag)

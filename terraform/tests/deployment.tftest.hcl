@@ -31,6 +31,9 @@ mock_provider "google" {
 
 mock_provider "archive" {}
 
+# Else each run of the tests would wait for rights.
+mock_provider "time" {}
+
 variables {
   project_id = "my-project"
   region     = "europe-west1"
@@ -65,6 +68,14 @@ run "the_orchestrator_takes_many_requests_in_few_instances" {
     error_message = "Events of one run share a save in one instance."
   }
   assert {
+    condition     = google_cloudfunctions2_function.orchestrator.service_config[0].environment_variables["THREADS"] == "80"
+    error_message = "It has a thread for each request that it is let have at once."
+  }
+  assert {
+    condition     = google_cloudfunctions2_function.orchestrator.build_config[0].environment_variables["SOURCE_DATE_EPOCH"] != ""
+    error_message = "Its byte code holds in an image."
+  }
+  assert {
     condition     = google_cloudfunctions2_function.orchestrator.service_config[0].ingress_settings == "ALLOW_INTERNAL_ONLY"
     error_message = "Nobody but Google's own services reaches it."
   }
@@ -79,6 +90,21 @@ run "the_orchestrator_takes_many_requests_in_few_instances" {
   assert {
     condition     = strcontains(google_storage_bucket_object.orchestrator.name, module.package.hashes.orchestrator)
     error_message = "A zip's name carries the hash of what is in it."
+  }
+}
+
+run "a_build_may_read_what_cloud_functions_copies_and_no_function_is_built_before_it_may" {
+  assert {
+    condition     = google_project_iam_member.build_sources.role == "roles/storage.objectViewer" && google_project_iam_member.build_sources.condition[0].expression == "resource.name.startsWith(\"projects/_/buckets/gcf-v2-sources-471167364752-\")"
+    error_message = "The build fetches the zip from Cloud Functions' own bucket, and from no other that is not ours."
+  }
+  assert {
+    condition     = toset(keys(google_project_iam_member.build)) == toset(["roles/logging.logWriter", "roles/artifactregistry.writer"])
+    error_message = "It writes its log and its image."
+  }
+  assert {
+    condition     = time_sleep.rights_are_known.create_duration == "60s"
+    error_message = "Rights take a while to be known everywhere."
   }
 }
 
@@ -120,6 +146,61 @@ run "a_function_can_be_larger_than_the_others" {
   assert {
     condition     = google_cloudfunctions2_function.task["my-project/europe-west1/orch-test-2"].service_config[0].service_account_email == "loader@my-project.iam.gserviceaccount.com"
     error_message = "It runs as who it needs to be."
+  }
+}
+
+run "each_account_that_records_results_may_do_so" {
+  variables {
+    functions = {
+      orch-test-2 = { service_account = "loader@my-project.iam.gserviceaccount.com" }
+      orch-test-3 = { service_account = "loader@my-project.iam.gserviceaccount.com" }
+      # Its code does not use orchestrator.tasks.
+      wordcount-init = { service_account = "reader@my-project.iam.gserviceaccount.com" }
+    }
+  }
+
+  override_module {
+    target = module.package
+    outputs = {
+      orchestrator = {}
+      functions = {
+        "my-project/europe-west1/orch-test-1"       = {}
+        "my-project/europe-west1/orch-test-2"       = {}
+        "my-project/europe-west1/orch-test-3"       = {}
+        "my-project/europe-west1/wordcount-init"    = {}
+        "my-project/europe-west1/wordcount-profile" = {}
+        "my-project/europe-west1/wordcount-report"  = {}
+      }
+      hashes = {
+        orchestrator                                = "0"
+        "my-project/europe-west1/orch-test-1"       = "1"
+        "my-project/europe-west1/orch-test-2"       = "2"
+        "my-project/europe-west1/orch-test-3"       = "3"
+        "my-project/europe-west1/wordcount-init"    = "4"
+        "my-project/europe-west1/wordcount-profile" = "5"
+        "my-project/europe-west1/wordcount-report"  = "6"
+      }
+      uses_package = {
+        "my-project/europe-west1/orch-test-1"       = true
+        "my-project/europe-west1/orch-test-2"       = true
+        "my-project/europe-west1/orch-test-3"       = true
+        "my-project/europe-west1/wordcount-init"    = false
+        "my-project/europe-west1/wordcount-profile" = false
+        "my-project/europe-west1/wordcount-report"  = false
+      }
+    }
+  }
+
+  assert {
+    condition = { for key, right in google_storage_bucket_iam_member.functions_results : key => right.member } == {
+      functions                                   = "serviceAccount:somebody@my-project.iam.gserviceaccount.com"
+      "loader@my-project.iam.gserviceaccount.com" = "serviceAccount:loader@my-project.iam.gserviceaccount.com"
+    }
+    error_message = "Who records results: ${join(", ", keys(google_storage_bucket_iam_member.functions_results))}."
+  }
+  assert {
+    condition     = alltrue([for right in google_storage_bucket_iam_member.functions_results : endswith(right.condition[0].expression, "/objects/results/\")")])
+    error_message = "They see nothing else of the bucket."
   }
 }
 
@@ -180,8 +261,16 @@ run "the_outputs_are_commands" {
     error_message = output.start_commands["sample"]
   }
   assert {
+    condition     = strcontains(output.start_commands["wordcount"], "\"input\":{\"output\":\"") && strcontains(output.start_commands["wordcount"], "\"text\":\"")
+    error_message = output.start_commands["wordcount"]
+  }
+  assert {
     condition     = startswith(output.flex_template_commands["wordcount"], "gcloud dataflow flex-template build gs://my-project-orchestrator-dataflow/templates/wordcount.json --project=my-project --image-gcr-path=europe-west1-docker.pkg.dev/my-project/orchestrator-templates/wordcount:latest ")
     error_message = output.flex_template_commands["wordcount"]
+  }
+  assert {
+    condition     = endswith(output.flex_template_commands["wordcount"], " --env=FLEX_TEMPLATE_PYTHON_REQUIREMENTS_FILE=requirements.txt")
+    error_message = "The template has Apache Beam: ${output.flex_template_commands["wordcount"]}."
   }
 }
 
@@ -193,6 +282,16 @@ run "a_setting_that_follows_from_the_deployment_is_refused" {
   }
 
   expect_failures = [google_cloudfunctions2_function.orchestrator]
+}
+
+run "the_key_is_no_setting" {
+  command = plan
+
+  variables {
+    settings = { DEPLOYMENT_KEY = "mine" }
+  }
+
+  expect_failures = [var.settings]
 }
 
 run "a_size_of_a_function_that_there_is_not_is_refused" {

@@ -19,16 +19,16 @@ ROOT = Path(__file__).resolve().parents[2]
 PARTS = {
     "brokers": "pubsub",
     "engine": (
-        "acting address attempts catalog dag_executor decide draft ending handled large_results notifying "
-        "observing pace records resolve results retry run_box saved scope starting status sweep ticker witness"
+        "acting address attempts catalog dag_executor decide draft ending handled large_results notifying observing "
+        "pace pausing records resolve results retry run_box saved scope starting status sweep ticker witness"
     ),
     "model": (
         "commands dag dag_builder definition durations enums errors event_factory events execution "
         "expressions facts fixed grammar grammar_rules ids job_events json_paths messages node_factory nodes policy "
-        "pubsub rules run_state schedule task_result times words"
+        "pubsub rules run_state schedule secrets task_result times words"
     ),
     "ports": "",
-    "runtime": "catalog clock cloud executor gcp logs registry settings story unknown_hosts",
+    "runtime": "catalog clock cloud executor gcp logs registry secrets settings story unknown_hosts",
     "services": "allowed_hosts cloud_logging cloud_tasks connections google_api",
     "stores": "gcs keys",
     "targets": "callables cloud_function cloud_logging twins",
@@ -141,3 +141,24 @@ def test_many_events_at_once_may_be_the_first(project):
     assert len([path for path in project.hosts.asked if path.endswith("/project-id")]) == 1
     for _ in runs:
         project.ended.get(timeout=10)
+
+
+def test_garbage_is_collected_though_the_first_event_could_not_even_load_the_package(project):
+    fails = HANDLE.replace("list(pool.map(lambda each: main.on_event(CloudEvent(*each)), deliveries))", "tried(pool)")
+    tried = """
+def tried(pool):
+    sys.modules["orchestrator.runtime.gcp"] = None  # importing it raises
+    [calling] = [pool.submit(main.on_event, CloudEvent(*each)) for each in deliveries]
+    assert isinstance(calling.exception(), ImportError)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", fails.replace("deliveries =", f"{tried}\ndeliveries =")],
+        input=json.dumps([delivery({"resource": {"type": "tick"}})]),
+        env=project.environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["collects"] is True

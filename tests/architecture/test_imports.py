@@ -26,7 +26,8 @@ LAYERS = {
     "stores": {"model", "ports", "services", "stores"},
     "brokers": {"model", "ports", "services", "brokers"},
     "targets": {"model", "ports", "services", "targets"},
-    "runtime": {"model", "ports", "engine", "services", "stores", "brokers", "targets", "runtime"},
+    "secrets": {"model", "ports", "services", "secrets"},
+    "runtime": {"model", "ports", "engine", "services", "stores", "brokers", "targets", "secrets", "runtime"},
     "tasks": {"model", "ports", "runtime", "tasks"},
     "testing": {"model", "ports", "engine", "stores", "targets", "runtime", "testing"},
     "cli": {"model", "ports", "engine", "runtime", "cli"},
@@ -35,9 +36,10 @@ LAYERS = {
 }
 """Part of the package -> parts that it may import."""
 
-PURE_ENGINE = ("decide", "notifying", "starting", "attempts", "ending", "draft", "pace", "retry", "scope")
+PURE_ENGINE = ("decide", "notifying", "pausing", "starting", "attempts", "ending", "draft", "pace", "retry", "scope")
 
 ADAPTERS = {
+    "secrets": {"environment", "secret_manager"},
     "stores": {"memory", "local", "gcs", "redis"},
     "brokers": {"memory", "pubsub"},
     "targets": {

@@ -97,7 +97,7 @@ class Entries:
     def list(self, *, body):
         return body
 
-    def call(self, request, what):
+    def call(self, request, what, *, is_repeatable):
         return {"entries": [entry for entry in self._entries if f'"{entry["trace"]}"' in request["filter"]]}
 
 

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import pytest
 
+from orchestrator.engine.status import DefinitionStatus
 from tests.support.cloud import BUCKET, Cloud, Instance
 from tests.support.dataflow_server import Job, entry_of
 from tests.support.pubsub_emulator import pubsub_emulator_host  # noqa: F401 - the fixture
@@ -323,6 +324,38 @@ def test_our_job_name_with_the_id_of_another_job_that_is_done_changes_nothing(cl
 
 
 # ---- what the run needs is gone, or not allowed -----------------------------------------------------------
+
+
+def test_a_definition_that_is_gone_is_named_and_its_run_goes_on_when_it_is_put_back(cloud, gate):
+    start(cloud, "held-and-lost", "orphaned", gate)
+    nonce = until(lambda: nonce_of(cloud, "orphaned/Only/1"))
+    trace = cloud.document("orphaned")["Only"]["claim"]["trace"]
+    until(lambda: cloud.names(f"executions/{trace}"))  # it is launched, and bound
+    digest = DefinitionStatus.name(DAGS["held-and-lost"]).removeprefix("sha256:")
+    name, deployed = f"definitions/{digest}.json", cloud.dags / "held-and-lost" / "dag.json"
+    stored = cloud.storage._buckets[BUCKET].pop(name)
+    deployed.write_text(json.dumps(alone("CloudFunction", "held", GATE, timeout="2h")))  # another version
+    try:
+        restart(cloud.instances[0])  # it knew the definition
+        before = cloud.document("orphaned")
+        line = request_line("orphaned/Only/1", nonce)
+        status, message_id = pushed(cloud, base64_of(json.dumps(line).encode()))
+        assert status in (200, 204)
+        assert letter_of(cloud, message_id)["error"].startswith(f"{name}: is missing")
+        gate.touch()  # the event of its end finds no definition either
+        start(cloud, "quick", "beside-the-orphan")
+        assert ended(cloud, "beside-the-orphan")["$run"]["status"] == "Completed"
+        until(lambda: cloud.tick() or time.sleep(0.5) or f"tick: {name}: is missing" in said(cloud))
+        labels = [entry["logging.googleapis.com/labels"] for entry in cloud.log_of("orphaned")]
+        assert {"run_id": "orphaned"} in labels
+        assert cloud.document("orphaned") == before
+        assert before["$run"]["status"] == "Running"
+        cloud.storage.write(BUCKET, name, stored.data)
+        document = ended(cloud, "orphaned")
+    finally:
+        deployed.write_text(json.dumps(DAGS["held-and-lost"]))
+    assert document["$run"]["status"] == "Completed"
+    assert len(cloud.functions.calls_of("orphaned/Only/1")) == 1
 
 
 def test_a_queue_that_may_not_be_used_fails_the_run_in_the_services_words(cloud):

@@ -1,7 +1,11 @@
-"""Fan-in: what 500 completions pushed at once at several processes cost in writes of the run document."""
+"""Fan-in: what 500 completions pushed at once at several processes cost in writes of the run document.
+
+The processes are what is deployed: functions-framework, serving from gunicorn by the threads that terraform/ gives it.
+"""
 
 import base64
 import json
+import sys
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +19,7 @@ from tests.support.cloud import BUCKET, PROJECT, REGION, ROOT, Front, Instance
 from tests.support.cloud_tasks_server import CloudTasksServer
 from tests.support.functions_server import FunctionsServer
 from tests.support.storage_server import StorageServer
+from tests.support.terraform import concurrency
 
 RUN, DOCUMENT = "wide", "runs/wide.json"
 WIDTH, INSTANCES, AT_ONCE = 500, 3, 256
@@ -23,6 +28,9 @@ MAX_WRITES = 25
 WRITE_S = 0.03
 """About what a small object takes in Cloud Storage."""
 TOPIC = f"projects/{PROJECT}/topics/events"
+
+SERVER = [str(Path(sys.executable).parent / "functions-framework"), "--source", str(ROOT / "main.py")]
+"""What Google's buildpack starts; with --debug it would be another server."""
 
 TASK = {"type": "Task", "target_type": "CloudFunction", "target_name": "work"}
 WIDE = {
@@ -61,9 +69,16 @@ class Deployed:
             "FUNCTION_REGION": REGION,
             "CLOUD_FUNCTIONS_URL": self.functions.url_template,
             "CLOUDSDK_API_ENDPOINT_OVERRIDES_PUBSUB": "http://127.0.0.1:9/",
+            "THREADS": str(concurrency()),
             **self.tasks.environment,
         }
-        instances = [Instance(environment, folder / f"{n}.log", ROOT / "main.py") for n in range(INSTANCES)]
+
+        def served(port: int) -> list[str]:
+            return [*SERVER, "--target", "on_event", "--signature-type", "cloudevent", "--port", str(port)]
+
+        instances = [
+            Instance(environment, folder / f"{n}.log", ROOT / "main.py", command=served) for n in range(INSTANCES)
+        ]
         for instance in instances:
             instance.start()
             stack.callback(instance.stop)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import msgspec
@@ -10,9 +11,10 @@ import pytest
 from orchestrator import DAGExecutor
 from orchestrator.cli.main import main
 from orchestrator.model.definition import problems
-from orchestrator.model.errors import ExpressionError, SettingsError, StoreUnavailable
+from orchestrator.model.errors import ExpressionError, LaunchUncertain, SettingsError, StoreUnavailable
 from orchestrator.model.expressions import resolve
 from orchestrator.runtime.settings import Settings
+from orchestrator.secrets.environment import EnvironmentSecrets
 from orchestrator.stores.memory import MemoryStore
 from tests.support.world import task
 
@@ -266,3 +268,91 @@ def test_which_variables_a_definition_asks_for_must_be_written_out():
     for text in ("${var}", "${size(var)}", "${var[run.input.x]}", "${var[0]}"):
         (problem,) = problems({"start": "A", "steps": {"A": task(parameters={"x": text})}})
         assert problem == f"steps.A.parameters.x: {text}: stops too early; go on to the name of a variable"
+
+
+# -- secrets -------------------------------------------------------------------------------------------
+
+KEY = "open-sesame-1234"
+
+
+def note_length(key: str, **_: object) -> dict:
+    """What a careful function returns."""
+    return {"length": len(key), "ends": key[-2:]}
+
+
+def shout(key: str) -> None:
+    """What a careless function does."""
+    raise ValueError(f"the service refused the key {key}")
+
+
+def everything_in(folder: Path) -> str:
+    return "\n".join(path.read_text(errors="replace") for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """This module is importable by its name, as the steps below name it."""
+    monkeypatch.setitem(sys.modules, "test_data_functions", sys.modules[__name__])
+
+
+def secret_step(name: str, **parameters) -> dict:
+    step = {"type": "Task", "target_type": "Function", "function": f"test_data_functions:{name}"}
+    return {"start": "A", "steps": {"A": {**step, "parameters": parameters}}}
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("failing", [False, True])
+def test_a_secret_reaches_its_function_and_neither_bucket_log_nor_error(tmp_path, monkeypatch, caplog, capfd, failing):
+    caplog.set_level("DEBUG")
+    monkeypatch.setenv("SECRET_API_KEY", KEY)
+    definition = secret_step("shout" if failing else "note_length", key="${secret.api-key}")
+    if not failing:
+        definition["steps"]["A"]["parameters"]["url"] = "https://x/?key=${secret.api-key}"
+    with DAGExecutor(definition, f"file://{tmp_path}") as executor:
+        done = executor.wait(executor.start(), timeout_s=30)
+    if failing:
+        assert done.nodes["A"].error.message == "ValueError: the service refused the key ***"
+    else:
+        assert done.nodes["A"].result == {"length": len(KEY), "ends": "34"}
+    assert "api-key" in everything_in(tmp_path)  # its definition is there
+    assert KEY not in everything_in(tmp_path)
+    assert KEY not in caplog.text
+    captured = capfd.readouterr()
+    assert KEY not in captured.out + captured.err
+
+
+@pytest.mark.usefixtures("here")
+def test_a_secret_that_there_is_not_refuses_the_launch_and_is_named():
+    done = run(secret_step("note_length", key="${secret.nowhere}"), {}, secrets=EnvironmentSecrets({}))
+    assert done.run.status == "Failed"
+    assert done.nodes["A"].error.error_type == "Launch.NoSecret"
+    assert done.nodes["A"].error.message == (
+        "secret nowhere: there is none; set the environment variable SECRET_NOWHERE, "
+        "or name it in the file that SECRETS_FILE names"
+    )
+
+
+@pytest.mark.usefixtures("here")
+def test_a_secret_that_cannot_be_read_for_a_while_leaves_the_launch_to_the_tick():
+    class Moody:
+        asked = 0
+
+        def get(self, name: str) -> str:
+            self.asked += 1
+            if self.asked == 1:
+                raise LaunchUncertain(f"secret {name}: 503")
+            return KEY
+
+    moody = Moody()
+    settings = Settings.read({"LAUNCH_LEASE": "0.3s", "CLOCK_ALLOWANCE": "0s", "TICK_INTERVAL": "0.1s"})
+    done = run(secret_step("note_length", key="${secret.k}"), {}, secrets=moody, settings=settings)
+    assert done.run.status == "Completed"
+    assert done.nodes["A"].attempt == 1
+    assert moody.asked == 2
+
+
+def test_the_page_shows_where_a_secret_can_stand():
+    assert problems(BLOCKS[3]) == []
+    assert run(BLOCKS[3], {}, secrets=EnvironmentSecrets({"SECRET_API_KEY": "k"})).nodes["Call"].result == {
+        "header": "Bearer k"
+    }

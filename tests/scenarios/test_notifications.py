@@ -24,6 +24,7 @@ from orchestrator.model.policy import Policy
 from orchestrator.runtime.settings import Settings
 from orchestrator.services.webhooks import Webhooks, key_of_host
 from orchestrator.stores.memory import MemoryStore
+from orchestrator.testing.simulation import Simulation
 from tests.support.command_line import Place, clean_environment
 from tests.support.world import START, World, chain
 
@@ -315,12 +316,14 @@ class Receiver:
 
     def __init__(self) -> None:
         self.requests, self.answers = [], []
+        self.on_request = lambda: None
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 receiver.requests.append((self.path, dict(self.headers), body))
+                receiver.on_request()
                 status, headers = receiver.answers.pop(0) if receiver.answers else (200, {})
                 self.send_response(status)
                 for name, value in headers.items():
@@ -476,6 +479,24 @@ def test_what_could_not_be_published_is_sent_when_the_run_is_taken_up(place, rec
     assert list((place.root / ".orchestrator" / "open").iterdir()) == []
 
 
+def test_a_process_that_is_killed_while_it_sends_is_replaced_by_the_one_that_takes_the_run_up(
+    place, receiver, monkeypatch, capsys
+):
+    monkeypatch.setenv("NOTIFY", json.dumps([{"on": ["completed"], "topic": TOPIC}]))
+    place.dag("one", {"A": place.task("note", name="A")})
+    process = place.start("run", "one", "--run-id", "r1")
+    receiver.on_request = process.kill  # it has been sent, and will never be noted
+    assert process.wait(timeout=60) == -9
+    process.communicate()
+    receiver.on_request = lambda: None
+    (owed,) = place.document("r1")["$run"]["owed_notifications"]
+    assert (place.document("r1")["$run"]["status"], len(published(receiver))) == ("Completed", 1)
+    assert main(["run", "one", "--resume", "r1"]) == 0  # at once: its lock tells that the owner is dead
+    assert [each["id"] for each in published(receiver)] == [owed["notification_id"]] * 2
+    assert "owed_notifications" not in place.document("r1")["$run"]
+    assert place.calls() == ["A"]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -498,3 +519,10 @@ def test_a_wrong_key_of_a_definition_is_told():
     (problem,) = problems(telling({"on": ["failed"], "url": "http://a.b/c"}))
     assert problem.startswith('notify[0].url: "http://a.b/c" is not the URL of a webhook')
     assert START["resource"]["type"] == "start"
+
+
+def test_a_simulation_keeps_what_would_be_sent():
+    simulation = Simulation(telling({"on": ["completed"], "topic": TOPIC}))
+    run_id = simulation.start()
+    simulation.finish(run_id)
+    assert [(each.topic, each.payload["run"]["run_id"]) for each in simulation.notifications] == [(TOPIC, run_id)]

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from orchestrator.cli.main import main
 from orchestrator.engine.pruning import LEAST_AGE_S, REDELIVERY_S, TRASH_S, Pruner
 from orchestrator.engine.status import VERIFIED_S, DefinitionStatus, OrchestrationStatus
+from orchestrator.model.commands import Outcome
 from orchestrator.model.errors import StoreUnavailable, VersionConflict
 from orchestrator.model.run_state import RunState
 from orchestrator.stores.local import LocalStore
@@ -71,7 +72,7 @@ def test_an_old_run_goes_with_all_that_belongs_to_it(store):
     world = World(chain("A", "B"), store=store)
     run_id = ended(world)
     key = world.target.calls[0].key
-    for name in (f"results/{key}.json", f"results/{key}.begun", f"results/{key}.progress", f"results/{run_id}/a.json"):
+    for name in (f"results/{key}.json", f"results/{key}.begun", f"results/{key}.progress"):
         store.put(name, b"{}", expect=None)
     store.put("dead_letters/2026-01-01-0123456789abcdef.json", b"{}", expect=None)
     world.clock.forward(40 * DAY)
@@ -80,9 +81,21 @@ def test_an_old_run_goes_with_all_that_belongs_to_it(store):
     stays = {f"runs/{open_id}.json", f"open/{open_id}", record, *keys(world, "definitions/")}
     told = prune(world)
     assert set(keys(world)) == stays
-    assert (told.runs, told.kept, told.results, told.executions, told.dead_letters) == ([run_id], 1, 4, 2, 1)
+    assert (told.runs, told.kept, told.results, told.executions, told.dead_letters) == ([run_id], 1, 3, 2, 1)
     assert told.problems == []
     assert prune(world).runs == []
+
+
+def test_large_results_go_with_their_run():
+    big = "x" * 70_000
+    steps = {"P": {"type": "Pass", "result": [big], "next": "A"}, "A": chain("A")["steps"]["A"]}
+    world = World({"start": "P", "steps": steps})
+    world.start()
+    world.end("A", Outcome.completed(big))
+    assert len(keys(world, "results/")) == 2
+    world.clock.forward(40 * DAY)
+    assert prune(world).results == 2
+    assert keys(world, "results/") == []
 
 
 @pytest.mark.parametrize(

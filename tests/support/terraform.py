@@ -19,6 +19,15 @@ MODULES = ROOT / "terraform" / "modules"
 
 needs_terraform = pytest.mark.skipif(shutil.which("terraform") is None, reason="terraform is not installed")
 
+
+def concurrency() -> int:
+    """How many requests at once an instance of the orchestrator is deployed for, unless somebody says otherwise."""
+    variables = (ROOT / "terraform/variables.tf").read_text()
+    (block,) = re.findall(r'^variable "orchestrator" \{.*?^\}', variables, re.MULTILINE | re.DOTALL)
+    (number,) = re.findall(r"concurrency += optional\(number, (\d+)\)", block)
+    return int(number)
+
+
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _FRAME = re.compile(r"^[╷│╵] ?", re.MULTILINE)
 

@@ -126,6 +126,13 @@ def test_it_knows_every_target_type_there_is(made):
     assert set(made({"all": dag(**steps)})["target_types"]) == set(TargetTypes)
 
 
+@pytest.mark.parametrize("target_type", TargetTypes)
+def test_compute_engine_is_enabled_for_the_services_whose_workers_are_machines(made, target_type):
+    apis = made({"one": dag(A=job(target_type))})["apis"]
+    on_machines = (TargetTypes.DATAFLOW, TargetTypes.DATAPROC, TargetTypes.BATCH)
+    assert ("compute.googleapis.com" in apis) == (target_type in on_machines)
+
+
 def test_json_yaml_and_yml_are_read_as_the_engine_reads_them(made, tmp_path):
     yaml = "start: A\nsteps:\n  A: {type: Task, target_type: CloudFunction, target_name: NAME}\n"
     files = {f"{name}/dag.{ending}": yaml.replace("NAME", f"{name}-{ending}") for name, ending in ENDINGS}
@@ -150,6 +157,20 @@ def nested(levels: int) -> dict:
 
 def inner_of(level: int) -> dict:
     return dag(**{f"Side{level}": call(f"side-{level}")})
+
+
+def test_tasks_are_found_in_finally_and_beside_steps_that_launch_nothing(made, tmp_path):
+    last = {"start": "P", "steps": {"P": {"type": "Parallel", "branches": [dag(Mail=call("mail"))]}}}
+    steps = {
+        "Look": {"type": "Condition", "choices": [{"when": "${run.input.x}", "next": "Load"}], "default": "Hold"},
+        "Load": {**call("load"), "next": "Make"},
+        "Hold": {"type": "Wait", "for": "1m", "next": "Make"},
+        "Make": {"type": "Pass", "result": {"branches": [1]}, "next": "Stop"},
+        "Stop": {"type": "End"},
+    }
+    found = made({"one": {"start": "Look", "steps": steps, "finally": last}})
+    assert set(found["functions"]) == {f"{PROJECT}/{REGION}/load", f"{PROJECT}/{REGION}/mail"}
+    assert set(found["functions"]) == functions_of(tmp_path)
 
 
 def test_tasks_are_found_eight_parallels_deep_and_deeper_is_said(made):
@@ -543,3 +564,25 @@ def test_what_cannot_be_deployed_is_refused(made, definitions, files, variables,
     with pytest.raises(Refused) as caught:
         made(definitions, dict.fromkeys(files, MAIN), **variables)
     assert message in str(caught.value)
+
+
+# ---- pipelines, and what a start is given ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("requirements", [None, "pandas==3.0.0\n", "# apache-beam\n", "apache-beamer\n"])
+def test_a_pipeline_that_would_have_no_apache_beam_in_its_template_is_refused(made, requirements):
+    files = {"one/pipelines/count.py": "", **({"one/pipelines/requirements.txt": requirements} if requirements else {})}
+    with pytest.raises(Refused, match=r"one/pipelines/requirements.txt: does not name apache-beam, or is not there"):
+        made({"one": dag(A=job("Dataflow", "count"))}, files)
+
+
+def test_a_pipeline_is_named_with_where_its_source_lies(made):
+    files = {"one/pipelines/count.py": "", "one/pipelines/requirements.txt": "# why\nApache_Beam[gcp]==2.77.0\n"}
+    found = made({"one": dag(A=job("Dataflow", "count"))}, files)["pipelines"]
+    assert found == {"count": {"dag": "one", "folder": "one/pipelines", "file": "count.py"}}
+
+
+def test_a_start_is_given_the_dags_own_input_and_a_place_for_what_else_its_steps_ask_for(made):
+    asking = dag(A=call("a", parameters={"day": "${run.input.day}", "to": "x ${run.input.to} ${run.input.to}"}))
+    found = made({"one": asking, "two": dag(A=call("b"))}, {"one/input.json": '{"day": "2026-11-26", "n": 1}'})
+    assert found["inputs"] == {"one": {"day": "2026-11-26", "n": 1, "to": "…"}, "two": {}}

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from orchestrator.cli import for_gcp
+from orchestrator.cli import for_gcp, importable, together
+from orchestrator.model.enums import TargetTypes
 from tests.support.terraform import ROOT
 
 TERRAFORM = ROOT / "terraform"
@@ -45,6 +46,47 @@ def test_every_variable_and_output_is_described_and_each_number_is_checked():
             assert "validation {" in block, block.splitlines()[0]
 
 
+def test_a_channel_that_goes_is_deleted_after_the_policies_that_name_it_were_changed():
+    """Monitoring refuses to delete a channel in use; no mocked provider shows that, so the order is held here."""
+    (channel,) = re.findall(
+        r'^resource "google_monitoring_notification_channel".*?^}', SOURCES, re.MULTILINE | re.DOTALL
+    )
+    assert "create_before_destroy = true" in channel
+
+
+def test_the_pipelines_of_the_samples_are_built_with_the_beam_that_they_are_tested_with():
+    (pinned,) = re.findall(r"^apache-beam\[gcp\]==(.+)$", _BEAM.read_text(), re.MULTILINE)
+    (tested,) = re.findall(r'"apache-beam~=([0-9.]+)"', (ROOT / "pyproject.toml").read_text())
+    assert pinned.startswith(f"{tested}.")
+
+
+_BEAM = ROOT / "dag_definitions/wordcount/pipelines/requirements.txt"
+
+
 def test_validate_knows_what_is_not_in_the_orchestrators_zip():
     (folders,) = re.findall(r"\^dag_definitions/\[\^/\]\+/\(([a-z|]+)\)/", SOURCES)
-    assert set(folders.split("|")) == set(for_gcp._NOT_PACKED)
+    assert set(folders.split("|")) == set(importable.NOT_PACKED)
+
+
+def test_validate_refuses_what_terraform_refuses():
+    """Each precondition of the module has a row in `together`, or a reason why it has none."""
+    outputs = (TERRAFORM / "modules/definitions/outputs.tf").read_text()
+    conditions = re.findall(r"precondition \{\s+condition += (.*)", outputs)
+    named = [re.search(r"(?:local|var)\.([a-z_]+)", condition)[1] for condition in conditions]
+    assert set(named) == together.REFUSALS.keys() | together.JUDGED_ELSEWHERE.keys()
+    assert together.REFUSALS.keys().isdisjoint(together.JUDGED_ELSEWHERE)
+
+
+def test_validate_sees_parallels_as_deep_as_terraform_does():
+    levels = re.findall(
+        r"^  level_([0-9]+) ", (TERRAFORM / "modules/definitions/definitions.tf").read_text(), re.MULTILINE
+    )
+    assert max(map(int, levels)) == together.MAX_DEPTH
+
+
+def test_validate_knows_whose_jobs_run_as_an_account_that_has_to_be_named():
+    services = (TERRAFORM / "modules/definitions/services.tf").read_text().split("services = {")[1].split("\n  }\n")[0]
+    rows = re.findall(r"^    ([A-Z][A-Za-z]+) += \{(.*?act_as += (?:true|false))", services, re.MULTILINE | re.DOTALL)
+    assert len(rows) == len(TargetTypes)
+    acting = {name for name, row in rows if row.endswith("true")}
+    assert acting - {"Dataflow"} == set(for_gcp.RUNS_AS)

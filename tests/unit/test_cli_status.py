@@ -3,12 +3,15 @@
 import json
 import shutil
 import sys
+from collections import Counter
 from threading import Timer
 
 import pytest
 
+from orchestrator.cli import status as status_module
 from orchestrator.cli.main import main
 from tests.support.command_line import Place, clean_environment
+from tests.support.storage_server import StorageServer
 
 
 @pytest.fixture
@@ -218,3 +221,22 @@ def test_files_that_are_no_runs_are_passed_over(many, capsys):
     (many / "folder.json").mkdir()
     assert main(["runs"]) == 0
     assert len(ids(capsys)) == 6
+
+
+def test_a_run_that_never_comes_is_looked_for_ever_more_rarely_and_other_runs_are_listed_once(
+    place, monkeypatch, capsys
+):
+    now = [0.0]
+    monkeypatch.setattr(status_module, "monotonic", lambda: now[0])
+    monkeypatch.setattr(status_module, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    with StorageServer(buckets=["state"]) as server:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+        for number in range(5):
+            server.write("state", f"runs/run_160000000{number}_abcdefabcdef.json", b"{}")
+        before = len(server.calls)
+        wanted = "run_1600000009_abcdefabcdef"
+        assert main(["status", wanted, "--watch", "--bucket", "gs://state"]) == 2
+        calls = Counter(call.kind for call in server.calls[before:])
+    assert now[0] == pytest.approx(10.0)
+    assert calls == {"read": 7, "list": 1}
+    assert "did you mean run_160000000" in capsys.readouterr().err

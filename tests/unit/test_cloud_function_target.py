@@ -2,18 +2,22 @@
 
 import json
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
 
+import msgspec
 import pytest
+from google.auth.exceptions import DefaultCredentialsError
 
 from orchestrator.engine.results import Results
 from orchestrator.model.commands import Execution, Launch, Outcome
 from orchestrator.model.enums import OutcomeKind
 from orchestrator.model.errors import LaunchRefused, LaunchUncertain, NotYet
 from orchestrator.model.ids import execution_id_of as call_id_of
-from orchestrator.model.task_result import begun_object, result_object
+from orchestrator.model.task_result import TaskBegun, begun_object, result_object
+from orchestrator.services.cloud_tasks import CloudTasks
 from orchestrator.services.google_api import ApiError, GoogleApis
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.targets.cloud_function import CloudFunction, CloudFunctionSync, FunctionCalls
@@ -251,6 +255,15 @@ def test_what_a_launch_makes_of_the_queues_answer(queue, status, error):
         target_of(queue).launch(launch_of())
 
 
+def test_a_launch_without_credentials_is_uncertain_for_they_may_come_back():
+    def none():
+        raise DefaultCredentialsError("the metadata server did not answer")
+
+    tasks = CloudTasks(GoogleApis({}, credentials=none), "projects/p/locations/r/queues/q")
+    with pytest.raises(LaunchUncertain, match="no credentials: the metadata server did not answer"):
+        target_of(tasks).launch(launch_of())
+
+
 # ---- how a call ended --------------------------------------------------------------------------------
 
 ONE, OTHER = Outcome.completed({"rows": 1}), Outcome.failed("Task.Failed", "boom")
@@ -301,6 +314,44 @@ def test_what_the_helper_leaves_in_the_bucket_is_read(queue):
     target.cancel(execution)
 
 
+BEGAN = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+REFUSED = Outcome.failed("Task.Conflict", "finished with status 409")
+
+
+def begun_at(at: datetime | None) -> bytes:
+    began = TaskBegun(at=at, instance="load-00001", execution="5bygt74ir3mi", token="t") if at else {}
+    return msgspec.json.encode(began)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "began", "logged", "expected"),
+    [
+        pytest.param(29, BEGAN, OTHER, None, id="while the queue waits for an answer, it is at work"),
+        pytest.param(30, BEGAN, OTHER, OTHER, id="then its line in the log tells that it was killed"),
+        pytest.param(30, BEGAN, None, None, id="if there is none, it may still be at work"),
+        pytest.param(30, BEGAN, REFUSED, None, id="that a second call was refused says nothing of the first"),
+        pytest.param(30, BEGAN, LaunchUncertain("no searches left"), None, id="nor does a log that cannot be asked"),
+        pytest.param(9999, None, OTHER, None, id="since when is not known"),
+    ],
+)
+def test_a_function_that_was_killed_at_work_is_found_though_its_line_was_lost(queue, minutes, began, logged, expected):
+    store, launch = MemoryStore(), launch_of()
+
+    def logs(trace_id):
+        if isinstance(logged, Exception):
+            raise logged
+        return logged
+
+    target = target_of(queue, results=Results(store).ask, logs=logs, now=lambda: BEGAN + timedelta(minutes=minutes))
+    store.put(begun_object(launch.key), begun_at(began), expect=None)
+    assert target.find(launch) == Execution(id_of(launch), outcome=expected)
+    if expected is None:
+        with pytest.raises(NotYet, match="still at work"):
+            target.outcome(Execution(id_of(launch)))
+    else:
+        assert target.outcome(Execution(id_of(launch))) == expected
+
+
 def test_a_call_that_is_under_way_cannot_be_cancelled_one_that_waits_or_is_over_can(queue):
     target, launch = target_of(queue), launch_of()
     execution = target.launch(launch)
@@ -315,6 +366,40 @@ def test_a_call_that_is_under_way_cannot_be_cancelled_one_that_waits_or_is_over_
     assert queue.tasks == {}
     target.cancel(execution)
     assert not target.can_cancel
+
+
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_a_call_that_begins_while_it_is_taken_back_is_waited_for(queue, has_ended):
+    store, launch = MemoryStore(), launch_of()
+    target = target_of(queue, results=Results(store).ask)
+    execution = target.launch(launch)
+    delete = queue.delete
+
+    def begins(key):
+        store.put(begun_object(launch.key), b"{}", expect=None)
+        if has_ended:
+            result = b'{"kind": "Completed", "result": {"rows": 1}, "at": "2026-11-20T12:00:00Z"}'
+            store.put(result_object(launch.key), result, expect=None)
+        return delete(key)
+
+    queue.delete = begins
+    assert not target.withdraw(launch)
+    assert queue.tasks == {}
+    if has_ended:
+        assert target.outcome(execution) == ONE
+    else:
+        with pytest.raises(LaunchUncertain, match="runs to its end"):
+            target.cancel(Execution(execution.execution_id))
+
+
+def test_a_call_that_begins_while_it_is_cancelled_is_waited_for(queue):
+    store, launch = MemoryStore(), launch_of()
+    target = target_of(queue, results=Results(store).ask)
+    execution = target.launch(launch)
+    delete = queue.delete
+    queue.delete = lambda key: store.put(begun_object(launch.key), b"{}", expect=None) and delete(key)
+    with pytest.raises(LaunchUncertain, match="runs to its end"):
+        target.cancel(execution)
 
 
 def test_a_call_that_waits_in_the_queue_is_taken_back_and_one_under_way_is_not(queue):
@@ -500,6 +585,7 @@ def payload(name, **changes):
 
 OK_2 = payload("cloud_run_request_gen2")
 FAILED_2 = payload("cloud_run_500")
+REFUSED_2 = {**FAILED_2, "httpRequest": {**FAILED_2["httpRequest"], "status": 409}}
 OK_1 = payload("cloud_function_gen1")
 
 
@@ -520,7 +606,7 @@ class Logging:
         self.bodies.append(dict(body))
         return body
 
-    def call(self, request, what):
+    def call(self, request, what, *, is_repeatable):
         if self.status is not None:
             raise ApiError(f"{what}: {self.status}", self.status)
         page = self.pages.pop(0)
@@ -536,6 +622,9 @@ class Logging:
         pytest.param([[{**OK_1, "trace": TRACE}]], OutcomeKind.COMPLETED, id="a bare trace"),
         pytest.param([[FAILED_2]], OutcomeKind.FAILED, id="a failure"),
         pytest.param([[FAILED_2, OK_2]], OutcomeKind.COMPLETED, id="called twice: once well is well"),
+        pytest.param(
+            [[REFUSED_2, FAILED_2]], OutcomeKind.FAILED, id="nor does one count that was refused as the second"
+        ),
         pytest.param([[], [], [OK_2]], OutcomeKind.COMPLETED, id="empty pages only say that the search goes on"),
         pytest.param([[{**OK_2, "trace": "0" * 31 + "1"}]], None, id="another trace"),
         pytest.param([[payload("cloud_run_without_our_id")]], None, id="a service that the function called"),
@@ -547,6 +636,7 @@ class Logging:
 def test_what_the_logs_tell_of_a_call(pages, kind):
     outcome = LogSearch(Logging(*pages), "my-project").outcome_by_trace(TRACE)
     assert (outcome and outcome.kind) == kind
+    assert outcome is None or outcome.error is None or outcome.error.error_type != "Task.Conflict"
 
 
 def test_the_logs_are_searched_by_trace_in_the_logs_of_calls_alone():

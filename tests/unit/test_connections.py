@@ -1,64 +1,25 @@
 """Connections to Google's APIs: servers are verified though all share one context; what a cut connection does."""
 
-import socket
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from concurrent.futures import ThreadPoolExecutor
 
 import google.auth
 import pytest
 import requests
 from google.auth.exceptions import DefaultCredentialsError
+from google.oauth2.credentials import Credentials
+from urllib3.exceptions import ProtocolError
 
 from orchestrator.services import connections
 from orchestrator.services.connections import Connections, Http, application_credentials
+from tests.support.cutting_server import CuttingServer
 from tests.support.google_hosts import GoogleHosts
-
-
-class Server:
-    """An HTTP server that cuts the connections of its first calls, and notes those that it gets."""
-
-    def __init__(self, cuts: int = 0, status: int = 200) -> None:
-        self.calls: list[tuple[str, bytes]] = []
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                server.calls.append((self.path, body))
-                if len(server.calls) <= cuts:
-                    self.close_connection = True
-                    self.connection.shutdown(socket.SHUT_RDWR)
-                    return
-                self.send_response(status)
-                self.send_header("X-Own", "yes")
-                self.send_header("Location", "/elsewhere")
-                self.send_header("Content-Length", "2")
-                self.end_headers()
-                self.wfile.write(b"{}")
-
-            do_GET = do_POST  # noqa: N815
-
-            def log_message(self, *args: object) -> None:
-                """Say nothing."""
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._http.server_port}"
-
-    def __enter__(self) -> "Server":
-        threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._http.shutdown()
-        self._http.server_close()
 
 
 @pytest.fixture
 def secure(tmp_path, monkeypatch):
     """A server of TLS for `localhost`, in front of a plain one; yields (its port, the file that trusts it)."""
-    with Server() as server, GoogleHosts(tmp_path, {"localhost": server.url}) as hosts:
+    with CuttingServer() as server, GoogleHosts(tmp_path, {"localhost": server.url}) as hosts:
         for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
             monkeypatch.delenv(name, raising=False)
         connections._context.cache_clear()
@@ -103,34 +64,92 @@ def test_who_asks_for_no_verification_gets_none(secure):
 
 
 def test_an_answer_is_what_the_client_takes_from_httplib2():
-    with Server(status=404) as server:
+    with CuttingServer(status=404) as server:
         response, content = Http(5.0).request(f"{server.url}/a?b=c", "POST", b"x", {"X-Theirs": "1"})
         assert server.calls == [("/a?b=c", b"x")]
     assert (response.status, response.reason, response["x-own"], content) == (404, "Not Found", "yes", b"{}")
 
 
 def test_no_redirect_is_followed():
-    with Server(status=302) as server:
+    with CuttingServer(status=302) as server:
         response, _ = Http(5.0).request(f"{server.url}/")
         assert (response.status, server.calls) == (302, [("/", b"")])
 
 
+def way(http: Http, is_repeatable: bool) -> Http:
+    return http.repeating if is_repeatable else http
+
+
 @pytest.mark.parametrize(
-    ("cuts", "calls"),
+    ("method", "is_repeatable", "cuts", "calls"),
     [
-        pytest.param(1, 2, id="a cut connection is tried once more"),
-        pytest.param(9, 2, id="and only once"),
+        pytest.param("GET", False, 1, 2, id="a question is asked once more"),
+        pytest.param("DELETE", False, 1, 2, id="so is what leaves the same behind if it is done twice"),
+        pytest.param("POST", True, 1, 2, id="and a POST of which the caller says so"),
+        pytest.param("POST", True, 9, 2, id="only once"),
+        pytest.param("POST", False, 1, 1, id="any other POST may have been carried out, so it is not made again"),
     ],
 )
-def test_a_connection_that_is_cut_before_the_answer(cuts, calls):
-    with Server(cuts) as server:
-        http = Http(5.0)
+def test_a_connection_that_is_cut_before_the_answer(method, is_repeatable, cuts, calls):
+    with CuttingServer(cuts) as server:
+        http = way(Http(5.0), is_repeatable)
         if cuts < calls:
-            assert http.request(server.url, "POST", b"x")[0].status == 200
+            assert http.request(server.url, method, b"x")[0].status == 200
         else:
             with pytest.raises(requests.exceptions.ConnectionError):
-                http.request(server.url, "POST", b"x")
+                http.request(server.url, method, b"x")
         assert len(server.calls) == calls
+
+
+@pytest.mark.parametrize(
+    ("is_repeatable", "connections_made"),
+    [
+        pytest.param(True, 1, id="one that may be made again, on the one that is open"),
+        pytest.param(False, 3, id="one that may not, on one that nobody can have closed yet"),
+    ],
+)
+def test_the_connection_that_a_post_is_made_on(is_repeatable, connections_made):
+    with CuttingServer() as server:
+        http = way(Http(5.0), is_repeatable)
+        for _ in range(3):
+            assert http.request(server.url, "POST", b"x")[0].status == 200
+        assert len(server.peers) == connections_made
+
+
+def test_the_second_try_goes_by_a_new_connection_though_several_are_open():
+    with CuttingServer() as server:
+        http = Http(5.0)
+        with ThreadPoolExecutor(4) as pool:
+            server.together = threading.Barrier(4)
+            assert {each[0].status for each in pool.map(http.request, [server.url] * 4)} == {200}
+        server.together = None
+        open_ones = set(server.peers)
+        server.cut_peers = open_ones  # as a service does with all of them while an instance is frozen
+        assert http.request(server.url)[0].status == 200
+        assert len(server.peers - open_ones) == 1
+        assert len(server.calls) == 6
+
+
+def test_both_tries_share_the_time_of_one(monkeypatch):
+    limits: list[float] = []
+    now = [100.0]
+
+    def cut(session: object, method: str, uri: str, *, timeout: object, **_: object) -> None:
+        limits.append(timeout.total)
+        now[0] += 4.0
+        raise requests.exceptions.ConnectionError(ProtocolError("cut", ConnectionResetError()))
+
+    monkeypatch.setattr(connections, "monotonic", lambda: now[0])
+    monkeypatch.setattr(requests.Session, "request", cut)
+    with pytest.raises(requests.exceptions.ConnectionError):
+        Http(5.0).request("http://127.0.0.1:9/")
+    assert limits == [5.0, 1.0]
+
+
+def test_a_post_that_is_made_once_carries_the_credentials():
+    with CuttingServer() as server:
+        Http(5.0, Credentials("token")).request(server.url, "POST", b"x")
+        assert server.authorizations == ["Bearer token"]
 
 
 def test_a_refused_connection_is_not_tried_again(monkeypatch):

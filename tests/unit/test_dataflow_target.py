@@ -321,8 +321,9 @@ def test_a_failed_job_has_failed_even_where_its_messages_cannot_be_read(target, 
     execution = target.launch(launch_of())
     server.end(execution.execution_id, "JOB_STATE_FAILED", "boom")
     server.fail_next("messages", 403)
-    assert target.outcome(execution).error.message == (
-        f"job {execution.execution_id}: ended as JOB_STATE_FAILED, and left no error message"
+    assert target.outcome(execution).error.message.startswith(
+        f"job {execution.execution_id}: ended as JOB_STATE_FAILED, and its error messages cannot be read: "
+        f"dataflow: messages of {execution.execution_id}: 403"
     )
     assert target.outcome(execution).error.message == "Workflow failed. Causes: boom"
 

@@ -24,7 +24,9 @@ from orchestrator.model.events import (
     Event,
     FunctionEvent,
     JobEvent,
+    PauseEvent,
     ReminderEvent,
+    ResumeEvent,
     StartEvent,
     TickEvent,
 )
@@ -204,6 +206,8 @@ def failed(message, error_type="Task.Failed"):
             id="without a kind it is an early question; an item of a Map is a node too",
         ),
         pytest.param("tick", (TickEvent, {}), id="a tick"),
+        pytest.param("pause", (PauseEvent, {"run_id": RUN}), id="a pause"),
+        pytest.param("resume", (ResumeEvent, {"run_id": RUN}), id="a resume"),
         pytest.param("cancel", (CancelEvent, {"run_id": RUN, "reason": "wrong day"}), id="a cancel"),
     ],
 )
@@ -482,6 +486,11 @@ def test_what_is_missing_or_odd_in_an_event(data, field, expected):
             "start.scheduled_for: is '2021-12-11T16:30:00'; it has to be an RFC 3339 time with its zone",
             id="a time without its zone is none",
         ),
+        pytest.param(
+            but("start_scheduled_for", "scheduled_for", "2021-12-11T16:30:00.5Z"),
+            "start.scheduled_for: is '2021-12-11T16:30:00.5Z'; it has to be of whole seconds",
+            id="no schedule is due between two seconds",
+        ),
         pytest.param(but("start_full", "input", 10**5000), "is a very large number", id="no digits are printed"),
         pytest.param(but("function_failed", "launch_id", None), "function.launch_id: is missing", id="no launch"),
         pytest.param(
@@ -541,6 +550,8 @@ def test_what_is_missing_or_odd_in_an_event(data, field, expected):
             but("reminder_timeout", "at", "0001-01-01T00:00:00+10:00"), "reminder.at", id="before all time in UTC"
         ),
         pytest.param(but("reminder_timeout", "at", {"a": []}), "reminder.at: is an object", id="a time is text"),
+        pytest.param(but("pause", "run_id", ...), "pause.run_id: is missing", id="pause what?"),
+        pytest.param(but("resume", "run_id", 7), "resume.run_id: is", id="resume what?"),
         pytest.param(but("cancel", "run_id", ...), "cancel.run_id: is missing", id="cancel what?"),
         pytest.param(but("cancel", "reason", {}), "cancel.reason: is an object; it has to be text", id="why?"),
         pytest.param(

@@ -16,6 +16,7 @@ from orchestrator.targets import jobs
 from orchestrator.targets.job_service import Where
 from orchestrator.targets.job_services import SERVICES
 from orchestrator.targets.jobs import JobTarget
+from tests.support.cutting_server import CuttingServer
 from tests.support.discovery import document
 from tests.support.job_server import KINDS, JobServer
 from tests.support.job_steps import PLACE, STEPS, launch_of
@@ -605,6 +606,16 @@ def test_a_launch_whose_answer_names_no_execution_is_uncertain_and_found(server,
     with pytest.raises(LaunchUncertain, match="names no execution"):
         target.launch(launch_of("CloudRunJob"))
     assert target.find(launch_of("CloudRunJob")) is not None
+
+
+@pytest.mark.parametrize("target_type", STEPS)
+def test_a_launch_whose_answer_was_cut_off_is_made_again_only_under_a_key_of_ours(target_type):
+    with CuttingServer(cuts=9) as cutting:
+        name = "CLOUDSDK_API_ENDPOINT_OVERRIDES_" + SERVICES[target_type].api[0].upper()
+        target = JobTarget(SERVICES[target_type], GoogleApis({name: cutting.url}), **PLACE)
+        with pytest.raises(LaunchUncertain, match="no answer"):
+            target.launch(launch_of(target_type))
+        assert len(cutting.calls) == (1 if target_type in ("CloudRunJob", "Workflows") else 2)
 
 
 def test_a_batch_whose_operation_is_not_there_yet_is_cancelled_later(server, service, monkeypatch):

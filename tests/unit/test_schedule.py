@@ -82,7 +82,19 @@ def test_what_is_no_cron_expression(cron, message):
 
 
 @pytest.mark.parametrize(
-    "name", ["Europe/Atlantis", "Europe", "", "/etc/passwd", "../UTC", "Europe/Berlin\n", "a" * 300]
+    "name",
+    [
+        "Europe/Atlantis",
+        "Europe",
+        "",
+        "/etc/passwd",
+        "../UTC",
+        "Europe/Berlin\n",
+        "a" * 300,
+        "localtime",
+        "posixrules",
+        "Factory",
+    ],
 )
 def test_what_is_no_time_zone(name):
     with pytest.raises(ScheduleError, match="is not a time zone; write an IANA name"):

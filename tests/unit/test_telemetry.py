@@ -1,17 +1,24 @@
 """Traces and metrics: a trace a run, a span an attempt, whoever saved what; and nothing unless it is asked for."""
 
 import json
+import math
 import os
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import (
+    InMemoryMetricReader,
+    MetricExporter,
+    MetricExportResult,
+    PeriodicExportingMetricReader,
+)
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import SpanKind, StatusCode
@@ -20,6 +27,7 @@ from orchestrator.model.commands import Launch, Outcome
 from orchestrator.model.errors import LaunchRefused, LaunchUncertain, StoreUnavailable, VersionConflict
 from orchestrator.model.ids import span_of
 from orchestrator.model.messages import cancel_message
+from orchestrator.runtime import telemetry
 from orchestrator.runtime.otel import DerivedIds, configured, is_wanted
 from orchestrator.runtime.telemetry import Telemetry, span_id_of, trace_id_of
 from orchestrator.stores.memory import MemoryStore
@@ -290,10 +298,81 @@ def test_an_observer_that_raises_harms_no_run(caplog):
         ({"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"}, False),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x", "OTEL_TRACES_EXPORTER": "none"}, True),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x", "OTEL_SDK_DISABLED": "true"}, False),
+        ({"OTEL_TRACES_EXPORTER": "zipkin"}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x", "OTEL_TRACES_EXPORTER": "zipkin"}, True),
     ],
 )
 def test_it_is_off_unless_the_standard_variables_ask_for_it(environment, wanted):
     assert is_wanted(environment) is wanted
+
+
+def test_an_exporter_that_there_is_not_is_named(caplog):
+    assert configured({"OTEL_TRACES_EXPORTER": "zipkin", "OTEL_METRICS_EXPORTER": "none"}, lambda: T0) is None
+    assert caplog.messages == [
+        'OTEL_TRACES_EXPORTER: "zipkin" is no exporter that is known here; allowed are otlp, console, none'
+    ]
+
+
+class Meeting(SpanExporter):
+    """Exporters of spans and of figures, each of which is done only when the other has begun."""
+
+    def __init__(self):
+        self.both, self.ended = Barrier(2), []
+
+    def export(self, spans):
+        self.both.wait(timeout=10)
+        self.ended.append("spans")
+        return SpanExportResult.SUCCESS
+
+    def force_flush(self, timeout_millis=30_000):
+        return True
+
+    def figures(self):
+        outer = self
+
+        class Figures(MetricExporter):
+            def export(self, metrics_data, timeout_millis=10_000, **more):
+                outer.both.wait(timeout=10)
+                outer.ended.append("figures")
+                return MetricExportResult.SUCCESS
+
+            def force_flush(self, timeout_millis=10_000):
+                return True
+
+            def shutdown(self, timeout_millis=30_000, **more):
+                pass
+
+        return Figures()
+
+
+@pytest.fixture
+def flushing(monkeypatch):
+    """Telemetry with something of both kinds to export, by exporters that wait for each other."""
+    monkeypatch.setattr(telemetry, "_METRICS_EVERY_S", 0.0)
+    meeting, ids = Meeting(), DerivedIds()
+    tracers = TracerProvider(id_generator=ids.generator())
+    tracers.add_span_processor(BatchSpanProcessor(meeting, schedule_delay_millis=3_600_000))
+    reader = PeriodicExportingMetricReader(meeting.figures(), export_interval_millis=math.inf)
+    found = Telemetry(tracers, ids, MeterProvider([reader]), lambda: T0)
+    world = World(chain("A"), instances=0)
+    world.instances = [world.instance(observer=found, on_saved=found.saved)]
+    world.run_all(world.start())
+    yield found, meeting
+    meeting.both.abort()
+
+
+def test_spans_and_figures_are_exported_side_by_side(flushing):
+    found, meeting = flushing
+    found.flush()
+    assert sorted(meeting.ended) == ["figures", "spans"]
+
+
+def test_a_flush_ends_at_its_limit_though_an_export_does_not(flushing, monkeypatch):
+    found, meeting = flushing
+    meeting.both = Barrier(3)  # nobody comes third
+    monkeypatch.setattr(telemetry, "EXPORT_LIMIT_S", 0.01)
+    found.flush()
+    assert meeting.ended == []
 
 
 def test_what_is_not_installed_is_said_and_the_run_goes_on(caplog, monkeypatch):

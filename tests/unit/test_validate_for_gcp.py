@@ -9,6 +9,7 @@ import pytest
 from orchestrator.cli.for_gcp import LIMITS_S
 from orchestrator.cli.main import main
 from orchestrator.cli.requirements import Requirements
+from orchestrator.runtime.rights import PERMISSIONS, QUEUE_PERMISSIONS
 from orchestrator.targets.cloud_function import _DISPATCH_LIMITS_S, CloudFunctionSync
 from orchestrator.targets.inline_function import InlineFunction
 
@@ -115,6 +116,34 @@ ONE_PROBLEM = [
     # regions
     (call(region="europe-west1-b"), {}, 'steps.A.region: "europe-west1-b" is no region'),
     (job(region="eu", template_path="gs://bucket/t"), {}, 'steps.A.region: "eu" is no region'),
+    (call(region="nowhere"), {}, 'steps.A.region: "nowhere" is no region; write it as in "europe-west1", not a zone'),
+    *(
+        (step, {}, 'steps.A.region: "europe-west1-b" is no region')
+        for step in (
+            {"target_type": "CloudRunJob", "target_name": "j", "region": "europe-west1-b"},
+            {"target_type": "Workflows", "target_name": "w", "region": "europe-west1-b"},
+            {"target_type": "Batch", "target_name": "b", "image": "i", "region": "europe-west1-b"},
+            {
+                "target_type": "Dataproc",
+                "target_name": "d",
+                "main_python_file": "gs://bucket/d.py",
+                "region": "europe-west1-b",
+            },
+            {
+                "target_type": "VertexPipeline",
+                "target_name": "v",
+                "region": "europe-west1-b",
+                "template_path": "https://europe-kfp.pkg.dev/p/q/r",
+                "pipeline_root": "gs://bucket/r",
+            },
+            {"target_type": "BigQuery", "target_name": "q", "query": "SELECT 1", "region": "europe-west1-b"},
+        )
+    ),
+    (
+        {"target_type": "BigQuery", "target_name": "q", "query": "SELECT 1", "region": "nowhere"},
+        {},
+        'steps.A.region: "nowhere" is no region; write it as in "europe-west1", or EU or US',
+    ),
     # timeouts
     (
         call(timeout="31m"),
@@ -154,6 +183,44 @@ ONE_PROBLEM = [
         "dag_definitions/d/functions/ is not deployed with the",
     ),
     (function("orchestrator.nothing:x"), {}, "steps.A.function: there is no module orchestrator.nothing"),
+    (function("json:nope"), {}, 'steps.A.function: json defines no "nope"'),
+    (function("json.nope:loads"), {}, "steps.A.function: there is no module json.nope"),
+    (
+        function("textwrap.deep:dedent"),
+        {},
+        "steps.A.function: there is no module textwrap.deep; textwrap is no package",
+    ),
+    (function("builtins:dcit"), {}, 'steps.A.function: builtins defines no "dcit"'),
+    (function("msgspec.json:encoed"), {}, 'steps.A.function: msgspec.json defines no "encoed"; did you mean "encode"?'),
+    (function("mine:go"), {}, "steps.A.function: mine cannot be imported there"),
+    # what is imported by what is imported
+    (
+        function("dag_definitions.d.far:go"),
+        {},
+        "far.py:2: imports hypothesis, which is neither packed nor of a package of requirements.txt",
+    ),
+    (
+        function("dag_definitions.d.near:go"),
+        {},
+        "far.py:2: imports hypothesis, which is neither packed nor of a package of requirements.txt",
+    ),
+    (
+        function("dag_definitions.d.lost:go"),
+        {},
+        "lost.py:1: imports dag_definitions.d.pipelines.count: dag_definitions/d/pipelines/ is not deployed with the",
+    ),
+    (
+        function("dag_definitions.d.beside:go"),
+        {},
+        "beside.py:1: imports dag_definitions.d.nobody: there is no module dag_definitions.d.nobody",
+    ),
+    (function("dag_definitions.d.top:go"), {}, "top.py:1: imports mine.deep, which is neither packed nor of a package"),
+    # what Terraform refuses
+    (
+        call("orchestrator"),
+        {},
+        'steps.A.target_name: "orchestrator" is what the orchestrator\'s own function is called',
+    ),
 ]
 
 
@@ -165,8 +232,19 @@ def test_what_would_fail_there_is_said_with_its_path(tree, capsys, step, functio
         else:
             tree.function(name, content)
     tree.write("dag_definitions/d/pipelines/count.py", "")
+    tree.write("dag_definitions/d/pipelines/requirements.txt", "apache-beam[gcp]==2.77.0\n")
     tree.write("dag_definitions/d/bad.py", "def go(\n")
     tree.write("dag_definitions/d/good.py", "def shout():\n    pass\n")
+    go = "\n\n\ndef go():\n    pass\n"
+    for name, imports in {
+        "far": "import os\nimport hypothesis",
+        "near": "from dag_definitions.d import far, good",
+        "lost": "from dag_definitions.d.pipelines.count import words",
+        "beside": "from . import nobody",
+        "top": "import mine.deep",
+    }.items():
+        tree.write(f"dag_definitions/d/{name}.py", imports + go)
+    tree.write("mine/deep.py", "")
     tree.steps(step)
     code, out, problems = judged(capsys)
     assert code == 2
@@ -225,6 +303,7 @@ def test_settings_of_the_environment_count_too(tree, capsys, monkeypatch):
 
 def test_a_pipeline_here_is_what_a_template_can_be_built_from(tree, capsys):
     tree.write("dag_definitions/d/pipelines/count.py", "")
+    tree.write("dag_definitions/d/pipelines/requirements.txt", "apache-beam[gcp]==2.77.0\n")
     tree.steps(job("count"), job("cuont"))
     problems = judged(capsys)[2]
     assert len(problems) == 1
@@ -274,11 +353,179 @@ def test_a_definition_outside_of_what_is_deployed_is_a_problem(tree, capsys):
     assert "elsewhere: is not in" in capsys.readouterr().err
 
 
-def test_a_definition_that_breaks_rules_is_not_judged_further(tree, capsys):
-    tree.steps({"target_type": "CloudFunction"})
+def test_a_definition_that_breaks_rules_is_judged_as_far_as_its_steps_tell(tree, capsys):
+    tree.steps(
+        {"target_type": "CloudFunction"},
+        call(region="europe-west1-b", timeout="2h"),
+        {"target_type": "Nowhere", "target_name": "x", "region": "b"},
+        call(region=7, timeout="soon"),
+        function("json:nope"),
+        function("json"),
+    )
     code, _, problems = judged(capsys)
     assert code == 2
-    assert problems[0].startswith("steps.A.target_name: is missing")
+    assert [problem.partition(": ")[0] for problem in problems] == [
+        "steps.A.target_name",
+        "steps.C.target_type",
+        "steps.D.region",
+        "steps.D.timeout",
+        "steps.F.function",
+        "steps.B.timeout",
+        "steps.B.region",
+        "steps.C.region",
+        "steps.E.function",
+    ]
+
+
+@pytest.mark.parametrize(
+    "definition", ["a: &a [*a]", "start: A\nsteps: &s {A: {type: Parallel, branches: [{steps: *s}]}}"]
+)
+def test_a_definition_that_holds_itself_is_a_problem_and_no_fault(tree, capsys, definition):
+    (tree.dag / "dag.yaml").write_text(definition + "\n")
+    assert judged(capsys)[0] == 2
+
+
+def test_the_steps_of_finally_are_judged_too(tree, capsys):
+    last = {"start": "L", "steps": {"L": {"type": "Task", **call(region="b")}}}
+    steps = {"A": {"type": "Pass", "result": 1, "next": "B"}, "B": {"type": "Wait", "for": "1s"}}
+    (tree.dag / "dag.json").write_text(json.dumps({"start": "A", "steps": steps, "finally": last}))
+    (problem,) = judged(capsys)[2]
+    assert problem.startswith('finally.steps.L.region: "b" is no region')
+
+
+@pytest.mark.parametrize("zone", ["localtime", "posixrules", "posix/Europe/Berlin", "Factory", "europe/berlin"])
+def test_a_time_zone_has_a_name_that_google_knows_too(tree, capsys, zone):
+    daily = {"start": "A", "steps": {"A": {"type": "Pass", "result": 1}}, "schedule": "0 6 * * *", "time_zone": zone}
+    (tree.dag / "dag.json").write_text(json.dumps(daily))
+    (problem,) = judged(capsys)[2]
+    assert problem.startswith(f'time_zone: "{zone}" is not a time zone')
+
+
+def test_an_installed_callable_is_looked_up_without_importing_anything(tree, capsys, monkeypatch):
+    (tree.root / "requirements.txt").write_text("google-cloud-storage\nthis-one\n")
+    tree.write("site/this_one/__init__.py", "raise RuntimeError('imported')\ndef go():\n    pass\n")
+    monkeypatch.syspath_prepend(tree.root / "site")
+    tree.steps(
+        *(function(f"google.cloud.storage:{name}") for name in ("Client", "Cleint")),
+        *(function(f"this_one:{name}") for name in ("go", "nope")),
+        *(function(reference) for reference in ("json:loads", "os:getpid", "math:sqrt", "time:sleep", "signal:alarm")),
+    )
+    assert judged(capsys)[2] == [
+        'steps.B.function: google.cloud.storage defines no "Cleint"; did you mean "Client"?',
+        'steps.D.function: this_one defines no "nope"',
+    ]
+
+
+def test_jobs_that_run_as_an_account_that_is_not_named_are_told_of(tree, capsys):
+    spark = {"target_type": "Dataproc", "target_name": "d", "main_python_file": "gs://bucket/d.py"}
+    tree.steps(spark, {"target_type": "Batch", "target_name": "b", "image": "i"}, call("load"))
+    needs = (
+        "its jobs run as a service account, which the orchestrator may launch them as only if it is in "
+        "job_service_accounts of terraform/terraform.tfvars"
+    )
+    code, out, _ = judged(capsys)
+    assert (code, out[2:4]) == (0, [f"  Dataproc: {needs}", f"  Batch: {needs}"])
+    with (tree.root / "terraform" / "terraform.tfvars").open("a") as file:
+        file.write('job_service_accounts = {\n  spark = "spark@my-project.iam.gserviceaccount.com"\n}\n')
+    assert needs not in "".join(judged(capsys)[1])
+
+
+# -- together: what Terraform refuses of all of them --------------------------------------------------------
+
+
+def beside(tree, name, definition, **files):
+    """Write another DAG."""
+    tree.write(f"dag_definitions/{name}/dag.json", json.dumps(definition))
+    for file, content in files.items():
+        tree.write(f"dag_definitions/{name}/{file.replace('__', '/')}.py", content)
+
+
+def one(step):
+    return {"start": "A", "steps": {"A": {"type": "Task", **step}}}
+
+
+def test_a_function_with_its_source_in_two_dags_is_refused(tree, capsys):
+    tree.function("load")
+    tree.steps(call())
+    beside(tree, "e", one(call()), functions__load__main=HANDLER)
+    assert judged(capsys)[2] == [
+        "dag_definitions/e/dag.json: steps.A.target_name: load has its source in dag_definitions/e and, for "
+        "dag_definitions/d/dag.json: steps.A, in dag_definitions/d; only one can be deployed: rename one, or put a "
+        "DAG into skip_functions_of"
+    ]
+    with (tree.root / "terraform" / "terraform.tfvars").open("a") as file:
+        file.write('skip_functions_of = ["e"]\n')
+    assert judged(capsys)[0] == 0
+
+
+def test_a_function_with_another_entry_point_in_another_dag_is_refused(tree, capsys):
+    tree.function("load")
+    tree.steps(call())
+    beside(tree, "e", one(call(function="other")))
+    assert judged(capsys)[2] == [
+        'dag_definitions/e/dag.json: steps.A.function: is "other", but "main" at dag_definitions/d/dag.json: steps.A; '
+        "load is deployed once, with one entry point"
+    ]
+
+
+def test_what_lies_in_another_project_is_not_deployed_and_may_be_called_as_it_likes(tree, capsys):
+    tree.function("load")
+    tree.steps(call(), call(function="other", project_id="their-project"))
+    beside(tree, "e", one(call("orchestrator", project_id="their-project")))
+    assert judged(capsys)[0] == 0
+
+
+def test_a_definition_that_is_named_twice_is_judged_once(tree, capsys):
+    tree.function("load")
+    tree.steps(call())
+    assert judged(capsys, "dag_definitions/d")[:2] == (
+        0,
+        ["d: ok for gcp, 1 task", "rights were not checked; --online asks Google Cloud, as whoever you are there"],
+    )
+
+
+def test_parallels_that_are_deeper_than_terraform_sees_are_refused(tree, capsys):
+    body = one(call())
+    for level in range(9):
+        body = {"start": f"P{level}", "steps": {f"P{level}": {"type": "Parallel", "branches": [body]}}}
+    (tree.dag / "dag.json").write_text(json.dumps(body["steps"]["P8"]["branches"][0]))
+    assert judged(capsys)[0] == 0
+    (tree.dag / "dag.json").write_text(json.dumps(body))
+    (problem,) = judged(capsys)[2]
+    assert problem.endswith("is in 9 Parallels; Terraform, which has no recursion, sees 8 levels")
+
+
+def test_pipelines_and_scheduler_jobs_of_one_name_are_refused(tree, capsys):
+    for name in ("a b", "a+b"):
+        beside(tree, name, {**one(job("count")), "schedule": "0 6 * * *"}, pipelines__count="")
+        tree.write(f"dag_definitions/{name}/pipelines/requirements.txt", "apache-beam[gcp]\n")
+    assert [problem.partition("/dag.json: ")[2] for problem in judged(capsys)[2]] == [
+        "dag_definitions/a+b/pipelines/count.py: there is another pipeline of this name in "
+        "dag_definitions/a b/pipelines; only one can be the template: rename one",
+        "schedule: its scheduler job would be called a-b, like that of a b; rename one",
+    ]
+
+
+def test_a_pipeline_without_apache_beam_in_its_requirements_is_refused(tree, capsys):
+    tree.write("dag_definitions/d/pipelines/count.py", "")
+    tree.steps(job("count"), job("count"))
+    file = "dag_definitions/d/pipelines/requirements.txt"
+    needs = "the flex template of count has only what it names, as in apache-beam[gcp]==2.77.0"
+    assert judged(capsys)[2] == [f"{file}: there is no such file; {needs}"]
+    tree.write(file, "apache-beam-extras\n# apache-beam\n")
+    assert judged(capsys)[2] == [f"{file}: does not name apache-beam; {needs}"]
+    tree.write(file, "Apache_Beam[gcp]~=2.77\n")
+    assert judged(capsys)[0] == 0
+
+
+def test_variables_that_name_no_dag_are_refused(tree, capsys, monkeypatch):
+    tree.steps(call())
+    monkeypatch.setenv("TF_VAR_default_dag", "weekly")
+    monkeypatch.setenv("TF_VAR_skip_functions_of", '["d", "monthly"]')
+    assert judged(capsys)[2] == [
+        "default_dag of terraform/: there is no DAG weekly; there are d",
+        "skip_functions_of of terraform/: there is no DAG monthly; there are d",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -312,16 +559,17 @@ def test_the_limits_are_those_of_the_targets():
 
 @pytest.fixture
 def google(monkeypatch):
-    """Cloud Resource Manager and Cloud Functions: `held` permissions, and the `functions` that there are."""
+    """Google's APIs: `held` permissions, those that are `unknown`, and the names of what there is."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             held = [each for each in body["permissions"] if each in server.held]
-            self._answer(200, {"permissions": held} if held else {})
+            status = 400 if server.unknown & set(body["permissions"]) else 200
+            self._answer(status, {"permissions": held} if held else {})
 
         def do_GET(self):
-            name = self.path.partition("?")[0].removeprefix("/v2/")
+            name = self.path.partition("?")[0].removeprefix("/v2/").removeprefix("/v1/")
             self._answer(server.status or (200 if name in server.functions else 404), {"name": name})
 
         def _answer(self, status, answer):
@@ -336,9 +584,9 @@ def google(monkeypatch):
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.held, server.functions, server.status = set(), set(), None
+    server.held, server.functions, server.status, server.unknown = set(), set(), None, set()
     Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    for service in ("CLOUDRESOURCEMANAGER", "CLOUDFUNCTIONS"):
+    for service in ("CLOUDRESOURCEMANAGER", "CLOUDFUNCTIONS", "RUN", "WORKFLOWS"):
         monkeypatch.setenv(f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{service}", f"http://127.0.0.1:{server.server_address[1]}")
     yield server
     server.shutdown()
@@ -356,9 +604,9 @@ def test_online_functions_that_are_not_there_and_rights_that_are_missing_are_nam
         job(template_path="gs://bucket/t"),
     )
     google.functions = {"projects/my-project/locations/europe-west1/functions/there"}
-    google.held = {"dataflow.jobs.create", "dataflow.jobs.get"}
+    google.held = {"dataflow.jobs.create", "dataflow.jobs.get", "logging.logEntries.list", *QUEUE_PERMISSIONS}
     code, out, problems = judged(capsys, "--online")
-    assert (code, out) == (2, [])
+    assert (code, out) == (2, [WHO_ASKED])
     assert problems == [
         "steps.C.target_name: there is no function gone in europe-west1 of my-project, and none in "
         "functions/ to deploy",
@@ -368,12 +616,43 @@ def test_online_functions_that_are_not_there_and_rights_that_are_missing_are_nam
     ]
     google.functions |= {f"projects/{each}/locations/europe-west1/functions/gone" for each in ("my-project", "other")}
     google.held |= {"dataflow.jobs.list", "dataflow.jobs.cancel"}
-    assert judged(capsys, "--online") == (0, ["d: ok for gcp, 6 tasks"], [])
+    assert judged(capsys, "--online") == (0, ["d: ok for gcp, 6 tasks", WHO_ASKED], [])
+
+
+WHO_ASKED = "rights are those of whoever asked; the orchestrator's own account has what Terraform gives it"
+
+
+def test_online_jobs_and_workflows_that_are_not_there_are_named_and_rights_to_cancel_asked_for(tree, capsys, google):
+    tree.steps(
+        {"target_type": "CloudRunJob", "target_name": "nightly"},
+        {"target_type": "Workflows", "target_name": "mails"},
+        {"target_type": "Batch", "target_name": "b", "image": "i"},
+        call("load", invocation="sync"),
+        call("load", project_id="other"),
+    )
+    google.functions = {f"projects/{each}/locations/europe-west1/functions/load" for each in ("my-project", "other")}
+    google.held = {each for wanted in PERMISSIONS.values() for each in wanted if not each.endswith("cancel")}
+    google.unknown = {"batch.jobs.cancel"}
+    assert judged(capsys, "--online")[2] == [
+        "steps.A.target_name: there is no Cloud Run job nightly in europe-west1 of my-project",
+        "steps.B.target_name: there is no workflow mails in europe-west1 of my-project",
+        "steps.A.target_type: these credentials lack run.executions.cancel in my-project, which CloudRunJob steps need",
+        "steps.B.target_type: these credentials lack workflows.executions.cancel in my-project, which Workflows "
+        "steps need",
+        "steps.E.target_type: these credentials lack cloudtasks.tasks.create, cloudtasks.tasks.delete in my-project, "
+        "which CloudFunction steps need",
+    ]
+    google.held |= {"run.executions.cancel", "workflows.executions.cancel", *QUEUE_PERMISSIONS}
+    google.functions |= {
+        f"projects/my-project/locations/europe-west1/{each}" for each in ("jobs/nightly", "workflows/mails")
+    }
+    assert judged(capsys, "--online")[0] == 0
 
 
 def test_online_what_cannot_be_asked_is_a_problem_that_says_why(tree, capsys, google):
     tree.steps(call())
     google.status = 403
+    google.held = {"logging.logEntries.list", *QUEUE_PERMISSIONS}
     (problem,) = judged(capsys, "--online")[2]
     assert problem.startswith("steps.A.target_name: cannot be asked for: cloudfunctions.functions.get")
     assert "403" in problem

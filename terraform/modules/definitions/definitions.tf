@@ -12,8 +12,20 @@ locals {
     { for file in local.json_files : dirname(file) => jsondecode(file("${var.folder}/${file}")) },
   )
 
+  # What a start is given: what the author keeps to try it with, and a place for each input that a step asks for.
+  inputs = {
+    for dag, definition in local.definitions : dag => merge(
+      { for name in distinct(flatten(regexall("\\$\\{run\\.input\\.([A-Za-z_][A-Za-z0-9_]*)", jsonencode(definition)))) : name => "…" },
+      try(jsondecode(file("${var.folder}/${dag}/input.json")), {}),
+    )
+  }
+
   # Terraform has no recursion: one line a level of Parallels. The check in outputs.tf says when there are more.
-  level_0 = [for dag, definition in local.definitions : { dag = dag, steps = definition.steps }]
+  # What runs at a run's end (`finally`) is one more body at the top.
+  level_0 = concat(
+    [for dag, definition in local.definitions : { dag = dag, steps = definition.steps }],
+    [for dag, definition in local.definitions : { dag = dag, steps = definition.finally.steps } if can(definition.finally.steps)],
+  )
   level_1 = flatten([for body in local.level_0 : [for step in body.steps : [for branch in try(step.branches, []) : { dag = body.dag, steps = branch.steps }]]])
   level_2 = flatten([for body in local.level_1 : [for step in body.steps : [for branch in try(step.branches, []) : { dag = body.dag, steps = branch.steps }]]])
   level_3 = flatten([for body in local.level_2 : [for step in body.steps : [for branch in try(step.branches, []) : { dag = body.dag, steps = branch.steps }]]])

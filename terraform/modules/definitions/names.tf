@@ -21,7 +21,7 @@ locals {
     push         = { id = "${var.name}-push", does = "delivers events to the orchestrator" }
     functions    = { id = "${var.name}-functions", does = "runs the functions of dag_definitions/" }
     dataflow     = { id = "${var.name}-dataflow", does = "runs the workers of Dataflow jobs" }
-    build        = { id = "${var.name}-build", does = "builds the functions and the flex templates" }
+    build        = { id = "${var.name}-build", does = "builds the functions" }
   }
 
   emails = { for key, account in local.service_accounts : key => "${account.id}@${var.project_id}.iam.gserviceaccount.com" }

@@ -59,6 +59,10 @@ output "pipelines" {
     condition     = length(local.pipelines_twice) == 0
     error_message = "Pipelines with two sources, of which only one can be the template of the name: ${join("; ", local.pipelines_twice)}. Rename one."
   }
+  precondition {
+    condition     = length(local.pipelines_without_beam) == 0
+    error_message = "${join(", ", local.pipelines_without_beam)}: does not name apache-beam, or is not there; a flex template has only what it names, as in apache-beam[gcp]==2.77.0."
+  }
 }
 
 output "sinks" {
@@ -69,6 +73,11 @@ output "sinks" {
     condition     = length(local.too_long) == 0
     error_message = "${join(", ", local.too_long)}: the filter has more than 20,000 characters; the definitions name too many jobs."
   }
+}
+
+output "inputs" {
+  description = "DAG -> an input to start a run of it with: its input.json, and \"…\" for what its steps ask for beside that."
+  value       = local.inputs
 }
 
 output "jobs" {

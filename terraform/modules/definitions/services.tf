@@ -5,6 +5,9 @@
 #   act_as    whether jobs run under a service account that the launch names or implies, which takes iam.serviceAccountUser
 
 locals {
+  # Whose workers are machines of Compute Engine in the project.
+  on_machines = ["compute.googleapis.com"]
+
   services = {
     Function = { apis = [], roles = [], act_as = false }
     CloudFunction = {
@@ -13,11 +16,11 @@ locals {
       roles  = ["roles/logging.viewer"]
       act_as = false
     }
-    Dataflow    = { apis = ["dataflow.googleapis.com"], roles = ["roles/dataflow.developer"], act_as = true }
+    Dataflow    = { apis = concat(["dataflow.googleapis.com"], local.on_machines), roles = ["roles/dataflow.developer"], act_as = true }
     CloudRunJob = { apis = ["run.googleapis.com"], roles = [], act_as = false } # given job by job: jobs below
     BigQuery    = { apis = ["bigquery.googleapis.com"], roles = ["roles/bigquery.jobUser"], act_as = false }
-    Dataproc    = { apis = ["dataproc.googleapis.com"], roles = ["roles/dataproc.serverlessEditor"], act_as = true }
-    Batch       = { apis = ["batch.googleapis.com"], roles = ["roles/batch.jobsEditor"], act_as = true }
+    Dataproc    = { apis = concat(["dataproc.googleapis.com"], local.on_machines), roles = ["roles/dataproc.serverlessEditor"], act_as = true }
+    Batch       = { apis = concat(["batch.googleapis.com"], local.on_machines), roles = ["roles/batch.jobsEditor"], act_as = true }
     Workflows = {
       apis   = ["workflows.googleapis.com", "workflowexecutions.googleapis.com"]
       roles  = ["roles/workflows.invoker", "roles/workflows.viewer"]
@@ -31,6 +34,7 @@ locals {
     "artifactregistry.googleapis.com",
     "cloudbuild.googleapis.com",
     "cloudfunctions.googleapis.com",
+    "cloudresourcemanager.googleapis.com",
     "cloudscheduler.googleapis.com",
     "cloudtasks.googleapis.com",
     "iam.googleapis.com",
@@ -39,6 +43,7 @@ locals {
     "pubsub.googleapis.com",
     "run.googleapis.com",
     "secretmanager.googleapis.com",
+    "serviceusage.googleapis.com",
     "storage.googleapis.com",
   ]
 

@@ -42,6 +42,18 @@ run "a_definition_with_every_target_type" {
   }
 }
 
+run "the_apis_are_those_of_the_types_and_those_that_everything_needs" {
+  command = plan
+
+  assert {
+    condition = length(setsubtract([
+      for api in ["aiplatform", "batch", "bigquery", "compute", "cloudresourcemanager", "cloudtasks", "dataflow", "dataproc", "run", "serviceusage", "workflowexecutions"] :
+      "${api}.googleapis.com"
+    ], output.apis)) == 0
+    error_message = "They are ${join(", ", output.apis)}."
+  }
+}
+
 run "one_function_of_two_dags_is_deployed_once_and_called_by_both" {
   command = plan
 

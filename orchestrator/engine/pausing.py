@@ -1,0 +1,92 @@
+"""Pause and resume: a paused run starts nothing, and follows what runs. Pure.
+
+What would start meanwhile is held in the document, in one of two ways: a node that would be entered, in `$run.held`;
+the next attempt at a node that has started, as a retry that is due (Running, no claim). So a resume finds it all again
+from the document alone. A claim that nobody launched is not taken over while the run is paused, nor is it timed out.
+
+Requests carry the time when they were made, and the latest counts: one that is delivered late, or again after the
+opposite was asked for, changes nothing.
+"""
+
+from datetime import datetime, timedelta
+
+from msgspec.structs import replace
+
+from orchestrator.engine import attempts
+from orchestrator.engine.draft import Draft
+from orchestrator.model.enums import DueKind, RunStatus, TaskStatus
+from orchestrator.model.facts import PauseEnded, PauseRequested, ResumeRequested
+from orchestrator.model.run_state import NodeState, RunInfo
+
+
+def paused(run: RunInfo, at: datetime) -> RunInfo:
+    """Return the run's entry as it is once a pause was asked for at `at`; the same object if that changes nothing."""
+    if not _counts(run, RunStatus.PAUSED, at):
+        return run
+    return replace(run, status=RunStatus.PAUSED, steered_at=at, is_resuming=False)
+
+
+def resumed(run: RunInfo, at: datetime) -> RunInfo:
+    """Return the run's entry as it is once a resume was asked for at `at`, and what is held not yet started."""
+    if not _counts(run, RunStatus.RUNNING, at):
+        return run
+    is_resuming = run.is_resuming or run.status is RunStatus.PAUSED
+    return replace(run, status=RunStatus.RUNNING, steered_at=at, is_resuming=is_resuming)
+
+
+def _counts(run: RunInfo, status: RunStatus, at: datetime) -> bool:
+    """Whether a request of `at` to be in this status is news; of two of the same time the one that came last is."""
+    if run.status not in (RunStatus.RUNNING, RunStatus.PAUSED) or run.stop is not None:
+        return False
+    return run.steered_at is None or at > run.steered_at or (at == run.steered_at and run.status is not status)
+
+
+def pause_requested(draft: Draft, fact: PauseRequested) -> None:
+    """Start nothing more."""
+    if draft.run is not None and (run := paused(draft.run, fact.at)) is not draft.run:
+        draft.change_run(run)
+
+
+def resume_requested(draft: Draft, fact: ResumeRequested) -> None:
+    """Go on."""
+    if draft.run is not None and (run := resumed(draft.run, fact.at)) is not draft.run:
+        draft.change_run(run)
+        pause_ended(draft, PauseEnded())
+
+
+def pause_ended(draft: Draft, _: PauseEnded) -> None:
+    """Start what is held, unless the run is paused (again), or has ended."""
+    if draft.run is None or not draft.run.is_resuming or draft.run.status is not RunStatus.RUNNING:
+        return
+    held = draft.run.held
+    draft.change_run(replace(draft.run, held=(), is_resuming=False))
+    draft.entering.extend((draft.dag.by_name[each.node], each.caught) for each in held)
+    for node in tuple(draft.nodes.values()):
+        if node.status is TaskStatus.RUNNING and node.owed_cancel is None:
+            _go_on(draft, node)
+
+
+def reconsider(draft: Draft) -> None:
+    """Where things are to be stopped, let what is held be entered again: it ends there, or it is held again.
+
+    A run that is stopped as a whole is not paused any more, for its `finally` is to run.
+    """
+    if not draft.stopping or draft.run is None:
+        return
+    held, run = draft.run.held, draft.run
+    if run.status is RunStatus.PAUSED and any(parallel is None for parallel, _ in draft.stopping):
+        run = replace(run, status=RunStatus.RUNNING, is_resuming=False)
+    if held or run is not draft.run:
+        draft.change_run(replace(run, held=()))
+        draft.entering.extend((draft.dag.by_name[each.node], each.caught) for each in held)
+
+
+def _go_on(draft: Draft, node: NodeState) -> None:
+    """Claim the attempt that was held; give a claim that could not be taken over its time."""
+    retry_at, timeout_at = node.due.get(DueKind.RETRY.value), node.due.get(DueKind.TIMEOUT.value)
+    if node.claim is None and retry_at is not None and retry_at <= draft.now:
+        attempts.claim(draft, node, node.attempt)
+    elif node.claim is not None and not node.execution_id and timeout_at is not None and timeout_at <= draft.now:
+        task = draft.task(node)
+        timeout_s = draft.policy.timeout_s(task.target_key, task.timeout_s) or 0.0
+        draft.wait_until(node, DueKind.TIMEOUT.value, draft.now + timedelta(seconds=timeout_s))

@@ -1,0 +1,1 @@
+"""Adapters of the port Secrets, a file each."""
