@@ -210,6 +210,13 @@ def test_a_run_that_is_given_too_little_time_says_what_it_waits_for():
         simulate(chain("A"), targets={"A": takes("2d")}, within="1d")
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_what_cannot_be_cancelled_is_waited_for_up_to_its_timeout_by_any_instance(seed):
+    steps = {**dag(A=task(timeout="68m")), "timeout": "1s"}
+    run = simulate(steps, targets={"A": never_ends()}, instances=3, seed=seed)
+    assert timedelta(minutes=68) <= run.took <= timedelta(minutes=70)
+
+
 def test_a_run_that_goes_on_without_an_end_is_given_up(monkeypatch):
     monkeypatch.setattr("orchestrator.testing.simulation.MAX_STEPS", 50)
     with pytest.raises(OutOfTime, match=r"A is Running.* that took 50 events and Ticks"):
