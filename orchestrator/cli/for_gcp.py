@@ -56,12 +56,6 @@ def problems(written: Written, deployment: Deployment) -> Iterator[str]:
     yield from _sources(steps, written)
 
 
-def taken_for_granted(written: Written) -> list[str]:
-    """Return the functions that steps name and whose source is not here: they are to exist already."""
-    called = (step for step in steps_of(written.definition) if step.target_type == TargetTypes.CLOUD_FUNCTION)
-    return sorted({step.target_name for step in called if not _source(written, step.target_name).is_dir()})
-
-
 def types_without_accounts(written: Written, deployment: Deployment) -> list[str]:
     """Return the target types whose jobs run as an account, where the deployment names none that they may run as."""
     used = {step.target_type for step in steps_of(written.definition)}

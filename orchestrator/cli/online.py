@@ -1,11 +1,10 @@
 """What Google Cloud says of a definition's steps: what is not there to be run, and rights that are missing."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from orchestrator.cli.definitions import Written
 from orchestrator.cli.deployment import Deployment
-from orchestrator.cli.for_gcp import taken_for_granted
 from orchestrator.cli.lines import listed
 from orchestrator.cli.steps import Step, steps_of
 from orchestrator.model.enums import TargetTypes
@@ -34,26 +33,33 @@ _There = Callable[[str, str, str], bool]
 """(project, region, name) -> whether it is there."""
 
 
-def online_problems(written: Written, deployment: Deployment, rights: Asked) -> Iterator[str]:
-    """Yield what is not there or not allowed; of each service that cannot be asked, why."""
+def online_problems(
+    written: Written, deployment: Deployment, rights: Asked, expected: Collection[tuple[str, str, str]]
+) -> Iterator[str]:
+    """Yield what is not there or not allowed; of each service that cannot be asked, why.
+
+    Args:
+        expected: project, region and name of the functions that have to be there, for nothing here deploys them.
+    """
     steps = steps_of(written.definition)
-    yield from _named(steps, written, deployment, rights)
+    yield from _named(steps, deployment, rights, expected)
     yield from _permissions(steps, deployment, rights)
 
 
-def _named(steps: Sequence[Step], written: Written, deployment: Deployment, rights: Asked) -> Iterator[str]:
+def _named(
+    steps: Sequence[Step], deployment: Deployment, rights: Asked, expected: Collection[tuple[str, str, str]]
+) -> Iterator[str]:
     """What steps name and nobody has made."""
     there: Mapping[str, tuple[str, _There]] = {
         TargetTypes.CLOUD_FUNCTION: ("function", rights.has_function),
         TargetTypes.CLOUD_RUN_JOB: ("Cloud Run job", rights.has_run_job),
         TargetTypes.WORKFLOWS: ("workflow", rights.has_workflow),
     }
-    expected = set(taken_for_granted(written))
     seen: set[tuple[str, str, str, str]] = set()
     for step in steps:
         project, region = _place(step, deployment)
         name, which = step.target_name, (step.target_type, project, region, step.target_name)
-        is_deployed = step.target_type == TargetTypes.CLOUD_FUNCTION and name not in expected
+        is_deployed = step.target_type == TargetTypes.CLOUD_FUNCTION and which[1:] not in expected
         if step.target_type not in there or is_deployed or which in seen:
             continue
         if not project or not region or not name:

@@ -27,7 +27,9 @@ class Requirements:
             except metadata.PackageNotFoundError:
                 self._is_complete = False
                 continue
-            fresh = {_normal(each) for each in needs if "extra ==" not in each} - self.names
+            # What is needed on some machines only (`; python_version < "3.11"`) counts where it is installed.
+            asked = [each for each in needs if "extra ==" not in each and (";" not in each or _is_here(_normal(each)))]
+            fresh = {_normal(each) for each in asked} - self.names
             self.names = self.names | fresh
             waiting += fresh
 
@@ -53,6 +55,10 @@ class Requirements:
         if _normal(module) in self.names:
             return True
         return False if self._is_complete else None
+
+
+def _is_here(name: str) -> bool:
+    return any(name in names for names in _installed().values())
 
 
 @cache

@@ -22,6 +22,9 @@ from orchestrator.runtime.catalog import DagFolders
 MAX_DEPTH = 8
 """How many Parallels in one another Terraform sees into: a line of modules/definitions/definitions.tf each."""
 
+FunctionKey = tuple[str, str, str]
+"""Project, region and name of a function."""
+
 Found = tuple[Written, str]
 """A definition, and a problem with its path."""
 
@@ -51,9 +54,9 @@ class Together:
         self.places = [Place(each, step) for each in definitions for step in steps_of(each.definition)]
 
     @cached_property
-    def functions(self) -> Mapping[tuple[str, str, str], list[Place]]:
-        """(project, region, name) -> the steps that call the function."""
-        found: dict[tuple[str, str, str], list[Place]] = {}
+    def functions(self) -> Mapping[FunctionKey, list[Place]]:
+        """A function -> the steps that call it."""
+        found: dict[FunctionKey, list[Place]] = {}
         for place in self.places:
             step = place.step
             if step.target_type == TargetTypes.CLOUD_FUNCTION and step.target_name:
@@ -62,7 +65,7 @@ class Together:
                 found.setdefault((project, region, step.target_name), []).append(place)
         return found
 
-    def sources(self, key: tuple[str, str, str]) -> list[Place]:
+    def sources(self, key: FunctionKey) -> list[Place]:
         """Of the steps that call a function, the first one of each DAG in whose folder its source lies."""
         project, _, name = key
         if project != (self.deployment.project or ""):
@@ -73,6 +76,14 @@ class Together:
             if folder.is_dir() and place.written.name not in self.deployment.skipped:
                 found.setdefault(place.written.name, place)
         return list(found.values())
+
+    def taken_for_granted(self, written: Written) -> list[FunctionKey]:
+        """Return the functions that a definition calls and that nothing here deploys: they are to exist already."""
+        return [
+            key
+            for key, places in self.functions.items()
+            if any(place.written is written for place in places) and not self.sources(key)
+        ]
 
     def problems(self) -> Iterator[Found]:
         """Yield them all."""

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 
 _WHO_ASKED = "rights are those of whoever asked; the orchestrator's own account has what Terraform gives it"
+_NEEDS_ACCOUNT = (
+    "its jobs run as a service account, which the orchestrator may launch them as only if it is in "
+    "job_service_accounts of terraform/terraform.tfvars"
+)
 _NOT_ASKED = "rights were not checked; --online asks Google Cloud, as whoever you are there"
 
 
@@ -82,47 +86,37 @@ def _parts(loaded: Loaded) -> str:
 def _for_gcp(console: Console, found: Sequence[Written], environment: Mapping[str, str], *, is_online: bool) -> bool:
     """Judge definitions for Google Cloud: those that break rules too, as far as their steps tell, and all together."""
     from orchestrator.cli.deployment import deployment_of
-    from orchestrator.cli.for_gcp import problems, taken_for_granted, types_without_accounts
+    from orchestrator.cli.for_gcp import problems, types_without_accounts
     from orchestrator.cli.online import online_problems
+    from orchestrator.cli.together import Together
     from orchestrator.runtime.cloud import rights
 
-    found = list({written.file.resolve(): written for written in found}.values())  # a path may name another's DAG too
-    deployments = [deployment_of(written.folder, environment) for written in found]
-    refused = _refused(found, deployments)
     asked = rights(environment) if is_online else None
+    beside: dict[Deployment, list[Written]] = {}
+    for written in {each.file.resolve(): each for each in found}.values():  # a path may name another's DAG too
+        beside.setdefault(deployment_of(written.folder, environment), []).append(written)
     is_valid = True
-    for written, deployment in zip(found, deployments, strict=True):
-        grammar = written.problems()
-        there = [*problems(written, deployment), *refused.get(written.file, ())]
-        if asked is not None:
-            there += online_problems(written, deployment, asked)
-        told = {each.partition(": ")[0] for each in grammar}
-        lines = [*grammar, *(each for each in there if each.partition(": ")[0] not in told)]
-        if lines:
-            console.err(*(f"{written.file}: {each}" for each in dict.fromkeys(lines)))
-            is_valid = False
-            continue
-        console.out(f"{written.name}: ok for gcp, {_parts(written.loaded())}")
-        expected = taken_for_granted(written)
-        if expected and not is_online:
-            console.out(f"  taken to be there already: {counted(len(expected), 'function')}: {listed(expected)}")
-        for target_type in types_without_accounts(written, deployment):
-            console.out(
-                f"  {target_type}: its jobs run as a service account, which the orchestrator may launch them as only "
-                "if it is in job_service_accounts of terraform/terraform.tfvars"
-            )
+    for deployment, deployed in beside.items():
+        together = Together(deployed, deployment)
+        refused = list(together.problems())
+        for written in deployed:
+            grammar = written.problems()
+            expected = together.taken_for_granted(written)
+            there = [*problems(written, deployment), *(problem for whose, problem in refused if whose is written)]
+            if asked is not None:
+                there += online_problems(written, deployment, asked, expected)
+            told = {each.partition(": ")[0] for each in grammar}
+            lines = [*grammar, *(each for each in there if each.partition(": ")[0] not in told)]
+            if lines:
+                console.err(*(f"{written.file}: {each}" for each in dict.fromkeys(lines)))
+                is_valid = False
+                continue
+            console.out(f"{written.name}: ok for gcp, {_parts(written.loaded())}")
+            if expected and not is_online:
+                names = sorted({name for _, _, name in expected})
+                console.out(f"  taken to be there already: {counted(len(names), 'function')}: {listed(names)}")
+            for target_type in types_without_accounts(written, deployment):
+                console.out(f"  {target_type}: {_NEEDS_ACCOUNT}")
     if found:
         console.out(_WHO_ASKED if is_online else _NOT_ASKED)
     return is_valid
-
-
-def _refused(found: Sequence[Written], deployments: "Sequence[Deployment]") -> Mapping[Path, list[str]]:
-    """Definition file -> what Terraform refuses of it, beside all that are deployed with it."""
-    from orchestrator.cli.together import Together
-
-    problems: dict[Path, list[str]] = {}
-    for deployment in dict.fromkeys(deployments):
-        beside = [each for each, its in zip(found, deployments, strict=True) if its == deployment]
-        for written, problem in Together(beside, deployment).problems():
-            problems.setdefault(written.file, []).append(problem)
-    return problems

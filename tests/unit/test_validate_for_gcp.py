@@ -9,6 +9,7 @@ import pytest
 from orchestrator.cli.for_gcp import LIMITS_S
 from orchestrator.cli.main import main
 from orchestrator.cli.requirements import Requirements
+from orchestrator.model.enums import TargetTypes
 from orchestrator.runtime.rights import PERMISSIONS, QUEUE_PERMISSIONS
 from orchestrator.targets.cloud_function import _DISPATCH_LIMITS_S, CloudFunctionSync
 from orchestrator.targets.inline_function import InlineFunction
@@ -214,6 +215,7 @@ ONE_PROBLEM = [
         {},
         "beside.py:1: imports dag_definitions.d.nobody: there is no module dag_definitions.d.nobody",
     ),
+    (function("dag_definitions.d.heavy:go"), {}, "heavy.py:1: imports torch, which is neither packed nor of a"),
     (function("dag_definitions.d.top:go"), {}, "top.py:1: imports mine.deep, which is neither packed nor of a package"),
     # what Terraform refuses
     (
@@ -242,6 +244,7 @@ def test_what_would_fail_there_is_said_with_its_path(tree, capsys, step, functio
         "lost": "from dag_definitions.d.pipelines.count import words",
         "beside": "from . import nobody",
         "top": "import mine.deep",
+        "heavy": "import torch",
     }.items():
         tree.write(f"dag_definitions/d/{name}.py", imports + go)
     tree.write("mine/deep.py", "")
@@ -475,6 +478,22 @@ def test_what_lies_in_another_project_is_not_deployed_and_may_be_called_as_it_li
     assert judged(capsys)[0] == 0
 
 
+def test_a_function_whose_source_is_in_another_dag_is_not_taken_to_be_there_already(tree, capsys, google):
+    tree.function("load")
+    tree.steps(call())
+    beside(tree, "e", one(call()))
+    google.held = {"logging.logEntries.list", *QUEUE_PERMISSIONS}
+    assert judged(capsys) == (
+        0,
+        [
+            *("d: ok for gcp, 1 task", "e: ok for gcp, 1 task"),
+            "rights were not checked; --online asks Google Cloud, as whoever you are there",
+        ],
+        [],
+    )
+    assert judged(capsys, "--online")[0] == 0
+
+
 def test_a_definition_that_is_named_twice_is_judged_once(tree, capsys):
     tree.function("load")
     tree.steps(call())
@@ -535,6 +554,8 @@ def test_variables_that_name_no_dag_are_refused(tree, capsys, monkeypatch):
         ({"msgspec"}, "yaml", False),
         ({"google-cloud-storage"}, "google", True),
         ({"functions-framework"}, "flask", True),
+        # It needs importlib-metadata, but only of a Python that this is not.
+        ({"flask"}, "torch", False),
         ({"somebody-elses"}, "yaml", False),
         ({"somebody-elses"}, "somebody_elses", True),
         ({"somebody-elses"}, "their_module", None),
@@ -552,6 +573,10 @@ def test_the_limits_are_those_of_the_targets():
         "CloudFunction.sync": sync.launch_limit_s,
         "Function": InlineFunction().launch_limit_s,
     }
+
+
+def test_rights_of_every_target_that_runs_in_the_cloud_are_asked_for():
+    assert set(PERMISSIONS) == {*TargetTypes, "CloudFunction.sync"} - {TargetTypes.FUNCTION}
 
 
 # -- online ----------------------------------------------------------------------------------------------
