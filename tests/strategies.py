@@ -130,7 +130,7 @@ inputs = st.fixed_dictionaries(
 )
 """Input of a run, as the expressions that are drawn ask about it: often what they ask for is not there."""
 
-error_classes = st.sampled_from(["*", "Task.*", "Task.Failed", "Task.Timeout", "Launch.*", "Own.Error"])
+ERROR_CLASSES = ("*", "Task.*", "Task.Failed", "Task.Timeout", "Launch.*", "Own.Error")
 times = st.sampled_from(
     [
         *("2026-01-01T12:00:00Z", "2026-01-01T13:30:00.5+01:00", "2026-03-01T00:00:00Z", "2025-06-01T00:00:00Z"),
@@ -286,9 +286,9 @@ class _Drawer:
                 return self.strings(row)
             case Kind.TEXTS:
                 own = self.strings(row) if row.rule else texts
-                known = error_classes.filter(lambda text: row.rule is None or row.rule.problem(text) is None)
-                is_a_set = getattr(row, "most", None) is not None
-                return st.lists(known | own, min_size=1, max_size=2, unique=is_a_set)
+                known = [text for text in ERROR_CLASSES if row.rule is None or row.rule.problem(text) is None]
+                some = st.sampled_from(known) | own if known else own
+                return st.lists(some, min_size=1, max_size=2, unique=row.most is not None)
             case Kind.FLAG:
                 return st.booleans()
             case Kind.NUMBER if row.range is not None:
@@ -301,8 +301,8 @@ class _Drawer:
             case Kind.REQUEST:
                 taken = {path.partition(".")[0] for path in row.taken}
                 return st.dictionaries(texts.filter(lambda text: text not in taken), json_values, max_size=2)
-        if row.kind.name == "SCHEMA":
-            return st.sampled_from([{}, {"type": "object"}, {"properties": {"day": {"type": "string"}}}])
+            case Kind.SCHEMA:
+                return st.sampled_from([{}, {"type": "object"}, {"properties": {"day": {"default": "today"}}}])
         raise NotImplementedError(f"{row.name}: tests/strategies.py has no strategy for {row.kind}; write one")
 
     def strings(self, row: Key) -> st.SearchStrategy[str]:

@@ -8,6 +8,8 @@ from orchestrator.model.errors import BrokerUnavailable, InputError
 from orchestrator.ports import Broker, Clock
 from orchestrator.runtime.settings import Settings
 
+_DONE: Mapping[str, str] = {"cancel": "cancelled", "pause": "paused", "resume": "resumed"}
+
 
 def publish(
     command: str,
@@ -30,7 +32,7 @@ def publish(
     topic = topic or settings.events_topic
     if topic is None:
         raise InputError(
-            f"{command}: EVENTS_TOPIC is not set, and a {command} of runs in {bucket.url} is asked for by a message; "
+            f"{command}: EVENTS_TOPIC is not set, and runs in {bucket.url} are {_DONE[command]} by a message; "
             "set it, or name the topic by --topic projects/P/topics/T"
         )
     broker = broker_of(topic, environment, clock)

@@ -85,6 +85,14 @@ class Actor:
             for command in commands
         )
 
+    def waits(self, commands: Sequence[Command]) -> bool:
+        """Whether carrying these out waits for what is launched to end, or for somebody who is told of it."""
+        return any(
+            isinstance(command, Notify)
+            or (isinstance(command, Launch) and self._policy.rules(command.target_key).synchronous)
+            for command in commands
+        )
+
     def act(self, box: RunBox, commands: Sequence[Command], tell: Callable[[Fact], None]) -> list[Fact]:
         """Carry out what a save entitles to, calls that block side by side; return what came of it.
 

@@ -303,9 +303,16 @@ def _give_up(draft: Draft, node: NodeState, error: Failure) -> None:
 
 
 def _owe_cancel(draft: Draft, node: NodeState, owed: OwedCancel) -> None:
-    node = replace(node, owed_cancel=owed, due=NO_TIMES)
+    # What cannot be cancelled is waited for, up to its timeout.
+    due = NO_TIMES if draft.policy.rules(node.target_key).can_cancel else node.due
+    node = replace(node, owed_cancel=owed, due=due)
     draft.put(node)
     draft.commands.append(Cancel(bare_launch(draft.dag, draft.info, node), node.execution_id))
+
+
+def waited_long_enough(draft: Draft, node: NodeState) -> None:
+    """The timeout of a node has come that is owed a cancel which its target cannot carry out."""
+    _settle(draft, node)
 
 
 def _settle(draft: Draft, node: NodeState) -> None:

@@ -320,7 +320,7 @@ class DAGExecutor:
         self, own: Entry | None, results: Mapping[Entry, object], box: RunBox, commands: Sequence[Command]
     ) -> bool:
         """Have a thread of its own act, where who leads is to be held up by no call of minutes."""
-        if own is None or not own.acts_apart or own not in results or not self._actor.blocks(commands):
+        if own is None or not own.acts_apart or own not in results or not self._actor.waits(commands):
             return False
         if not self._apart.acquire(blocking=False):
             return False

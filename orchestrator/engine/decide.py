@@ -107,7 +107,11 @@ def _stop_run(draft: Draft) -> None:
 
 def _time_came(draft: Draft, fact: TimeCame) -> None:
     node = draft.current(fact.node_name, fact.attempt)
-    if node is None or node.owed_cancel is not None or node.due.get(fact.kind) != fact.at:
+    if node is None or node.due.get(fact.kind) != fact.at:
+        return
+    if node.owed_cancel is not None:
+        if fact.kind == DueKind.TIMEOUT:
+            attempts.waited_long_enough(draft, node)
         return
     if fact.kind == DueKind.WAIT:
         end(draft, node, TaskStatus.COMPLETED)

@@ -2,7 +2,7 @@
 
 A run is written as a whole at every save, and a step's result never changes. So beyond MAX_INLINE_BYTES it lies in an
 object of its own, and the document says where. That is `results/<key>.json`, as `orchestrator.tasks` writes it: what a
-function has left there already is not copied. Of a node that launches nothing: `results/<run_id>/<node>-<hash>.json`.
+function has left there already is not copied. Of a node that launches nothing: `results/<key>-<hash>.json`.
 """
 
 from contextlib import suppress
@@ -82,11 +82,10 @@ class LargeResults:
         return decode(found[0], name).result
 
     def _store_one(self, state: RunState, node: NodeState, data: bytes) -> StoredResult:
-        run_id = state.run.run_id
-        if node.attempt:
-            name = result_object(key_of(launch_id_of(run_id, node.node_name, node.attempt)))
-        else:  # of no launch, so that nothing but what it is tells it from another of the same node
-            name = result_object(f"{run_id}/{node.node_name}-{sha256(data).hexdigest()[:24]}")
+        key = key_of(launch_id_of(state.run.run_id, node.node_name, node.attempt))
+        if not node.attempt:  # of no launch: only what it is tells it from another of the same node
+            key += f"-{sha256(data).hexdigest()[:24]}"
+        name = result_object(key)
         ended_at = node.ended_at or state.run.started_at
         result = TaskResult(kind=OutcomeKind.COMPLETED, result=msgspec.Raw(data), at=ended_at)
         with suppress(VersionConflict):  # the function has left it there, or an earlier try at this save

@@ -172,12 +172,13 @@ class Pruner:
             return marked
 
     def _leftovers(self, state: RunState) -> None:
-        """Delete what functions and local targets left of each attempt, and large results (0: of no attempt)."""
+        """Delete what functions and local targets left of each attempt, and large results of no attempt."""
         for node in state.nodes.values():
-            for attempt in range(node.attempt + 1):
+            for attempt in range(1, node.attempt + 1):
                 key = key_of(launch_id_of(state.run.run_id, node.node_name, attempt))
                 self._count("results", self._delete_all(f"results/{key}"))
                 self._count("attempts", self._remove_attempt(key, self._is_dry))
+        self._count("results", self._delete_all(f"results/{state.run.run_id}/"))
 
     def _execution(self, key: str, going: set[str]) -> None:
         """Delete the record of an execution whose run goes; only the record says whose it is."""

@@ -82,6 +82,7 @@ def chores(
             continue
         if node.owed_cancel is not None:
             cancels.append(node)
+            due.extend((node, kind, at) for kind, at in node.due.items() if at <= now and kind == DueKind.TIMEOUT)
             continue
         if node.stop is not None:
             withdrawals.append(node)

@@ -36,6 +36,10 @@ from orchestrator.ports import Clock, Hosts, ObjectStore
 
 log = logging.getLogger("orchestrator")
 
+RUNS_AT_ONCE = 4
+"""How many runs a Tick looks after side by side at most: so many claims may be taken over and not bound yet when the
+instance is killed, and each of those has to wait for its lease's end once more."""
+
 _SAY_AGAIN = timedelta(minutes=10)
 """How often a run's problem is logged that lasts; a Tick comes each minute."""
 
@@ -84,7 +88,7 @@ class Ticker:
             return Swept()
         try:
             walk = _Walk(self._markers(), self._clock.now() + timedelta(seconds=self._policy.tick_budget_s))
-            at_once = min(self._policy.questions_at_once, len(walk.markers))
+            at_once = min(self._policy.questions_at_once, RUNS_AT_ONCE, len(walk.markers))
             if at_once < 2:
                 self._walk_on(walk)
             else:

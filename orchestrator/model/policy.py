@@ -40,7 +40,8 @@ class Policy(msgspec.Struct, frozen=True):
     question_delay_s: when to ask again after an event whose execution was not final yet.
     last_question_wait_s: where a target is asked by reminders, the longest wait between two; then the Tick alone asks.
     marker_age_s: an open/ marker without a run is reported from this age on.
-    questions_at_once: how many questions to targets are asked side by side, and how many runs a Tick looks after so.
+    questions_at_once: how many questions to targets are asked side by side, and how many runs a Tick looks after so
+        (a few at the most).
     tick_budget_s: how long a Tick takes up further runs; what it did not come to is for the next one. With the longest
         launch call that may follow, less than the 10 minutes that a request to the function may take.
     save_interval_s: the least time between two saves of one run in the long run; 0 = none.

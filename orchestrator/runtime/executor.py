@@ -208,6 +208,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
         if state.run.status.is_final:
             self._note_ended(state)
             if state.run.owed_notifications:
+                self._mine.add(run_id)  # closing deletes its marker, once nothing is owed
                 self.look_after(run_id, f"open/{run_id}")
         else:
             self._look_after_from_now_on(run_id)

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 import msgspec
 
-from orchestrator.model.commands import Failure, Json, Launch
+from orchestrator.model.commands import Failure, Json, Launch, Notify
 from orchestrator.model.enums import RunStatus
 from orchestrator.model.run_state import NodeState, RunState, encode
 from orchestrator.testing.errors import SimulationError
@@ -23,6 +23,7 @@ class SimulatedRun:
         all_launches: what was launched for it, in order, each launch once.
         all_cancelled: those of them that were cancelled at their target.
         all_results: node name -> result, also of those that are too large for the run document.
+        notifications: what was sent to a `topic` or `url`: `payload` and which of the two, each once.
     """
 
     state: RunState
@@ -30,6 +31,7 @@ class SimulatedRun:
     all_launches: tuple[Launch, ...]
     all_cancelled: tuple[Launch, ...]
     all_results: Mapping[str, Json]
+    notifications: tuple[Notify, ...]
 
     @property
     def run_id(self) -> str:

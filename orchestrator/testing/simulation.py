@@ -30,6 +30,7 @@ from orchestrator.testing.behaviours import Behaviour, computes, returns
 from orchestrator.testing.errors import OutOfTime, SimulationError, WaitsForEver
 from orchestrator.testing.fake_target import FakeTarget
 from orchestrator.testing.faults import Faults
+from orchestrator.testing.noted_notifier import NotedNotifier
 from orchestrator.testing.order import ranks
 from orchestrator.testing.real_steps import RealSteps
 from orchestrator.testing.simulated_run import SimulatedRun
@@ -43,17 +44,6 @@ CANNOT_BE_CANCELLED = frozenset({TargetTypes.FUNCTION.value, TargetTypes.CLOUD_F
 
 Does = Behaviour | Callable[[dict[str, Json]], object]
 """What a step does: a behaviour, or what is computed from its parameters."""
-
-
-class KeptNotifications:
-    """A `ports.Notifier` that keeps what it is to send."""
-
-    def __init__(self, kept: list[Notify]) -> None:
-        self._kept = kept
-
-    def notify(self, notification: Notify) -> None:
-        """As the port says; it is always accepted."""
-        self._kept.append(notification)
 
 
 class Simulation:
@@ -72,6 +62,7 @@ class Simulation:
         without_outcome: target types that cannot be asked how an execution ended; as CloudFunction in the cloud, where
             a step without a timeout has a default one.
         variables, secrets: what `${var.NAME}` and `${secret.NAME}` stand for.
+        notifications_refused: so many tries to send each notification are not accepted.
     Raises:
         SimulationError: `targets` names neither a step nor a target.
         DefinitionError: there is no definition, or it breaks rules.
@@ -91,6 +82,7 @@ class Simulation:
         without_outcome: Collection[str] = (),
         variables: Mapping[str, Json] = EMPTY,
         secrets: Mapping[str, str] | None = None,
+        notifications_refused: int = 0,
     ) -> None:
         if instances < 1:
             raise SimulationError(f"instances: is {instances}; allowed: 1 or more")
@@ -101,8 +93,6 @@ class Simulation:
         self.agenda = Agenda(self.clock)
         self.dead_letters: list[tuple[Mapping[str, Json], BaseException]] = []
         """Events that were given up, with why."""
-        self.notifications: list[Notify] = []
-        """What was sent to topics and webhooks."""
         self.problems: list[str] = []
         """What Ticks could not look after."""
         self.broker = VirtualBroker(
@@ -112,6 +102,7 @@ class Simulation:
             lambda event, error: self.dead_letters.append((event, error)),
         )
         self.broker.subscribe(self._handle)
+        self.notifier = NotedNotifier(self.clock, notifications_refused)
         real = RealSteps(folders)
         self._default = real.bound(_behaviour("default", default if default is not None else returns()))
         self._behaviours = {name: real.bound(_behaviour(name, does)) for name, does in targets.items()}
@@ -149,7 +140,7 @@ class Simulation:
                 on_saved=self._note,
                 variables=variables,
                 secrets=HeldSecrets(secrets),
-                notifier=KeptNotifications(self.notifications),
+                notifier=self.notifier,
             )
             for number in range(1, instances + 1)
         ]
@@ -225,6 +216,7 @@ class Simulation:
             launches,
             tuple(launch for launch in launches if launch.launch_id in cancelled),
             {name: self._executors[0].result_of(state, name) for name in state.nodes},
+            tuple(each for each in self.notifier.sent if each.run_id == run_id),
         )
 
     @property
@@ -232,6 +224,11 @@ class Simulation:
         """All runs that there are, child runs too, by run id."""
         keys = self.store.list("runs/")
         return [self.run(key.removeprefix("runs/").removesuffix(".json")) for key in keys if key.endswith(".json")]
+
+    @property
+    def notifications(self) -> tuple[Notify, ...]:
+        """What was sent to topics and webhooks, for all runs, each once, in order."""
+        return self.notifier.sent
 
     def close(self) -> None:
         """Let go of the engine's threads."""

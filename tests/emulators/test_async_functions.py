@@ -152,7 +152,9 @@ def test_a_result_of_a_megabyte_arrives_whole(cloud):
     start(cloud, "passed-on", "large-1", {"size": 1_000_000})
     document = cloud.wait("large-1")
     assert document["$run"]["status"] == "Completed"
-    assert len(document["Make"]["result"]["text"]) == 1_000_000
+    lies = document["Make"]["stored_result"]["object"]
+    stored = cloud.storage.stored(BUCKET, lies)
+    assert len(json.loads(stored.data)["result"]["text"]) == 1_000_000
     assert document["Use"]["result"]["word"] == "second"
     [call] = cloud.functions.calls_of("large-1/Make/1")
     assert len(call.content) < 200  # the answer only names the object where it lies

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,7 @@ import pytest
 
 from orchestrator import DAGExecutor
 from orchestrator.cli.main import main
+from orchestrator.engine.pruning import Pruner
 from orchestrator.model.definition import problems
 from orchestrator.model.errors import ExpressionError, LaunchUncertain, SettingsError, StoreUnavailable
 from orchestrator.model.expressions import resolve
@@ -169,6 +171,16 @@ def test_a_store_that_cannot_be_read_for_a_while_costs_time_and_nothing_else():
         done = executor.wait(executor.start(input={"rows": ROWS}), timeout_s=30)
     assert done.run.status == "Completed"
     assert done.nodes["Use"].result == {"n": 4, "last": "row 9999"}
+
+
+def test_pruning_a_run_deletes_its_large_results():
+    store = MemoryStore()
+    with DAGExecutor(LARGE, store=store) as executor:
+        executor.wait(executor.start(input={"rows": ROWS}), timeout_s=30)
+    assert len(list(store.list("results/"))) == 2
+    pruned = Pruner(store, datetime.now(UTC) + timedelta(days=31), 30 * 86400.0, lambda _: True, is_all=True).prune()
+    assert pruned.results == 2
+    assert list(store.list("results/")) == []
 
 
 def test_the_command_line_shows_where_a_large_result_lies(tmp_path, capsys):

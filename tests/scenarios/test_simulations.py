@@ -165,6 +165,21 @@ def test_a_result_too_large_for_the_document_is_seen_all_the_same():
     assert (run.result("B"), len(run.result("A")), len(str(run.document)) < 10_000) == (70_000, 70_000, True)
 
 
+@pytest.mark.parametrize("refused", [0, 2])
+def test_notifications_are_noted_each_once(refused):
+    topic = "projects/p/topics/alerts"
+    world = Simulation(
+        {**chain("A"), "notify": [{"on": ["started", "failed"], "topic": topic}]},
+        targets={"A": fails("Own.Error")},
+        notifications_refused=refused,
+    )
+    run_id = world.start()
+    world.finish(run_id)
+    world.forward("1h")
+    sent = world.run(run_id).notifications
+    assert [(each.topic, each.payload["run"]["status"]) for each in sent] == [(topic, "Running"), (topic, "Failed")]
+
+
 def test_a_name_that_is_no_step_and_no_target_is_an_error_with_a_hint():
     with pytest.raises(SimulationError, match='targets: no step and no target is called "Lode"; did you mean "Load"'):
         simulate(chain("Load"), targets={"Lode": returns()})
@@ -193,6 +208,13 @@ def test_a_run_that_would_never_end_says_what_it_waits_for():
 def test_a_run_that_is_given_too_little_time_says_what_it_waits_for():
     with pytest.raises(OutOfTime, match=r"A is Running, attempt 1 at Function; it was given 1d"):
         simulate(chain("A"), targets={"A": takes("2d")}, within="1d")
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_cannot_be_cancelled_is_waited_for_up_to_its_timeout_by_any_instance(seed):
+    steps = {**dag(A=task(timeout="68m")), "timeout": "1s"}
+    run = simulate(steps, targets={"A": never_ends()}, instances=3, seed=seed)
+    assert timedelta(minutes=68) <= run.took <= timedelta(minutes=70)
 
 
 def test_a_run_that_goes_on_without_an_end_is_given_up(monkeypatch):

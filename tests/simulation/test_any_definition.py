@@ -19,6 +19,7 @@ from jsonschema import Draft202012Validator
 from orchestrator.model.dag_builder import DAGBuilder
 from orchestrator.model.definition import problems
 from orchestrator.model.enums import TargetTypes, TaskStatus
+from orchestrator.model.errors import InputRejected
 from orchestrator.model.run_state import decode, encode
 from orchestrator.model.schema import schema
 from orchestrator.testing import (
@@ -114,6 +115,7 @@ def test_every_run_ends_and_nothing_in_it_is_left(caplog, definition, data):
         faults=Faults(data.draw(share), data.draw(share), data.draw(share), data.draw(delays)),
         instances=data.draw(st.integers(1, 3), label="instances"),
         without_outcome=without_outcome,
+        notifications_refused=data.draw(st.sampled_from([0, 0, 1, 1000]), label="notifications refused"),
         cannot_be_cancelled=data.draw(types, label="cannot be cancelled"),
         variables=VARIABLES,
         secrets=SECRETS,
@@ -135,7 +137,8 @@ def test_every_run_ends_and_nothing_in_it_is_left(caplog, definition, data):
     assert entered - stopped <= set(run.path) <= entered
     world.forward("100d")  # late events, late Ticks: nothing changes any more, and nothing is launched
     after = world.run(run_id)
-    assert after.document == run.document
+    assert (after.state.nodes, after.status, after.error) == (run.state.nodes, run.status, run.error)
+    assert after.state.run.owed_notifications == ()
     assert len(after.all_launches) == len(run.all_launches)
     assert world.dead_letters == world.problems == []
     assert list(world.store.list("open/")) == []
@@ -163,7 +166,11 @@ def run_to_its_end(definition):
     variables = dict.fromkeys(DAGBuilder(definition).build_dag().variables, "given")
     default = in_turn(returns({"rows": 3}), returns(True), fails())
     world = Simulation(definition, default=default, variables=variables)
-    run = world.finish(world.start({"day": "2026-01-01", "flag": True}), within="5000d")
+    try:
+        run_id = world.start({"day": "2026-01-01", "flag": True})
+    except InputRejected:
+        return  # a mutated `input_schema` may ask for anything
+    run = world.finish(run_id, within="5000d")
     assert all(node.status.is_final for node in run.state.nodes.values())
     assert decode(encode(run.state), "here") == run.state
     assert world.dead_letters == world.problems == []

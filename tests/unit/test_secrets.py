@@ -11,11 +11,15 @@ from orchestrator.model.definition import problems
 from orchestrator.model.errors import ExpressionError, LaunchRefused, LaunchUncertain
 from orchestrator.model.expressions import compile_value
 from orchestrator.model.secrets import SecretName, SecretText, filled, masked, masked_json
+from orchestrator.runtime.clock import SystemClock
+from orchestrator.runtime.cloud import CloudParts
 from orchestrator.runtime.secrets import LazySecrets, of_this_machine
 from orchestrator.runtime.settings import Settings
 from orchestrator.secrets.environment import EnvironmentSecrets
 from orchestrator.secrets.secret_manager import KEPT_S, SecretManagerSecrets
 from orchestrator.services.google_api import GoogleApis
+from orchestrator.stores.memory import MemoryStore
+from orchestrator.testing import fails, simulate
 from tests.support.world import task
 
 SCOPE = {"run": {"input": {"user": "ann"}}, "steps": {}}
@@ -214,3 +218,27 @@ def test_one_that_does_not_answer_is_uncertain():
 def test_an_expression_is_never_given_the_value_of_a_secret():
     with pytest.raises(ExpressionError, match="not computed with"):
         compile_value("${size(secret.key)}")
+
+
+def test_in_the_cloud_the_environment_comes_first_and_then_secret_manager(manager):
+    manager.answers[path_of("api-key")] = (200, b"from the manager")
+    environment = {**manager.environment, "SECRET_DB_PW": "mounted"}
+
+    def secrets(**settings: str):
+        return CloudParts(Settings.read(settings), MemoryStore(), SystemClock(), environment).secrets
+
+    of_demo = secrets(GOOGLE_CLOUD_PROJECT="demo")
+    assert manager.asked == []
+    assert [of_demo.get("db-pw"), of_demo.get("api-key")] == ["mounted", "from the manager"]
+    assert manager.asked == [path_of("api-key")]
+    with pytest.raises(LaunchRefused, match="GOOGLE_CLOUD_PROJECT: is not set"):
+        secrets().get("db-pw")
+
+
+def test_a_simulation_shows_a_target_what_it_is_given_and_the_document_nothing_of_it():
+    definition = {"start": "A", "steps": {"A": task(parameters={"x": "Bearer ${secret.key}", "y": "${var.region}"})}}
+    told = fails("Own.Error", "no such key: sesame-1234")
+    run = simulate(definition, targets={"A": told}, secrets={"key": "sesame-1234"}, variables={"region": "here"})
+    assert run.launches("A")[0].parameters == {"x": "Bearer sesame-1234", "y": "here"}
+    assert run.error.message == "no such key: ***"
+    assert "sesame-1234" not in json.dumps(run.document)
