@@ -180,7 +180,7 @@ class Pruner:
                 self._count("attempts", self._remove_attempt(key, self._is_dry))
         self._count("results", self._delete_all(f"results/{state.run.run_id}/"))
 
-    def _execution(self, key: str, going: set[str]) -> None:
+    def _execution(self, key: str, going: Mapping[str, RunState]) -> None:
         """Delete the record of an execution whose run goes; only the record says whose it is."""
         found = self._store.get(key)
         if found is None:

@@ -13,6 +13,7 @@ from orchestrator.engine.pruning import LEAST_AGE_S, REDELIVERY_S, TRASH_S, Prun
 from orchestrator.engine.status import VERIFIED_S, DefinitionStatus, OrchestrationStatus
 from orchestrator.model.commands import Outcome
 from orchestrator.model.errors import StoreUnavailable, VersionConflict
+from orchestrator.model.ids import key_of, launch_id_of
 from orchestrator.model.run_state import RunState
 from orchestrator.stores.local import LocalStore
 from orchestrator.stores.memory import MemoryStore
@@ -96,6 +97,20 @@ def test_large_results_go_with_their_run():
     world.clock.forward(40 * DAY)
     assert prune(world).results == 2
     assert keys(world, "results/") == []
+
+
+def test_large_results_of_steps_that_launch_nothing_go_with_their_run_even_those_of_a_lost_save():
+    step = {"type": "Pass", "result": ["x" * 70_000], "next": "A"}
+    world = World({"start": "P", "steps": {"P": step, "A": chain("A")["steps"]["A"]}})
+    run_id = ended(world)
+    key = key_of(launch_id_of(run_id, "P", 0))
+    other = key_of(launch_id_of("another", "P", 0))
+    for name in (f"results/{key}-{'0' * 24}.json", f"results/{other}-{'0' * 24}.json"):
+        world.store.put(name, b"{}", expect=None)  # by a save that lost its race
+    assert len(keys(world, f"results/{key}-")) == 2
+    world.clock.forward(40 * DAY)
+    assert prune(world).results == 2
+    assert keys(world, "results/") == [f"results/{other}-{'0' * 24}.json"]
 
 
 @pytest.mark.parametrize(
