@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from threading import Lock
+from contextlib import suppress
 
 import msgspec
 from msgspec.structs import replace
@@ -148,7 +149,7 @@ class Pruner:
             return state
         if run.started_at > self._now - timedelta(seconds=REDELIVERY_S):
             until = run.started_at + timedelta(seconds=REDELIVERY_S)
-            self._put(tombstone_of(run.run_id), {"until": until})
+            self._remember(tombstone_of(run.run_id), until)
         status = OrchestrationStatus(self._store, run.run_id)
         while True:
             try:
@@ -218,7 +219,12 @@ class Pruner:
         found = self._store.get(key)
         if found is None or self._is_dry:
             return
-        self._put(trash_of(key), {"at": self._now, "definition": msgspec.Raw(found[0])})
+        trash, thrown = trash_of(key), msgspec.json.encode({"at": self._now, "definition": msgspec.Raw(found[0])})
+        while True:
+            before = self._store.get(trash)  # thrown away before, and stored anew since: its day begins again
+            with suppress(VersionConflict):
+                self._store.put(trash, thrown, expect=before[1] if before else None)
+                break
         self._store.delete(key)
 
     def _empty_trash(self, key: str, place: str, needed: set[str]) -> None:
@@ -228,7 +234,8 @@ class Pruner:
             return
         thrown = msgspec.json.decode(found[0], type=_Thrown)
         if place in needed:
-            self._put(place, thrown.definition)
+            with suppress(VersionConflict):  # it is there
+                self._store.put(place, bytes(thrown.definition), expect=None)
         if place in needed or thrown.at < self._now - timedelta(seconds=TRASH_S):
             self._store.delete(key)
 
@@ -263,18 +270,22 @@ class Pruner:
             self._store.delete(key)
         return 1
 
-    def _put(self, key: str, value: Mapping[str, object] | msgspec.Raw) -> None:
-        try:
-            self._store.put(key, msgspec.json.encode(value), expect=None)
-        except VersionConflict:
-            return  # it is there
-
 
 class _Record(msgspec.Struct):
     run_id: str
 
 
 class _Thrown(msgspec.Struct):
+    def _remember(self, tombstone: str, until: datetime) -> None:
+        """Leave word that a run was here, until then at the least."""
+        while True:
+            found = self._store.get(tombstone)
+            if found is not None and msgspec.json.decode(found[0], type=_Tombstone).until >= until:
+                return
+            with suppress(VersionConflict):
+                self._store.put(tombstone, msgspec.json.encode({"until": until}), expect=found[1] if found else None)
+                return
+
     at: datetime
     definition: msgspec.Raw
 

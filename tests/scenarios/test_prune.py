@@ -343,6 +343,38 @@ def test_an_instance_that_lives_long_looks_again_whether_its_definition_is_there
     prune(world)
     assert keys(world) == []
     world.start("m2")
+def test_a_definition_that_is_thrown_away_again_is_kept_for_a_day_again():
+    world = World(chain("A"))
+    ended(world)
+    world.clock.forward(2 * DAY)
+    prune(world, DAY)
+    world.target.calls.clear()
+    ended(world, "m2")
+    world.clock.forward(2 * DAY)
+    assert prune(world, DAY).definitions == 1
+    assert len(keys(world, "pruned/definitions/")) == 1
+    world.clock.forward(TRASH_S + 60)
+    prune(world, DAY)
+    assert keys(world, "definitions/", "pruned/definitions/") == []
+
+
+def test_the_start_of_a_second_run_of_one_run_id_is_remembered_for_as_long():
+    world = World(chain("A"))
+    ended(world, run_id="mine")
+    world.clock.forward(DAY + 1)
+    prune(world, DAY)
+    world.clock.forward(20 * DAY)
+    published_at = world.clock.now()
+    world.target.calls.clear()
+    ended(world, "m2", run_id="mine")
+    world.clock.forward(DAY + 1)
+    assert prune(world, DAY).runs == ["mine"]
+    world.clock.forward(REDELIVERY_S - 10 * DAY)  # the first one's start cannot come again any more
+    prune(world, DAY)
+    again = world.instance().execute({**START, "run_id": "mine"}, message_id="m2", publish_time=published_at)
+    assert again.verdict == "unchanged"
+
+
     assert len(keys(world, "definitions/")) == 1
 
 
