@@ -48,7 +48,7 @@ from orchestrator.engine.status import (
 )
 from orchestrator.engine.ticker import Ticker
 from orchestrator.engine.witness import Witness
-from orchestrator.model.commands import EMPTY, Command, Json, Launch
+from orchestrator.model.commands import EMPTY, Command, Json, Launch, Notify
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import TaskStatus
 from orchestrator.model.errors import (
@@ -628,18 +628,23 @@ class DAGExecutor:
 
 
 def _applied_after_all(tried: list[tuple[Token, Decision]], state: RunState | None) -> tuple[Command, ...]:
-    """Launches of a save that was answered by an error and had been written all the same.
+    """Launches and notifications of a save that was answered by an error and had been written all the same.
 
-    The claims of a save bear its token, so the reload is the check. Reminders and cancels bear none;
-    the Tick sees to them.
+    Claims, and the notifications that are owed, bear the token of their save, so the reload is the check.
+    Reminders and cancels bear none; the Tick sees to them.
     """
+    if state is None:
+        return ()
     found: list[Command] = []
-    for token, decision in tried if state is not None else ():
+    owed = {(each.notification_id, each.owner) for each in state.run.owed_notifications}
+    for token, decision in tried:
         for command in decision.commands:
-            if isinstance(command, Launch) and state is not None:
+            if isinstance(command, Launch):
                 node = state.nodes.get(command.node_name)
                 if node is not None and node.claim is not None and node.claim.owner == token.owner:
                     found.append(command)
+            elif isinstance(command, Notify) and (command.notification_id, token.owner) in owed:
+                found.append(command)
     if found:
         tried.clear()
     return tuple(found)

@@ -18,7 +18,7 @@ from orchestrator.engine.sweep import late_notifications
 from orchestrator.model.commands import Outcome
 from orchestrator.model.definition import problems
 from orchestrator.model.enums import RunEvents, RunStatus
-from orchestrator.model.errors import NotSent, SettingsError
+from orchestrator.model.errors import NotSent, SettingsError, StoreUnavailable
 from orchestrator.model.messages import cancel_message
 from orchestrator.model.policy import Policy
 from orchestrator.runtime.settings import Settings
@@ -247,6 +247,32 @@ def test_of_two_ticks_at_once_one_sends():
     facts = (NotificationExpired(late[0].notification_id, late[0].owner),)
     other._apply(other._box(run_id), facts)
     assert world.notifier.events == ["started"]
+
+
+class AnsweredByAnError:
+    """A store whose n-th write of a run is answered by an error, though it was written."""
+
+    def __init__(self, store, number):
+        self.store, self.left = store, number
+        self.get, self.list, self.delete = store.get, store.list, store.delete
+
+    def put(self, key, data, *, expect):
+        version = self.store.put(key, data, expect=expect)
+        if key.startswith("runs/"):
+            self.left -= 1
+            if self.left == 0:
+                raise StoreUnavailable(f"{key}: HTTP 503")
+        return version
+
+
+@pytest.mark.parametrize("number", [1, 3], ids=["the start", "the end"])
+def test_what_a_save_owes_that_was_answered_by_an_error_and_written_is_sent_at_once(number):
+    world = NotifyingWorld(telling(EVERYTHING))
+    world.instances[0] = world.instance(store=AnsweredByAnError(world.store, number))
+    run_id = world.start()
+    world.end("A")
+    assert world.notifier.events == ["started", "completed"]
+    assert world.state(run_id).run.owed_notifications == ()
 
 
 # -- what is not accepted --------------------------------------------------------------------------------
