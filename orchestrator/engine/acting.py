@@ -93,25 +93,31 @@ class Actor:
             for command in commands
         )
 
-    def act(self, box: RunBox, commands: Sequence[Command], tell: Callable[[Fact], None]) -> list[Fact]:
+    def act(self, box: RunBox, commands: Sequence[Command], tell: Callable[[Sequence[Fact]], None]) -> list[Fact]:
         """Carry out what a save entitles to, calls that block side by side; return what came of it.
 
-        What comes of one of several calls goes to `tell` when it is back, so that it waits for no other.
+        What comes of one of several calls goes to `tell` when it is back, so that it waits for no other; and for
+        nobody who is notified.
         """
         launches = [command for command in commands if isinstance(command, Launch)]
         blocking = [launch for launch in launches if self._limit_s(launch) > 0.0]
         notifies = [command for command in commands if isinstance(command, Notify)]
-        if blocking and notifies:  # neither is to wait for the other
-            with ThreadPoolExecutor(1, "orchestrator-notify") as aside:
+        if notifies and len(notifies) < len(commands):
+            others = [command for command in commands if not isinstance(command, Notify)]
+            done = [] if blocking else self.act(box, others, tell)
+            if not blocking and not done:
+                return self._notify_all(notifies)
+            with ThreadPoolExecutor(1, "orchestrator-notify") as aside:  # neither is to wait for the other
                 telling = aside.submit(self._notify_all, notifies)
-                facts = self.act(box, [command for command in commands if command not in notifies], tell)
-                return [*facts, *telling.result()]
+                if facts := self.act(box, others, tell) if blocking else done:
+                    tell(facts)  # all at once: it is one save
+                return telling.result()
         if len(blocking) > 1:
 
             def call(launch: Launch) -> None:
                 fact = self._launch(box, launch)
                 if fact is not None:
-                    tell(fact)
+                    tell([fact])
 
             with ThreadPoolExecutor(min(len(blocking), MAX_CONCURRENT_CALLS)) as pool:
                 calls = pool.map(call, blocking)

@@ -342,14 +342,14 @@ class DAGExecutor:
         own.acting = thread
         return True
 
-    def _feed(self, box: RunBox, fact: Fact) -> None:
-        """Feed back what came of one of several calls while the others last."""
-        if box.offer(_known(box, (fact,))):
+    def _feed(self, box: RunBox, facts: Sequence[Fact]) -> None:
+        """Feed back what came of some of several calls while the others last."""
+        if box.offer(_known(box, tuple(facts))):
             self._lead(box)
 
     def _act(self, box: RunBox, commands: Sequence[Command]) -> list[Fact]:
         try:
-            return self._actor.act(box, commands, lambda fact: self._feed(box, fact))
+            return self._actor.act(box, commands, lambda facts: self._feed(box, facts))
         except Exception:
             log.exception("acting failed; the Tick recovers", extra={"run_id": box.run_id})
             return []

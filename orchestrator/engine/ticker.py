@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_right
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from hashlib import sha256
 from threading import Lock, Thread
@@ -31,7 +33,7 @@ from orchestrator.model.facts import (
     TimeCame,
 )
 from orchestrator.model.policy import Policy
-from orchestrator.model.run_state import NodeState, RunState
+from orchestrator.model.run_state import NodeState, OwedNotification, RunState
 from orchestrator.ports import Clock, Hosts, ObjectStore
 
 log = logging.getLogger("orchestrator")
@@ -39,6 +41,13 @@ log = logging.getLogger("orchestrator")
 RUNS_AT_ONCE = 4
 """How many runs a Tick looks after side by side at most: so many claims may be taken over and not bound yet when the
 instance is killed, and each of those has to wait for its lease's end once more."""
+
+NOTIFYING_AT_ONCE = 16
+"""In how many runs a Tick sends late notifications side by side."""
+
+NOTIFYING_S = 30.0
+"""How long a Tick takes up late notifications, when all else is done; the rest is for the next one. Those that are not
+accepted are due later each time, so the next one comes to others."""
 
 _SAY_AGAIN = timedelta(minutes=10)
 """How often a run's problem is logged that lasts; a Tick comes each minute."""
@@ -76,13 +85,15 @@ class Ticker:
         self._open_runs = OpenRuns(store)
         self._at_it = Lock()
         self._came_to: str | None = None
-        self._told: dict[str, tuple[str, datetime]] = {}  # run id -> its problem, and when that was logged
+        self._told: dict[tuple[str, str], tuple[str, datetime]] = {}
+        """(what was done, run id) -> the problem with it, and when that was logged."""
 
     def tick(self) -> Swept:
         """Look after all open runs; nothing to do where a tick of this instance is at it already.
 
-        Several runs are looked after side by side, so that none is held up by another's questions or calls. Returns
-        when all that follows has been acted on; the next Tick need not wait for that.
+        Several runs are looked after side by side, so that none is held up by another's questions or calls. Late
+        notifications are sent when that is done, for a receiver may be slow. Returns when all that follows has been
+        acted on; the next Tick need not wait for that.
         """
         if not self._at_it.acquire(blocking=False):
             return Swept()
@@ -99,6 +110,7 @@ class Ticker:
             self._came_to = walk.markers[walk.runs - 1] if left and walk.runs else None
         finally:
             self._at_it.release()
+        self._notify_all(walk)
         for acting in walk.acting:
             acting.join()
         if left:
@@ -114,11 +126,12 @@ class Ticker:
             The launch ids that something was found out about, or None where the run has ended (then
             its marker, if named, is deleted).
         """
-        acting: list[Thread] = []
-        found = self._look_after(run_id, marker, acting)
-        for each in acting:
+        walk = _Walk([], self._clock.now())
+        found = self._look_after(run_id, marker, walk)
+        is_closed = any(self._notify(*owing) for owing in walk.owing)
+        for each in walk.acting:
             each.join()
-        return found
+        return None if is_closed else found
 
     def _markers(self) -> list[str]:
         """The markers of open runs, from where the last Tick here left off and round to there.
@@ -139,48 +152,47 @@ class Ticker:
         """Look after one run after another, until there is none left or no time; each fails alone."""
         while (marker := walk.next(self._clock.now())) is not None:
             run_id = run_of(marker)
-            try:
-                found = self._look_after(run_id, marker, walk.acting)
-            except OrchestratorError as exc:
-                walk.problems.append(f"{run_id}: {exc}")
-                if self._is_news(run_id, str(exc)):
-                    log.error("tick: %s", exc, extra={**exc.labels, "run_id": run_id})
-                continue
-            except Exception as exc:
-                walk.problems.append(f"{run_id}: {type(exc).__name__}: {exc}")
-                if self._is_news(run_id, repr(exc)):
-                    log.exception("tick failed", extra={"run_id": run_id})
-                continue
-            self._told.pop(run_id, None)
-            if found is None:
-                walk.closed.append(run_id)
-            else:
-                walk.recovered += found
+            with self._failing_alone(walk, "chores", run_id):
+                found = self._look_after(run_id, marker, walk)
+                if found is None:
+                    walk.closed.append(run_id)
+                else:
+                    walk.recovered += found
 
-    def _is_news(self, run_id: str, problem: str) -> bool:
+    @contextmanager
+    def _failing_alone(self, walk: _Walk, what: str, run_id: str) -> Iterator[None]:
+        """Keep what goes wrong with one run from the others, and say so."""
+        try:
+            yield
+            self._told.pop((what, run_id), None)
+        except OrchestratorError as exc:
+            walk.problems.append(f"{run_id}: {exc}")
+            if self._is_news((what, run_id), str(exc)):
+                log.error("tick: %s", exc, extra={**exc.labels, "run_id": run_id})
+        except Exception as exc:
+            walk.problems.append(f"{run_id}: {type(exc).__name__}: {exc}")
+            if self._is_news((what, run_id), repr(exc)):
+                log.exception("tick failed", extra={"run_id": run_id})
+
+    def _is_news(self, about: tuple[str, str], problem: str) -> bool:
         """Whether a run's problem is to be logged: a new one at once, one that lasts every few minutes."""
         now = self._clock.now()
-        was, at = self._told.get(run_id, ("", now))
+        was, at = self._told.get(about, ("", now))
         if was == problem and now - at < _SAY_AGAIN:
             return False
-        self._told[run_id] = (problem, now)
+        self._told[about] = (problem, now)
         return True
 
-    def _look_after(self, run_id: str, marker: str | None, acting: list[Thread]) -> tuple[str, ...] | None:
-        """Do as `look_after` does, but put what takes long to be acted on among the threads that are `acting`."""
+    def _look_after(self, run_id: str, marker: str | None, walk: _Walk) -> tuple[str, ...] | None:
+        """Do as `look_after` does, but note what takes long: threads that are acting, runs with late notifications."""
         loaded = OrchestrationStatus(self._store, run_id).load()
         if loaded is None:
             return self._orphan(run_id, marker)
         state = loaded[0]
-        if state.run.owed_notifications and self._see_to_notifications(state, acting):
-            state = (OrchestrationStatus(self._store, run_id).load() or loaded)[0]
-        if state.run.status.is_final and state.run.owed_notifications:
-            return ()  # so that the marker stays
+        if self._late(state):
+            walk.owing.append((run_id, marker))
         if state.run.status.is_final:
-            if marker is not None:
-                self._open_runs.clear(marker)
-            self._forget(run_id)
-            return None
+            return None if self._close(state, marker) else ()
         box = self._box_of(run_id)
         work = chores(
             state, self._clock.now(), self._instance, self._hosts.is_alive, self._policy, box.executions.__contains__
@@ -190,7 +202,7 @@ class Ticker:
         late: tuple[Fact, ...] = (RunOutOfTime(),) if is_over and state.run.stop is None else ()
         ended: tuple[Fact, ...] = (PauseEnded(),) if state.run.is_resuming else ()
         if facts or late or ended:
-            self._act_on(box, (*ended, *facts, *late), acting)
+            self._act_on(box, (*ended, *facts, *late), walk.acting)
         names = dict.fromkeys(fact.node_name for fact in facts)
         return tuple(state.launch_id(name) for name in names)
 
@@ -199,13 +211,58 @@ class Ticker:
         if thread is not None:
             acting.append(thread)
 
-    def _see_to_notifications(self, state: RunState, acting: list[Thread]) -> bool:
-        """Take over those that are late; whether there were any."""
-        late = late_notifications(state, self._clock.now(), self._instance, self._hosts.is_alive, self._policy)
-        facts = tuple(NotificationExpired(owed.notification_id, owed.owner) for owed in late)
+    def _close(self, state: RunState, marker: str | None) -> bool:
+        """Let go of a run that has ended, unless it owes notifications still: then its marker stays."""
+        if state.run.owed_notifications:
+            return False
+        if marker is not None:
+            self._open_runs.clear(marker)
+        self._forget(state.run.run_id)
+        return True
+
+    def _late(self, state: RunState) -> tuple[OwedNotification, ...]:
+        return late_notifications(state, self._clock.now(), self._instance, self._hosts.is_alive, self._policy)
+
+    def _notify_all(self, walk: _Walk) -> None:
+        """Send what is late, in several runs side by side; what there is no time for is left as it is."""
+        if not walk.owing:
+            return
+        until = self._clock.now() + timedelta(seconds=NOTIFYING_S)
+        owing, lock = deque(walk.owing), Lock()
+
+        def send() -> None:
+            while True:
+                with lock:
+                    if not owing or self._clock.now() >= until:
+                        return
+                    run_id, marker = owing.popleft()
+                with self._failing_alone(walk, "notifications", run_id):
+                    if self._notify(run_id, marker):
+                        walk.closed.append(run_id)
+
+        with ThreadPoolExecutor(min(NOTIFYING_AT_ONCE, len(owing)), "orchestrator-notify") as pool:
+            for sending in [pool.submit(send) for _ in range(min(NOTIFYING_AT_ONCE, len(owing)))]:
+                sending.result()
+        if owing:
+            log.warning("tick: had no time for the late notifications of %d runs; the next one sends them", len(owing))
+
+    def _notify(self, run_id: str, marker: str | None) -> bool:
+        """Take a run's late notifications over and send them; whether that closed the run.
+
+        They are taken over only now: their lease begins when there is somebody to send them.
+        """
+        status = OrchestrationStatus(self._store, run_id)
+        loaded = status.load()
+        if loaded is None:
+            return False
+        facts = tuple(NotificationExpired(owed.notification_id, owed.owner) for owed in self._late(loaded[0]))
         if facts:
-            self._act_on(self._box_of(state.run.run_id), facts, acting)
-        return bool(facts)
+            sending = self._apply(self._box_of(run_id), facts)
+            if sending is not None:
+                sending.join()
+            loaded = status.load() or loaded
+        state = loaded[0]
+        return state.run.status.is_final and self._close(state, marker)
 
     def _find_out(self, work: Chores, state: RunState, box: RunBox) -> list[_NodeFact]:
         """Ask what there is to ask, in the order of Chores; a question that fails is left out."""
@@ -270,6 +327,7 @@ class _Walk:
         self.closed: list[str] = []
         self.problems: list[str] = []
         self.acting: list[Thread] = []
+        self.owing: list[tuple[str, str | None]] = []  # (run id, marker) of those with late notifications
         self._until, self._lock = until, Lock()
 
     def next(self, now: datetime) -> str | None:

@@ -8,17 +8,18 @@ import sys
 from collections import Counter
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Barrier, Event, Thread
 
 import pytest
 
 from orchestrator.cli.main import main
 from orchestrator.engine.pruning import Pruner
 from orchestrator.engine.sweep import late_notifications
+from orchestrator.engine.ticker import NOTIFYING_AT_ONCE, NOTIFYING_S
 from orchestrator.model.commands import Outcome
 from orchestrator.model.definition import problems
 from orchestrator.model.enums import RunEvents, RunStatus
-from orchestrator.model.errors import NotSent, SettingsError, StoreUnavailable
+from orchestrator.model.errors import LaunchRefused, NotSent, SettingsError, StoreUnavailable
 from orchestrator.model.messages import cancel_message
 from orchestrator.model.policy import Policy
 from orchestrator.runtime.settings import Settings
@@ -26,7 +27,7 @@ from orchestrator.services.webhooks import Webhooks, key_of_host
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.testing.simulation import Simulation
 from tests.support.command_line import Place, clean_environment
-from tests.support.world import START, World, chain
+from tests.support.world import START, NotedTarget, World, chain, dag, parallel
 
 ALL = [event.value for event in RunEvents]
 TOPIC = "projects/p/topics/alerts"
@@ -318,6 +319,128 @@ def test_one_that_fails_does_not_hold_up_the_run_or_the_others():
     world.clock.forward(66)
     world.executor.tick()
     assert Counter(world.notifier.events) == {"started": 2, "completed": 2}
+
+
+# -- what is slow ----------------------------------------------------------------------------------------
+
+
+class Slow(Noted):
+    """A notifier whose first `count` calls last until the test lets go."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.count, self.begun, self.let_go = count, 0, Event()
+
+    def notify(self, notification):
+        self.begun += 1
+        if self.begun <= self.count:
+            assert self.let_go.wait(20)
+        super().notify(notification)
+
+
+def with_late(world, count):
+    """Start runs whose first notification was lost with its instance, until the Tick may send it; return their ids."""
+    run_ids = []
+    for number in range(count):
+        world.notifier.failures = [Killed()]
+        with pytest.raises(Killed):
+            world.start(f"m{number}", run_id=f"r{number:03}")
+        run_ids.append(f"r{number:03}")
+    world.clock.forward(66)
+    return run_ids
+
+
+def test_a_tick_does_the_chores_of_all_runs_before_it_sends_what_is_late():
+    waiting = {"start": "W", "steps": {"W": {"type": "Wait", "for": "30s", "next": "A"}, **chain("A")["steps"]}}
+    world = NotifyingWorld({**waiting, "notify": [{"on": ["started"], "url": URL}]})
+    run_ids = with_late(world, 5)
+    launched = []
+
+    class Looks(Noted):
+        def notify(self, notification):
+            launched.append(len(world.target.calls))
+            super().notify(notification)
+
+    notifier = Looks()
+    world.instance(notifier=notifier).tick()
+    assert launched == [5] * 5
+    assert sorted(each.run_id for each in notifier.sent) == run_ids
+
+
+def test_what_is_late_in_several_runs_is_sent_side_by_side():
+    world = NotifyingWorld(telling({"on": ["started"], "url": URL}))
+    with_late(world, 5)
+    all_here = Barrier(5, timeout=20)
+
+    class Meets(Noted):
+        def notify(self, notification):
+            all_here.wait()
+            super().notify(notification)
+
+    notifier = Meets()
+    world.instance(notifier=notifier).tick()
+    assert notifier.events == ["started"] * 5
+
+
+def test_a_tick_takes_up_late_notifications_for_a_while_only_and_the_next_ones_go_on():
+    world = NotifyingWorld(telling({"on": ["started"], "url": URL}))
+    run_ids = with_late(world, 60)
+
+    class TakesTen(Noted):
+        """Every sending takes ten seconds, of which nobody else knows."""
+
+        def notify(self, notification):
+            world.clock.forward(10)
+            super().notify(notification)
+            raise NotSent("timed out", retry=True)
+
+    notifier = TakesTen()
+    executor = world.instance(notifier=notifier)
+    begun = world.clock.now()
+    executor.tick()
+    first = len(notifier.sent)
+    assert 1 <= first < 40
+    # What was begun in time may end later: one sending of each thread.
+    assert (world.clock.now() - begun).total_seconds() <= NOTIFYING_S + 10 * NOTIFYING_AT_ONCE
+    for _ in range(60):
+        executor.tick()
+    assert {each.run_id for each in notifier.sent} == set(run_ids)
+
+
+def test_a_launch_that_is_refused_does_not_wait_for_who_is_told_of_the_start():
+    class Refuses(NotedTarget):
+        def launch(self, launch):
+            raise LaunchRefused("no such function")
+
+    slow, has_failed = Slow(1), Event()
+
+    def note(saved):
+        if saved.after.run.status is RunStatus.FAILED:
+            has_failed.set()
+
+    world = NotifyingWorld(telling({"on": ["started", "failed"], "url": URL}), slow, target=Refuses())
+    world.instances[0] = world.instance(on_saved=note)
+    starting = Thread(target=world.start, args=("m1",), kwargs={"run_id": "mine"})
+    starting.start()
+    try:
+        assert has_failed.wait(20), "the failure waits for the start to be told"
+    finally:
+        slow.let_go.set()
+        starting.join()
+    assert sorted(slow.events) == ["failed", "started"]
+    assert world.state("mine").run.owed_notifications == ()
+
+
+def test_what_comes_of_launches_beside_a_notification_is_one_save():
+    class Refuses(NotedTarget):
+        def launch(self, launch):
+            raise LaunchRefused("no such function")
+
+    steps = dag(P=parallel(*[chain(name) for name in "ABCD"]))
+    world = NotifyingWorld({**steps, "notify": [{"on": ["started"], "url": URL}]}, target=Refuses())
+    run_id = world.start()
+    assert world.state(run_id).run.status is RunStatus.FAILED
+    assert [saved.run.status.value for saved in world.saved if saved.run.ended_at is None] == ["Running"]
 
 
 def test_a_run_that_owes_a_notification_is_not_pruned():
