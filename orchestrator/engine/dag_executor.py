@@ -47,6 +47,7 @@ from orchestrator.engine.status import (
     tombstone_of,
 )
 from orchestrator.engine.ticker import Ticker
+from orchestrator.engine.wanted import wanted
 from orchestrator.engine.witness import Witness
 from orchestrator.model.commands import EMPTY, Command, Json, Launch, Notify
 from orchestrator.model.dag import DAG
@@ -143,8 +144,8 @@ class DAGExecutor:
         self._executions = ExecutionStatus(store)
         self._definitions = DefinitionStatus(store, catalog, self._seconds)
         self._open_runs = OpenRuns(store)
-        self._large_results = LargeResults(store)
         self._witness = Witness(targets, clock, policy, self._definitions)
+        self._large_results = LargeResults(store, self._witness.side_by_side)
         self._actor = Actor(
             targets, broker, clock, policy, self._executions, self._is_dead, self._observed, self._secrets, notifier
         )
@@ -509,16 +510,15 @@ class DAGExecutor:
             dag = first.dag
         if dag is None:
             return Decision(state, (), False), tuple(questions), results
-        now = self._clock.now()
         try:
             known = [(entry, [self._masked(dag, fact) for fact in facts]) for entry, facts in known]
             facts = [fact for _, of_entry in known for fact in of_entry]
-            decision = self._decided(dag, state, facts, now, token)
+            decision = self._decided(dag, state, facts, token)
         except Exception:
             decision = Decision(state, (), False)
             for entry, facts in known:
                 try:
-                    after = self._decided(dag, decision.state, facts, now, token)
+                    after = self._decided(dag, decision.state, facts, token)
                 except Exception as exc:
                     _label(exc, [entry])
                     log.exception("an event cannot be decided on", extra=labels_of(entry.item))
@@ -546,17 +546,21 @@ class DAGExecutor:
             return replace(fact, outcome=replace(fact.outcome, error=error))
         return replace(fact, error=error)
 
-    def _decided(
-        self, dag: DAG, state: RunState | None, facts: Sequence[Fact], now: datetime, token: Token
-    ) -> Decision:
-        """Decide; bring back each large result that this turns out to need, and decide again."""
+    def _decided(self, dag: DAG, state: RunState | None, facts: Sequence[Fact], token: Token) -> Decision:
+        """Decide; bring back the large results that this turns out to need, and decide again.
+
+        The time of the decision is that at which it is made: its leases begin when all that it needs is here.
+        """
+        needed = set[str]()
         while True:
             try:
-                return decide(dag, state, facts, now, token, self._policy)
+                return decide(dag, state, facts, self._clock.now(), token, self._policy)
             except ResultNeeded as exc:
-                if state is None:
-                    raise
-                state = self._large_results.brought_back(state, exc.node_name)
+                name = exc.node_name
+            if state is None or name in needed:
+                raise CorruptState(f"the result of {name}: was brought back for a decision, and is needed again")
+            needed.add(name)
+            state = self._large_results.brought_back(state, name, wanted(dag, state, facts))
 
     def _first(self, box: RunBox, entry: Entry, first: Start | None) -> tuple[Start | None, list[Fact]]:
         """Facts of an event for whose run there is no document: only a start makes one, the `first`."""
@@ -641,7 +645,8 @@ def _applied_after_all(tried: list[tuple[Token, Decision]], state: RunState | No
         for command in decision.commands:
             if isinstance(command, Launch):
                 node = state.nodes.get(command.node_name)
-                if node is not None and node.claim is not None and node.claim.owner == token.owner:
+                is_wanted = node is not None and node.owed_cancel is None and node.stop is None
+                if is_wanted and node is not None and node.claim is not None and node.claim.owner == token.owner:
                     found.append(command)
             elif isinstance(command, Notify) and (command.notification_id, token.owner) in owed:
                 found.append(command)

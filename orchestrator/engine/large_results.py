@@ -2,11 +2,13 @@
 
 A run is written as a whole at every save, and a step's result never changes. So beyond MAX_INLINE_BYTES it lies in an
 object of its own, and the document says where. That is `results/<key>.json`, as `orchestrator.tasks` writes it: what a
-function has left there already is not copied. Of a node that launches nothing: `results/<key>-<hash>.json`.
+function has left there already is not copied. Of a node that launches nothing, and where a function has left something
+else: `results/<key>-<hash>.json`.
 """
 
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
+from typing import Protocol, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -22,13 +24,33 @@ from orchestrator.ports import ObjectStore
 
 MAX_INLINE_BYTES = 65_536
 """The largest JSON of a result that stands in the run document."""
+MAX_AHEAD_BYTES = 32 * 2**20
+"""How large the results may be together that are fetched at once because a decision may ask for them."""
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class SideBySide(Protocol):
+    """Calls a function for each of several things, maybe on threads; what it returns is in their order."""
+
+    def __call__(self, ask: Callable[[T], R], things: Sequence[T], /) -> list[R]: ...
+
+
+def one_by_one(ask: Callable[[T], R], things: Sequence[T]) -> list[R]:
+    """SideBySide without threads."""
+    return [ask(thing) for thing in things]
 
 
 class LargeResults:
-    """Takes large results out of runs that are to be saved, and brings them back for a decision."""
+    """Takes large results out of runs that are to be saved, and brings them back for a decision.
 
-    def __init__(self, store: ObjectStore) -> None:
-        self._store = store
+    Args:
+        side_by_side: calls the store for several of them.
+    """
+
+    def __init__(self, store: ObjectStore, side_by_side: SideBySide = one_by_one) -> None:
+        self._store, self._side_by_side = store, side_by_side
 
     def set_aside(self, before: RunState | None, after: RunState) -> RunState:
         """Return the run as it is to be saved; its large results are durable when this returns.
@@ -40,6 +62,7 @@ class LargeResults:
         """
         old = before.nodes if before is not None else {}
         changed: dict[str, NodeState] = {}
+        large: list[tuple[NodeState, bytes]] = []
         for name, node in after.nodes.items():
             known = old.get(name)
             if node is known or node.result is None:
@@ -50,21 +73,38 @@ class LargeResults:
             elif isinstance(node.result, str | list | dict):
                 data = msgspec.json.encode(node.result)
                 if len(data) > MAX_INLINE_BYTES:
-                    changed[name] = replace(node, result=None, stored_result=self._store_one(after, node, data))
+                    large.append((node, data))
+        stored = self._side_by_side(lambda each: self._store_one(after, *each), large)
+        for (node, _), where in zip(large, stored, strict=True):
+            changed[node.node_name] = replace(node, result=None, stored_result=where)
         return RunState(after.run, {**after.nodes, **changed}) if changed else after
 
-    def brought_back(self, state: RunState, node_name: str) -> RunState:
-        """Return the run with the result of this node in it, for a decision; one that is spoilt says so when asked for.
+    def brought_back(self, state: RunState, needed: str, ahead: Iterable[str] = ()) -> RunState:
+        """Return the run with the result of a node in it, for a decision; one that is spoilt says so when asked for.
 
+        Args:
+            needed: the node's name.
+            ahead: nodes whose results are brought back with it if they lie beside the document, up to MAX_AHEAD_BYTES.
         Raises:
-            StoreUnavailable: it cannot be read now.
+            StoreUnavailable: one cannot be read now.
         """
-        node = state.nodes[node_name]
+        nodes, left = [state.nodes[needed]], MAX_AHEAD_BYTES
+        for name in ahead:
+            node = state.nodes.get(name)
+            if name == needed or node is None or node.stored_result is None or node.result is not None:
+                continue
+            left -= node.stored_result.size_bytes
+            if left < 0:
+                break
+            nodes.append(node)
+        return RunState(state.run, {**state.nodes, **dict(self._side_by_side(self._brought_back, nodes))})
+
+    def _brought_back(self, node: NodeState) -> tuple[str, NodeState]:
         try:
             result: object = self.load(node)
         except CorruptState as exc:
             result = Spoilt(str(exc))
-        return RunState(state.run, {**state.nodes, node_name: replace(node, result=result)})
+        return node.node_name, replace(node, result=result)
 
     def load(self, node: NodeState) -> Json:
         """Return a node's result, wherever it is.
@@ -79,15 +119,40 @@ class LargeResults:
         found = self._store.get(name)
         if found is None:
             raise CorruptState(f"{name}: is missing; it is the result of {node.node_name}")
-        return decode(found[0], name).result
+        result = decode(found[0], name)
+        if result.kind is not OutcomeKind.COMPLETED or result.result is None:
+            held = "no result" if result.result is None else "a result"
+            raise CorruptState(
+                f"{name}: is {result.kind} with {held}; it is to be the result of {node.node_name}, which has completed"
+            )
+        return result.result
 
     def _store_one(self, state: RunState, node: NodeState, data: bytes) -> StoredResult:
         key = key_of(launch_id_of(state.run.run_id, node.node_name, node.attempt))
-        if not node.attempt:  # of no launch: only what it is tells it from another of the same node
-            key += f"-{sha256(data).hexdigest()[:24]}"
-        name = result_object(key)
-        ended_at = node.ended_at or state.run.started_at
-        result = TaskResult(kind=OutcomeKind.COMPLETED, result=msgspec.Raw(data), at=ended_at)
-        with suppress(VersionConflict):  # the function has left it there, or an earlier try at this save
-            self._store.put(name, msgspec.json.encode(result), expect=None)
-        return StoredResult(name, len(data))
+        own = f"{key}-{sha256(data).hexdigest()[:24]}"
+        result = TaskResult(
+            kind=OutcomeKind.COMPLETED, result=msgspec.Raw(data), at=node.ended_at or state.run.started_at
+        )
+        document = msgspec.json.encode(result)
+        # Of no launch: only what it is tells it from another of the same node.
+        for name in (result_object(key), result_object(own)) if node.attempt else (result_object(own),):
+            if self._holds(name, document, node):
+                return StoredResult(name, len(data))
+        raise CorruptState(f"{name}: is not the result of {node.node_name}, after which it is named; delete it")
+
+    def _holds(self, name: str, document: bytes, node: NodeState) -> bool:
+        """Write a result that is not there yet; return whether it is what is there."""
+        try:
+            self._store.put(name, document, expect=None)
+        except VersionConflict:  # the function has left it there, or an earlier try at this save
+            found = self._store.get(name)
+            if found is None:
+                raise
+            if found[0] == document:
+                return True
+            try:
+                left = decode(found[0], name)
+            except CorruptState:
+                return False
+            return left.kind is OutcomeKind.COMPLETED and left.result == node.result
+        return True

@@ -20,7 +20,7 @@ PARTS = {
     "brokers": "pubsub",
     "engine": (
         "acting address attempts catalog dag_executor decide draft ending handled large_results notifying observing "
-        "pace pausing records resolve results retry run_box saved scope starting status sweep ticker witness"
+        "pace pausing records resolve results retry run_box saved scope starting status sweep ticker wanted witness"
     ),
     "model": (
         "commands dag dag_builder definition durations enums errors event_factory events execution "

@@ -5,6 +5,7 @@ import pytest
 from msgspec.structs import replace
 
 from orchestrator.engine.large_results import MAX_INLINE_BYTES, LargeResults
+from orchestrator.model.commands import Failure
 from orchestrator.model.enums import NodeTypes, OutcomeKind, RunStatus, TaskStatus
 from orchestrator.model.errors import CorruptState
 from orchestrator.model.ids import key_of
@@ -90,3 +91,34 @@ def test_a_missing_or_spoilt_object_is_named(content, message):
     with pytest.raises(CorruptState) as caught:
         LargeResults(store).load(node)
     assert str(caught.value).startswith(f"{OBJECT}: {message}")
+
+
+def test_an_object_that_tells_of_no_result_is_corrupt():
+    store = MemoryStore()
+    failed = TaskResult(kind=OutcomeKind.FAILED, error=Failure("Task.Failed", "no"), at=NOW)
+    for number, left in enumerate((failed, TaskResult(kind=OutcomeKind.COMPLETED, at=NOW))):
+        name = result_object(str(number))
+        store.put(name, msgspec.json.encode(left), expect=None)
+        node = replace(run(None).nodes["A"], stored_result=StoredResult(name, 1))
+        with pytest.raises(CorruptState, match=f"^{name}: is {left.kind} with no result"):
+            LargeResults(store).load(node)
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        pytest.param(TaskResult(kind=OutcomeKind.FAILED, error=Failure("Task.Failed", "no"), at=NOW), id="a failure"),
+        pytest.param(TaskResult(kind=OutcomeKind.COMPLETED, at=NOW), id="null"),
+        pytest.param(TaskResult(kind=OutcomeKind.COMPLETED, result=BEYOND + "y", at=NOW), id="another result"),
+        pytest.param({"kind": "nonsense"}, id="no result document"),
+    ],
+)
+def test_where_a_function_has_left_something_else_the_result_lies_beside_that(left):
+    store = MemoryStore()
+    version = store.put(OBJECT, msgspec.json.encode(left), expect=None)
+    large = LargeResults(store)
+    saved = large.set_aside(None, run(BEYOND))
+    assert large.load(saved.nodes["A"]) == BEYOND
+    assert saved.nodes["A"].stored_result.object.startswith(OBJECT.removesuffix(".json") + "-")  # pruned with it
+    assert large.set_aside(None, run(BEYOND)) == saved
+    assert store.get(OBJECT)[1] == version
