@@ -14,6 +14,7 @@ module "definitions" {
   project_id        = var.project_id
   region            = var.region
   default_dag       = var.default_dag
+  notify            = lookup(var.settings, "NOTIFY", "")
   skip_functions_of = var.skip_functions_of
 }
 

@@ -61,3 +61,23 @@ resource "google_cloud_run_v2_job_iam_member" "orchestrator" {
   role     = each.value.role
   member   = local.member.orchestrator
 }
+
+# Topics of others, in whatever project, that are told of the events of runs. Each has to exist.
+resource "google_pubsub_topic_iam_member" "notified" {
+  for_each = module.definitions.notified_topics
+
+  project = each.value.project
+  topic   = each.value.name
+  role    = "roles/pubsub.publisher"
+  member  = local.member.orchestrator
+}
+
+# What steps are given as ${secret.NAME}. Each has to exist.
+resource "google_secret_manager_secret_iam_member" "given_to_steps" {
+  for_each = module.definitions.secrets
+
+  project   = each.value.project
+  secret_id = each.value.name
+  role      = "roles/secretmanager.secretAccessor"
+  member    = local.member.orchestrator
+}

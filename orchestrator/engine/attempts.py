@@ -32,6 +32,10 @@ def claim(draft: Draft, node: NodeState, attempt: int) -> None:
     In a paused run it is held: it stands there as a retry that is due.
     """
     draft.withdraw(node)
+    stop = draft.stopped(draft.task(node))
+    if stop is not None:
+        end(draft, node, TaskStatus.CANCELLED, error=stop)
+        return
     if draft.is_paused:
         held = {DueKind.RETRY.value: draft.now}
         draft.put(replace(node, status=TaskStatus.RUNNING, attempt=attempt, execution_id=None, claim=None, due=held))
@@ -206,8 +210,8 @@ def claim_expired(draft: Draft, fact: ClaimExpired) -> None:
         due = {**due, DueKind.TIMEOUT.value: draft.now + timedelta(seconds=timeout_s)}
     try:
         launch = _launch_of(draft, task, node, node.attempt, made, recover=True)
-    except ExpressionError as exc:
-        _fail_without_parameters(draft, node, exc)
+    except ExpressionError as exc:  # what it could be resolved with is gone, and it may run since
+        _give_up(draft, node, Failure("Task.BadParameters", str(exc)))
         return
     draft.put(replace(node, claim=made, due=due))
     draft.commands.append(launch)
@@ -276,9 +280,11 @@ def stop_waiting(draft: Draft) -> None:
 
 
 def _stop(draft: Draft, node: NodeState, error: Failure) -> None:
-    if node.status is not TaskStatus.RUNNING or not node.attempt or node.owed_cancel or node.stop:
+    if node.status is not TaskStatus.RUNNING or not node.attempt or node.stop:
         return
-    if not node.due.keys().isdisjoint(NOTHING_RUNS):
+    if node.owed_cancel is not None:  # of its own accord, as for a timeout: nothing follows it any more
+        draft.put(replace(node, stop=error))
+    elif draft.claims(node) or not node.due.keys().isdisjoint(NOTHING_RUNS):
         end(draft, node, TaskStatus.CANCELLED, error=error)
     elif draft.policy.rules(node.target_key).can_cancel:
         _owe_cancel(draft, node, OwedCancel(TaskStatus.CANCELLED, error))
@@ -318,7 +324,9 @@ def waited_long_enough(draft: Draft, node: NodeState) -> None:
 def _settle(draft: Draft, node: NodeState) -> None:
     """The cancel is settled: the node ends as was owed."""
     owed = node.owed_cancel
-    if owed is not None and owed.ends_as is TaskStatus.FAILED:
+    if owed is not None and node.stop is not None:
+        end(draft, node, TaskStatus.CANCELLED, error=node.stop)
+    elif owed is not None and owed.ends_as is TaskStatus.FAILED:
         _failed(draft, node, owed.error)
     elif owed is not None:
         end(draft, node, owed.ends_as, error=owed.error)

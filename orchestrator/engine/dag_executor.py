@@ -686,7 +686,8 @@ def _applied_after_all(tried: list[tuple[Token, Decision]], state: RunState | No
         for command in decision.commands:
             if isinstance(command, Launch) and state is not None:
                 node = state.nodes.get(command.node_name)
-                if node is not None and node.claim is not None and node.claim.owner == token.owner:
+                is_wanted = node is not None and node.owed_cancel is None and node.stop is None
+                if is_wanted and node is not None and node.claim is not None and node.claim.owner == token.owner:
                     found.append(command)
     if found:
         tried.clear()

@@ -137,6 +137,12 @@ class Draft:
         """Have the run be told when something is due at a node."""
         self.commands.append(Remind(self.info.run_id, node.node_name, node.attempt, kind, at))
 
+    def claims(self, node: NodeState) -> bool:
+        """Whether this very save claims the node's attempt, so that nothing of it can run."""
+        if node.claim is None or node.claim.owner != self.token.owner or node.claim.takeovers:
+            return False
+        return any(isinstance(x, Launch) and x.node_name == node.node_name for x in self.commands)
+
     def withdraw(self, node: NodeState) -> None:
         """Take back the launch of an attempt that this very save claims, and now is dead."""
         if node.claim is not None and node.claim.owner == self.token.owner:

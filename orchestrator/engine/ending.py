@@ -49,7 +49,8 @@ def end(
         if draft.stopped(place) is None:
             following, caught = chosen or place.next, node.caught
             if status is not TaskStatus.COMPLETED:
-                route = rule_for(place.routes, error.error_type if error is not None else "Task.Cancelled")
+                unnamed = "Task.Failed" if status is TaskStatus.FAILED else "Task.Cancelled"
+                route = rule_for(place.routes, error.error_type if error is not None else unnamed)
                 following, caught = (route.next, node.node_name) if route is not None else (None, None)
             if following is not None:
                 draft.entering.append((draft.dag.by_name[following], caught))
@@ -70,7 +71,7 @@ def _branch_ended(draft: Draft, parent: Parallel, branch: Graph, last: NodeState
     """Write that a branch has ended, and where it stopped short of its end, if it did; return its Parallel."""
     state = draft.nodes[parent.node_name]
     if _stopped_short(draft, last):
-        number = next(number for number, graph in enumerate(parent.branches) if graph is branch)
+        number = parent.numbers[branch.start_node.node_name]
         branches = list(state.branches)
         branches[number] = replace(branches[number], stopped_at=last.node_name)
         state = replace(state, branches=tuple(branches))
@@ -109,12 +110,12 @@ def _outermost_ended(draft: Draft, last: NodeState) -> None:
 def _ending(draft: Draft, last: NodeState) -> Ending:
     """How steps have ended of which this was the last: failed, completed, or stopped short of that."""
     stop = draft.info.stop if draft.info.ending is None else None
-    if last.status is TaskStatus.FAILED:
-        return Ending(RunStatus.FAILED, _with_node(last))
     if not _stopped_short(draft, last):
         return Ending(RunStatus.COMPLETED)
     if stop is not None and draft.info.is_out_of_time:
         return Ending(RunStatus.FAILED, stop)
+    if last.status is TaskStatus.FAILED:
+        return Ending(RunStatus.FAILED, _with_node(last))
     error = _with_node(last) or stop or Failure("Run.Cancelled", "")
     return Ending(RunStatus.CANCELLED if stop is not None else RunStatus.FAILED, error)
 

@@ -9,10 +9,14 @@ goes last, after all that is found only by way of it.
 
 A definition is moved there, not deleted: a start that found it in its place a moment before finds it there, and puts
 it back. The stores delete without comparing, so there is no other way to close that gap.
+
+Two may prune at once, and a run_id may be taken again as soon as the first is done. So whoever deletes looks right
+before whether the run is still the one that was marked; between that look and the delete, a moment is left.
 """
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from threading import Lock
@@ -21,7 +25,7 @@ import msgspec
 from msgspec.structs import replace
 
 from orchestrator.engine.status import DefinitionStatus, OrchestrationStatus, tombstone_of, trash_of
-from orchestrator.model.errors import OrchestratorError, VersionConflict
+from orchestrator.model.errors import CorruptState, OrchestratorError, VersionConflict
 from orchestrator.model.ids import RUN_ID, key_of, launch_id_of
 from orchestrator.model.run_state import RunInfo, RunState
 from orchestrator.ports import ObjectStore
@@ -99,11 +103,10 @@ class Pruner:
             keys = [key for key in self._store.list("runs/") if key.endswith(".json")]
             going = [state for state in pool.map(self._judge, keys) if state is not None]
             going = [state for state in pool.map(self._mark, going) if state is not None]
-            self._told.runs = sorted(state.run.run_id for state in going)
-            list(pool.map(self._leftovers, going))
-            names = set(self._told.runs)
-            list(pool.map(lambda key: self._execution(key, names), list(self._store.list("executions/"))))
-            list(pool.map(self._document, going))
+            going = [state for state in pool.map(self._leftovers, going) if state is not None]
+            runs = {state.run.run_id: state for state in going}
+            list(pool.map(lambda key: self._execution(key, runs), list(self._store.list("executions/"))))
+            self._told.runs = sorted(state.run.run_id for state in pool.map(self._document, going) if state is not None)
         self._definitions()
         self._tombstones()
         if self._is_all:
@@ -148,7 +151,7 @@ class Pruner:
             return state
         if run.started_at > self._now - timedelta(seconds=REDELIVERY_S):
             until = run.started_at + timedelta(seconds=REDELIVERY_S)
-            self._put(tombstone_of(run.run_id), {"until": until})
+            self._remember(tombstone_of(run.run_id), until)
         status = OrchestrationStatus(self._store, run.run_id)
         while True:
             try:
@@ -171,16 +174,46 @@ class Pruner:
                 return None
             return marked
 
-    def _leftovers(self, state: RunState) -> None:
-        """Delete what functions and local targets left of each attempt, and large results of no attempt."""
+    def _is_as_marked(self, state: RunState) -> bool:
+        """Whether a run is still the one that was marked: another pruning may have been quicker, and its id be taken.
+
+        What is deleted is found by the run's id, so this is asked right before.
+        """
+        if self._is_dry:
+            return True
+        try:
+            loaded = OrchestrationStatus(self._store, state.run.run_id).load()
+        except CorruptState as exc:  # the marked one could be read
+            self._told.problems.append(str(exc))
+            self._needed = None
+            return False
+        if loaded is None:
+            return False
+        run = loaded[0].run
+        if (run.pruned_at, run.message_id) == (state.run.pruned_at, state.run.message_id):
+            return True
+        if run.pruned_at is None:
+            self._stays(run)
+        return False
+
+    def _leftovers(self, state: RunState) -> RunState | None:
+        """Delete what functions and local targets left of each attempt, and large results of no attempt.
+
+        Returns None where the run is not the marked one any more, and nothing was deleted.
+        """
+        if not self._is_as_marked(state):
+            return None
         for node in state.nodes.values():
             for attempt in range(1, node.attempt + 1):
                 key = key_of(launch_id_of(state.run.run_id, node.node_name, attempt))
                 self._count("results", self._delete_all(f"results/{key}"))
                 self._count("attempts", self._remove_attempt(key, self._is_dry))
-        self._count("results", self._delete_all(f"results/{state.run.run_id}/"))
+            # By prefix, for those that a lost race or a dead process left are named by no document.
+            key = key_of(launch_id_of(state.run.run_id, node.node_name, 0))
+            self._count("results", self._delete_all(f"results/{key}-"))
+        return state
 
-    def _execution(self, key: str, going: set[str]) -> None:
+    def _execution(self, key: str, going: Mapping[str, RunState]) -> None:
         """Delete the record of an execution whose run goes; only the record says whose it is."""
         found = self._store.get(key)
         if found is None:
@@ -190,15 +223,26 @@ class Pruner:
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             self._told.problems.append(f"{key}: is no execution record: {exc}")
             return
-        if record.run_id in going:
+        state = going.get(record.run_id)
+        if state is None:
+            return
+        # A younger one is of a run that has taken the id since; while the marked one is there, none can.
+        marked_at = state.run.pruned_at
+        if marked_at is None or record.launched_at < marked_at or self._is_as_marked(state):
             self._count("executions", self._delete(key))
 
-    def _document(self, state: RunState) -> None:
-        """Delete the run itself, and the markers that a killed instance left."""
+    def _document(self, state: RunState) -> RunState | None:
+        """Delete the run itself, and the markers that a killed instance left; None where it is not the marked one."""
         run_id = state.run.run_id
-        for marker in [f"open/{run_id}", *self._store.list(f"open/{run_id}.")]:
+        markers = [f"open/{run_id}", *self._store.list(f"open/{run_id}.")]
+        if not self._is_as_marked(state):
+            return None
+        for marker in markers:
             self._delete(marker)
+        if not self._is_as_marked(state):
+            return None
         self._delete(f"runs/{run_id}.json")
+        return state
 
     # -- what no run has ----------------------------------------------------------------------------
 
@@ -218,7 +262,12 @@ class Pruner:
         found = self._store.get(key)
         if found is None or self._is_dry:
             return
-        self._put(trash_of(key), {"at": self._now, "definition": msgspec.Raw(found[0])})
+        trash, thrown = trash_of(key), msgspec.json.encode({"at": self._now, "definition": msgspec.Raw(found[0])})
+        while True:
+            before = self._store.get(trash)  # thrown away before, and stored anew since: its day begins again
+            with suppress(VersionConflict):
+                self._store.put(trash, thrown, expect=before[1] if before else None)
+                break
         self._store.delete(key)
 
     def _empty_trash(self, key: str, place: str, needed: set[str]) -> None:
@@ -228,9 +277,20 @@ class Pruner:
             return
         thrown = msgspec.json.decode(found[0], type=_Thrown)
         if place in needed:
-            self._put(place, thrown.definition)
+            with suppress(VersionConflict):  # it is there
+                self._store.put(place, bytes(thrown.definition), expect=None)
         if place in needed or thrown.at < self._now - timedelta(seconds=TRASH_S):
             self._store.delete(key)
+
+    def _remember(self, tombstone: str, until: datetime) -> None:
+        """Leave word that a run was here, until then at the least."""
+        while True:
+            found = self._store.get(tombstone)
+            if found is not None and msgspec.json.decode(found[0], type=_Tombstone).until >= until:
+                return
+            with suppress(VersionConflict):
+                self._store.put(tombstone, msgspec.json.encode({"until": until}), expect=found[1] if found else None)
+                return
 
     def _tombstones(self) -> None:
         for key in list(self._store.list("pruned/")):
@@ -263,15 +323,10 @@ class Pruner:
             self._store.delete(key)
         return 1
 
-    def _put(self, key: str, value: Mapping[str, object] | msgspec.Raw) -> None:
-        try:
-            self._store.put(key, msgspec.json.encode(value), expect=None)
-        except VersionConflict:
-            return  # it is there
-
 
 class _Record(msgspec.Struct):
     run_id: str
+    launched_at: datetime
 
 
 class _Thrown(msgspec.Struct):

@@ -52,7 +52,9 @@ class Steps(Mapping[str, Mapping[str, Json]]):
 
     def __getitem__(self, name: str) -> Mapping[str, Json]:
         node = self._nodes[name]
-        status: dict[str, Json] = {"status": node.status.value}
+        # Only what comes before may be asked about: a step that is New by then was not come by.
+        told = TaskStatus.SKIPPED if node.status is TaskStatus.NEW else node.status
+        status: dict[str, Json] = {"status": told.value}
         if node.status is not TaskStatus.COMPLETED:
             return status
         if node.stored_result is not None and (node.result is None or isinstance(node.result, Spoilt)):
@@ -77,11 +79,11 @@ def scope_of(run: RunInfo, nodes: Mapping[str, NodeState], node: NodeState) -> M
     caught = nodes[node.caught].error if node.caught is not None else None
     if caught is None and run.ending is not None:
         caught = run.ending.error
-    error = (
-        {"type": caught.error_type, "message": caught.message, "node": caught.node or node.caught or ""}
-        if caught
-        else {}
-    )
+    error: dict[str, Json] = {}
+    if caught is not None:
+        error = {"type": caught.error_type, "message": caught.message, "node": caught.node or node.caught or ""}
+    elif run.ending is not None:
+        error = {"type": "", "message": "", "node": ""}  # a finally is written for runs of all kinds
     return {
         "run": {
             "run_id": run.run_id,

@@ -162,6 +162,7 @@ class Parallel(Node):
 
     Attributes:
         branches: one DAG each, in definition order.
+        numbers: name of the node that a branch starts at -> which branch that is, from 0.
         stops_on_failure: whether a branch that fails stops the others.
     """
 
@@ -177,6 +178,7 @@ class Parallel(Node):
         for branch in branches:  # loops, not comprehensions: a frame less for each level of nesting
             graphs.append(parent_dag.branch(branch, self))
         self.branches: tuple[Graph, ...] = tuple(graphs)
+        self.numbers = {graph.start_node.node_name: number for number, graph in enumerate(graphs)}
 
     def execute(self) -> tuple[Launch, ...]:
         """What starts the first node of each branch, at any depth."""

@@ -255,6 +255,26 @@ run "rights_are_those_of_the_target_types_that_are_used" {
   }
 }
 
+run "topics_that_are_told_of_runs_may_be_published_to" {
+  variables {
+    settings = { NOTIFY = "[{\"on\": [\"failed\"], \"topic\": \"projects/other-project/topics/alerts\"}]" }
+  }
+
+  assert {
+    condition     = keys(google_pubsub_topic_iam_member.notified) == ["projects/other-project/topics/alerts"]
+    error_message = "The samples tell nobody, the setting tells one: ${join(", ", keys(google_pubsub_topic_iam_member.notified))}."
+  }
+  assert {
+    condition = alltrue([for right in google_pubsub_topic_iam_member.notified :
+    right.project == "other-project" && right.topic == "alerts" && right.role == "roles/pubsub.publisher"])
+    error_message = "The topic may be in another project."
+  }
+  assert {
+    condition     = length(google_secret_manager_secret_iam_member.given_to_steps) == 0
+    error_message = "The samples ask for no secret."
+  }
+}
+
 run "the_outputs_are_commands" {
   assert {
     condition     = output.start_commands["sample"] == "gcloud pubsub topics publish projects/my-project/topics/orchestrator-events --message='{\"dag\":\"sample\",\"input\":{},\"resource\":{\"type\":\"start\"}}'"

@@ -3,9 +3,14 @@
 from datetime import timedelta
 
 import pytest
+from msgspec.structs import replace
 
+from orchestrator.engine.status import OrchestrationStatus
 from orchestrator.model.commands import Outcome
+from orchestrator.model.enums import OutcomeKind
+from orchestrator.model.errors import LaunchUncertain
 from orchestrator.model.messages import reminder_message
+from orchestrator.model.run_state import RunState
 from tests.support.world import T0, NotedTarget, World, dag, parallel, task
 
 FAILED = Outcome.failed("Task.Failed", "boom")
@@ -466,3 +471,101 @@ def test_the_finally_can_ask_about_the_runs_error():
     run_id = world.start()
     world.end("A", FAILED)
     assert world.state(run_id).nodes["F"].result == "A: boom"
+
+
+# ---- what a review found -----------------------------------------------------------------------------
+
+
+def cancel(world: World, run_id: str) -> None:
+    world.executor.execute({"resource": {"type": "cancel"}, "run_id": run_id, "reason": "why"}, message_id="cancel")
+
+
+class Stubborn(NotedTarget):
+    """Accepts no cancel until it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(has_outcome=True, can_cancel=True)
+        self.accepts = False
+
+    def cancel(self, execution):
+        if not self.accepts:
+            raise LaunchUncertain("not now")
+        super().cancel(execution)
+
+
+def test_a_run_that_is_cancelled_while_a_timed_out_attempt_is_owed_a_cancel_retries_nothing():
+    target = Stubborn()
+    world = World(dag(A=task("B", timeout="1m", retry={"delay": "1s"}), B=task()), target=target)
+    run_id = world.start()
+    tick_after(world, 61)
+    tick_after(world, 61)
+    assert world.state(run_id).nodes["A"].owed_cancel is not None
+    cancel(world, run_id)
+    target.accepts = True
+    tick_after(world, 61)
+    tick_after(world, 61)
+    assert statuses(world, run_id) == {"A": "Cancelled", "B": "Skipped"}
+    assert world.state(run_id).run.status.value == "Cancelled"
+    assert len(target.of("A")) == 1
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"), [(Outcome.completed(), ": "), (FAILED, "A: boom")], ids=["completed", "failed"]
+)
+def test_a_finally_may_ask_about_an_error_that_there_is_not(outcome, said):
+    asks = {"start": "F", "steps": {"F": passing("${error.node}: ${error.message}")}}
+    world = World({**dag(A=task()), "finally": asks})
+    run_id = world.start()
+    world.end("A", outcome)
+    state = world.state(run_id)
+    assert state.nodes["F"].result == said
+    assert state.run.status.value == ("Failed" if outcome is FAILED else "Completed")
+
+
+def test_the_status_of_a_step_that_was_not_come_by_is_skipped():
+    asks = {"start": "F", "steps": {"F": passing("${steps.Big.status}")}}
+    chosen = {"type": "Condition", "choices": [{"when": "${run.input.big}", "next": "Big"}], "default": "J"}
+    world = World({**dag(C=chosen, Big=passing(1, "J"), J=passing("${steps.Big.status}")), "finally": asks})
+    nodes = world.state(world.start(input={"big": False})).nodes
+    assert (nodes["J"].result, nodes["F"].result) == ("Skipped", "Skipped")
+
+
+def test_what_is_claimed_and_stopped_in_one_save_is_not_launched():
+    world = World(dag(P=stopping(dag(T=task()), dag(Bad=passing("${run.input.nope}")))))
+    state = world.state(world.start())
+    assert world.target.calls == []
+    assert {name: node.status.value for name, node in state.nodes.items()} == {
+        "P": "Failed",
+        "T": "Cancelled",
+        "Bad": "Failed",
+    }
+
+
+def test_an_expression_that_fails_at_a_takeover_leaves_nothing_running():
+    target = NotedTarget(has_outcome=True, can_cancel=True)
+    world = World(dag(A=passing({"x": 1}, "B"), B=task(parameters={"x": "${steps.A.result.x}"})), target=target)
+    run_id = world.start()
+    state, version = OrchestrationStatus(world.store, run_id).load()
+    spoilt = replace(state.nodes["A"], result={})
+    OrchestrationStatus(world.store, run_id).save(RunState(state.run, {**state.nodes, "A": spoilt}), expect=version)
+    world.clock.forward(100)
+    world.instance().tick()
+    assert statuses(world, run_id)["B"] == "Failed"
+    assert target.cancelled == [f"x-{target.calls[0].key}"]
+
+
+def test_a_run_out_of_time_has_failed_for_that_also_if_a_step_then_fails():
+    world = World({**dag(A=task()), "timeout": "1h"})
+    run_id = world.start()
+    tick_after(world, 3601)
+    world.end("A", FAILED)
+    assert world.state(run_id).run.error.error_type == "Run.Timeout"
+
+
+def test_a_failure_without_words_is_a_failure_to_its_routes():
+    route = [{"errors": ["Task.Failed"], "next": "Clean"}]
+    world = World(dag(A=task(on_error=route), Clean=passing(1)), target=NotedTarget(has_outcome=True))
+    run_id = world.start()
+    world.target.outcomes[f"x-{world.target.calls[0].key}"] = Outcome(OutcomeKind.FAILED)
+    world.executor.tick()
+    assert statuses(world, run_id) == {"A": "Failed", "Clean": "Completed"}

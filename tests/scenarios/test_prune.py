@@ -13,6 +13,7 @@ from orchestrator.engine.pruning import LEAST_AGE_S, REDELIVERY_S, TRASH_S, Prun
 from orchestrator.engine.status import VERIFIED_S, DefinitionStatus, OrchestrationStatus
 from orchestrator.model.commands import Outcome
 from orchestrator.model.errors import StoreUnavailable, VersionConflict
+from orchestrator.model.ids import key_of, launch_id_of
 from orchestrator.model.run_state import RunState
 from orchestrator.stores.local import LocalStore
 from orchestrator.stores.memory import MemoryStore
@@ -96,6 +97,20 @@ def test_large_results_go_with_their_run():
     world.clock.forward(40 * DAY)
     assert prune(world).results == 2
     assert keys(world, "results/") == []
+
+
+def test_large_results_of_steps_that_launch_nothing_go_with_their_run_even_those_of_a_lost_save():
+    step = {"type": "Pass", "result": ["x" * 70_000], "next": "A"}
+    world = World({"start": "P", "steps": {"P": step, "A": chain("A")["steps"]["A"]}})
+    run_id = ended(world)
+    key = key_of(launch_id_of(run_id, "P", 0))
+    other = key_of(launch_id_of("another", "P", 0))
+    for name in (f"results/{key}-{'0' * 24}.json", f"results/{other}-{'0' * 24}.json"):
+        world.store.put(name, b"{}", expect=None)  # by a save that lost its race
+    assert len(keys(world, f"results/{key}-")) == 2
+    world.clock.forward(40 * DAY)
+    assert prune(world).results == 2
+    assert keys(world, "results/") == [f"results/{other}-{'0' * 24}.json"]
 
 
 @pytest.mark.parametrize(
@@ -208,6 +223,51 @@ def test_a_run_that_is_taken_up_again_meanwhile_stays():
     assert keys(world, "definitions/", "executions/") != []
 
 
+@pytest.mark.parametrize("at", ["runs/", "executions/", "open/"], ids=["marked", "swept", "about to be deleted"])
+def test_a_run_that_takes_the_run_id_while_two_prune_is_left_alone(at):
+    """The other pruning finishes first, and a new message starts a run of the same run_id at once."""
+    world = World(chain("A", "B"))
+    ended(world, run_id="mine")
+    world.clock.forward(40 * DAY)
+    store = world.store
+
+    class Overtaken:
+        """A store that is held up once: after it marked the run, or before it lists what is `at`."""
+
+        get, delete = store.get, store.delete
+        is_held_up = False
+
+        def put(self, key, data, *, expect):
+            version = store.put(key, data, expect=expect)
+            self.hold_up(key)
+            return version
+
+        def list(self, prefix, *, start_after=""):
+            self.hold_up(prefix)
+            return store.list(prefix, start_after=start_after)
+
+        def hold_up(self, key):
+            is_mark = key.startswith("runs/") and key != "runs/"
+            if self.is_held_up or not key.startswith(at) or (at == "runs/" and not is_mark):
+                return
+            self.is_held_up = True
+            assert prune(world).runs == ["mine"]
+            world.target.calls.clear()
+            world.start("m2", run_id="mine")
+            world.executor.close()
+            first = world.target.of("A")[-1].key
+            store.put(f"results/{first}.json", b"{}", expect=None)
+
+    overtaken = Overtaken()
+    Pruner(overtaken, world.clock.now(), 30 * DAY, lambda run: True, is_all=True).prune()
+    assert overtaken.is_held_up
+    assert world.state("mine").run.message_id == "m2"
+    first = world.target.of("A")[-1].key
+    left = ["open/mine", f"results/{first}.json", f"executions/x-{first}.json"]
+    assert keys(world, "open/", "results/", "executions/") == sorted(left)
+    world.run_all("mine")
+
+
 def test_who_loaded_a_run_before_it_was_pruned_cannot_save_it_after():
     world = World(chain("A"))
     run_id = ended(world)
@@ -281,6 +341,38 @@ def test_a_definition_goes_when_no_run_has_had_it_for_a_day():
     world.clock.forward(120)
     prune(world)
     assert keys(world) == []
+
+
+def test_a_definition_that_is_thrown_away_again_is_kept_for_a_day_again():
+    world = World(chain("A"))
+    ended(world)
+    world.clock.forward(2 * DAY)
+    prune(world, DAY)
+    world.target.calls.clear()
+    ended(world, "m2")
+    world.clock.forward(2 * DAY)
+    assert prune(world, DAY).definitions == 1
+    assert len(keys(world, "pruned/definitions/")) == 1
+    world.clock.forward(TRASH_S + 60)
+    prune(world, DAY)
+    assert keys(world, "definitions/", "pruned/definitions/") == []
+
+
+def test_the_start_of_a_second_run_of_one_run_id_is_remembered_for_as_long():
+    world = World(chain("A"))
+    ended(world, run_id="mine")
+    world.clock.forward(DAY + 1)
+    prune(world, DAY)
+    world.clock.forward(20 * DAY)
+    published_at = world.clock.now()
+    world.target.calls.clear()
+    ended(world, "m2", run_id="mine")
+    world.clock.forward(DAY + 1)
+    assert prune(world, DAY).runs == ["mine"]
+    world.clock.forward(REDELIVERY_S - 10 * DAY)  # the first one's start cannot come again any more
+    prune(world, DAY)
+    again = world.instance().execute({**START, "run_id": "mine"}, message_id="m2", publish_time=published_at)
+    assert again.verdict == "unchanged"
 
 
 def test_a_start_that_saw_the_definition_just_before_it_went_finds_it_all_the_same():

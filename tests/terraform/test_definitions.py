@@ -14,6 +14,7 @@ from orchestrator.model.dag_builder import DAGBuilder
 from orchestrator.model.enums import TargetTypes
 from orchestrator.model.event_factory import EventFactory
 from orchestrator.model.events import CompletionEvent, StartEvent
+from orchestrator.model.expressions import names_in
 from orchestrator.model.ids import key_of
 from orchestrator.model.messages import tick_message
 from orchestrator.model.schedule import last_tick
@@ -486,6 +487,92 @@ SINK_ERROR = {
 )
 def test_what_a_person_is_told_of(samples, entry, expected):
     assert {key for key, alert in samples["alerts"].items() if matches(alert["filter"], entry)} == expected
+
+
+# ---- topics that are told, secrets that are given ------------------------------------------------------
+
+
+def told(*topics: str) -> dict:
+    """A definition whose failed runs are told to these topics, and to a webhook."""
+    receivers = [*({"topic": topic} for topic in topics), {"url": "https://x-ew.a.run.app/"}]
+    return {**dag(A=call("a")), "notify": [{"on": ["failed"], **receiver} for receiver in receivers]}
+
+
+def topic_names(found: dict) -> set[str]:
+    """The names of the topics, put together from what is granted on."""
+    return {f"projects/{topic['project']}/topics/{topic['name']}" for topic in found["notified_topics"].values()}
+
+
+def test_the_topics_that_are_told_are_those_of_all_definitions_and_of_the_setting(made):
+    ours, theirs, of_all = (
+        f"projects/{where}" for where in (f"{PROJECT}/topics/a", "other/topics/b", "x.org:p/topics/c")
+    )
+    setting = json.dumps([{"on": ["failed"], "topic": of_all}, {"on": ["failed"], "topic": ours}])
+    found = made({"one": told(ours, theirs), "two": told(ours), "three": dag(A=call("a"))}, notify=setting)
+    assert set(found["notified_topics"]) == topic_names(found) == {ours, theirs, of_all}
+
+
+@pytest.mark.parametrize(
+    ("definition", "setting"),
+    [
+        pytest.param(dag(A=call("a")), "", id="no notify at all"),
+        pytest.param(told(), "", id="a webhook only"),
+        pytest.param(told(), '[{"on": ["failed"], "url": "https://x-ew.a.run.app/"}]', id="a webhook in the setting"),
+        pytest.param(told(), "no JSON", id="a setting that the orchestrator itself refuses"),
+        pytest.param(
+            told(f"projects/{PROJECT}/topics/{NAME}-events"), "", id="the topic of events has its right already"
+        ),
+    ],
+)
+def test_no_right_is_given_where_no_topic_of_others_is_told(made, definition, setting):
+    assert made({"one": definition}, notify=setting)["notified_topics"] == {}
+
+
+ASKING = [
+    *("${secret.api-key}", "Bearer ${secret.in_text}!", "${secret.first}${secret.second}", "${secret.UPPER-1_x}"),
+    *("${ secret.spaced }", "${\tsecret.tabbed}", "${\nsecret.on_a_new_line}"),
+    *('${secret["double"]}', "${secret['single']}", '${ secret["both-1"] }'),
+    *("$${x ${secret.after_a_literal}", "${run.run_id}${secret.after_a_path}", "<&> ${secret.after_signs}"),
+    *("$${secret.a_literal}", "$$${secret.more_dollars}", "$ {secret.apart}", "secret.bare", "${var.secret.no_root}"),
+    *("${run.input.secret.deeper}", "${steps.A.result.secret}", "${secrets.plural}", "${var.a + 'secret.text'}"),
+]
+"""Texts of parameters that ask for a secret, or look as if they did."""
+
+
+def test_the_secrets_that_steps_are_given_are_those_that_the_engine_reads(made):
+    found = made(
+        {"one": dag(**{f"S{number}": call("a", parameters={"x": text}) for number, text in enumerate(ASKING)})}
+    )
+    expected = names_in(ASKING, "secret")
+    assert len(expected) == 14
+    assert found["secrets"] == {name: {"project": PROJECT, "name": name} for name in expected}
+
+
+def test_secrets_are_found_at_any_depth_in_any_target_and_in_yaml(made):
+    branches = [
+        dag(A=job("CloudRunJob", parameters={"args": [{"deep": ["--key=${secret.in-a-branch}"]}]})),
+        dag(B=call("b", parameters={"x": "${secret.shared}"})),
+    ]
+    steps = {"P": {"type": "Parallel", "branches": branches}}
+    last = dag(Mail=call("mail", parameters={"password": "${secret.in-finally}"}))
+    yaml = (
+        "start: A\nsteps:\n  A: {type: Task, target_type: Function, function: 'm:f', "
+        "parameters: {x: '${secret[\"in-yaml\"]} ${secret.shared}'}}\n"
+    )
+    found = made({"one": {"start": "P", "steps": steps, "finally": last}}, {"two/dag.yaml": yaml})
+    assert set(found["secrets"]) == {"in-a-branch", "shared", "in-finally", "in-yaml"}
+
+
+def test_a_secret_is_none_where_the_engine_reads_none(made):
+    about = {"description": "Calls with ${secret.in-words}.", "owner": "a"}
+    steps = {"A": {**call("a", parameters={"x": "y"}), "description": "${secret.in-a-steps-words}"}}
+    assert made({"one": {**about, "start": "A", "steps": steps}})["secrets"] == {}
+
+
+def test_the_deployments_own_key_is_given_once(made):
+    """Two grants of one right: whoever takes back the one takes back the other."""
+    found = made({"one": dag(A=call("a", parameters={"x": f"${{secret.{NAME}-deployment-key}} ${{secret.other}}"}))})
+    assert set(found["secrets"]) == {"other"}
 
 
 # ---- functions -----------------------------------------------------------------------------------------

@@ -110,6 +110,16 @@ output "run_job_roles" {
   value       = local.run_job_roles
 }
 
+output "notified_topics" {
+  description = "\"projects/P/topics/T\" -> a topic that the orchestrator tells of the events of runs: its project and name."
+  value       = local.notified_topics
+}
+
+output "secrets" {
+  description = "Name -> a secret that steps are given: its project and name."
+  value       = local.secrets
+}
+
 output "types_acting_as_others" {
   description = "The target types in use whose jobs run as an account that the deployment has to name."
   value       = local.types_acting_as_others

@@ -24,6 +24,12 @@ variable "default_dag" {
   default     = ""
 }
 
+variable "notify" {
+  description = "The setting NOTIFY: who is told of the events of all runs, as a JSON list; empty: nobody."
+  type        = string
+  default     = ""
+}
+
 variable "skip_functions_of" {
   description = "DAGs whose functions are deployed by somebody else, though their source lies in the DAG's folder."
   type        = set(string)

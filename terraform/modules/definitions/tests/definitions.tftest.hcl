@@ -54,6 +54,26 @@ run "the_apis_are_those_of_the_types_and_those_that_everything_needs" {
   }
 }
 
+run "the_topics_that_are_told_and_the_secrets_that_are_given_are_named" {
+  command = plan
+
+  variables {
+    notify = "[{\"on\": [\"failed\"], \"topic\": \"projects/my-project/topics/all-dags\"}]"
+  }
+
+  assert {
+    condition = output.notified_topics == {
+      "projects/my-project/topics/all-dags"  = { project = "my-project", name = "all-dags" }
+      "projects/other-project/topics/alerts" = { project = "other-project", name = "alerts" }
+    }
+    error_message = "One is told of nightly's runs, one of all: ${join(", ", keys(output.notified_topics))}."
+  }
+  assert {
+    condition     = output.secrets == { api-key = { project = "my-project", name = "api-key" } }
+    error_message = "A step in a Parallel is given one: ${join(", ", keys(output.secrets))}."
+  }
+}
+
 run "one_function_of_two_dags_is_deployed_once_and_called_by_both" {
   command = plan
 
