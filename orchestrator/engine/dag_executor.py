@@ -49,6 +49,7 @@ from orchestrator.engine.status import (
 from orchestrator.engine.ticker import Ticker
 from orchestrator.engine.wanted import wanted
 from orchestrator.engine.witness import Witness
+from orchestrator.model.allowance import allowed
 from orchestrator.model.commands import EMPTY, Command, Json, Launch, Notify
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import TaskStatus
@@ -380,7 +381,11 @@ class DAGExecutor:
                 box.put_back([entry for entry in batch if entry not in starts])
                 batch[:] = starts
             token = Token(f"{self.instance}.{self._random_bytes(8).hex()}", self._random_bytes(32))
-            decision, questions, results = self._decide(box, batch, state, token)
+            try:
+                decision, questions, results = self._decide(box, batch, state, token)
+            except _TooMuchAtOnce:
+                _halve(box, batch)
+                continue
             if not decision.changed or decision.state is None:
                 if was_cached:
                     box.saved = None  # "nothing to do" counts only if it was the run as it is now
@@ -419,9 +424,7 @@ class DAGExecutor:
                     raise
                 # One of them cannot be written, and is to fail alone: halve until it does.
                 tried.append((token, decision))
-                half = len(batch) // 2
-                box.put_back(batch[half:])
-                del batch[half:]
+                _halve(box, batch)
                 continue
             if not box.pace.is_free:
                 box.pace.saved(self._seconds())
@@ -513,7 +516,9 @@ class DAGExecutor:
         try:
             known = [(entry, [self._masked(dag, fact) for fact in facts]) for entry, facts in known]
             facts = [fact for _, of_entry in known for fact in of_entry]
-            decision = self._decided(dag, state, facts, token)
+            decision = self._decided(dag, state, facts, token, is_divisible=_is_divisible(batch))
+        except _TooMuchAtOnce:
+            raise
         except Exception:
             decision = Decision(state, (), False)
             for entry, facts in known:
@@ -546,15 +551,32 @@ class DAGExecutor:
             return replace(fact, outcome=replace(fact.outcome, error=error))
         return replace(fact, error=error)
 
-    def _decided(self, dag: DAG, state: RunState | None, facts: Sequence[Fact], token: Token) -> Decision:
+    def _decided(
+        self,
+        dag: DAG,
+        state: RunState | None,
+        facts: Sequence[Fact],
+        token: Token,
+        *,
+        is_divisible: bool = False,
+    ) -> Decision:
         """Decide; bring back the large results that this turns out to need, and decide again.
 
         The time of the decision is that at which it is made: its leases begin when all that it needs is here.
+
+        Raises:
+            _TooMuchAtOnce: its expressions are more work than those of one decision may be; only where it can be
+                divided, for no step is to fail by what it happened to be folded with.
+            CorruptState: a result cannot be brought back.
         """
         needed = set[str]()
         while True:
             try:
-                return decide(dag, state, facts, self._clock.now(), token, self._policy)
+                with allowed(self._policy.max_decision_work) as allowance:
+                    decision = decide(dag, state, facts, self._clock.now(), token, self._policy)
+                if allowance.is_exceeded and is_divisible:
+                    raise _TooMuchAtOnce
+                return decision
             except ResultNeeded as exc:
                 name = exc.node_name
             if state is None or name in needed:
@@ -629,6 +651,28 @@ class DAGExecutor:
                     old.counted_bytes = 0
                     if self._kept_bytes <= MAX_IDLE_BYTES:
                         break
+
+
+class _TooMuchAtOnce(Exception):
+    """What waited is to be decided on in parts."""
+
+
+def _is_divisible(batch: Sequence[Entry]) -> bool:
+    return len(batch) > 1 or any(isinstance(entry.item, Known) and len(entry.item.facts) > 1 for entry in batch)
+
+
+def _halve(box: RunBox, batch: list[Entry]) -> None:
+    """Put half of a batch back, or half of the facts of the one event that is left of it."""
+    half = len(batch) // 2
+    if half:
+        box.put_back(batch[half:])
+        del batch[half:]
+        return
+    (entry,) = batch
+    if isinstance(entry.item, Known):
+        half = len(entry.item.facts) // 2
+        box.put_back([_known(box, entry.item.facts[half:])])
+        entry.item = Known(box.run_id, entry.item.facts[:half])
 
 
 def _applied_after_all(tried: list[tuple[Token, Decision]], state: RunState | None) -> tuple[Command, ...]:

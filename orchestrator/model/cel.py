@@ -13,6 +13,7 @@ from functools import cache
 
 from cel_expr_python import cel
 
+from orchestrator.model.allowance import Allowance, current
 from orchestrator.model.cel_tree import (
     MAX_ITERATIONS,
     MAX_WORK,
@@ -37,6 +38,10 @@ MAX_LENGTH = 10_000
 
 FUNCTIONS = "size has all exists exists_one filter map matches contains startsWith endsWith int uint double string bool"
 """Of those of the standard the ones that a misspelling is compared to."""
+
+
+WORK_OF_VALUE = 50
+"""How much work it is to take a value in, next to touching it in an evaluation: it passes through Python."""
 
 
 class CelProblem(Exception):
@@ -73,19 +78,27 @@ class Program:
 
     def evaluate(self, scope: Mapping[str, object]) -> Json:
         """Return the value in a scope, of which only what `paths` lead to is looked at. Raises CelFailure."""
+        allowance = current()
+        if allowance is not None and not allowance.grants(1):
+            raise _too_much_together(allowance)
         scope = {_spelt(root): value for root, value in scope.items()}
         values: dict[Path, object] = {}
         left = _Left(MAX_VALUES)
         shapes: dict[Path, Shape] = {}
-        for path in self._wanted:
-            depth, value = _walk(path, scope)
-            if depth == len(path):
-                shapes[path] = left.shape(value)
-                values[path] = value
-            elif depth:
-                values[path[:depth]] = {} if isinstance(value, Mapping) else value
         try:
-            shape = Work(shapes).of(self._tree, {})
+            for path in self._wanted:
+                depth, value = _walk(path, scope)
+                if depth == len(path):
+                    shapes[path] = left.shape(value)
+                    values[path] = value
+                elif depth:
+                    values[path[:depth]] = {} if isinstance(value, Mapping) else value
+        finally:
+            if allowance is not None:
+                allowance.spend(WORK_OF_VALUE * left.taken)
+        work = Work(shapes)
+        try:
+            shape = work.of(self._tree, {})
         except TooMuchWork:
             raise CelFailure(
                 f"might take too long with values of this size; allowed: {MAX_WORK:,} values touched, "
@@ -93,6 +106,8 @@ class Program:
             ) from None
         if shape.size > MAX_VALUES:
             raise CelFailure(f"might give too large a value; allowed: {MAX_VALUES:,} values in one another")
+        if allowance is not None and not allowance.grants(work.total):
+            raise _too_much_together(allowance)
         try:
             answer = self._expression.eval(data=_nested(values))
             if answer.type().name() == "ERROR":
@@ -102,6 +117,13 @@ class Program:
             return _to_json(answer.plain_value())
         except RuntimeError as exc:  # RecursionError, too
             raise _failure(str(exc)) from exc
+
+
+def _too_much_together(allowance: Allowance) -> CelFailure:
+    return CelFailure(
+        "might take too long together with the expressions of all that starts with it; "
+        f"allowed: {allowance.work:,} values touched at once"
+    )
 
 
 def compile_cel(source: str, roots: tuple[str, ...]) -> Program:
@@ -261,7 +283,12 @@ class _Left:
     """Measures values, as long as they are not too many altogether."""
 
     def __init__(self, values: int) -> None:
-        self._left = values
+        self._values = self._left = values
+
+    @property
+    def taken(self) -> int:
+        """How many values were measured."""
+        return self._values - self._left
 
     def shape(self, value: object) -> Shape:
         """Return a value's shape. Raises CelFailure where it is too large, or no value of CEL's."""

@@ -5,6 +5,8 @@ from datetime import timedelta
 
 import msgspec
 
+from orchestrator.model.allowance import MAX_DECISION_WORK
+
 
 class TargetRules(msgspec.Struct, frozen=True):
     """What decide has to know of one target type; read from the Target's own attributes."""
@@ -47,6 +49,8 @@ class Policy(msgspec.Struct, frozen=True):
     save_interval_s: the least time between two saves of one run in the long run; 0 = none.
     trace_key: the deployment's key, which the traces of launches are made under; empty: of their nonces alone.
     notify: who is told of the events of all runs, as `notify` of a definition says it.
+    max_decision_work: values that the CEL expressions of one decision may have to touch, all together; one that goes in
+        counts fifty times.
     max_notification_tries: after so many, from one lease to 2**8 of them apart, a notification is given up.
     """
 
@@ -66,6 +70,7 @@ class Policy(msgspec.Struct, frozen=True):
     save_interval_s: float = 0.0
     trace_key: Secret = Secret()
     notify: tuple[Mapping[str, object], ...] = ()
+    max_decision_work: int = MAX_DECISION_WORK
     max_notification_tries: int = 10
 
     def rules(self, target_type: str) -> TargetRules:

@@ -23,7 +23,7 @@ PARTS = {
         "pace pausing records resolve results retry run_box saved scope starting status sweep ticker wanted witness"
     ),
     "model": (
-        "commands dag dag_builder definition durations enums errors event_factory events execution "
+        "allowance commands dag dag_builder definition durations enums errors event_factory events execution "
         "expressions facts fixed grammar grammar_rules ids job_events json_paths messages node_factory nodes policy "
         "pubsub rules run_state schedule secrets task_result times words"
     ),
