@@ -5,7 +5,7 @@ from threading import Barrier, BrokenBarrierError
 
 import pytest
 
-from orchestrator.engine import dag_executor
+from orchestrator.engine import deciding
 from orchestrator.model.commands import Outcome
 from orchestrator.model.errors import CorruptState
 from orchestrator.stores.memory import MemoryStore
@@ -87,8 +87,8 @@ def test_leases_begin_when_all_that_the_decision_needs_is_there():
 )
 def test_all_that_may_be_needed_is_fetched_at_once_and_decided_on_once_more(use, monkeypatch):
     decisions = []
-    decide = dag_executor.decide
-    monkeypatch.setattr(dag_executor, "decide", lambda *args: decisions.append(1) or decide(*args))
+    decide = deciding.decide
+    monkeypatch.setattr(deciding, "decide", lambda *args: decisions.append(1) or decide(*args))
     made = parallel(*(dag(**{f"A{i}": task()}) for i in range(30)), next="W")
     steps = {"P": made, "W": {"type": "Wait", "for": "10s", "next": "Use"}, "Use": use}
     if use.get("next"):
