@@ -7,7 +7,6 @@ the callable that its jobs run. When a job ends, the lines of its message log go
         apis = GoogleApis({"CLOUDSDK_API_ENDPOINT_OVERRIDES_DATAFLOW": server.url})
 """
 
-import json
 import re
 import subprocess
 import sys
@@ -15,11 +14,11 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
 from threading import Condition, Event, Thread
-from urllib.parse import parse_qsl, urlsplit
+
+from tests.support.rest_server import RestServer, rest_handler
 
 ENDED = ("JOB_STATE_DONE", "JOB_STATE_FAILED", "JOB_STATE_CANCELLED", "JOB_STATE_DRAINED", "JOB_STATE_UPDATED")
 
@@ -83,7 +82,7 @@ class DataflowServer:
         self.calls: list[tuple[str, str, dict]] = []
         self.jobs: dict[str, Job] = {}
         self.duplicates = "existing"
-        self._server = _Server(("127.0.0.1", 0), _handler(self))
+        self._server = RestServer(("127.0.0.1", 0), rest_handler(self))
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> "DataflowServer":
@@ -313,33 +312,3 @@ def _kill_when_stopped(job: Job, process: subprocess.Popen) -> None:
 
 def _error(status: int, message: str) -> tuple[int, dict]:
     return status, {"error": {"code": status, "message": message, "status": "SAID"}}
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128  # many threads may launch at once
-
-
-def _handler(server: DataflowServer) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
-        def _answer(self) -> None:
-            where = urlsplit(self.path)
-            content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            body = json.loads(content) if content else {}
-            status, answer = server.answer(self.command, where.path, dict(parse_qsl(where.query)), body)
-            data = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json; charset=UTF-8")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        do_GET = do_POST = do_PUT = _answer  # noqa: N815 - http.server's names
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
-
-    return Handler

@@ -16,15 +16,14 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
 from threading import Condition, Event, RLock, Thread
-from urllib.parse import parse_qsl, urlsplit
 from uuid import UUID, uuid4
 
 from orchestrator.services.google_api import OVERRIDE
 from tests.support.discovery import Document, Method, document
+from tests.support.rest_server import RestServer, rest_handler
 
 PAYLOADS = Path(__file__).resolve().parents[1] / "payloads"
 PROJECT_NUMBER = "471167364752"
@@ -539,7 +538,7 @@ class JobServer:
         self.publish, self.work, self.now = publish, work, now
         self.numbers = count(1)
         self.services = {name: kind(self) for name, kind in KINDS.items()}
-        self._server = _Server(("127.0.0.1", 0), _handler(self))
+        self._server = RestServer(("127.0.0.1", 0), rest_handler(self))
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self.environment = {
             f"{OVERRIDE}{_api(service).upper()}": f"{self.url}/{_api(service)}/{service.document.base}"
@@ -603,33 +602,3 @@ def _check_labels(labels: dict) -> None:
 
 def _error(status: int, message: str, reason: str) -> dict:
     return {"error": {"code": status, "message": message, "errors": [{"reason": reason, "message": message}]}}
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128  # many threads may launch at once
-
-
-def _handler(server: JobServer) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
-        def _answer(self) -> None:
-            where = urlsplit(self.path)
-            content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            body = json.loads(content) if content else {}
-            status, answer = server.answer(self.command, where.path, dict(parse_qsl(where.query)), body)
-            data = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json; charset=UTF-8")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        do_GET = do_POST = do_DELETE = _answer  # noqa: N815 - http.server's names
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
-
-    return Handler

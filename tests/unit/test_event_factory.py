@@ -235,6 +235,7 @@ def test_a_message_of_ours_becomes_its_event(name, expected):
         pytest.param("cloud_run_job_called", id="the call that launches a Cloud Run job is no end"),
         pytest.param("audit_bigquery_job", id="a query of somebody else has an id of theirs"),
         pytest.param("bigquery_job_inserted", id="a query that begins"),
+        pytest.param("dataproc_batch_ended", id="what is said of a Spark batch may be of its beginning or its end"),
         pytest.param("workflow_active", id="a workflow's execution that begins"),
         pytest.param("vertex_pipeline_running", id="a pipeline that runs"),
         pytest.param("vertex_pipeline_of_somebody_else", id="a pipeline of somebody else has an id of theirs"),
