@@ -104,6 +104,11 @@ def test_a_time_is_utc_whatever_zone_it_came_in():
             "message: has attributes but no data; the data has to be a JSON object, in base64",
             id="a notification that says all in its attributes",
         ),
+        pytest.param(
+            payload("pubsub_batch_notification"),
+            "message: has attributes but no data; the data has to be a JSON object, in base64",
+            id="Batch's own notification: its jobs are asked by reminders",
+        ),
         pytest.param({"message": {"data": {"a": 1}}}, "message.data: is a dict; allowed is base64", id="data as JSON"),
         pytest.param({"message": {"data": "{}"}}, "message.data: is not base64", id="data that nobody encoded"),
         pytest.param({"message": {"data": "e30"}}, "message.data: is not base64", id="padding is missing"),
