@@ -74,6 +74,16 @@ class ResumeRun:
 
 
 @dataclass(frozen=True, slots=True)
+class RedriveRun:
+    """Somebody wants a run that has ended to go on."""
+
+    run_id: str
+    start_from: str | None
+    number: int | None
+    published_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Known:
     """What this instance itself found out: facts already."""
 
@@ -94,7 +104,7 @@ class Later:
     at: datetime
 
 
-Item = Start | Completion | Reminder | CancelRun | PauseRun | ResumeRun | Known
+Item = Start | Completion | Reminder | CancelRun | PauseRun | ResumeRun | RedriveRun | Known
 
 
 def labels_of(item: Item) -> dict[str, object]:

@@ -29,6 +29,7 @@ from orchestrator.model.facts import (
     NotificationSent,
     PauseEnded,
     PauseRequested,
+    RedriveRequested,
     ResumeRequested,
     RunOutOfTime,
     RunStarted,
@@ -86,7 +87,9 @@ def _run_started(draft: Draft, fact: RunStarted) -> None:
 
 def _cancel_requested(draft: Draft, fact: CancelRequested) -> None:
     """Nothing is started any more but the `finally`, which nothing stops once it is under way."""
-    if draft.run is not None and not draft.run.status.is_final and not draft.run.stop and not draft.run.ending:
+    if draft.run is None or draft.run.was_redriven_since(fact.at):
+        return
+    if not draft.run.status.is_final and not draft.run.stop and not draft.run.ending:
         draft.change_run(replace(draft.run, cancel_reason=fact.reason))
         _stop_run(draft)
 
@@ -103,6 +106,12 @@ def _stop_run(draft: Draft) -> None:
     stop = draft.info.stop
     if stop is not None:
         draft.stopping.append((None, stop))
+
+
+def _redrive_requested(draft: Draft, fact: RedriveRequested) -> None:
+    from orchestrator.engine.redriving import redrive_requested  # hardly any event asks for it
+
+    redrive_requested(draft, fact)
 
 
 def _time_came(draft: Draft, fact: TimeCame) -> None:
@@ -132,6 +141,7 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     PauseRequested: pausing.pause_requested,
     ResumeRequested: pausing.resume_requested,
     PauseEnded: pausing.pause_ended,
+    RedriveRequested: _redrive_requested,
     NotificationSent: notifying.sent,
     NotificationFailed: notifying.failed,
     NotificationExpired: notifying.expired,

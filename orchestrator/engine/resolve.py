@@ -9,6 +9,7 @@ from orchestrator.engine.address import (
     Item,
     Later,
     PauseRun,
+    RedriveRun,
     Reminder,
     ResumeRun,
     Start,
@@ -27,6 +28,7 @@ from orchestrator.model.events import (
     Event,
     LaterEvent,
     PauseEvent,
+    RedriveEvent,
     ReminderEvent,
     ResumeEvent,
     StartEvent,
@@ -94,6 +96,8 @@ class Resolver:
                 return PauseRun(run_id, at)
             case ResumeEvent(run_id=str(run_id)):
                 return ResumeRun(run_id, at)
+            case RedriveEvent(run_id=str(run_id)):
+                return RedriveRun(run_id, event.start_from, event.number, at)
             case CompletionEvent():
                 return self._completion(event, at, now)
         raise EventError(f"event {event.message_id}: a {type(event).__name__} that names no run")

@@ -42,7 +42,7 @@ def start_waiting(draft: Draft) -> None:
         state = draft.nodes[node.node_name]
         stop = draft.stopped(node)
         if state.status is TaskStatus.NEW and stop is not None:
-            end(draft, state, TaskStatus.CANCELLED, error=stop)
+            end(draft, replace(state, caught=caught), TaskStatus.CANCELLED, error=stop)
         elif state.status is TaskStatus.NEW and draft.is_paused:
             draft.hold(node, caught)
         elif state.status is TaskStatus.NEW:
@@ -50,7 +50,7 @@ def start_waiting(draft: Draft) -> None:
 
 
 def _start_task(draft: Draft, _: Node, state: NodeState) -> None:
-    claim(draft, state, 1)
+    claim(draft, state, state.attempt + 1)
 
 
 def _start_parallel(draft: Draft, node: Node, state: NodeState) -> None:
@@ -98,7 +98,7 @@ def _start_wait(draft: Draft, node: Node, state: NodeState) -> None:
     if at <= draft.now:
         end(draft, state, TaskStatus.COMPLETED)
     else:
-        draft.wait_until(replace(state, status=TaskStatus.RUNNING, attempt=1), DueKind.WAIT.value, at)
+        draft.wait_until(replace(state, status=TaskStatus.RUNNING, attempt=state.attempt + 1), DueKind.WAIT.value, at)
 
 
 def _start_pass(draft: Draft, node: Node, state: NodeState) -> None:

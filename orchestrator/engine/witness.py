@@ -14,19 +14,30 @@ from datetime import timedelta
 from threading import Lock
 from typing import TypeVar
 
-from orchestrator.engine.address import CancelRun, Completion, Item, Known, PauseRun, Reminder, ResumeRun, Start
+from orchestrator.engine.address import (
+    CancelRun,
+    Completion,
+    Item,
+    Known,
+    PauseRun,
+    RedriveRun,
+    Reminder,
+    ResumeRun,
+    Start,
+)
 from orchestrator.engine.draft import bare_launch
 from orchestrator.engine.run_box import Answer, Entry, RunBox
 from orchestrator.engine.status import DefinitionStatus
 from orchestrator.model.commands import Command, Execution, Launch, Remind
 from orchestrator.model.enums import NOTHING_RUNS, TaskStatus
-from orchestrator.model.errors import LaunchUncertain, NotYet, RunExists
+from orchestrator.model.errors import InputError, LaunchUncertain, NotYet, RunExists
 from orchestrator.model.events import CompletionEvent
 from orchestrator.model.facts import (
     AttemptEnded,
     CancelRequested,
     Fact,
     PauseRequested,
+    RedriveRequested,
     ResumeRequested,
     RunStarted,
     TimeCame,
@@ -56,6 +67,7 @@ class Witness:
 
         Raises:
             RunExists: a start, but the run is another message's.
+            InputError: a redrive of a run that has completed, or from a step that it did not come by.
             NotYet: the answer that counts is still under way.
         """
         item: Item = entry.item
@@ -67,11 +79,13 @@ class Witness:
             case Reminder():
                 return self._reminder(entry, item, state, box)
             case CancelRun():
-                return [CancelRequested(item.reason)], []
+                return [CancelRequested(item.reason, item.published_at)], []
             case PauseRun():
                 return [PauseRequested(item.published_at)], []
             case ResumeRun():
                 return [ResumeRequested(item.published_at)], []
+            case RedriveRun():
+                return self._redrive(item, state), []
             case Start():
                 if state.run.message_id != item.message_id:
                     raise RunExists(
@@ -79,6 +93,18 @@ class Witness:
                         f"{state.run.started_at.isoformat()}; choose another run_id"
                     )
                 return [], []
+
+    def _redrive(self, item: RedriveRun, state: RunState) -> list[Fact]:
+        """Facts of a request to go on; raises InputError where it is about this end, and cannot be met."""
+        from orchestrator.engine.redriving import is_about, refusal  # hardly any event asks for it
+
+        fact = RedriveRequested(item.published_at, item.number, item.start_from)
+        if not is_about(state.run, fact):
+            return []
+        why_not = refusal(self._definitions.load(state.run.definition, state.run.dag), state, item.start_from)
+        if why_not is not None:
+            raise InputError(f"run {item.run_id}: {why_not}")
+        return [fact]
 
     def ask_ahead(self, entries: Sequence[Entry], state: RunState, box: RunBox) -> None:
         """Ask what several events need to know, side by side; `facts` then has the answers already."""

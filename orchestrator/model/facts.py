@@ -74,9 +74,10 @@ class TimeCame(msgspec.Struct, frozen=True):
 
 
 class CancelRequested(msgspec.Struct, frozen=True):
-    """Somebody wants the run to be cancelled."""
+    """Somebody asked, at `at`, for the run to be cancelled."""
 
     reason: str
+    at: datetime | None = None
 
 
 class RunOutOfTime(msgspec.Struct, frozen=True):
@@ -104,6 +105,18 @@ class ResumeRequested(msgspec.Struct, frozen=True):
 
 class PauseEnded(msgspec.Struct, frozen=True):
     """The run is not paused any more, and what was held has not been started."""
+
+
+class RedriveRequested(msgspec.Struct, frozen=True):
+    """Somebody asked, at `at`, for a run that has ended to go on.
+
+    `number`: which redrive of the run it is to be, from 1, so that it is about one end; None: about the last one before
+    `at`. `start_from`: the step to run again from; None: from where it failed.
+    """
+
+    at: datetime
+    number: int | None = None
+    start_from: str | None = None
 
 
 class NotificationSent(msgspec.Struct, frozen=True):
@@ -144,4 +157,5 @@ Fact = (
     | PauseRequested
     | ResumeRequested
     | PauseEnded
+    | RedriveRequested
 )

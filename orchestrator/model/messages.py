@@ -10,6 +10,7 @@
     cancel     {"resource": {"type": "cancel"}, "run_id", "reason"?}
     pause      {"resource": {"type": "pause"}, "run_id"}
     resume     {"resource": {"type": "resume"}, "run_id"}
+    redrive    {"resource": {"type": "redrive"}, "run_id", "from"?, "number"?}
     later      {"resource": {"type": "later"}, "at", "event": {…}}
 
 Writers only: what is read back is checked by `event_factory`. Pure.
@@ -30,6 +31,7 @@ TICK: Final = "tick"
 CANCEL: Final = "cancel"
 PAUSE: Final = "pause"
 RESUME: Final = "resume"
+REDRIVE: Final = "redrive"
 LATER: Final = "later"
 
 LAUNCH_PARAMETER: Final = "orchestrator_launch"
@@ -131,6 +133,16 @@ def pause_message(run_id: str) -> dict[str, Json]:
 def resume_message(run_id: str) -> dict[str, Json]:
     """Let a paused run go on."""
     return {"resource": {"type": RESUME}, "run_id": run_id}
+
+
+def redrive_message(run_id: str, start_from: str | None = None, number: int | None = None) -> dict[str, Json]:
+    """Let a run that has ended go on: from where it failed or, again, from a step; as its redrive of this number."""
+    message: dict[str, Json] = {"resource": {"type": REDRIVE}, "run_id": run_id}
+    if start_from is not None:
+        message["from"] = start_from
+    if number is not None:
+        message["number"] = number
+    return message
 
 
 def later_message(event: Mapping[str, Json], at: datetime) -> dict[str, Json]:

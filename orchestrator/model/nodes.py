@@ -26,6 +26,10 @@ class Graph(Protocol):
         """Where it starts."""
 
     @property
+    def nodes(self) -> tuple[Node, ...]:
+        """Its own nodes, in definition order."""
+
+    @property
     def all_nodes(self) -> tuple[Node, ...]:
         """Its nodes and those of all branches, in definition order."""
 

@@ -27,13 +27,16 @@ def log_saved(saved: Saved) -> None:
     if saved.before is not None and {saved.before.run.status, run.status} == {RunStatus.RUNNING, RunStatus.PAUSED}:
         text = f"run {'paused' if run.status is RunStatus.PAUSED else 'resumed'}: {run.run_id} of {run.dag}"
         log.info("%s", text, extra={"run_id": run.run_id, "event_id": saved.event_id()})
+    if saved.is_redriven:
+        text = f"run redriven: {run.run_id} of {run.dag}, for the {run.redrives}. time"
+        log.info("%s", text, extra={"run_id": run.run_id, "event_id": saved.event_id()})
     _log_lost(saved)
     for was, node in saved.changed():
         words = _words(was, node)
         if words:
             level = _LEVELS.get(node.status, logging.INFO)
             log.log(level, "%s: %s", node.node_name, words, extra=_labels(saved, was, node))
-    if run.status.is_final and (saved.before is None or not saved.before.run.status.is_final):
+    if saved.has_ended:
         level = logging.ERROR if run.status is RunStatus.FAILED else logging.INFO
         text = f"run ended: {run.status.value}: {run.run_id} of {run.dag}{_why(run.error)}"
         log.log(level, "%s", text, extra={"run_id": run.run_id, "event_id": saved.event_id()})
@@ -63,7 +66,7 @@ def _words(was: NodeState | None, node: NodeState) -> str | None:
         if before is not TaskStatus.RUNNING or is_next:
             return f"Running, attempt {node.attempt}" if node.attempt else "Running"
         return None
-    if node.status is before or node.status is TaskStatus.SKIPPED:
+    if node.status is before or node.status in (TaskStatus.SKIPPED, TaskStatus.NEW):
         return None
     return f"{node.status.value}{_took(node.started_at, node.ended_at)}{_why(node.error)}"
 

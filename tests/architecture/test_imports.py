@@ -36,7 +36,19 @@ LAYERS = {
 }
 """Part of the package -> parts that it may import."""
 
-PURE_ENGINE = ("decide", "notifying", "pausing", "starting", "attempts", "ending", "draft", "pace", "retry", "scope")
+PURE_ENGINE = (
+    "decide",
+    "notifying",
+    "pausing",
+    "redriving",
+    "starting",
+    "attempts",
+    "ending",
+    "draft",
+    "pace",
+    "retry",
+    "scope",
+)
 
 ADAPTERS = {
     "secrets": {"environment", "secret_manager"},
