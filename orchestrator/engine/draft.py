@@ -1,9 +1,10 @@
 """Draft: a run under decision, and the small words that all parts of the decision share. Pure.
 
-    decide -> starting -> attempts -> ending -> draft
+    decide -> joining, starting -> attempts -> ending -> draft
 
 `decide` applies facts, `starting` starts nodes by their type, `attempts` launches Tasks and gives them up, `ending`
-writes ends and says what follows. What is to start next waits in the draft, so that none of them calls upwards.
+writes ends and says what follows, `joining` does so where steps depend on others. What is to start next waits in
+the draft, so that none of them calls upwards.
 """
 
 from collections import deque
@@ -17,7 +18,7 @@ from orchestrator.model.commands import EMPTY, Command, Failure, Launch, Remind
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import RunStatus, TaskStatus
 from orchestrator.model.ids import beside
-from orchestrator.model.nodes import Task
+from orchestrator.model.nodes import Graph, Task
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import Held, NodeState, RunInfo, RunState
 
@@ -53,6 +54,9 @@ class Draft:
         commands: what its save entitles to.
         entering: entries that are to start, in their order, and each one's `caught`.
         stopping: Parallels in which everything is to be stopped (None: the whole run), and why.
+        joining: graphs in which steps depend on others (and which instance of each) -> their steps that have ended, and
+            whose followers have not been looked at.
+        open: of those that were looked at, the steps that have not ended.
     """
 
     def __init__(self, dag: DAG, state: RunState | None, now: datetime, token: Token, policy: Policy) -> None:
@@ -64,6 +68,8 @@ class Draft:
         self.commands: list[Command] = []
         self.entering = deque[tuple[str, str | None]]()
         self.stopping = deque[tuple[str | None, Failure]]()
+        self.joining: dict[tuple[Graph, str], list[str]] = {}
+        self.open: dict[tuple[Graph, str], set[str]] = {}
 
     def decision(self) -> Decision:
         """What has come of it."""

@@ -11,7 +11,7 @@ from keyword import kwlist
 from msgspec.structs import replace
 
 from orchestrator.model import schedule
-from orchestrator.model.enums import NodeTypes, RunEvents, TargetTypes
+from orchestrator.model.enums import NodeTypes, RunEvents, TargetTypes, Triggers
 from orchestrator.model.grammar_rules import Choice, Cron, Duration, Key, Kind, Pattern, Range, Shape, Zone
 from orchestrator.model.ids import STEP_NAME
 from orchestrator.model.messages import LAUNCH_VARIABLE
@@ -20,7 +20,13 @@ STEP_NAME_RULE = Pattern("a step name", STEP_NAME.pattern, "write 1 to 64 of A-Z
 
 _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
 
-_START = Key("start", Kind.STEP, "The step that comes first; one of `steps`.", is_required=True)
+_START = Key(
+    "start",
+    Kind.STEP,
+    "The step that comes first: one of `steps`. Where some depend on others it can be left out: then all steps come "
+    "first that neither depend on others nor have a way to them.",
+    unless_in=("steps", "depends_on"),
+)
 _STEPS = Key("steps", Kind.STEPS, "The steps by their names.", is_required=True)
 _ABOUT = Key("description", Kind.STRING, "What this DAG is for, in words for people.")
 
@@ -102,6 +108,20 @@ _TYPE = Key(
     "follows, a Wait waits, a Pass makes a value, an End ends the way.",
     is_required=True,
     rule=Choice("a step type", tuple(NodeTypes)),
+)
+_DEPENDS_ON = Key(
+    "depends_on",
+    Kind.STEP_NAMES,
+    "The steps that this one waits for, all of the same `steps`. It then is no other step's `next`.",
+)
+_TRIGGER = Key(
+    "trigger",
+    Kind.STRING,
+    "When it starts by those: once all have ended and completed, else it is Skipped (all_completed); once all have "
+    "ended, however (all_done); as soon as one has failed, Skipped if none does (one_failed).",
+    rule=Choice("a trigger", tuple(Triggers)),
+    default=Triggers.ALL_COMPLETED.value,
+    needs="depends_on",
 )
 _NEXT = Key("next", Kind.STEP, "The step that follows: one of the same `steps`. Without it the way ends here.")
 _END = Key("end", Kind.FLAG, "true: the way ends here, as it does without `next`.", not_with="next")
@@ -406,7 +426,8 @@ _END_ERROR = Key(
     ),
 )
 
-_STEP = (_TYPE, _NEXT, _END)
+_WAITS = (_DEPENDS_ON, _TRIGGER)
+_STEP = (_TYPE, _NEXT, _END, *_WAITS)
 _TASK = (*_STEP, _TARGET_TYPE, _TIMEOUT, _RETRY, _ON_ERROR)
 _TARGETS: Mapping[TargetTypes, tuple[Key, ...]] = {
     TargetTypes.CLOUD_FUNCTION: (_TARGET_NAME, _ENTRY_POINT, _PARAMETERS, _INVOCATION, _PROJECT_ID, _REGION),
@@ -459,7 +480,9 @@ def _any_of(*rows: Key) -> tuple[Key, ...]:
     """Return the rows that are left when it is not known which of them hold: none is required."""
     found: dict[str, Key] = {}
     for row in rows:
-        row = replace(row, is_required=False, unless=None, unless_requested=(), not_requested=(), taken={})
+        row = replace(
+            row, is_required=False, unless=None, unless_in=None, unless_requested=(), not_requested=(), taken={}
+        )
         same = found.setdefault(row.name, row)
         found[row.name] = same if same.rule == row.rule else replace(same, rule=None)
     return tuple(found.values())
@@ -491,10 +514,10 @@ TASK = Shape.of("a Task", *_TASK, *_any_of(*(row for rows in _TARGETS.values() f
 SHAPES: Mapping[NodeTypes, Shape] = {
     NodeTypes.TASK: TASK,
     NodeTypes.PARALLEL: PARALLEL,
-    NodeTypes.CONDITION: Shape.of("a Condition", _TYPE, _CHOICES, _DEFAULT, _ON_ERROR),
+    NodeTypes.CONDITION: Shape.of("a Condition", _TYPE, *_WAITS, _CHOICES, _DEFAULT, _ON_ERROR),
     NodeTypes.WAIT: Shape.of("a Wait", *_STEP, _FOR, _UNTIL, _ON_ERROR),
     NodeTypes.PASS: Shape.of("a Pass", *_STEP, _RESULT, _ON_ERROR),
-    NodeTypes.END: Shape.of("an End", _TYPE, _END_STATUS, _END_ERROR),
+    NodeTypes.END: Shape.of("an End", _TYPE, *_WAITS, _END_STATUS, _END_ERROR),
 }
 STEP = Shape.of("a step", _TYPE, *_any_of(*(row for shape in SHAPES.values() for row in shape.keys.values()))[1:])
 """A step of which not even the type is known."""
