@@ -46,6 +46,15 @@ class Decision:
     changed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The steps of a graph that have not ended, and those that have not completed: Failed or Cancelled, and Skipped."""
+
+    open: set[str]
+    failed: set[str]
+    skipped: set[str]
+
+
 class Draft:
     """The only thing that changes in a decision, and it never leaves one.
 
@@ -56,7 +65,7 @@ class Draft:
         stopping: Parallels in which everything is to be stopped (None: the whole run), and why.
         joining: graphs in which steps depend on others (and which instance of each) -> their steps that have ended, and
             whose followers have not been looked at.
-        open: of those that were looked at, the steps that have not ended.
+        progress: of those that were looked at, how their steps stood then.
     """
 
     def __init__(self, dag: DAG, state: RunState | None, now: datetime, token: Token, policy: Policy) -> None:
@@ -69,7 +78,7 @@ class Draft:
         self.entering = deque[tuple[str, str | None]]()
         self.stopping = deque[tuple[str | None, Failure]]()
         self.joining: dict[tuple[Graph, str], list[str]] = {}
-        self.open: dict[tuple[Graph, str], set[str]] = {}
+        self.progress: dict[tuple[Graph, str], Progress] = {}
 
     def decision(self) -> Decision:
         """What has come of it."""

@@ -17,12 +17,12 @@ A step that failed, and that no `on_error` has led on from, makes the graph fail
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
 from orchestrator.engine.attempts import entries_in
-from orchestrator.engine.draft import Draft
+from orchestrator.engine.draft import Draft, Progress
 from orchestrator.engine.ending import end_graph, led_to
 from orchestrator.model.dependencies import Dependencies
 from orchestrator.model.enums import TaskStatus, Triggers
@@ -30,7 +30,6 @@ from orchestrator.model.nodes import Graph, Node, Parallel
 from orchestrator.model.run_state import NodeState
 
 FAILED = (TaskStatus.FAILED, TaskStatus.CANCELLED)
-_OPEN = (TaskStatus.NEW, TaskStatus.RUNNING)
 
 
 def look(draft: Draft) -> None:
@@ -43,49 +42,59 @@ def look(draft: Draft) -> None:
         _Look(draft, graph, graph.dependencies, instance).at_followers_of(ended)
 
 
-class _Look:
-    """One look at one instance of a graph.
+def _progress(nodes: Mapping[str, NodeState], names: Iterable[str], instance: str) -> Progress:
+    """How the steps of an instance of a graph stand. The one pass over them, so it is written to be quick."""
+    by_status: dict[TaskStatus, set[str]] = {status: set() for status in TaskStatus}
+    for name in names:
+        status = nodes[name + instance].status
+        if status is not TaskStatus.COMPLETED:
+            by_status[status].add(name)
+    return Progress(
+        by_status[TaskStatus.NEW] | by_status[TaskStatus.RUNNING],
+        by_status[TaskStatus.FAILED] | by_status[TaskStatus.CANCELLED],
+        by_status[TaskStatus.SKIPPED],
+    )
 
-    Attributes:
-        open: its steps that have not ended.
-    """
+
+class _Look:
+    """One look at one instance of a graph."""
 
     def __init__(self, draft: Draft, graph: Graph, dependencies: Dependencies, instance: str) -> None:
         self._draft, self._graph, self._instance = draft, graph, instance
         self._dependencies = dependencies
-        known = draft.open.get((graph, instance))
+        known = draft.progress.get((graph, instance))
         if known is None:
-            names = [node.node_name for node in graph.nodes]
-            known = draft.open[graph, instance] = {name for name in names if self._status(name) in _OPEN}
-        self.open = known
+            known = draft.progress[graph, instance] = _progress(draft.nodes, dependencies.rank, instance)
+        self._progress = known
         self._held = {held.node for held in draft.info.held}
         self._is_stopped = draft.stopped(self._entry(graph.start_node.node_name)) is not None
         self._entered: set[str] = set()
 
     def at_followers_of(self, ended: Sequence[str]) -> None:
         """Decide on all that can be decided on now that these have ended."""
-        self.open.difference_update(ended)
+        is_open = self._progress.open
+        is_open.difference_update(ended)
+        self._progress.failed.update(name for name in ended if self._status(name) in FAILED)
         waiting = deque(ended)
         while waiting:
             name = waiting.popleft()
             for follower in self._dependencies.followers[name]:
-                if follower in self.open and follower not in self._entered and self._decide_on(follower, name):
+                if follower in is_open and follower not in self._entered and self._decide_on(follower, name):
                     waiting.append(follower)
-        if not self._entered and (not self.open or (self._is_stopped and not any(map(self._goes_on, self.open)))):
+        if not self._entered and (not is_open or (self._is_stopped and not any(map(self._goes_on, is_open)))):
             end_graph(self._draft, self._graph, self._instance, self._stopped_at())
 
     def _decide_on(self, name: str, ended: str) -> bool:
         """Start a step, or skip it, if it can be told which, now that `ended` has; return whether it was skipped."""
-        awaited = self._dependencies.awaited[name]
-        is_settled = awaited.isdisjoint(self.open)
-        if not is_settled and self._status(ended) not in FAILED:  # what failed before has been looked at
-            return False
+        awaited, progress = self._dependencies.awaited[name], self._progress
+        if not awaited.isdisjoint(progress.open) and ended not in progress.failed:
+            return False  # what failed before has been looked at
         node, entry = self._draft.dag.place(name), self._entry(name)
-        if not is_settled and node.trigger is not Triggers.ONE_FAILED:
+        if node.trigger is not Triggers.ONE_FAILED and not awaited.isdisjoint(progress.open):
             return False
         if self._draft.nodes[entry].status is not TaskStatus.NEW or entry in self._held:
             return False
-        starts, caught = self._by_trigger(node) if node.depends_on else self._by_ways(name, awaited)
+        starts, caught = self._by_trigger(node, awaited) if node.depends_on else self._by_ways(name, awaited)
         if not starts:
             self._skip(name)
         elif not self._is_stopped:
@@ -93,18 +102,17 @@ class _Look:
             self._draft.entering.append((entry, caught))
         return not starts
 
-    def _by_trigger(self, node: Node) -> tuple[bool, str | None]:
+    def _by_trigger(self, node: Node, awaited: frozenset[str]) -> tuple[bool, str | None]:
         """Whether a step starts by those that it depends on, and what it has caught."""
+        failed, skipped = self._progress.failed, self._progress.skipped
+        if node.trigger is Triggers.ONE_FAILED:
+            first = next((name for name in node.depends_on if name in failed), None)
+            return first is not None, first and self._entry(first)
+        have_completed = awaited.isdisjoint(failed) and awaited.isdisjoint(skipped)
+        if node.trigger is Triggers.ALL_COMPLETED and not have_completed:
+            return False, None
         around = self._draft.parent_of(self._entry(node.node_name))
-        caught = around.caught if around is not None else None
-        match node.trigger:
-            case Triggers.ALL_COMPLETED:
-                return all(self._status(name) is TaskStatus.COMPLETED for name in node.depends_on), caught
-            case Triggers.ALL_DONE:
-                return True, caught
-            case Triggers.ONE_FAILED:
-                failed = next((name for name in node.depends_on if self._status(name) in FAILED), None)
-                return failed is not None, self._entry(failed) if failed is not None else None
+        return True, around.caught if around is not None else None
 
     def _by_ways(self, name: str, awaited: Iterable[str]) -> tuple[bool, str | None]:
         """Whether a way led to a step, and what is caught there: of several, what the first one brings."""
@@ -122,7 +130,8 @@ class _Look:
         return [self._draft.dag.place(name) for name in sorted(names, key=rank.__getitem__)]
 
     def _skip(self, name: str) -> None:
-        self.open.discard(name)
+        self._progress.open.discard(name)
+        self._progress.skipped.add(name)
         entry = self._entry(name)
         inside = entries_in(self._draft, entry) if isinstance(self._draft.dag.place(name), Parallel) else ()
         for each in (entry, *inside):
