@@ -5,11 +5,13 @@
 The shell around the pure `decide`: it knows the ports and no adapter.
 """
 
+import dataclasses
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from threading import BoundedSemaphore, Lock, Thread
+from typing import TYPE_CHECKING
 
 from orchestrator.engine.acting import Actor
 from orchestrator.engine.address import (
@@ -60,6 +62,9 @@ from orchestrator.ports import (
     Version,
 )
 
+if TYPE_CHECKING:
+    from orchestrator.engine.schedules import Schedules
+
 log = logging.getLogger("orchestrator")
 
 MAX_SAVES = 60
@@ -89,6 +94,7 @@ class DAGExecutor:
         variables: what `${var.NAME}` stands for in runs that start here.
         secrets: what `${secret.NAME}` stands for in launches that are made here.
         notifier: sends notifications.
+        start_missed: starts the runs that schedules have missed; None: nobody here looks after schedules.
         observer: told what else this instance does, for traces and metrics.
     """
 
@@ -110,6 +116,7 @@ class DAGExecutor:
         secrets: Secrets | None = None,
         observer: Observer | None = None,
         notifier: Notifier | None = None,
+        start_missed: Callable[[Mapping[str, Json]], object] | None = None,
     ) -> None:
         self.catalog = catalog
         self.instance = instance
@@ -142,6 +149,8 @@ class DAGExecutor:
         self._decider = Decider(
             store, clock, policy, self._definitions, self._witness, self._resolver, self._large_results, self._secrets
         )
+        self._start_missed = start_missed
+        self._schedules: Schedules | None = None
         self._boxes: OrderedDict[str, RunBox] = OrderedDict()
         self._boxes_lock = Lock()
         self._kept_bytes = 0
@@ -205,8 +214,25 @@ class DAGExecutor:
         return self._large_results.load(run.nodes[node_name])
 
     def tick(self) -> Swept:
-        """Look after all open runs: what was left, lost or is due. Each run fails alone."""
-        return self._ticker.tick()
+        """Look after all open runs: what was left, lost or is due. Each run fails alone.
+
+        Runs that schedules have missed are started first.
+        """
+        seen = self.schedules.make_up() if self._start_missed is not None else None
+        swept = self._ticker.tick()
+        if seen is None or not (seen.started or seen.problems):
+            return swept
+        return dataclasses.replace(swept, started=seen.started, problems=(*seen.problems, *swept.problems))
+
+    @property
+    def schedules(self) -> "Schedules":
+        """What starts the runs of schedules."""
+        if self._schedules is None:
+            from orchestrator.engine.schedules import Schedules  # only where a Tick comes
+
+            start = self._start_missed or self.execute
+            self._schedules = Schedules(self._store, self.catalog, self._clock, start)
+        return self._schedules
 
     def look_after(self, run_id: str, marker: str | None = None) -> tuple[str, ...] | None:
         """Do a Tick's work for one run; see `Ticker.look_after`."""

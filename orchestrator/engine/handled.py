@@ -1,6 +1,7 @@
 """What the executor answers: what it did with an event, and what a Tick did. Values."""
 
 from dataclasses import dataclass, field
+from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Swept:
         closed: runs whose markers it deleted, because they have ended.
         problems: what failed, run by run; each failed alone.
         left: open runs that it had no time for; the next Tick begins with them.
+        started: (DAG, time) of the runs that a schedule had missed, and that were started.
     """
 
     runs: int = 0
@@ -38,3 +40,4 @@ class Swept:
     closed: tuple[str, ...] = ()
     problems: tuple[str, ...] = field(default=())
     left: int = 0
+    started: tuple[tuple[str, datetime], ...] = ()

@@ -11,7 +11,7 @@ from keyword import kwlist
 from msgspec.structs import replace
 
 from orchestrator.model import schedule
-from orchestrator.model.enums import NodeTypes, RunEvents, TargetTypes
+from orchestrator.model.enums import Missed, NodeTypes, RunEvents, TargetTypes
 from orchestrator.model.grammar_rules import Choice, Cron, Duration, Key, Kind, Pattern, Range, Shape, Zone
 from orchestrator.model.ids import STEP_NAME
 from orchestrator.model.messages import LAUNCH_VARIABLE
@@ -92,6 +92,15 @@ _TIME_ZONE = Key(
     "The time zone of `schedule`: an IANA name.",
     rule=Zone(),
     default=schedule.DEFAULT_ZONE,
+    needs="schedule",
+)
+_MISSED = Key(
+    "missed",
+    Kind.STRING,
+    "What becomes of the times of `schedule` that passed while nobody was there to start their runs: they are left out "
+    "(skip), the last one gets its run late (last), or all do (all).",
+    rule=Choice("what to do with missed times", tuple(Missed)),
+    default=Missed.SKIP.value,
     needs="schedule",
 )
 
@@ -480,6 +489,7 @@ DEFINITION = Shape.of(
         NOTIFY,
         _SCHEDULE,
         _TIME_ZONE,
+        _MISSED,
         _SCHEMA,
     ),
 )

@@ -47,8 +47,13 @@ def start_message(
     dag: str | None = None,
     input: Mapping[str, Json] | None = None,  # noqa: A002  # the message's own word
     run_id: str | None = None,
+    scheduled_for: datetime | None = None,
 ) -> dict[str, Json]:
-    """Start a run of `dag` (None: of the default one) with `input`, under `run_id` if one is chosen."""
+    """Start a run of `dag` (None: of the default one) with `input`, under `run_id` if one is chosen.
+
+    Args:
+        scheduled_for: the time that the run is for, aware, of whole seconds; it is the one start for that time.
+    """
     message: dict[str, Json] = {"resource": {"type": START}}
     if dag is not None:
         message["dag"] = dag
@@ -56,6 +61,8 @@ def start_message(
         message["input"] = dict(input)
     if run_id is not None:
         message["run_id"] = run_id
+    if scheduled_for is not None:
+        message["scheduled_for"] = _rfc3339(scheduled_for)
     return message
 
 
