@@ -18,6 +18,7 @@ from orchestrator.engine.address import (
     Known,
     Later,
     Start,
+    StartAll,
     TickAll,
 )
 from orchestrator.engine.catalog import Catalog
@@ -171,7 +172,7 @@ class DAGExecutor:
             OrchestratorError: it was not handled; `retry` says whether delivering again can help.
         """
         item = self._resolver.resolve(data, message_id, publish_time, self._clock.now())
-        if item is None or isinstance(item, (TickAll, Later)):
+        if item is None or isinstance(item, (TickAll, Later, StartAll)):
             return self._of_no_run(item, message_id)
         entry = Entry(item)
         box = self._box(item.run_id)
@@ -192,11 +193,12 @@ class DAGExecutor:
         """
         try:
             item = self._resolver.resolve(data, message_id, publish_time, self._clock.now())
-            handled = self._of_no_run(item, message_id) if item is None or isinstance(item, (TickAll, Later)) else None
+            if item is None or isinstance(item, (TickAll, Later, StartAll)):
+                handled = self._of_no_run(item, message_id)
         except Exception as exc:
             on_done(None, exc)
             return
-        if item is None or isinstance(item, (TickAll, Later)):
+        if item is None or isinstance(item, (TickAll, Later, StartAll)):
             on_done(handled, None)
             return
         entry = Entry(item, on_done=on_done)
@@ -243,10 +245,12 @@ class DAGExecutor:
         self._actor.close()
         self._witness.close()
 
-    def _of_no_run(self, item: TickAll | Later | None, message_id: str | None) -> Handled:
+    def _of_no_run(self, item: TickAll | Later | StartAll | None, message_id: str | None) -> Handled:
         if item is None:
             log.debug("not ours", extra={"event_id": message_id})
             return Handled("not ours")
+        if isinstance(item, StartAll):
+            return self._start_all(item)
         if isinstance(item, Later):
             left_s = (item.at - self._clock.now()).total_seconds()
             try:
@@ -257,6 +261,34 @@ class DAGExecutor:
             return Handled("applied")
         self.tick()
         return Handled("ticked")
+
+    def _start_all(self, item: StartAll) -> Handled:
+        """Start what an event triggers, each run alone; all that can be are saved when this returns or raises.
+
+        Raises:
+            OrchestratorError: some could not be started; delivering again can help if it can with any of them.
+        """
+        handled: list[Handled] = []
+        problems: list[Exception] = list(item.problems)
+        for start in item.starts:
+            entry = Entry(start)
+            try:
+                self._lead_or_wait(self._box(start.run_id), entry)
+                handled.append(_result(entry))
+            except Exception as exc:
+                problems.append(exc)
+        if problems:
+            for problem in problems[1:]:
+                log.error("of several runs that an event was to start, one cannot be: %s", problem)
+            raise next((each for each in problems if isinstance(each, OrchestratorError) and each.retry), problems[0])
+        run_ids = tuple(each.run_id for each in handled if each.run_id is not None)
+        return Handled(
+            "applied" if any(each.verdict == "applied" for each in handled) else "unchanged",
+            run_ids[0] if run_ids else None,
+            sum(each.absorbed for each in handled),
+            tuple(launch_id for each in handled for launch_id in each.launches),
+            run_ids,
+        )
 
     def _apply(self, box: RunBox, facts: tuple[Fact, ...]) -> Thread | None:
         """Feed what this instance found out into the loop; return when it is saved, and acted on if that is quick.

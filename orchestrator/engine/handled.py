@@ -14,12 +14,14 @@ class Handled:
         run_id: the run that it belonged to.
         absorbed: how many events the save took in that this event led; 0 where another one led.
         launches: launch ids of the attempts that this event's handling launched.
+        run_ids: all runs that it belonged to, of an event that triggers several; `run_id` is the first of them.
     """
 
     verdict: str
     run_id: str | None = None
     absorbed: int = 0
     launches: tuple[str, ...] = ()
+    run_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

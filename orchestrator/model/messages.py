@@ -11,6 +11,7 @@
     pause      {"resource": {"type": "pause"}, "run_id"}
     resume     {"resource": {"type": "resume"}, "run_id"}
     later      {"resource": {"type": "later"}, "at", "event": {…}}
+    object, message: what others have done, see `trigger_events`
 
 Writers only: what is read back is checked by `event_factory`. Pure.
 """
@@ -31,6 +32,8 @@ CANCEL: Final = "cancel"
 PAUSE: Final = "pause"
 RESUME: Final = "resume"
 LATER: Final = "later"
+OBJECT: Final = "object"
+MESSAGE: Final = "message"
 
 LAUNCH_PARAMETER: Final = "orchestrator_launch"
 """Query parameter that carries a launch id; a request log shows it again."""
@@ -62,7 +65,7 @@ def start_message(
     if run_id is not None:
         message["run_id"] = run_id
     if scheduled_for is not None:
-        message["scheduled_for"] = _rfc3339(scheduled_for)
+        message["scheduled_for"] = rfc3339(scheduled_for)
     return message
 
 
@@ -113,7 +116,7 @@ def reminder_message(
     if kind is not None:
         message["kind"] = kind
     if at is not None:
-        message["at"] = _rfc3339(at)
+        message["at"] = rfc3339(at)
     return message
 
 
@@ -145,7 +148,7 @@ def later_message(event: Mapping[str, Json], at: datetime) -> dict[str, Json]:
 
     Whoever receives it publishes `event` again, with what is left until `at` as its delay.
     """
-    return {"resource": {"type": LATER}, "at": _rfc3339(at), "event": dict(event)}
+    return {"resource": {"type": LATER}, "at": rfc3339(at), "event": dict(event)}
 
 
 def launch_query(launch_id: str, nonce: str) -> str:
@@ -168,7 +171,8 @@ def is_too_deep(value: Json) -> bool:
     return bool(level)
 
 
-def _rfc3339(at: datetime) -> str:
+def rfc3339(at: datetime) -> str:
+    """Return a time as messages have it, in UTC. Raises ValueError for one without a zone."""
     if at.tzinfo is None:
         raise ValueError(f"{at.isoformat()} has no time zone; times are aware")
     return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
