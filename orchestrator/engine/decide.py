@@ -81,7 +81,7 @@ def _run_started(draft: Draft, fact: RunStarted) -> None:
         timeout_at=None if draft.dag.timeout_s is None else draft.now + timedelta(seconds=draft.dag.timeout_s),
     )
     draft.begin(run, map(new_state, draft.dag.all_nodes))
-    draft.entering.append((draft.dag.start_node, None))
+    draft.entering.append((draft.dag.start_node.node_name, None))
 
 
 def _cancel_requested(draft: Draft, fact: CancelRequested) -> None:

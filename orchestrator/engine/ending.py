@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from orchestrator.engine.draft import NO_TIMES, Draft
 from orchestrator.model.commands import Failure, Json
 from orchestrator.model.enums import RunStatus, TaskStatus
+from orchestrator.model.ids import beside
 from orchestrator.model.nodes import Graph, Parallel
 from orchestrator.model.rules import rule_for
 from orchestrator.model.run_state import Ending, NodeState
@@ -45,15 +46,15 @@ def end(
             error=error,
         )
         draft.put(node)
-        place = draft.dag.by_name[node.node_name]
-        if draft.stopped(place) is None:
+        place = draft.dag.place(node.node_name)
+        if draft.stopped(node.node_name) is None:
             following, caught = chosen or place.next, node.caught
             if status is not TaskStatus.COMPLETED:
                 unnamed = "Task.Failed" if status is TaskStatus.FAILED else "Task.Cancelled"
                 route = rule_for(place.routes, error.error_type if error is not None else unnamed)
                 following, caught = (route.next, node.node_name) if route is not None else (None, None)
             if following is not None:
-                draft.entering.append((draft.dag.by_name[following], caught))
+                draft.entering.append((beside(node.node_name, following), caught))
                 return
         parent = place.parent_dag.parent_node
         if parent is None:
@@ -69,16 +70,16 @@ def end(
 
 def _branch_ended(draft: Draft, parent: Parallel, branch: Graph, last: NodeState) -> NodeState:
     """Write that a branch has ended, and where it stopped short of its end, if it did; return its Parallel."""
-    state = draft.nodes[parent.node_name]
+    state = draft.nodes[beside(last.node_name, parent.node_name)]
     if _stopped_short(draft, last):
         number = parent.numbers[branch.start_node.node_name]
         branches = list(state.branches)
         branches[number] = replace(branches[number], stopped_at=last.node_name)
         state = replace(state, branches=tuple(branches))
         if parent.stops_on_failure and state.stop is None and state.open_branches > 1:
-            stop = Failure("Parallel.Stopped", f"{parent.node_name}: {last.node_name} has not completed")
+            stop = Failure("Parallel.Stopped", f"{state.node_name}: {last.node_name} has not completed")
             state = replace(state, stop=stop)
-            draft.stopping.append((parent.node_name, stop))
+            draft.stopping.append((state.node_name, stop))
     state = replace(state, open_branches=state.open_branches - 1)
     draft.put(state)
     return state
@@ -102,7 +103,7 @@ def _outermost_ended(draft: Draft, last: NodeState) -> None:
         _end_run(draft, ending if before.status is RunStatus.COMPLETED else before)
     elif last_steps is not None:
         draft.change_run(replace(draft.info, ending=ending))
-        draft.entering.append((last_steps.start_node, None))
+        draft.entering.append((last_steps.start_node.node_name, None))
     else:
         _end_run(draft, ending)
 
@@ -129,7 +130,7 @@ def _end_run(draft: Draft, ending: Ending) -> None:
 
 def _stopped_short(draft: Draft, last: NodeState) -> bool:
     """Whether a branch whose last node this is has not come to its end: it failed, or something was to follow."""
-    place = draft.dag.by_name[last.node_name]
+    place = draft.dag.place(last.node_name)
     return last.status is not TaskStatus.COMPLETED or any(not edge.is_error for edge in place.edges)
 
 

@@ -12,6 +12,7 @@ from orchestrator.engine.scope import scope_of
 from orchestrator.model.commands import Failure
 from orchestrator.model.enums import DueKind, TaskStatus
 from orchestrator.model.errors import ExpressionError
+from orchestrator.model.ids import beside
 from orchestrator.model.nodes import Condition, End, Node, Parallel, Pass, Task, Wait
 from orchestrator.model.run_state import BranchState, NodeState
 from orchestrator.model.times import HOW_TIME, LONGEST_WAIT, parse_time
@@ -38,14 +39,15 @@ def new_state(node: Node) -> NodeState:
 def start_waiting(draft: Draft) -> None:
     """Start what is to start, and what that lets start; a node that was started before is never started twice."""
     while draft.entering:
-        node, caught = draft.entering.popleft()
-        state = draft.nodes[node.node_name]
-        stop = draft.stopped(node)
+        name, caught = draft.entering.popleft()
+        state = draft.nodes[name]
+        stop = draft.stopped(name)
         if state.status is TaskStatus.NEW and stop is not None:
             end(draft, state, TaskStatus.CANCELLED, error=stop)
         elif state.status is TaskStatus.NEW and draft.is_paused:
-            draft.hold(node, caught)
+            draft.hold(name, caught)
         elif state.status is TaskStatus.NEW:
+            node = draft.dag.place(name)
             _START[type(node)](draft, node, replace(state, started_at=draft.now, caught=caught))
 
 
@@ -57,7 +59,8 @@ def _start_parallel(draft: Draft, node: Node, state: NodeState) -> None:
     branches = node.branches if isinstance(node, Parallel) else ()
     draft.put(replace(state, status=TaskStatus.RUNNING, open_branches=len(branches)))
     # Ahead of what waits already, so that the order is that of the definition, at any depth.
-    draft.entering.extendleft((branch.start_node, state.caught) for branch in reversed(branches))
+    starts = (beside(state.node_name, branch.start_node.node_name) for branch in reversed(branches))
+    draft.entering.extendleft((start, state.caught) for start in starts)
 
 
 def _start_condition(draft: Draft, node: Node, state: NodeState) -> None:

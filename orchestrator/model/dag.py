@@ -13,6 +13,7 @@ from orchestrator.model.errors import InputError
 from orchestrator.model.execution import ExecutionRecord
 from orchestrator.model.expressions import names_in
 from orchestrator.model.fixed import Fixed
+from orchestrator.model.ids import step_of
 from orchestrator.model.node_factory import NodeFactory
 from orchestrator.model.nodes import Node, Parallel, Task
 
@@ -95,6 +96,19 @@ class DAG(Fixed):
     def by_name(self) -> Mapping[str, Node]:
         """Node name -> Node, branches included."""
         return {node.node_name: node for node in self.all_nodes}
+
+    def place(self, name: str) -> Node:
+        """The node of an entry of the run document, by its name there: `Step`, of items `Step[7]`, `Step[7][3]`.
+
+        Raises:
+            KeyError: there is none.
+        """
+        found = self.by_name.get(name)
+        return found if found is not None else self.by_name[step_of(name)]
+
+    def find_place(self, name: str) -> Node | None:
+        """As `place`, but None where there is none."""
+        return self.by_name.get(name) or self.by_name.get(step_of(name))
 
     @cached_property
     def variables(self) -> frozenset[str]:
