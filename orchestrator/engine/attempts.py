@@ -19,7 +19,7 @@ from orchestrator.model.facts import (
     LaunchFailed,
     TimeCame,
 )
-from orchestrator.model.ids import launch_id_of, nonce_of, spread_of, trace_of
+from orchestrator.model.ids import beside, launch_id_of, nonce_of, spread_of, trace_of
 from orchestrator.model.nodes import Parallel, Task
 from orchestrator.model.run_state import Claim, NodeState, OwedCancel
 
@@ -32,7 +32,7 @@ def claim(draft: Draft, node: NodeState, attempt: int) -> None:
     In a paused run it is held: it stands there as a retry that is due.
     """
     draft.withdraw(node)
-    stop = draft.stopped(draft.task(node))
+    stop = draft.stopped(node.node_name)
     if stop is not None:
         end(draft, node, TaskStatus.CANCELLED, error=stop)
         return
@@ -273,10 +273,17 @@ def stop_waiting(draft: Draft) -> None:
     """Stop what is to be stopped: nothing is started there any more, what runs is cancelled where it can be."""
     while draft.stopping:
         name, error = draft.stopping.popleft()
-        place = draft.dag.by_name[name] if name is not None else None
-        inside = place.branches if isinstance(place, Parallel) else (draft.dag,)
-        for each in [each.node_name for graph in inside for each in graph.all_nodes]:
+        for each in entries_in(draft, name):
             _stop(draft, draft.nodes[each], error)
+
+
+def entries_in(draft: Draft, name: str | None) -> list[str]:
+    """The entries inside of a Parallel (None: of the run), in definition order."""
+    if name is None:
+        return [each.node_name for each in draft.dag.all_nodes]
+    place = draft.dag.place(name)
+    inside = place.branches if isinstance(place, Parallel) else ()
+    return [beside(name, each.node_name) for graph in inside for each in graph.all_nodes]
 
 
 def _stop(draft: Draft, node: NodeState, error: Failure) -> None:

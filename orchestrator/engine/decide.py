@@ -55,12 +55,23 @@ def decide(
     draft = Draft(dag, state, now, token, policy)
     for fact in facts:
         _APPLY[type(fact)](draft, fact)
-        while draft.stopping or draft.entering:
-            pausing.reconsider(draft)
-            attempts.stop_waiting(draft)
-            start_waiting(draft)
+        _go_on(draft)
+    if draft.joining:
+        from orchestrator.engine.joining import look  # only where steps depend on others
+
+        while draft.joining:  # once for all facts: each look is at all that waits for what has ended
+            look(draft)
+            _go_on(draft)
     notifying.owe(draft, state)
     return draft.decision()
+
+
+def _go_on(draft: Draft) -> None:
+    """Stop what is to be stopped, and start what is to start."""
+    while draft.stopping or draft.entering:
+        pausing.reconsider(draft)
+        attempts.stop_waiting(draft)
+        start_waiting(draft)
 
 
 def _run_started(draft: Draft, fact: RunStarted) -> None:
@@ -82,7 +93,7 @@ def _run_started(draft: Draft, fact: RunStarted) -> None:
         timeout_at=None if draft.dag.timeout_s is None else draft.now + timedelta(seconds=draft.dag.timeout_s),
     )
     draft.begin(run, map(new_state, draft.dag.all_nodes))
-    draft.entering.append((draft.dag.start_node, None))
+    draft.entering.extend((node.node_name, None) for node in draft.dag.start_nodes)
 
 
 def _cancel_requested(draft: Draft, fact: CancelRequested) -> None:

@@ -139,7 +139,7 @@ class Decider:
         if not isinstance(fact, AttemptEnded | LaunchFailed):
             return fact
         error = fact.outcome.error if isinstance(fact, AttemptEnded) else fact.error
-        place = dag.by_name.get(fact.node_name)
+        place = dag.find_place(fact.node_name)
         if error is None or not isinstance(place, Task) or not place.secrets:
             return fact
         values: list[str] = []

@@ -1,9 +1,10 @@
 """Draft: a run under decision, and the small words that all parts of the decision share. Pure.
 
-    decide -> starting -> attempts -> ending -> draft
+    decide -> joining, starting -> attempts -> ending -> draft
 
 `decide` applies facts, `starting` starts nodes by their type, `attempts` launches Tasks and gives them up, `ending`
-writes ends and says what follows. What is to start next waits in the draft, so that none of them calls upwards.
+writes ends and says what follows, `joining` does so where steps depend on others. What is to start next waits in
+the draft, so that none of them calls upwards.
 """
 
 from collections import deque
@@ -16,7 +17,8 @@ from msgspec.structs import replace
 from orchestrator.model.commands import EMPTY, Command, Failure, Launch, Remind
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import RunStatus, TaskStatus
-from orchestrator.model.nodes import Node, Task
+from orchestrator.model.ids import beside
+from orchestrator.model.nodes import Graph, Task
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import Held, NodeState, RunInfo, RunState
 
@@ -44,14 +46,26 @@ class Decision:
     changed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The steps of a graph that have not ended, and those that have not completed: Failed or Cancelled, and Skipped."""
+
+    open: set[str]
+    failed: set[str]
+    skipped: set[str]
+
+
 class Draft:
     """The only thing that changes in a decision, and it never leaves one.
 
     Attributes:
         run, nodes: the run as it is by now; `run` is None before it has started.
         commands: what its save entitles to.
-        entering: nodes that are to start, in their order, and each one's `caught`.
+        entering: entries that are to start, in their order, and each one's `caught`.
         stopping: Parallels in which everything is to be stopped (None: the whole run), and why.
+        joining: graphs in which steps depend on others (and which instance of each) -> their steps that have ended, and
+            whose followers have not been looked at.
+        progress: of those that were looked at, how their steps stood then.
     """
 
     def __init__(self, dag: DAG, state: RunState | None, now: datetime, token: Token, policy: Policy) -> None:
@@ -61,8 +75,10 @@ class Draft:
         self.nodes: Mapping[str, NodeState] = state.nodes if state else {}
         self._own: dict[str, NodeState] | None = None
         self.commands: list[Command] = []
-        self.entering = deque[tuple[Node, str | None]]()
+        self.entering = deque[tuple[str, str | None]]()
         self.stopping = deque[tuple[str | None, Failure]]()
+        self.joining: dict[tuple[Graph, str], list[str]] = {}
+        self.progress: dict[tuple[Graph, str], Progress] = {}
 
     def decision(self) -> Decision:
         """What has come of it."""
@@ -77,13 +93,18 @@ class Draft:
             raise LookupError("there is no run to decide on")
         return self.run
 
-    def stopped(self, place: Node) -> Failure | None:
-        """Why nothing is started any more where a node is; None where things are."""
+    def parent_of(self, node_name: str) -> NodeState | None:
+        """The entry of the Parallel around an entry; None where there is none."""
+        parent = self.dag.place(node_name).parent_dag.parent_node
+        return None if parent is None else self.nodes[beside(node_name, parent.node_name)]
+
+    def stopped(self, node_name: str) -> Failure | None:
+        """Why nothing is started any more where an entry is; None where things are."""
         stop = self.info.stop if self.info.ending is None else None
-        parent = place.parent_dag.parent_node
+        parent = self.parent_of(node_name) if stop is None else None
         while stop is None and parent is not None:
-            stop = self.nodes[parent.node_name].stop
-            parent = parent.parent_dag.parent_node
+            stop = parent.stop
+            parent = self.parent_of(parent.node_name)
         return stop
 
     @property
@@ -91,9 +112,9 @@ class Draft:
         """Whether nothing is started for now."""
         return self.run is not None and self.run.status is RunStatus.PAUSED
 
-    def hold(self, node: Node, caught: str | None) -> None:
-        """Keep a node that is to start in the run, until that is resumed."""
-        self.change_run(replace(self.info, held=(*self.info.held, Held(node.node_name, caught))))
+    def hold(self, node_name: str, caught: str | None) -> None:
+        """Keep an entry that is to start in the run, until that is resumed."""
+        self.change_run(replace(self.info, held=(*self.info.held, Held(node_name, caught))))
 
     def begin(self, run: RunInfo, nodes: Iterable[NodeState]) -> None:
         """Make a run that there is not yet."""
@@ -123,7 +144,7 @@ class Draft:
 
     def task(self, node: NodeState) -> Task:
         """The Task that a node with a claim is."""
-        place = self.dag.by_name[node.node_name]
+        place = self.dag.place(node.node_name)
         if not isinstance(place, Task):
             raise LookupError(f"{node.node_name}: has a claim but is no Task")
         return place
@@ -151,7 +172,7 @@ class Draft:
 
 def bare_launch(dag: DAG, run: RunInfo, node: NodeState) -> Launch:
     """Return the launch of a node's current attempt as far as `find` and `cancel` need it: no parameters."""
-    place = dag.by_name.get(node.node_name)
+    place = dag.find_place(node.node_name)
     claim = node.claim
     return Launch(
         node.node_name,

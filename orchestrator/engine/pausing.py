@@ -60,7 +60,7 @@ def pause_ended(draft: Draft, _: PauseEnded) -> None:
         return
     held = draft.run.held
     draft.change_run(replace(draft.run, held=(), is_resuming=False))
-    draft.entering.extend((draft.dag.by_name[each.node], each.caught) for each in held)
+    draft.entering.extend((each.node, each.caught) for each in held)
     for node in tuple(draft.nodes.values()):
         if node.status is TaskStatus.RUNNING and node.owed_cancel is None:
             _go_on(draft, node)
@@ -78,7 +78,7 @@ def reconsider(draft: Draft) -> None:
         run = replace(run, status=RunStatus.RUNNING, is_resuming=False)
     if held or run is not draft.run:
         draft.change_run(replace(run, held=()))
-        draft.entering.extend((draft.dag.by_name[each.node], each.caught) for each in held)
+        draft.entering.extend((each.node, each.caught) for each in held)
 
 
 def _go_on(draft: Draft, node: NodeState) -> None:

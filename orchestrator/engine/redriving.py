@@ -5,29 +5,30 @@ What is entered again follows from the document alone. In a body (the steps of a
     a step that did not complete, and from which no route led on      is entered again
     a Parallel that did not complete                                  goes on in those of its branches that did not
     an End that says Failed, where an error led to it                 the step whose error that was is entered again
-    what follows a step that completed, and was not come to           is entered
+    a step that was to start, and was not come to                     is entered
     a chosen step                                                     is entered again; what holds it goes on inside
 
-And all that the ways from there lead on to is New again: it may run, may be Skipped, and is entered when they come to
-it. So a route's steps that ran to their end are kept where the run has failed behind them, and run again only if the
-step runs again that led there. A `finally` runs again after what went before it has; where only it has failed, it goes
-on by the same rules.
+And all that the ways from there lead on to, or that depends on it, is New again: it may run, may be Skipped, and is
+entered when its turn comes. So a route's steps that ran to their end are kept where the run has failed behind them, and
+run again only if the step runs again that led there. A `finally` runs again after what went before it has; where only
+it has failed, it goes on by the same rules.
 
 A step that is New again keeps the number of its last attempt, and with it its place in the run: the next is another.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import timedelta
 
 from msgspec.structs import replace
 
 from orchestrator.engine.draft import Draft
+from orchestrator.engine.ending import led_to
 from orchestrator.engine.starting import new_state
 from orchestrator.model.dag import DAG
-from orchestrator.model.enums import RunStatus, TaskStatus
+from orchestrator.model.enums import RunStatus, TaskStatus, Triggers
 from orchestrator.model.facts import RedriveRequested
+from orchestrator.model.ids import beside, instance_of
 from orchestrator.model.nodes import End, Graph, Node, Parallel
-from orchestrator.model.rules import rule_for
 from orchestrator.model.run_state import Ending, NodeState, OwedNotification, RunInfo, RunState
 from orchestrator.model.words import did_you_mean, listed
 
@@ -40,10 +41,12 @@ def redrive_requested(draft: Draft, fact: RedriveRequested) -> None:
     if run is None or not is_about(run, fact) or refusal(draft.dag, RunState(run, draft.nodes), fact.start_from):
         return
     plan = Plan(draft.dag, RunState(run, draft.nodes), fact.start_from)
-    for node in plan.again:
-        draft.put(replace(new_state(node), attempt=draft.nodes[node.node_name].attempt))
-    for parallel, numbers in plan.opened:
-        draft.put(_opened(draft.nodes[parallel.node_name], numbers))
+    for name in plan.again:
+        fresh = new_state(draft.dag.place(name))
+        draft.put(replace(fresh, node_name=name, attempt=draft.nodes[name].attempt))
+    for name, numbers in plan.opened:
+        draft.put(_opened(draft.nodes[name], numbers))
+    draft.progress.clear()
     draft.change_run(_going_on(draft, run, fact, plan))
     draft.entering.extend(plan.entering)
 
@@ -57,11 +60,11 @@ def is_about(run: RunInfo, fact: RedriveRequested) -> bool:
     return run.ended_at is not None and fact.at > run.ended_at
 
 
-def entered(dag: DAG, state: RunState, fact: RedriveRequested) -> tuple[Node, ...]:
-    """Return the nodes that a request lets start at once."""
+def entered(dag: DAG, state: RunState, fact: RedriveRequested) -> tuple[str, ...]:
+    """Return the nodes that a request lets start at once, by their names in the run document."""
     if refusal(dag, state, fact.start_from) is not None:
         return ()
-    return tuple(node for node, _ in Plan(dag, state, fact.start_from).entering)
+    return tuple(name for name, _ in Plan(dag, state, fact.start_from).entering)
 
 
 def refusal(dag: DAG, state: RunState, start_from: str | None) -> str | None:
@@ -87,7 +90,7 @@ def _there_are(state: RunState) -> str:
 
 
 class Plan:
-    """What a redrive does, in definition order.
+    """What a redrive does, in definition order. Nodes are named as their entries in the run document.
 
     Attributes:
         entering: nodes that are entered, and each one's `caught`.
@@ -97,103 +100,132 @@ class Plan:
     """
 
     def __init__(self, dag: DAG, state: RunState, start_from: str | None = None) -> None:
-        self._nodes = state.nodes
-        self._chosen = dag.by_name[start_from] if start_from is not None else None
-        self._holders = set(_holders(self._chosen))
-        self.entering: list[tuple[Node, str | None]] = []
-        self.again: list[Node] = []
-        self.opened: list[tuple[Parallel, tuple[int, ...]]] = []
-        goes_on = self._goes_on(dag)
+        self._dag, self._nodes, self._chosen = dag, state.nodes, start_from
+        self._holders = set(_holders(dag, start_from))
+        self.entering: list[tuple[str, str | None]] = []
+        self.again: list[str] = []
+        self.opened: list[tuple[str, tuple[int, ...]]] = []
+        goes_on = self._goes_on(dag, "")
         self.is_finally = False
         if dag.last_steps is None:
             return
         if goes_on:
-            self.again += dag.last_steps.all_nodes
+            self.again += [node.node_name for node in dag.last_steps.all_nodes]
         else:
-            self.is_finally = self._goes_on(dag.last_steps)
+            self.is_finally = self._goes_on(dag.last_steps, "")
 
-    def _goes_on(self, graph: Graph) -> bool:
-        """Find where a body goes on; return whether it does."""
-        found = self._found(graph)
-        # What a way leads to from another one that goes on waits for that.
-        beyond = _beyond(graph, found)
+    def _goes_on(self, graph: Graph, instance: str) -> bool:
+        """Find where an instance of a graph goes on; return whether it does."""
+        found, going = self._found(graph, instance)
         for node in graph.nodes:
-            state = self._nodes[node.node_name]
-            if node.node_name not in beyond and node in found:
-                numbers = self._open_branches(node, state)
-                if isinstance(node, Parallel) and numbers:
-                    self.opened.append((node, numbers))
+            entry = node.node_name + instance
+            if node.node_name in found:
+                numbers = self._open_branches(node, entry)
+                if numbers:
+                    self.opened.append((entry, numbers))
                     continue
-                self.entering.append((node, found[node]))
-            elif node.node_name not in beyond and not (found and state.status is TaskStatus.SKIPPED):
-                continue
-            self.again += _with_inner(node)
+                self.entering.append((entry, found[node.node_name]))
+            if node.node_name in going:
+                self.again += _with_inner(node, instance)
         return bool(found)
 
-    def _found(self, graph: Graph) -> dict[Node, str | None]:
-        """Return the nodes of a body with which it goes on, and each one's `caught`."""
-        own = {node.node_name: node for node in graph.nodes}
-        if all(self._nodes[name].status in _NOT_COME_TO for name in own):
-            around = graph.parent_node
-            return {graph.start_node: None if around is None else self._nodes[around.node_name].caught}
-        found: dict[Node, str | None] = {}
-        for node in graph.nodes:
-            state = self._nodes[node.node_name]
-            if node is self._chosen or node in self._holders:
-                found[node] = state.caught
-            elif state.status is TaskStatus.COMPLETED:
-                following = own[node.next] if node.next is not None else None
-                if following is not None and self._nodes[following.node_name].status in _NOT_COME_TO:
-                    found[following] = state.caught
-            elif state.status not in _NOT_COME_TO and not self._is_handled(node, state):
-                cause = own.get(state.caught or "") if isinstance(node, End) else None
-                if cause is not None and state.status is TaskStatus.FAILED:
-                    found[cause] = self._nodes[cause.node_name].caught
-                else:
-                    found[node] = state.caught
-        return found
+    def _found(self, graph: Graph, instance: str) -> tuple[dict[str, str | None], set[str]]:
+        """Return the steps of a graph with which it goes on, each with its `caught`; and those with all behind them."""
+        awaited, causes = _awaited(graph), self._causes(graph, instance)
+        found: dict[str, str | None] = {}
+        going = set[str]()
+        for node in graph.ordered():  # what a step waits for comes before it
+            name, state = node.node_name, self._nodes[node.node_name + instance]
+            if self._waits(node, awaited.get(name, ()), going, instance):
+                going.add(name)
+                continue
+            if state.node_name == self._chosen or state.node_name in self._holders or name in causes:
+                found[name] = state.caught
+            elif state.status in _NOT_COME_TO:
+                starts, caught = self._starts(node, awaited.get(name, ()), instance)
+                if starts:
+                    found[name] = caught
+            elif state.status is not TaskStatus.COMPLETED and not self._is_handled(node, state):
+                found[name] = state.caught
+            if name in found:
+                going.add(name)
+        return found, going
+
+    def _causes(self, graph: Graph, instance: str) -> set[str]:
+        """Return the steps whose errors have led to an End that says Failed: it is they that did not complete."""
+        own = {node.node_name + instance: node.node_name for node in graph.nodes}
+        ends = (self._nodes[node.node_name + instance] for node in graph.nodes if isinstance(node, End))
+        return {own[end.caught] for end in ends if end.status is TaskStatus.FAILED and end.caught in own}
+
+    def _waits(self, node: Node, awaited: Iterable[str], going: set[str], instance: str) -> bool:
+        """Whether a step waits for one that goes on; what a first failure has let start does not, if that is kept."""
+        if going.isdisjoint(awaited):
+            return False
+        if node.trigger is not Triggers.ONE_FAILED:
+            return True
+        return not any(name not in going and self._has_failed(name + instance) for name in node.depends_on)
+
+    def _starts(self, node: Node, awaited: Collection[str], instance: str) -> tuple[bool, str | None]:
+        """Whether a step was to start that was not come to, and what it has caught; what it waits for is kept."""
+        around = node.parent_dag.parent_node
+        caught = None if around is None else self._nodes[around.node_name + instance].caught
+        if node.depends_on:
+            failed = [name + instance for name in node.depends_on if self._has_failed(name + instance)]
+            if node.trigger is Triggers.ONE_FAILED:
+                return bool(failed), failed[0] if failed else None
+            statuses = {self._nodes[name + instance].status for name in node.depends_on}
+            return node.trigger is Triggers.ALL_DONE or statuses == {TaskStatus.COMPLETED}, caught
+        if not awaited:
+            return True, caught
+        for name in awaited:
+            following, brought = led_to(self._dag.place(name), self._nodes[name + instance])
+            if following == node.node_name:
+                return True, brought
+        return False, None
+
+    def _has_failed(self, entry: str) -> bool:
+        return self._nodes[entry].status in (TaskStatus.FAILED, TaskStatus.CANCELLED)
 
     def _is_handled(self, node: Node, state: NodeState) -> bool:
-        """Whether a route of a node that did not complete has led on."""
-        unnamed = "Task.Failed" if state.status is TaskStatus.FAILED else "Task.Cancelled"
-        route = rule_for(node.routes, state.error.error_type if state.error is not None else unnamed)
-        return route is not None and self._nodes[route.next].status not in _NOT_COME_TO
+        """Whether a route of a step that did not complete has led on."""
+        following, _ = led_to(node, state)
+        return following is not None and self._nodes[beside(state.node_name, following)].status not in _NOT_COME_TO
 
-    def _open_branches(self, node: Node, state: NodeState) -> tuple[int, ...]:
+    def _open_branches(self, node: Node, entry: str) -> tuple[int, ...]:
         """Return the branches in which a Parallel goes on; none where it is to be entered as if for the first time."""
-        is_fresh = node is self._chosen or state.status in _NOT_COME_TO
-        if is_fresh or not isinstance(node, Parallel):
+        if not isinstance(node, Parallel) or entry == self._chosen or self._nodes[entry].status in _NOT_COME_TO:
             return ()
-        return tuple([number for number, branch in enumerate(node.branches) if self._goes_on(branch)])
+        instance = instance_of(entry)
+        return tuple([number for number, branch in enumerate(node.branches) if self._goes_on(branch, instance)])
 
 
-def _holders(node: Node | None) -> Iterator[Node]:
+def _holders(dag: DAG, entry: str | None) -> Iterator[str]:
     """Yield the Parallels around a node."""
-    while node is not None:
-        node = node.parent_dag.parent_node
-        if node is not None:
-            yield node
+    while entry is not None:
+        around = dag.place(entry).parent_dag.parent_node
+        entry = None if around is None else beside(entry, around.node_name)
+        if entry is not None:
+            yield entry
 
 
-def _beyond(graph: Graph, first: Iterable[Node]) -> set[str]:
-    """Names of all that the ways from some nodes of a body lead on to; there are no cycles."""
-    ways = {node.node_name: tuple(edge.next for edge in node.edges) for node in graph.nodes}
-    found: set[str] = set()
-    waiting = [node.node_name for node in first]
-    while waiting:
-        for other in ways[waiting.pop()]:
-            if other not in found:
-                found.add(other)
-                waiting.append(other)
+def _awaited(graph: Graph) -> Mapping[str, Collection[str]]:
+    """Step of a graph -> the steps that it waits for, in definition order: by ways, or because it depends on them."""
+    if graph.dependencies is not None:
+        rank = graph.dependencies.rank
+        return {name: sorted(names, key=rank.__getitem__) for name, names in graph.dependencies.awaited.items()}
+    found: dict[str, list[str]] = {}
+    for node in graph.nodes:
+        for edge in node.edges:
+            found.setdefault(edge.next, []).append(node.node_name)
     return found
 
 
-def _with_inner(node: Node) -> Iterator[Node]:
-    """Yield a node, and all that it holds."""
-    yield node
+def _with_inner(node: Node, instance: str) -> Iterator[str]:
+    """Yield the entries of a node, and of all that it holds."""
+    yield node.node_name + instance
     if isinstance(node, Parallel):
         for branch in node.branches:
-            yield from branch.all_nodes
+            yield from (inner.node_name + instance for inner in branch.all_nodes)
 
 
 def _opened(state: NodeState, numbers: tuple[int, ...]) -> NodeState:

@@ -7,6 +7,7 @@ from orchestrator.model.dag import DAG
 from orchestrator.model.enums import TaskStatus
 from orchestrator.model.expressions import names_in
 from orchestrator.model.facts import Fact, RedriveRequested
+from orchestrator.model.ids import beside
 from orchestrator.model.nodes import Node, Parallel, Task, Wait
 from orchestrator.model.run_state import RunState
 
@@ -37,35 +38,40 @@ def _names(dag: DAG) -> Mapping[str, tuple[str, ...]]:
 def _entered(dag: DAG, state: RunState, facts: Sequence[Fact]) -> Iterator[Node]:
     """Yield the nodes that may start: those that the facts are about, again, and what follows up to the next Task."""
     about = [name for fact in facts if isinstance(name := getattr(fact, "node_name", None), str)]
-    waiting = [(dag.by_name[held.node], False) for held in reversed(state.run.held)]
-    waiting += [(dag.by_name[name], True) for name in reversed(dict.fromkeys(about)) if name in dag.by_name]
+    waiting = [(held.node, False) for held in reversed(state.run.held)]
+    waiting += [(name, True) for name in reversed(dict.fromkeys(about)) if name in state.nodes]
     for fact in facts:
         if isinstance(fact, RedriveRequested):
             from orchestrator.engine.redriving import entered
 
-            yield from entered(dag, state, fact)
+            yield from map(dag.place, entered(dag, state, fact))
     if len(about) < len(facts) and dag.last_steps is not None:  # about the run: it may be at its end
-        waiting.append((dag.last_steps.start_node, False))
+        waiting.extend((first.node_name, False) for first in dag.last_steps.start_nodes)
     seen = set[str]()
     while waiting:
-        node, is_over = waiting.pop()
-        if node.node_name in seen:
+        name, is_over = waiting.pop()
+        if name in seen:
             continue
-        if not is_over and state.nodes[node.node_name].status is not TaskStatus.NEW:
+        if not is_over and state.nodes[name].status is not TaskStatus.NEW:
             continue
-        seen.add(node.node_name)
+        seen.add(name)
+        node = dag.place(name)
         yield node
         if is_over or not (isinstance(node, Task) or (isinstance(node, Wait) and node.for_s is not None)):
-            waiting.extend(_following(dag, node, is_over))
+            waiting.extend(_following(dag, name, node, is_over))
 
 
-def _following(dag: DAG, node: Node, is_over: bool) -> Iterator[tuple[Node, bool]]:
+def _following(dag: DAG, name: str, node: Node, is_over: bool) -> Iterator[tuple[str, bool]]:
     """Yield what may start when a node starts that launches nothing, or is over; and whether that is over by then."""
     if isinstance(node, Parallel) and not is_over:
-        yield from ((branch.start_node, False) for branch in node.branches)
+        starts = (first for branch in node.branches for first in branch.start_nodes)
+        yield from ((beside(name, first.node_name), False) for first in starts)
     graph = node.parent_dag
-    yield from ((dag.by_name[edge.next], False) for edge in node.edges)
+    if graph.dependencies is not None:
+        yield from ((beside(name, other), False) for other in graph.dependencies.followers[node.node_name])
+    else:
+        yield from ((beside(name, edge.next), False) for edge in node.edges)
     if graph.parent_node is not None:
-        yield graph.parent_node, True
+        yield beside(name, graph.parent_node.node_name), True
     elif dag.last_steps is not None and graph is not dag.last_steps:
-        yield dag.last_steps.start_node, False
+        yield from ((first.node_name, False) for first in dag.last_steps.start_nodes)

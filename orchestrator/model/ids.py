@@ -18,6 +18,25 @@ NODE_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}(\[[0-9]{1,9}\])?")
 _NOT_IN_A_KEY = re.compile(r"[^a-z0-9]+")
 
 
+def step_of(name: str) -> str:
+    """Return the step that an entry of a run document is of.
+
+    Behind the step stands what is the same for all steps of one instance of a graph: nothing outside of Maps, `[7]`
+    in item 7 of a Map, `[7][3]` in item 3 of a Map that is itself in item 7 of another one.
+    """
+    return name.partition("[")[0] if name[-1:] == "]" else name
+
+
+def instance_of(name: str) -> str:
+    """Return what stands behind the step's name in the name of an entry: nothing, `[7]`, `[7][3]`."""
+    return name[name.index("[") :] if name[-1:] == "]" else ""
+
+
+def beside(name: str, step: str) -> str:
+    """Return the entry of another step of the same instance of a graph, of a Parallel around it or a branch in it."""
+    return step + instance_of(name) if name[-1:] == "]" else step
+
+
 def run_id_of(message_id: str, published_at: datetime) -> str:
     """Return `run_<unix seconds>_<12 hex>`: a start delivered twice gets the same id both times.
 
@@ -37,6 +56,16 @@ def scheduled_start_of(dag: str, scheduled_for: datetime) -> str:
         scheduled_for: the time that the run is for, aware.
     """
     return f"{dag} scheduled for {scheduled_for.astimezone(UTC).isoformat().replace('+00:00', 'Z')}"
+
+
+def triggered_start_of(dag: str, cause: str) -> str:
+    """Return what stands for the message of a start that an event of others made: the same however often it comes.
+
+    Args:
+        dag: the DAG's name.
+        cause: what the event is known by: `gs://bucket/name#generation`, `projects/P/topics/T 123`.
+    """
+    return f"{dag} triggered by {cause}"
 
 
 def launch_id_of(run_id: str, node_name: str, attempt: int) -> str:

@@ -83,13 +83,19 @@ def check_that_nothing_is_repeated(definition, before, after, chosen):
     may_run_again = set(names_in(definition.get("finally"))) if not ended_in_finally(definition, before) else set()
     for name, node in before.state.nodes.items():
         if name == chosen or (node.node_type == "End" and node.status is TaskStatus.FAILED and node.caught):
-            first = chosen if name == chosen else node.caught
-            may_run_again |= {first, *beyond(definition, first)}
+            may_run_again |= beyond(definition, chosen if name == chosen else node.caught)
+        elif node.status in (TaskStatus.FAILED, TaskStatus.CANCELLED) and not is_handled(before, node):
+            may_run_again |= beyond(definition, name) - {name}  # what ran because it had not completed
     for name, node in before.state.nodes.items():
         if node.status is TaskStatus.COMPLETED and name not in may_run_again:
             assert len(after.launches(name)) == len(before.launches(name)), f"{name} had completed"
             if node.node_type != "Parallel":
                 assert after.node(name) == node, f"{name} had completed"
+
+
+def is_handled(run, node):
+    """Whether an error of this step has led on to another one."""
+    return any(other.caught == node.node_name for other in run.state.nodes.values())
 
 
 def names_in(body):
@@ -126,7 +132,7 @@ def beyond(definition, first):
             waiting, seen = [name], set()
             while waiting:
                 each = waiting.pop()
-                following = {text for text in strings(body["steps"][each]) if text in body["steps"]} - seen
+                following = {other for other in body["steps"] if leads(body["steps"], each, other)} - seen
                 seen |= following
                 waiting += following
             if name == first:
@@ -136,6 +142,11 @@ def beyond(definition, first):
     if first not in set(names_in(definition.get("finally"))):
         found |= set(names_in(definition.get("finally")))
     return found
+
+
+def leads(steps, name, other):
+    """Whether a way leads from a step to another one, or that depends on it."""
+    return name in steps[other].get("depends_on", ()) or other in strings({**steps[name], "depends_on": None})
 
 
 def strings(value):
