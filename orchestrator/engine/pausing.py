@@ -38,6 +38,8 @@ def _counts(run: RunInfo, status: RunStatus, at: datetime) -> bool:
     """Whether a request of `at` to be in this status is news; of two of the same time the one that came last is."""
     if run.status not in (RunStatus.RUNNING, RunStatus.PAUSED) or run.stop is not None:
         return False
+    if run.was_redriven_since(at):
+        return False
     return run.steered_at is None or at > run.steered_at or (at == run.steered_at and run.status is not status)
 
 

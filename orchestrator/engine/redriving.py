@@ -259,7 +259,6 @@ def _going_on(draft: Draft, run: RunInfo, fact: RedriveRequested, plan: Plan) ->
         cancel_reason=None,
         is_out_of_time=False,
         timeout_at=None if timeout_s is None else draft.now + timedelta(seconds=timeout_s),
-        steered_at=fact.at if run.steered_at is None else max(run.steered_at, fact.at),
         held=(),
         is_resuming=False,
         owed_notifications=tuple(_kept(each, run) for each in run.owed_notifications),

@@ -28,7 +28,7 @@ def log_saved(saved: Saved) -> None:
         text = f"run {'paused' if run.status is RunStatus.PAUSED else 'resumed'}: {run.run_id} of {run.dag}"
         log.info("%s", text, extra={"run_id": run.run_id, "event_id": saved.event_id()})
     if saved.is_redriven:
-        text = f"run redriven: {run.run_id} of {run.dag}, for the {run.redrives}. time"
+        text = f"run redriven: {run.run_id} of {run.dag}, number {run.redrives}"
         log.info("%s", text, extra={"run_id": run.run_id, "event_id": saved.event_id()})
     _log_lost(saved)
     for was, node in saved.changed():
