@@ -54,6 +54,9 @@ VARIABLES = {"project": "p"}
 SECRETS = {"key": "open-sesame-1234"}
 """Likewise, of what is kept nowhere."""
 
+KEPT = ("Dag", "Callback")
+"""Target types whose parameters stand in a document, so that no secret can be in them."""
+
 # -- what people and machines get wrong ------------------------------------------------------------------
 
 _WORDS = sorted({"start", "steps", "next", "end", "branches", "type", "A", "B", "P", "Task", "Parallel", "Function"})
@@ -237,6 +240,8 @@ class _Drawer:
         for key, row in shape.keys.items():
             if row.unless and not {key, row.unless} & found.keys():
                 found[key] = self.value(row, later, body, name, depth)
+        if fixed.get("target_type") in KEPT and "parameters" in found:
+            found["parameters"] = {each: _Hole(Kind.ANY, each) for each in found["parameters"]}
         self.repair(shape, found)
         return found
 
@@ -350,6 +355,8 @@ class _Drawer:
         for key, value in extra.items():
             if isinstance(value, _Body):  # it runs when all that is here has ended
                 extra[key] = self.filled(value, BRANCH, tuple(body.names()), True)
+            elif isinstance(value, _Hole):  # the run's result: likewise, if nothing has failed
+                extra[key] = self.fill(value, tuple(body.names()), False)
         return {**extra, "start": body.start, "steps": {name: steps[name] for name in order}}
 
     def fill(self, value: object, known: tuple[str, ...], has_error: bool):

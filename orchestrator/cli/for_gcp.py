@@ -10,7 +10,7 @@ from orchestrator.cli.function_source import source_problems
 from orchestrator.cli.importable import Zip
 from orchestrator.cli.lines import listed
 from orchestrator.cli.steps import Step, steps_of
-from orchestrator.model.enums import TargetTypes
+from orchestrator.model.enums import NOWHERE_ELSE, TargetTypes
 from orchestrator.model.words import at, did_you_mean
 
 LIMITS_S: Mapping[str, tuple[float, str]] = {
@@ -36,7 +36,7 @@ RUNS_AS = (TargetTypes.DATAPROC, TargetTypes.BATCH, TargetTypes.VERTEX_PIPELINE)
 """Whose jobs run as an account that the deployment has to name: `act_as` of terraform/modules/definitions/services.tf,
 but for Dataflow, whose workers have one of their own."""
 
-_RUN_HERE = ("", TargetTypes.FUNCTION)
+_RUN_HERE = ("", *NOWHERE_ELSE)
 """Which target types have no place of their own; "" is a problem of the grammar."""
 
 

@@ -8,8 +8,10 @@ branch ends the run.
 from msgspec.structs import replace
 
 from orchestrator.engine.draft import NO_TIMES, Draft
+from orchestrator.engine.scope import scope_of
 from orchestrator.model.commands import Failure, Json
 from orchestrator.model.enums import RunStatus, TaskStatus
+from orchestrator.model.errors import ExpressionError
 from orchestrator.model.ids import beside
 from orchestrator.model.nodes import Graph, Parallel
 from orchestrator.model.rules import rule_for
@@ -98,6 +100,8 @@ def _sum_up(draft: Draft, parallel: NodeState) -> tuple[TaskStatus, Failure | No
 def _outermost_ended(draft: Draft, last: NodeState) -> None:
     """The steps of the definition have ended, then those of its `finally`, if it has any; then the run has."""
     ending, last_steps = _ending(draft, last), draft.dag.last_steps
+    if ending.status is RunStatus.COMPLETED and draft.info.ending is None:
+        ending = _with_result(draft, last, ending)
     if draft.info.ending is not None:  # these were the last steps: their failure is the run's, unless that has one
         before = draft.info.ending
         _end_run(draft, ending if before.status is RunStatus.COMPLETED else before)
@@ -121,11 +125,29 @@ def _ending(draft: Draft, last: NodeState) -> Ending:
     return Ending(RunStatus.CANCELLED if stop is not None else RunStatus.FAILED, error)
 
 
+def _with_result(draft: Draft, last: NodeState, ending: Ending) -> Ending:
+    """Write the result of a run whose steps have completed, of which this was the last."""
+    template = draft.dag.result
+    if template is None:
+        if last.result is not None:
+            draft.change_run(replace(draft.info, result_of=last.node_name))
+        return ending
+    try:
+        result = template.resolve(scope_of(draft.info, draft.nodes, None))
+    except ExpressionError as exc:
+        return Ending(RunStatus.FAILED, Failure("Run.BadResult", f"result: {exc}"))
+    draft.change_run(replace(draft.info, result=result))
+    return ending
+
+
 def _end_run(draft: Draft, ending: Ending) -> None:
+    if ending.status is not RunStatus.COMPLETED and (draft.info.result_of or draft.info.result is not None):
+        draft.change_run(replace(draft.info, result=None, stored_result=None, result_of=None))
     for node in tuple(draft.nodes.values()):
         if node.status is TaskStatus.NEW:
             draft.put(replace(node, status=TaskStatus.SKIPPED))
     draft.change_run(replace(draft.info, status=ending.status, error=ending.error, ending=None, ended_at=draft.now))
+    draft.tell_parent()
 
 
 def _stopped_short(draft: Draft, last: NodeState) -> bool:

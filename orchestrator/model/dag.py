@@ -11,7 +11,7 @@ from orchestrator.model.durations import parse_duration
 from orchestrator.model.enums import TaskStatus
 from orchestrator.model.errors import InputError
 from orchestrator.model.execution import ExecutionRecord
-from orchestrator.model.expressions import names_in
+from orchestrator.model.expressions import Template, compile_value, names_in
 from orchestrator.model.fixed import Fixed
 from orchestrator.model.ids import step_of
 from orchestrator.model.node_factory import NodeFactory
@@ -27,6 +27,7 @@ class DAG(Fixed):
         start_node: where it starts.
         nodes: its own nodes, in definition order; not those inside of branches.
         tasks: those of them that are Tasks.
+        result: the template of a run's result; None where that is its last step's.
         timeout_s: how long a run of it may take, in seconds, or None.
         last_steps: the DAG of its `finally`, which runs however its own steps end; or None.
         all_nodes: its nodes and those of all branches, a Parallel before what is inside of it; those of `last_steps`.
@@ -56,6 +57,7 @@ class DAG(Fixed):
         own = {node.node_name: node for node in self.nodes}
         self.start_node = own[str(definition["start"])]
         self.tasks = tuple(node for node in self.nodes if isinstance(node, Task))
+        self.result: Template | None = compile_value(definition["result"]) if "result" in definition else None
         timeout, last = definition.get("timeout"), definition.get("finally")
         self.timeout_s = None if timeout is None else parse_duration(str(timeout))
         self.last_steps: DAG | None = (
@@ -113,7 +115,8 @@ class DAG(Fixed):
     @cached_property
     def variables(self) -> frozenset[str]:
         """Names of the variables of its environment that its expressions ask for."""
-        return names_in([self.definition["steps"], self.definition.get("finally")], "var")
+        named = [self.definition["steps"], self.definition.get("finally"), self.definition.get("result")]
+        return names_in(named, "var")
 
     def init(self) -> tuple[Launch, ...]:
         """Return the commands that start this DAG: those of its start node."""
