@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from orchestrator.cli.children import Beside, child_problems
 from orchestrator.cli.definitions import Written
 from orchestrator.cli.deployment import Deployment
 from orchestrator.cli.function_source import source_problems
@@ -54,6 +55,7 @@ def problems(written: Written, deployment: Deployment) -> Iterator[str]:
     for step in steps:
         yield from _of_step(step, written, deployment, zip_)
     yield from _sources(steps, written)
+    yield from child_problems(written.name, written.definition, Beside(written.name, written.file, written.definition))
 
 
 def types_without_accounts(written: Written, deployment: Deployment) -> list[str]:

@@ -226,7 +226,7 @@ class DAGExecutor:
 
         try:
             check_child(launch)
-            entry = Entry(self._resolver.child(launch, run_id), acts_apart=True)
+            entry = Entry(self._resolver.child(launch, run_id))
             self._lead_or_wait(self._box(run_id), entry)
             made = _result(entry).verdict
             if made == "unchanged" and OrchestrationStatus(self._store, run_id).load() is None:

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
 
-from orchestrator.model.commands import Execution, Json, Launch, Notify
+from orchestrator.model.commands import Execution, Json, Launch, Notify, Outcome
 from orchestrator.model.enums import Identity
 from orchestrator.model.errors import LaunchRefused, LaunchUncertain, NotSent, OrchestratorError
 from orchestrator.model.messages import callback_message
+from orchestrator.model.task_result import decode, result_object
 from orchestrator.ports import Notifier, ObjectStore
 
 _CALL_LIMIT_S = 30.0
@@ -73,8 +74,14 @@ class CallbackTarget:
             raise LaunchUncertain(f"executions/{launch.key}.json: cannot be read now: {exc}") from exc
         return Execution(launch.key) if found is not None else None
 
-    def outcome(self, execution: Execution) -> None:
-        """None: only an answer tells."""
+    def outcome(self, execution: Execution) -> Outcome | None:
+        """Return an answer that was left in the bucket; None where none was, or an event brings it."""
+        name = result_object(execution.execution_id)
+        try:
+            found = self._store.get(name)
+            return decode(found[0], name).outcome if found is not None else None
+        except OrchestratorError as exc:
+            raise LaunchUncertain(f"{name}: cannot be read now: {exc}") from exc
 
     def cancel(self, execution: Execution) -> None:
         """Nothing: the token of an attempt that has ended is worth nothing."""
