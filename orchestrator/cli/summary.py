@@ -3,6 +3,8 @@
 from datetime import datetime
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from orchestrator.cli.board import STYLES, ends, run_seconds
 from orchestrator.cli.bucket import Bucket, short
 from orchestrator.cli.lines import Line, counted, cut, line, printable, took
@@ -31,7 +33,7 @@ def summary(
     run = state.run
     lines: list[Line] = []
     if run.status is RunStatus.COMPLETED:
-        lines += outcome_lines(ends(state), width, size_of)
+        lines += outcome_lines(_results(state), width, size_of)
         lines += [line("")] if lines else []
     seconds = took(run_seconds(state, now))
     redriven = f", redriven {counted(run.redrives, 'time')}" if run.redrives else ""
@@ -51,6 +53,15 @@ def summary(
         else:
             lines += [(("next: ", "dim"), (f"{advice(state)}, then start a new run:", "")), line(f"  {again}")]
     return lines
+
+
+def _results(state: RunState) -> list[NodeState]:
+    """What came out of a run: what its definition says, else what its last steps have come to."""
+    run = state.run
+    if run.result is None and run.stored_result is None:
+        return ends(state)
+    whole = NodeState(node_name="result", node_type=NodeTypes.PASS, status=TaskStatus.COMPLETED)
+    return [replace(whole, result=run.result, stored_result=run.stored_result)]
 
 
 def reason_lines(state: RunState, bucket: Bucket) -> list[Line]:

@@ -115,6 +115,10 @@ class FunctionEvent(CompletionEvent, frozen=True, kw_only=True):
     """A Function target's own message."""
 
 
+class CallbackEvent(CompletionEvent, frozen=True, kw_only=True):
+    """Somebody has answered a Callback Task; its token is the `nonce`."""
+
+
 class ReminderEvent(Event, frozen=True, kw_only=True):
     """A due entry's time has come (`kind`, `attempt`, `at`), or (`kind` None) an early question."""
 
@@ -153,6 +157,10 @@ class RedriveEvent(Event, frozen=True, kw_only=True):
 
     start_from: str | None = None
     number: int | None = None
+
+
+class BeginEvent(Event, frozen=True, kw_only=True):
+    """The child run `run_id` was made, and is to begin."""
 
 
 class CancelEvent(Event, frozen=True, kw_only=True):

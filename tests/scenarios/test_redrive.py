@@ -1,4 +1,4 @@
-"""Redrive through the executor and the command line: once for each end, however often it is asked, whoever dies when."""
+"""Redrive by the executor and the command line: once for each end, however often it is asked, whoever dies when."""
 
 import json
 import logging
