@@ -17,7 +17,7 @@ A step that is New again keeps the number of its last attempt, and with it its p
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
@@ -26,10 +26,19 @@ from orchestrator.engine.ending import led_to
 from orchestrator.engine.starting import new_state
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import RunStatus, TaskStatus, Triggers
-from orchestrator.model.facts import RedriveRequested
+from orchestrator.model.facts import RedriveRequested, RunAdopted
 from orchestrator.model.ids import beside, instance_of
 from orchestrator.model.nodes import End, Graph, Node, Parallel
-from orchestrator.model.run_state import Ending, NodeState, OwedNotification, RunInfo, RunState
+from orchestrator.model.run_state import (
+    Ending,
+    GoesOn,
+    Held,
+    NodeState,
+    OwedNotification,
+    RunInfo,
+    RunState,
+    child_of,
+)
 from orchestrator.model.words import did_you_mean, listed
 
 _NOT_COME_TO = (TaskStatus.NEW, TaskStatus.SKIPPED)
@@ -40,15 +49,66 @@ def redrive_requested(draft: Draft, fact: RedriveRequested) -> None:
     run = draft.run
     if run is None or not is_about(run, fact) or refusal(draft.dag, RunState(run, draft.nodes), fact.start_from):
         return
-    plan = Plan(draft.dag, RunState(run, draft.nodes), fact.start_from)
+    _redrive(draft, run, fact.at, fact.start_from)
+    draft.entering.extend(_held(draft))
+
+
+def adopted(draft: Draft, fact: RunAdopted) -> None:
+    """Let a child run go on for a later attempt of its parent's step.
+
+    What is entered again is held, as in a child run that was made: it begins by a message, or by the Tick. A run that
+    goes on anyway does so for that attempt; one that is being stopped goes on once it has ended.
+    """
+    run = draft.run
+    if run is None or run.parent is None or run.pruned_at is not None:
+        return
+    was, now = run.parent, fact.parent
+    if (was.run_id, was.node) != (now.run_id, now.node) or was.attempt >= now.attempt:
+        return
+    run = replace(run, parent=now)
+    draft.change_run(run)
+    if not run.status.is_final:
+        draft.change_run(replace(run, goes_on_at_end=fact.at if run.stop is not None else None))
+    elif refusal(draft.dag, RunState(run, draft.nodes), None) is None:
+        _redrive(draft, run, fact.at, None)
+        draft.change_run(replace(draft.info, is_resuming=True))
+    else:  # it has completed, or can do no more: that is the attempt's end
+        draft.tell_parent()
+
+
+def ended(draft: Draft) -> None:
+    """Let a run go on that has ended, and was to go on then."""
+    run, at = draft.info, draft.info.goes_on_at_end
+    draft.change_run(replace(run, goes_on_at_end=None))
+    if at is not None and refusal(draft.dag, RunState(run, draft.nodes), None) is None:
+        _redrive(draft, draft.info, at, None)
+        draft.entering.extend(_held(draft))
+
+
+def _redrive(draft: Draft, run: RunInfo, at: datetime, start_from: str | None) -> None:
+    """Write that a run goes on; what it goes on with is held."""
+    plan = Plan(draft.dag, RunState(run, draft.nodes), start_from)
+    children = {name: _goes_on(run, draft.nodes[name]) for name, _ in plan.entering if name != start_from}
     for name in plan.again:
         fresh = new_state(draft.dag.place(name))
-        draft.put(replace(fresh, node_name=name, attempt=draft.nodes[name].attempt))
+        draft.put(replace(fresh, node_name=name, attempt=draft.nodes[name].attempt, goes_on=children.get(name)))
     for name, numbers in plan.opened:
         draft.put(_opened(draft.nodes[name], numbers))
     draft.progress.clear()
-    draft.change_run(_going_on(draft, run, fact, plan))
-    draft.entering.extend(plan.entering)
+    draft.change_run(_going_on(draft, run, at, plan))
+
+
+def _held(draft: Draft) -> list[tuple[str, str | None]]:
+    """Take what is held out of the run."""
+    held = draft.info.held
+    draft.change_run(replace(draft.info, held=()))
+    return [(each.node, each.caught) for each in held]
+
+
+def _goes_on(run: RunInfo, node: NodeState) -> GoesOn | None:
+    """Return the child run of a step that did not complete, which is to go on in its next attempt."""
+    child = child_of(run.run_id, node)
+    return GoesOn(child, node.attempt + 1) if child is not None and node.status is not TaskStatus.COMPLETED else None
 
 
 def is_about(run: RunInfo, fact: RedriveRequested) -> bool:
@@ -245,22 +305,26 @@ def _opened(state: NodeState, numbers: tuple[int, ...]) -> NodeState:
     )
 
 
-def _going_on(draft: Draft, run: RunInfo, fact: RedriveRequested, plan: Plan) -> RunInfo:
+def _going_on(draft: Draft, run: RunInfo, at: datetime, plan: Plan) -> RunInfo:
     """Return the run's entry as it goes on: as if it had not ended, with all its time before it."""
     timeout_s = draft.dag.timeout_s
     return replace(
         run,
         status=RunStatus.RUNNING,
         redrives=run.redrives + 1,
-        redriven_at=fact.at,
+        redriven_at=at,
         ended_at=None,
         error=None,
         ending=Ending(RunStatus.COMPLETED) if plan.is_finally else None,
         cancel_reason=None,
         is_out_of_time=False,
         timeout_at=None if timeout_s is None else draft.now + timedelta(seconds=timeout_s),
-        held=(),
+        held=tuple(Held(name, caught) for name, caught in plan.entering),
         is_resuming=False,
+        goes_on_at_end=None,
+        result=None,
+        stored_result=None,
+        result_of=None,
         owed_notifications=tuple(_kept(each, run) for each in run.owed_notifications),
     )
 
