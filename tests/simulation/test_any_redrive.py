@@ -94,8 +94,9 @@ def check_that_nothing_is_repeated(definition, before, after, chosen):
 
 
 def is_handled(run, node):
-    """Whether an error of this step has led on to another one."""
-    return any(other.caught == node.node_name for other in run.state.nodes.values())
+    """Whether an error of this step has led on to another one: not by a dependency."""
+    others = (other for other in run.state.nodes.values() if not other.depends_on)
+    return any(other.caught == node.node_name for other in others)
 
 
 def names_in(body):
