@@ -22,6 +22,7 @@ class Start:
     message_id: str
     scheduled_for: datetime | None = None
     variables: Mapping[str, Json] = field(default_factory=dict)
+    priority: int | None = None
     published_at: datetime | None = None
     """Of the message or, of a scheduled start, the time that it is for."""
 
@@ -74,6 +75,17 @@ class ResumeRun:
 
 
 @dataclass(frozen=True, slots=True)
+class SlotTold:
+    """The run, or an attempt in it, holds the slot that it asked for with this ticket."""
+
+    run_id: str
+    queue: str
+    ticket: str
+    node_name: str | None
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class Known:
     """What this instance itself found out: facts already."""
 
@@ -94,7 +106,7 @@ class Later:
     at: datetime
 
 
-Item = Start | Completion | Reminder | CancelRun | PauseRun | ResumeRun | Known
+Item = Start | Completion | Reminder | CancelRun | PauseRun | ResumeRun | SlotTold | Known
 
 
 def labels_of(item: Item) -> dict[str, object]:

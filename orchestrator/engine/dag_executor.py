@@ -9,7 +9,9 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from threading import BoundedSemaphore, Lock, Thread
+from typing import TYPE_CHECKING
 
 from orchestrator.engine.acting import Actor
 from orchestrator.engine.address import (
@@ -36,7 +38,7 @@ from orchestrator.engine.status import (
 )
 from orchestrator.engine.ticker import Ticker
 from orchestrator.engine.witness import Witness
-from orchestrator.model.commands import EMPTY, Command, Json, Launch, Notify
+from orchestrator.model.commands import EMPTY, AskSlot, Command, Json, Launch, Notify
 from orchestrator.model.enums import TaskStatus
 from orchestrator.model.errors import (
     NotYet,
@@ -59,6 +61,9 @@ from orchestrator.ports import (
     Target,
     Version,
 )
+
+if TYPE_CHECKING:
+    from orchestrator.engine.slot_keeper import SlotKeeper
 
 log = logging.getLogger("orchestrator")
 
@@ -90,6 +95,8 @@ class DAGExecutor:
         secrets: what `${secret.NAME}` stands for in launches that are made here.
         notifier: sends notifications.
         observer: told what else this instance does, for traces and metrics.
+        drives: run id -> whether this instance is to go on with that run when its turn has come; where it is not, as
+            with the run of another process, whoever runs it finds that out.
     """
 
     def __init__(
@@ -110,6 +117,7 @@ class DAGExecutor:
         secrets: Secrets | None = None,
         observer: Observer | None = None,
         notifier: Notifier | None = None,
+        drives: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self.catalog = catalog
         self.instance = instance
@@ -123,8 +131,18 @@ class DAGExecutor:
         self._open_runs = OpenRuns(store)
         self._witness = Witness(targets, clock, policy, self._definitions)
         self._large_results = LargeResults(store, self._witness.side_by_side)
+        self._drives = drives
         self._actor = Actor(
-            targets, broker, clock, policy, self._executions, self._is_dead, self._observed, self._secrets, notifier
+            targets,
+            broker,
+            clock,
+            policy,
+            self._executions,
+            self._is_dead,
+            self._observed,
+            self._secrets,
+            notifier,
+            lambda commands: self._slots.act(commands),
         )
         self._resolver = Resolver(catalog, self._executions, lambda: random_bytes(8).hex(), policy.grace_s, variables)
         self._ticker = Ticker(
@@ -138,6 +156,7 @@ class DAGExecutor:
             box_of=self._box,
             apply=self._apply,
             forget=self._forget,
+            slots=lambda: self._slots,
         )
         self._decider = Decider(
             store, clock, policy, self._definitions, self._witness, self._resolver, self._large_results, self._secrets
@@ -242,6 +261,15 @@ class DAGExecutor:
         self._lead_or_wait(box, entry)
         _result(entry)
         return entry.acting
+
+    @cached_property
+    def _slots(self) -> "SlotKeeper":
+        """What asks for slots: made, and loaded, where a run takes some."""
+        from orchestrator.engine.slot_keeper import SlotKeeper
+
+        return SlotKeeper(
+            self._store, self.catalog, self._broker, self._clock, self._policy, self._sleep, self._spread, self._drives
+        )
 
     # -- leading a run ------------------------------------------------------------------------------
 
@@ -517,7 +545,8 @@ def _halve(box: RunBox, batch: list[Entry]) -> None:
 def _applied_after_all(tried: list[tuple[Token, Decision]], state: RunState | None) -> tuple[Command, ...]:
     """Launches and notifications of a save that was answered by an error and had been written all the same.
 
-    Claims, and the notifications that are owed, bear the token of their save, so the reload is the check.
+    Claims, and the notifications that are owed, bear the token of their save, what waits for a slot a ticket made of
+    that: so the reload is the check.
     Reminders and cancels bear none; the Tick sees to them.
     """
     if state is None:
@@ -531,11 +560,21 @@ def _applied_after_all(tried: list[tuple[Token, Decision]], state: RunState | No
                 is_wanted = node is not None and node.owed_cancel is None and node.stop is None
                 if is_wanted and node is not None and node.claim is not None and node.claim.owner == token.owner:
                     found.append(command)
-            elif isinstance(command, Notify) and (command.notification_id, token.owner) in owed:
+            elif isinstance(command, Notify):
+                if (command.notification_id, token.owner) in owed:
+                    found.append(command)
+            elif isinstance(command, AskSlot) and _waits_for(state, command):
                 found.append(command)
     if found:
         tried.clear()
     return tuple(found)
+
+
+def _waits_for(state: RunState, ask: AskSlot) -> bool:
+    """Whether a run waits for a slot by this ticket, which is of that save alone."""
+    node = state.nodes.get(ask.node_name) if ask.node_name is not None else None
+    slot = state.run.slot if ask.node_name is None else node.slot if node is not None else None
+    return slot is not None and not slot.is_held and slot.ticket == ask.ticket
 
 
 def _known(box: RunBox, facts: tuple[Fact, ...]) -> Entry:

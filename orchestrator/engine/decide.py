@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from orchestrator.engine import attempts, notifying, pausing
 from orchestrator.engine.draft import Decision, Draft, Token
-from orchestrator.engine.ending import end
+from orchestrator.engine.ending import end, end_run
 from orchestrator.engine.starting import new_state, start_waiting
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import DueKind, RunStatus, TaskStatus
@@ -30,12 +30,14 @@ from orchestrator.model.facts import (
     PauseEnded,
     PauseRequested,
     ResumeRequested,
+    RunAdmitted,
     RunOutOfTime,
     RunStarted,
+    SlotGranted,
     TimeCame,
 )
 from orchestrator.model.policy import Policy
-from orchestrator.model.run_state import FORMAT, RunInfo, RunState
+from orchestrator.model.run_state import FORMAT, Ending, RunInfo, RunState
 
 
 def decide(
@@ -59,6 +61,10 @@ def decide(
             attempts.stop_waiting(draft)
             start_waiting(draft)
     notifying.owe(draft, state)
+    if draft.takes_slots:
+        from orchestrator.engine.queueing import settle
+
+        settle(draft, state)
     return draft.decision()
 
 
@@ -77,10 +83,28 @@ def _run_started(draft: Draft, fact: RunStarted) -> None:
         owner=draft.dag.owner,
         tags=draft.dag.tags,
         scheduled_for=fact.scheduled_for,
+        priority=draft.dag.priority if fact.priority is None else fact.priority,
         started_at=draft.now,
         timeout_at=None if draft.dag.timeout_s is None else draft.now + timedelta(seconds=draft.dag.timeout_s),
     )
     draft.begin(run, map(new_state, draft.dag.all_nodes))
+    if draft.dag.max_active_runs is None:
+        _enter(draft)
+    else:
+        from orchestrator.engine.queueing import enqueue
+
+        enqueue(draft)
+
+
+def _run_admitted(draft: Draft, fact: RunAdmitted) -> None:
+    from orchestrator.engine.queueing import admitted
+
+    if admitted(draft, fact):
+        _enter(draft)
+
+
+def _enter(draft: Draft) -> None:
+    """Start what the run begins with."""
     draft.entering.append((draft.dag.start_node.node_name, None))
 
 
@@ -88,7 +112,10 @@ def _cancel_requested(draft: Draft, fact: CancelRequested) -> None:
     """Nothing is started any more but the `finally`, which nothing stops once it is under way."""
     if draft.run is not None and not draft.run.status.is_final and not draft.run.stop and not draft.run.ending:
         draft.change_run(replace(draft.run, cancel_reason=fact.reason))
-        _stop_run(draft)
+        if draft.run.waits_for_slot:  # nothing of it has started, so nothing is to be tidied up by a `finally`
+            end_run(draft, Ending(RunStatus.CANCELLED, draft.run.stop))
+        else:
+            _stop_run(draft)
 
 
 def _run_out_of_time(draft: Draft, _: RunOutOfTime) -> None:
@@ -135,4 +162,6 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     NotificationSent: notifying.sent,
     NotificationFailed: notifying.failed,
     NotificationExpired: notifying.expired,
+    RunAdmitted: _run_admitted,
+    SlotGranted: attempts.slot_granted,
 }

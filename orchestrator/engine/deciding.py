@@ -15,6 +15,7 @@ from orchestrator.engine.address import (
     PauseRun,
     Reminder,
     ResumeRun,
+    SlotTold,
     Start,
     labels_of,
 )
@@ -194,6 +195,8 @@ class Decider:
             item = _with_its_input_judged(item)
             definition = self._definitions.save(item.definition)
             return first or item, self._witness.first_facts(item, definition)
+        if isinstance(item, SlotTold):
+            return first, []  # the run was pruned; who waits for the slot finds that out
         now = self._clock.now()
         published_at: datetime | None = None
         if isinstance(item, Completion):

@@ -97,6 +97,11 @@ class Draft:
         """Whether nothing is started for now."""
         return self.run is not None and self.run.status is RunStatus.PAUSED
 
+    @property
+    def takes_slots(self) -> bool:
+        """Whether the run, or a Task of it, takes slots; what that needs is loaded only where it does."""
+        return self.run is not None and (self.run.queued_at is not None or bool(self.dag.pools))
+
     def hold(self, node_name: str, caught: str | None) -> None:
         """Keep an entry that is to start in the run, until that is resumed."""
         self.change_run(replace(self.info, held=(*self.info.held, Held(node_name, caught))))

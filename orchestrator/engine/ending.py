@@ -38,6 +38,7 @@ def end(
             claim=None,
             due=NO_TIMES,
             owed_cancel=None,
+            slot=None,
             stop=None,
             open_branches=0,
             ended_at=draft.now,
@@ -100,12 +101,12 @@ def _outermost_ended(draft: Draft, last: NodeState) -> None:
     ending, last_steps = _ending(draft, last), draft.dag.last_steps
     if draft.info.ending is not None:  # these were the last steps: their failure is the run's, unless that has one
         before = draft.info.ending
-        _end_run(draft, ending if before.status is RunStatus.COMPLETED else before)
+        end_run(draft, ending if before.status is RunStatus.COMPLETED else before)
     elif last_steps is not None:
         draft.change_run(replace(draft.info, ending=ending))
         draft.entering.append((last_steps.start_node.node_name, None))
     else:
-        _end_run(draft, ending)
+        end_run(draft, ending)
 
 
 def _ending(draft: Draft, last: NodeState) -> Ending:
@@ -121,11 +122,13 @@ def _ending(draft: Draft, last: NodeState) -> Ending:
     return Ending(RunStatus.CANCELLED if stop is not None else RunStatus.FAILED, error)
 
 
-def _end_run(draft: Draft, ending: Ending) -> None:
+def end_run(draft: Draft, ending: Ending) -> None:
+    """Write the run's end."""
     for node in tuple(draft.nodes.values()):
         if node.status is TaskStatus.NEW:
             draft.put(replace(node, status=TaskStatus.SKIPPED))
-    draft.change_run(replace(draft.info, status=ending.status, error=ending.error, ending=None, ended_at=draft.now))
+    ended = replace(draft.info, status=ending.status, error=ending.error, ending=None, ended_at=draft.now, slot=None)
+    draft.change_run(ended)
 
 
 def _stopped_short(draft: Draft, last: NodeState) -> bool:

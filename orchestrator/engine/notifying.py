@@ -29,13 +29,20 @@ def owe(draft: Draft, before: RunState | None) -> None:
     run = draft.run
     if run is None:
         return
-    events = [] if before is not None else [RunEvents.STARTED]
+    events = [RunEvents.STARTED] if _begins(run, before) else []
     if run.status.is_final and (before is None or not before.run.status.is_final):
         events.append(_EVENT_OF[run.status])
     owed = [_owed(draft, run, event, *to) for event in events for to in _receivers(draft, event)]
     if owed:
         draft.change_run(replace(run, owed_notifications=(*run.owed_notifications, *owed)))
         draft.commands.extend(_command(run, each) for each in owed)
+
+
+def _begins(run: RunInfo, before: RunState | None) -> bool:
+    """Whether a run has started with this: one that has to wait for its turn, once that has come."""
+    if run.waits_for_slot:
+        return False
+    return before is None or (before.run.waits_for_slot and run.status is not RunStatus.CANCELLED)
 
 
 def expired(draft: Draft, fact: NotificationExpired) -> None:

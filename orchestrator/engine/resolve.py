@@ -11,6 +11,7 @@ from orchestrator.engine.address import (
     PauseRun,
     Reminder,
     ResumeRun,
+    SlotTold,
     Start,
     TickAll,
 )
@@ -29,6 +30,7 @@ from orchestrator.model.events import (
     PauseEvent,
     ReminderEvent,
     ResumeEvent,
+    SlotEvent,
     StartEvent,
     TickEvent,
 )
@@ -94,6 +96,8 @@ class Resolver:
                 return PauseRun(run_id, at)
             case ResumeEvent(run_id=str(run_id)):
                 return ResumeRun(run_id, at)
+            case SlotEvent(run_id=str(run_id)):
+                return SlotTold(run_id, event.queue, event.ticket, event.node_name, event.attempt)
             case CompletionEvent():
                 return self._completion(event, at, now)
         raise EventError(f"event {event.message_id}: a {type(event).__name__} that names no run")
@@ -108,7 +112,8 @@ class Resolver:
         if due is not None:  # whoever sends it, and however often: it is the one start for that time
             message_id, at = scheduled_start_of(name, due), due
         run_id = event.run_id or run_id_of(message_id, at)
-        return Start(run_id, name, definition, dag, event.input, message_id, due, self._variables_of(name, dag), at)
+        variables = self._variables_of(name, dag)
+        return Start(run_id, name, definition, dag, event.input, message_id, due, variables, event.priority, at)
 
     def _variables_of(self, name: str, dag: DAG) -> Mapping[str, Json]:
         """Return the variables that a DAG asks for. Raises SettingsError where one has no value."""

@@ -14,11 +14,21 @@ from datetime import timedelta
 from threading import Lock
 from typing import TypeVar
 
-from orchestrator.engine.address import CancelRun, Completion, Item, Known, PauseRun, Reminder, ResumeRun, Start
+from orchestrator.engine.address import (
+    CancelRun,
+    Completion,
+    Item,
+    Known,
+    PauseRun,
+    Reminder,
+    ResumeRun,
+    SlotTold,
+    Start,
+)
 from orchestrator.engine.draft import bare_launch
 from orchestrator.engine.run_box import Answer, Entry, RunBox
 from orchestrator.engine.status import DefinitionStatus
-from orchestrator.model.commands import Command, Execution, Launch, Remind
+from orchestrator.model.commands import Command, Execution, Launch, ReleaseSlot, Remind
 from orchestrator.model.enums import NOTHING_RUNS, TaskStatus
 from orchestrator.model.errors import LaunchUncertain, NotYet, RunExists
 from orchestrator.model.events import CompletionEvent
@@ -28,9 +38,12 @@ from orchestrator.model.facts import (
     Fact,
     PauseRequested,
     ResumeRequested,
+    RunAdmitted,
     RunStarted,
+    SlotGranted,
     TimeCame,
 )
+from orchestrator.model.ids import launch_id_of
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import Claim, NodeState, RunState
 from orchestrator.ports import Clock, Confirming, Target
@@ -61,7 +74,12 @@ class Witness:
         item: Item = entry.item
         match item:
             case Known():
-                return list(item.facts), []
+                return list(item.facts), _unwanted(item.facts, state)
+            case SlotTold():
+                told: Fact = RunAdmitted(item.queue, item.ticket)
+                if item.node_name is not None:
+                    told = SlotGranted(item.node_name, item.attempt, item.queue, item.ticket)
+                return [told], _unwanted([told], state)
             case Completion():
                 return self._completion(entry, item, state, box)
             case Reminder():
@@ -119,6 +137,7 @@ class Witness:
                 item.message_id,
                 item.scheduled_for,
                 item.variables,
+                item.priority,
             )
         ]
 
@@ -186,7 +205,7 @@ class Witness:
             return None
         node = _running(state, item.node_name, item.attempt)
         target = self._targets.get(node.target_key) if node is not None else None
-        if node is None or target is None or not NOTHING_RUNS.isdisjoint(node.due):
+        if node is None or target is None or node.waits_for_slot or not NOTHING_RUNS.isdisjoint(node.due):
             return None
         if isinstance(item, Completion) and isinstance(target, Confirming):
             if not _proves_itself(item.event, node, state):
@@ -239,7 +258,7 @@ class Witness:
         node = _running(state, item.node_name, item.attempt)
         if node is None or (item.kind is not None and node.due.get(item.kind) != item.at):
             return [], []
-        if node.owed_cancel is not None:
+        if node.owed_cancel is not None or node.waits_for_slot:
             return [], []
         if item.kind in NOTHING_RUNS and item.kind is not None and item.at is not None:
             return [TimeCame(node.node_name, node.attempt, item.kind, item.at, False)], []
@@ -250,6 +269,24 @@ class Witness:
             return [], []
         is_bound = answer.execution is not None or _bound(node, state, box) is not None
         return [TimeCame(node.node_name, node.attempt, item.kind, item.at, is_bound)], []
+
+
+def _unwanted(facts: Sequence[Fact], state: RunState) -> list[Command]:
+    """Return what gives slots back that were granted too late: what asked for them has ended, or has given them up.
+
+    A ticket that a run has no more, it will never have again.
+    """
+    found: list[Command] = []
+    for fact in facts:
+        if isinstance(fact, RunAdmitted):
+            if state.run.slot is None or state.run.slot.ticket != fact.ticket:
+                found.append(ReleaseSlot(fact.queue, state.run.run_id, fact.ticket))
+        elif isinstance(fact, SlotGranted):
+            node = state.nodes.get(fact.node_name)
+            if node is None or node.slot is None or node.slot.ticket != fact.ticket:
+                holder = launch_id_of(state.run.run_id, fact.node_name, fact.attempt)
+                found.append(ReleaseSlot(fact.queue, holder, fact.ticket))
+    return found
 
 
 def _running(state: RunState, node_name: str, attempt: int) -> NodeState | None:

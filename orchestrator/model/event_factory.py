@@ -32,9 +32,11 @@ from orchestrator.model.events import (
     PauseEvent,
     ReminderEvent,
     ResumeEvent,
+    SlotEvent,
     StartEvent,
     TickEvent,
 )
+from orchestrator.model.grammar import MAX_PRIORITY
 from orchestrator.model.ids import RUN_ID, STEP_NAME, parse_launch_id
 from orchestrator.model.json_paths import at as _at
 from orchestrator.model.json_paths import is_name as _is_name
@@ -56,6 +58,7 @@ def _recognisers() -> Mapping[str, "_Reader"]:
         messages.CANCEL: _cancel,
         messages.PAUSE: _pause,
         messages.RESUME: _resume,
+        messages.SLOT: _slot,
         messages.LATER: _later,
         "cloud_function": _cloud_function,  # 1st gen: its log's "Function execution took …"
         "cloud_run_revision": _cloud_run,  # 2nd gen and services: the request log
@@ -171,7 +174,14 @@ def _start(data: Mapping[str, Json], common: Common) -> StartEvent:
         dag=dag,
         input=start_input,
         scheduled_for=_scheduled_for(data, common["publish_time"]),
+        priority=_priority(data.get("priority")),
     )
+
+
+def _priority(value: Json) -> int | None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_PRIORITY):
+        return value
+    raise _wrong("start.priority", f"is {_shown(value)}", f"allowed are -{MAX_PRIORITY} to {MAX_PRIORITY}")
 
 
 def _scheduled_for(data: Mapping[str, Json], publish_time: datetime | None) -> datetime | None:
@@ -201,13 +211,9 @@ def _scheduled_for(data: Mapping[str, Json], publish_time: datetime | None) -> d
 
 
 def _reminder(data: Mapping[str, Json], common: Common) -> ReminderEvent:
-    node_name, attempt = data.get("node_name"), data.get("attempt")
     kind, at = data.get("kind"), data.get("at")
     run_id = _run_id("reminder.run_id", data.get("run_id"))
-    if not (isinstance(node_name, str) and _NODE_NAME.fullmatch(node_name)):
-        raise _wrong("reminder.node_name", f"is {_shown(node_name)}", "it has to be the name of a step")
-    if isinstance(attempt, bool) or not isinstance(attempt, int) or not 1 <= attempt <= _MAX_ATTEMPT:
-        raise _wrong("reminder.attempt", f"is {_shown(attempt)}", f"allowed are 1 to {_MAX_ATTEMPT}")
+    node_name, attempt = _attempt("reminder", data)
     if kind is not None and not (isinstance(kind, str) and kind in _DUE_KINDS):
         raise _wrong("reminder.kind", f"is {_shown(kind)}", f"allowed are {', '.join(sorted(_DUE_KINDS))}")
     if kind is not None and at is None:
@@ -220,6 +226,26 @@ def _reminder(data: Mapping[str, Json], common: Common) -> ReminderEvent:
         kind=kind,
         at=None if at is None else _time("reminder.at", at),
     )
+
+
+def _attempt(where: str, data: Mapping[str, Json]) -> tuple[str, int]:
+    node_name, attempt = data.get("node_name"), data.get("attempt")
+    if not (isinstance(node_name, str) and _NODE_NAME.fullmatch(node_name)):
+        raise _wrong(f"{where}.node_name", f"is {_shown(node_name)}", "it has to be the name of a step")
+    if isinstance(attempt, bool) or not isinstance(attempt, int) or not 1 <= attempt <= _MAX_ATTEMPT:
+        raise _wrong(f"{where}.attempt", f"is {_shown(attempt)}", f"allowed are 1 to {_MAX_ATTEMPT}")
+    return node_name, attempt
+
+
+def _slot(data: Mapping[str, Json], common: Common) -> SlotEvent:
+    queue, ticket = data.get("queue"), data.get("ticket")
+    run_id = _run_id("slot.run_id", data.get("run_id"))
+    if not (isinstance(queue, str) and _QUEUE.fullmatch(queue)):
+        raise _wrong("slot.queue", f"is {_shown(queue)}", "it has to be dag/NAME or pool/NAME")
+    if not _is_nonce(ticket):
+        raise _wrong("slot.ticket", f"is {_shown(ticket)}", "it has to be a ticket of that queue")
+    node_name, attempt = _attempt("slot", data) if "node_name" in data else (None, 0)
+    return SlotEvent(**common, run_id=run_id, queue=queue, ticket=ticket, node_name=node_name, attempt=attempt)
 
 
 def _tick(_data: Mapping[str, Json], common: Common) -> TickEvent:
@@ -350,6 +376,7 @@ _ABSENT: Final[dict[str, Json]] = {"type": _NO_RESOURCE}
 _MAX_ATTEMPT: Final = 999_999_999
 _DUE_KINDS: Final = frozenset(kind.value for kind in DueKind)
 _NODE_NAME: Final = re.compile(rf"{STEP_NAME.pattern}(?:\[[0-9]{{1,9}}\])*")
+_QUEUE: Final = re.compile(r"(?:dag|pool)/[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 _NAME: Final = "it has to be printable text of 1 to 512 characters"
 
 # `finished with status code: 200` (HTTP) or `finished with status: 'timeout'` (events, and the platform)

@@ -47,11 +47,13 @@ class StartEvent(Event, frozen=True, kw_only=True):
 
     Attributes:
         scheduled_for: the time of its schedule that the run is for, aware; None for a start by hand.
+        priority: of the run; None: that of its definition.
     """
 
     dag: str | None = None
     input: Mapping[str, Json] = msgspec.field(default_factory=dict)
     scheduled_for: datetime | None = None
+    priority: int | None = None
 
 
 class CompletionEvent(Event, frozen=True, kw_only=True):
@@ -101,6 +103,15 @@ class ReminderEvent(Event, frozen=True, kw_only=True):
 
 class TickEvent(Event, frozen=True, kw_only=True):
     """Look after all open runs."""
+
+
+class SlotEvent(Event, frozen=True, kw_only=True):
+    """The run, or an attempt in it, holds the slot of `queue` that it asked for with `ticket`, which is the proof."""
+
+    queue: str
+    ticket: str
+    node_name: str | None = None
+    attempt: int = 0
 
 
 class LaterEvent(Event, frozen=True, kw_only=True):

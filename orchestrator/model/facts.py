@@ -23,6 +23,7 @@ class RunStarted(msgspec.Struct, frozen=True):
     message_id: str
     scheduled_for: datetime | None = None
     variables: Mapping[str, Json] = EMPTY
+    priority: int | None = None
 
 
 class AttemptEnded(msgspec.Struct, frozen=True):
@@ -106,6 +107,22 @@ class PauseEnded(msgspec.Struct, frozen=True):
     """The run is not paused any more, and what was held has not been started."""
 
 
+class RunAdmitted(msgspec.Struct, frozen=True):
+    """The run holds the slot that it asked for with this ticket: it is its turn."""
+
+    queue: str
+    ticket: str
+
+
+class SlotGranted(msgspec.Struct, frozen=True):
+    """An attempt holds the slot of its pool that it asked for with this ticket."""
+
+    node_name: str
+    attempt: int
+    queue: str
+    ticket: str
+
+
 class NotificationSent(msgspec.Struct, frozen=True):
     """Its receiver has accepted it."""
 
@@ -144,4 +161,6 @@ Fact = (
     | PauseRequested
     | ResumeRequested
     | PauseEnded
+    | RunAdmitted
+    | SlotGranted
 )

@@ -18,6 +18,12 @@ from orchestrator.model.messages import LAUNCH_VARIABLE
 
 STEP_NAME_RULE = Pattern("a step name", STEP_NAME.pattern, "write 1 to 64 of A-Z a-z 0-9 _ -")
 
+MAX_SLOTS = 1000
+"""How many runs of a DAG, or Tasks of a pool, may be under way at once where that is limited: who holds a slot stands
+in one object."""
+
+MAX_PRIORITY = 100
+
 _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
 
 _START = Key("start", Kind.STEP, "The step that comes first; one of `steps`.", is_required=True)
@@ -356,6 +362,24 @@ _ON_FAILURE = Key(
     rule=Choice("what to do on a failure", ("finish", "stop")),
     default="finish",
 )
+POOL = Key(
+    "pool",
+    Kind.STRING,
+    "The pool, of all runs and DAGs, that each attempt takes a slot of; POOLS says how many of its Tasks run at once.",
+    rule=Pattern("the name of a pool", r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", "write 1 to 63 of A-Z a-z 0-9 _ -"),
+)
+_MAX_ACTIVE_RUNS = Key(
+    "max_active_runs",
+    Kind.NUMBER,
+    "How many of its runs may be under way at once; more than these wait for their turn.",
+    range=Range(1, MAX_SLOTS, is_whole=True),
+)
+_PRIORITY = Key(
+    "priority",
+    Kind.NUMBER,
+    "Which of the runs that wait comes first, the highest; a start may give its run another one. By default 0.",
+    range=Range(-MAX_PRIORITY, MAX_PRIORITY, is_whole=True),
+)
 _RUN_TIMEOUT = Key(
     "timeout", Kind.DURATION, "How long a run may take, its `finally` not counted.", rule=Duration("365d")
 )
@@ -407,7 +431,7 @@ _END_ERROR = Key(
 )
 
 _STEP = (_TYPE, _NEXT, _END)
-_TASK = (*_STEP, _TARGET_TYPE, _TIMEOUT, _RETRY, _ON_ERROR)
+_TASK = (*_STEP, _TARGET_TYPE, _TIMEOUT, _RETRY, _ON_ERROR, POOL)
 _TARGETS: Mapping[TargetTypes, tuple[Key, ...]] = {
     TargetTypes.CLOUD_FUNCTION: (_TARGET_NAME, _ENTRY_POINT, _PARAMETERS, _INVOCATION, _PROJECT_ID, _REGION),
     TargetTypes.DATAFLOW: (_TARGET_NAME, _PARAMETERS, _FLEX, _CLASSIC, _PROJECT_ID, _REGION),
@@ -478,6 +502,8 @@ DEFINITION = Shape.of(
         _TAGS,
         _INPUT_SCHEMA,
         NOTIFY,
+        _MAX_ACTIVE_RUNS,
+        _PRIORITY,
         _SCHEDULE,
         _TIME_ZONE,
         _SCHEMA,

@@ -1,6 +1,6 @@
 """The messages that we send to our own topic, and the words that EventFactory knows them by.
 
-    start      {"resource": {"type": "start"}, "dag"?, "input"?, "run_id"?, "scheduled_for"?}
+    start      {"resource": {"type": "start"}, "dag"?, "input"?, "run_id"?, "scheduled_for"?, "priority"?}
                a scheduler, which cannot say for when, sends "schedule" and "time_zone"? in its place
     function   {"resource": {"type": "function", "labels"?: {"function_name"}}, "launch_id", "nonce",
                 "execution_id"?, "status": "Completed" | "Failed", "result"?,
@@ -10,6 +10,7 @@
     cancel     {"resource": {"type": "cancel"}, "run_id", "reason"?}
     pause      {"resource": {"type": "pause"}, "run_id"}
     resume     {"resource": {"type": "resume"}, "run_id"}
+    slot       {"resource": {"type": "slot"}, "run_id", "queue", "ticket", "node_name"?, "attempt"?}
     later      {"resource": {"type": "later"}, "at", "event": {…}}
 
 Writers only: what is read back is checked by `event_factory`. Pure.
@@ -30,6 +31,7 @@ TICK: Final = "tick"
 CANCEL: Final = "cancel"
 PAUSE: Final = "pause"
 RESUME: Final = "resume"
+SLOT: Final = "slot"
 LATER: Final = "later"
 
 LAUNCH_PARAMETER: Final = "orchestrator_launch"
@@ -47,8 +49,9 @@ def start_message(
     dag: str | None = None,
     input: Mapping[str, Json] | None = None,  # noqa: A002  # the message's own word
     run_id: str | None = None,
+    priority: int | None = None,
 ) -> dict[str, Json]:
-    """Start a run of `dag` (None: of the default one) with `input`, under `run_id` if one is chosen."""
+    """Start a run of `dag` (None: of the default one) with `input`; under `run_id` and with `priority` where chosen."""
     message: dict[str, Json] = {"resource": {"type": START}}
     if dag is not None:
         message["dag"] = dag
@@ -56,6 +59,8 @@ def start_message(
         message["input"] = dict(input)
     if run_id is not None:
         message["run_id"] = run_id
+    if priority is not None:
+        message["priority"] = priority
     return message
 
 
@@ -131,6 +136,16 @@ def pause_message(run_id: str) -> dict[str, Json]:
 def resume_message(run_id: str) -> dict[str, Json]:
     """Let a paused run go on."""
     return {"resource": {"type": RESUME}, "run_id": run_id}
+
+
+def slot_message(
+    queue: str, ticket: str, run_id: str, node_name: str | None = None, attempt: int = 0
+) -> dict[str, Json]:
+    """Say that a run, or an attempt in it, holds the slot of `queue` that it asked for with `ticket`."""
+    message: dict[str, Json] = {"resource": {"type": SLOT}, "run_id": run_id, "queue": queue, "ticket": ticket}
+    if node_name is not None:
+        message |= {"node_name": node_name, "attempt": attempt}
+    return message
 
 
 def later_message(event: Mapping[str, Json], at: datetime) -> dict[str, Json]:

@@ -113,6 +113,7 @@ class Task(Node):
         target_key: which Target launches it: its type, or `CloudFunction.sync`.
         secrets: names of the secrets that its parameters hold.
         timeout_s: the author's timeout in seconds, or None.
+        pool: the pool that each attempt takes a slot of, or None.
         retry: after which errors it is tried again.
         execution: the record of the current attempt's execution, if the DAG was built with one.
     """
@@ -129,6 +130,8 @@ class Task(Node):
         self.function = None if function is None else str(function)
         self.target_key = target_key(self.target_type.value, step.get("invocation"))
         self.timeout_s = None if timeout is None else parse_duration(str(timeout))
+        pool = step.get("pool")
+        self.pool = None if pool is None else str(pool)
         self.retry = retry_rules(step.get("retry"))
         self.template = compile_value(self.parameters)
         named = frozenset() if self.template.is_constant else names_in(self.parameters, "secret")
@@ -272,6 +275,6 @@ class End(Node):
 
 
 _SHARED_KEYS = frozenset(
-    ("node_name", "type", "next", "end", "target_type", "target_name", "parameters", "retry", "on_error")
+    ("node_name", "type", "next", "end", "target_type", "target_name", "parameters", "retry", "on_error", "pool")
 )
 """Keys that a Launch carries in fields of its own, or that are none of the target's business."""

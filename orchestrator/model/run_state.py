@@ -45,6 +45,20 @@ class OwedCancel(msgspec.Struct, frozen=True, omit_defaults=True):
     error: Failure | None = None
 
 
+class Slot(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A slot that a run, or an attempt at a Task, waits for or holds, of so many as a limit allows."""
+
+    queue: str
+    """`dag/<name>` of a DAG with `max_active_runs`, `pool/<name>` of a pool; it lies in `slots/<queue>.json`."""
+    ticket: str
+    """128 bits in hex that stand there beside who asked. A new one for each asking, so that what was given up is never
+    mistaken for what is held; empty while the run is paused, for then it is not asked for."""
+    since: datetime
+    """When it was asked for first."""
+    is_held: bool = msgspec.field(name="held", default=False)
+    """Whether it was granted: what it was asked for has started."""
+
+
 class StoredResult(msgspec.Struct, frozen=True):
     """Where a result lies that is too large for the run document."""
 
@@ -93,6 +107,8 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Of a Running node: why no attempt at it is started any more; of a Parallel: why nothing in it is."""
     open_branches: int = 0
     """Of a Running Parallel: how many of its branches have not ended."""
+    slot: Slot | None = None
+    """Of a Task with a pool: what its current attempt waits for or holds."""
     started_at: datetime | None = None
     ended_at: datetime | None = None
     result: Json = None
@@ -105,6 +121,11 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     def retry_at(self) -> datetime | None:
         """When its current attempt is to be launched, where the one before failed and that is waited for."""
         return self.due.get(DueKind.RETRY.value)
+
+    @property
+    def waits_for_slot(self) -> bool:
+        """Whether its current attempt waits for a slot of its pool, so that nothing of it can run."""
+        return self.slot is not None and not self.slot.is_held
 
     @property
     def target_key(self) -> str:
@@ -175,7 +196,14 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Of its definition, so that runs are found by them without it."""
     scheduled_for: datetime | None = None
     """The time, of its schedule, that the run is for; that of its start is later."""
+    priority: int = 0
+    """Of the runs that wait for the same, the one with the highest comes first."""
+    queued_at: datetime | None = None
+    """When it was asked for, where its DAG has `max_active_runs`."""
+    slot: Slot | None = None
+    """What such a run waits for, or holds until its end."""
     started_at: datetime
+    """When it began; of one that is Queued, when it was asked for."""
     ended_at: datetime | None = None
     cancel_reason: str | None = None
     """Set once the run is to be cancelled: nothing is started any more."""
@@ -196,6 +224,11 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     lost_notifications: tuple[LostNotification, ...] = ()
     pruned_at: datetime | None = None
     """Set when `orchestrator prune` has begun to delete the run: nothing of it changes any more."""
+
+    @property
+    def waits_for_slot(self) -> bool:
+        """Whether it waits for its turn, so that nothing of it has started; it is Queued then, or Paused."""
+        return self.slot is not None and not self.slot.is_held
 
     @property
     def stop(self) -> Failure | None:

@@ -36,7 +36,7 @@ LAYERS = {
 }
 """Part of the package -> parts that it may import."""
 
-PURE_ENGINE = ("decide", "notifying", "pausing", "starting", "attempts", "ending", "draft", "pace", "retry", "scope")
+PURE_ENGINE = ("decide", "notifying", "pausing", "starting", "attempts", "ending", "draft", "pace", "retry", "scope", "queueing")
 
 ADAPTERS = {
     "secrets": {"environment", "secret_manager"},
