@@ -159,7 +159,8 @@ def target_of(node: NodeState) -> str:
     if node.node_type is not NodeTypes.TASK:
         until = node.due.get(DueKind.WAIT.value)
         return f"{node.node_type} until {until.astimezone():%Y-%m-%d %H:%M:%S}" if until else node.node_type.value
-    return printable(f"{node.target_type or ''} {node.target_name or ''}".strip())
+    waits = f", waits for pool {node.pool}" if node.waits_for_slot else ""
+    return printable(f"{node.target_type or ''} {node.target_name or ''}".strip() + waits)
 
 
 def seconds_of(node: NodeState, now: datetime) -> float | None:

@@ -20,8 +20,9 @@ from orchestrator.cli.console import Console
 from orchestrator.cli.definitions import find, load
 from orchestrator.cli.follow import Interrupted, News, follow
 from orchestrator.cli.inputs import read_inputs
-from orchestrator.cli.lines import counted
+from orchestrator.cli.lines import counted, plain
 from orchestrator.cli.progress import View, view_for
+from orchestrator.cli.queues import waiting_lines
 from orchestrator.cli.sources import missing_modules, missing_sources
 from orchestrator.cli.status import exit_code
 from orchestrator.cli.summary import one_line, summary
@@ -53,6 +54,7 @@ class Wanted:
     is_json: bool = False
     is_verbose: bool = False
     variables: tuple[str, ...] = ()
+    priority: int | None = None
 
     def command(self, *more: str) -> str:
         """Return a command of this kind as a person types it."""
@@ -91,6 +93,7 @@ def _check(wanted: Wanted) -> None:
         ("--input", wanted.inputs, "input"),
         ("--var", wanted.variables, "variables"),
         ("--run-id", wanted.run_id, "id"),
+        ("--priority", wanted.priority is not None, "priority"),
     ):
         if wanted.resume and value:
             raise InputError(f"run: {option} and --resume do not go together; a run that was started has its {what}")
@@ -124,11 +127,13 @@ class _Session:
         view = view_for(self._console, is_json=self._wanted.is_json, is_verbose=self._wanted.is_verbose)
         with self._executor(Catalog({loaded.name: loaded.definition}), {loaded.name: self._folder}) as executor:
             try:
-                self._run_id = executor.start(loaded.name, run_input, run_id=self._wanted.run_id)
+                priority = self._wanted.priority
+                self._run_id = executor.start(loaded.name, run_input, run_id=self._wanted.run_id, priority=priority)
             except RunExists as exc:
                 resume = self._wanted.command("--resume", str(self._wanted.run_id))
                 raise InputError(f"{exc}, or finish that one with: {resume}") from exc
             view.say(f"run {self._run_id} of {loaded.name} started")
+            self._say_what_waits(executor)
             state = self._to_its_end(executor, view)
         self._show_summary(state)
         return state
@@ -159,6 +164,7 @@ class _Session:
             ended = sum(node.status.is_final for node in state.nodes.values())
             view.say(f"run {run_id} of {name} taken up; {ended:,} of {counted(len(state.nodes), 'step')} had ended")
             executor.resume(run_id)
+            self._say_what_waits(executor)
             state = self._to_its_end(executor, view)
         self._show_summary(state)
         return state
@@ -196,6 +202,15 @@ class _Session:
         self._trouble.saved()
         self._news.saved(saved.after)
 
+    def _say_what_waits(self, executor: DAGExecutor) -> None:
+        """Say what a run waits for that does not begin, and what to do about who is before it."""
+        latest = self._news.latest
+        if latest is None or not latest.run.waits_for_slot:
+            return
+        bucket = Bucket(self._url, executor.store)
+        for each in waiting_lines(latest, bucket):
+            self._console.err(f"run {self._run_id} {plain(each)}")
+
     def _to_its_end(self, executor: DAGExecutor, view: View) -> RunState:
         bucket = Bucket(self._url, executor.store)
         try:
@@ -231,9 +246,17 @@ def _check_sources(tasks: Iterable[Task], folder: Path, settings: Settings) -> N
         *missing_sources(tasks, folder),
         *missing_modules(tasks),
         *missing_settings(tasks, settings, os.environ),
+        *_missing_pools(tasks, settings),
     ]
     if found:
         raise InputError("\n".join(found))
+
+
+def _missing_pools(tasks: Iterable[Task], settings: Settings) -> Iterator[str]:
+    """Yield a problem for each pool that POOLS says nothing of: its steps would fail."""
+    for pool in sorted({task.pool for task in tasks if task.pool is not None} - settings.pools.keys()):
+        there = f"; there are {', '.join(sorted(settings.pools))}" if settings.pools else ""
+        yield f'POOLS: gives the pool "{pool}" no limit; set it, as in POOLS={pool}=5{there}'
 
 
 def _now() -> datetime:

@@ -13,6 +13,7 @@ from orchestrator.cli.follow import News, follow
 from orchestrator.cli.lines import line
 from orchestrator.cli.links import links
 from orchestrator.cli.progress import view_for
+from orchestrator.cli.queues import waiting_lines
 from orchestrator.cli.summary import summary
 from orchestrator.cli.trouble import StoreTrouble
 from orchestrator.model.enums import RunStatus
@@ -54,6 +55,7 @@ def status(console: Console, bucket: Bucket, asked: Asked, settings: Settings) -
     else:
         console.out("")
         console.styled(summary(state, bucket, _now(), console.size[0], _again(state, bucket)))
+        console.styled(waiting_lines(state, bucket))
         console.styled(about_lines(state, bucket))
         console.styled(links(state, bucket, settings, is_linking=console.is_linking))
         if not state.run.status.is_final and bucket.root is not None:  # elsewhere the cloud's Tick looks after it

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
-from threading import BoundedSemaphore, Lock, Thread
+from threading import BoundedSemaphore, Condition, Lock, Thread
 from typing import TYPE_CHECKING
 
 from orchestrator.engine.acting import Actor
@@ -38,7 +38,7 @@ from orchestrator.engine.status import (
 )
 from orchestrator.engine.ticker import Ticker
 from orchestrator.engine.witness import Witness
-from orchestrator.model.commands import EMPTY, AskSlot, Command, Json, Launch, Notify
+from orchestrator.model.commands import EMPTY, AskSlot, Command, Json, Launch, Notify, ReleaseSlot
 from orchestrator.model.enums import TaskStatus
 from orchestrator.model.errors import (
     NotYet,
@@ -71,6 +71,8 @@ MAX_SAVES = 60
 """How often a lost race is run again before the events are given back."""
 MAX_FAULTS = 5
 """How often a store that cannot be written is tried again before the events are given back."""
+GIVING_BACK_S = 5.0
+"""How long closing waits for slots to be given back that others wait for."""
 MAX_APART = 64
 """For how many runs a thread of its own acts on what a Tick found; with more, the Tick waits for each."""
 MAX_IDLE_RUNS = 2000
@@ -165,6 +167,7 @@ class DAGExecutor:
         self._boxes_lock = Lock()
         self._kept_bytes = 0
         self._apart = BoundedSemaphore(MAX_APART)
+        self._giving_back, self._given_back = set[str](), Condition(Lock())
 
     # -- the public calls ---------------------------------------------------------------------------
 
@@ -233,6 +236,8 @@ class DAGExecutor:
 
     def close(self) -> None:
         """Finish what can be finished at once; everything else is for a Tick, here or elsewhere."""
+        with self._given_back:
+            self._given_back.wait_for(lambda: not self._giving_back, GIVING_BACK_S)
         self._actor.close()
         self._witness.close()
 
@@ -362,6 +367,11 @@ class DAGExecutor:
         except Exception:
             log.exception("acting failed; the Tick recovers", extra={"run_id": box.run_id})
             return []
+        finally:
+            if self._giving_back:
+                with self._given_back:
+                    self._giving_back.discard(box.run_id)
+                    self._given_back.notify_all()
 
     # -- 4 load, 5 witness, 6 decide, 7 save --------------------------------------------------------
 
@@ -439,6 +449,9 @@ class DAGExecutor:
                 box.saved = None
                 box.executions.clear()
                 status.forget()
+            if any(isinstance(command, ReleaseSlot) for command in decision.commands):
+                with self._given_back:
+                    self._giving_back.add(box.run_id)
             self._tell(state, after, batch)
             return mine + decision.commands + questions, results
 

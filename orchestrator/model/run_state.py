@@ -128,6 +128,11 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         return self.slot is not None and not self.slot.is_held
 
     @property
+    def pool(self) -> str:
+        """The pool whose slot its current attempt waits for or holds; empty where there is none."""
+        return self.slot.queue.partition("/")[2] if self.slot is not None else ""
+
+    @property
     def target_key(self) -> str:
         """Which Target launches it; empty for a node that is no Task."""
         return target_key(self.target_type or "", self.invocation)
