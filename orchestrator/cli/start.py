@@ -62,7 +62,7 @@ def start(
         raise InputError(f"start: the input is nested too deeply; allowed are {MAX_DEPTH} levels")
     broker = broker_of(topic, environment, clock)
     try:
-        message_id = broker.publish(start_message(wanted.dag, given, run_id, wanted.priority))
+        message_id = broker.publish(start_message(wanted.dag, given, run_id, priority=wanted.priority))
     except BrokerUnavailable as exc:
         again = replace(wanted, run_id=run_id)
         exc.add_note(f"it may have got through; the same run is started again by: {_command(again)}")

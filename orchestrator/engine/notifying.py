@@ -13,9 +13,9 @@ from msgspec.structs import replace
 
 from orchestrator.engine.draft import Draft
 from orchestrator.model.commands import Json, Notify
-from orchestrator.model.enums import RunEvents, RunStatus
+from orchestrator.model.enums import RunEvents, RunStatus, TaskStatus
 from orchestrator.model.facts import NotificationExpired, NotificationFailed, NotificationSent
-from orchestrator.model.run_state import LostNotification, OwedNotification, RunInfo, RunState
+from orchestrator.model.run_state import LostNotification, NodeState, OwedNotification, RunInfo, RunState
 
 _EVENT_OF: Mapping[RunStatus, RunEvents] = {
     RunStatus.COMPLETED: RunEvents.COMPLETED,
@@ -29,7 +29,8 @@ def owe(draft: Draft, before: RunState | None) -> None:
     run = draft.run
     if run is None:
         return
-    events = [RunEvents.STARTED] if _begins(run, before) else []
+    has_begun = before is not None and _has_begun(before.run, before.nodes)
+    events = [RunEvents.STARTED] if not has_begun and _has_begun(run, draft.nodes) else []
     if run.status.is_final and (before is None or not before.run.status.is_final):
         events.append(_EVENT_OF[run.status])
     owed = [_owed(draft, run, event, *to) for event in events for to in _receivers(draft, event)]
@@ -38,11 +39,11 @@ def owe(draft: Draft, before: RunState | None) -> None:
         draft.commands.extend(_command(run, each) for each in owed)
 
 
-def _begins(run: RunInfo, before: RunState | None) -> bool:
-    """Whether a run has started with this: one that has to wait for its turn, once that has come."""
-    if run.waits_for_slot:
-        return False
-    return before is None or (before.run.waits_for_slot and run.status is not RunStatus.CANCELLED)
+def _has_begun(run: RunInfo, nodes: Mapping[str, NodeState]) -> bool:
+    """Whether a run has started: a child run is made first, and begins later; one that is queued waits for its turn."""
+    if run.queued_at is None and (run.parent is None or not run.held):
+        return True
+    return any(node.status not in (TaskStatus.NEW, TaskStatus.SKIPPED) for node in nodes.values())
 
 
 def expired(draft: Draft, fact: NotificationExpired) -> None:
