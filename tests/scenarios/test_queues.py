@@ -5,9 +5,10 @@ from datetime import timedelta
 import pytest
 
 from orchestrator.engine.catalog import Catalog
+from orchestrator.engine.pruning import Pruner
 from orchestrator.model.enums import RunStatus, TaskStatus
 from orchestrator.model.messages import cancel_message, pause_message, resume_message
-from orchestrator.model.slots import decode
+from orchestrator.model.slots import Slots, decode, encode
 from orchestrator.testing import Faults, Simulation, fails, in_turn, returns
 from tests.support.world import World, chain, dag, parallel, task
 
@@ -269,6 +270,34 @@ def test_a_slot_that_is_granted_to_who_has_ended_is_given_back_by_who_is_told():
     assert (told["run_id"], told["ticket"]) == (queued, place.ticket)
     world.instances[1].execute(told)
     assert slots(world.store, "dag/dag").held == ()
+
+
+def test_pruning_takes_from_queues_what_its_runs_hold_there():
+    world = World(ONE)
+    first = world.start("m1")
+    stale = slots(world.store, "dag/dag").held[0]
+    second = world.start("m2")
+    world.end("A")
+    world.executor.tick()
+    waiting = slots(world.store, "dag/dag")
+    assert [place.run_id for place in waiting.held] == [second]
+    spoilt = Slots(1, (stale,), waiting.held)  # as if the slot of the first had not been given back
+    world.store.put("slots/dag/dag.json", encode(spoilt), expect=world.store.get("slots/dag/dag.json")[1])
+    now = world.clock.now() + timedelta(hours=2)
+    dry = Pruner(world.store, now, 3600.0, lambda run: True, is_all=True, is_dry=True).prune()
+    assert (dry.runs, slots(world.store, "dag/dag")) == ([first], spoilt)
+    pruned = Pruner(world.store, now, 3600.0, lambda run: True, is_all=True).prune()
+    assert (pruned.runs, pruned.problems) == ([first], [])
+    assert slots(world.store, "dag/dag") == Slots(1, waiting.held, ())
+
+
+def test_a_child_run_takes_no_slot_of_its_dag_for_it_is_a_part_of_its_parent():
+    call = {"type": "Task", "target_type": "Dag", "target_name": "child"}
+    world = simulated({"parent": dag(A=call), "child": ONE})
+    parents = [world.start(dag="parent") for _ in range(2)]
+    assert began(world, parents) == [0, 0]
+    assert {run.state.run.ended_at - run.state.run.started_at for run in world.runs} == {MINUTE}
+    assert list(world.store.list("slots/")) == []
 
 
 def _json(place) -> bytes:
