@@ -54,12 +54,23 @@ def decide(
     draft = Draft(dag, state, now, token, policy)
     for fact in facts:
         _APPLY[type(fact)](draft, fact)
-        while draft.stopping or draft.entering:
-            pausing.reconsider(draft)
-            attempts.stop_waiting(draft)
-            start_waiting(draft)
+        _go_on(draft)
+    if draft.joining:
+        from orchestrator.engine.joining import look  # only where steps depend on others
+
+        while draft.joining:  # once for all facts: each look is at all that waits for what has ended
+            look(draft)
+            _go_on(draft)
     notifying.owe(draft, state)
     return draft.decision()
+
+
+def _go_on(draft: Draft) -> None:
+    """Stop what is to be stopped, and start what is to start."""
+    while draft.stopping or draft.entering:
+        pausing.reconsider(draft)
+        attempts.stop_waiting(draft)
+        start_waiting(draft)
 
 
 def _run_started(draft: Draft, fact: RunStarted) -> None:
@@ -82,10 +93,12 @@ def _run_started(draft: Draft, fact: RunStarted) -> None:
         timeout_at=None if draft.dag.timeout_s is None else draft.now + timedelta(seconds=draft.dag.timeout_s),
     )
     draft.begin(run, map(new_state, draft.dag.all_nodes))
-    if fact.parent is None:
-        draft.entering.append((draft.dag.start_node.node_name, None))
-    else:  # who launches it only makes it: it begins as a paused run goes on, by a message or the Tick
-        draft.hold(draft.dag.start_node.node_name, None)
+    for node in draft.dag.start_nodes:
+        if fact.parent is None:
+            draft.entering.append((node.node_name, None))
+        else:  # who launches it only makes it: it begins as a paused run goes on, by a message or the Tick
+            draft.hold(node.node_name, None)
+    if fact.parent is not None:
         draft.change_run(replace(draft.info, is_resuming=True))
 
 

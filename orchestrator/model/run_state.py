@@ -4,13 +4,13 @@ In the document the run's own entry stands under `$run` and one entry a node und
 (no step name can hold a `$`); in memory they are `RunState(run, nodes)`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import msgspec
 
 from orchestrator.model.commands import EMPTY, Failure, Json, target_key
-from orchestrator.model.enums import DueKind, NodeTypes, RunEvents, RunStatus, TargetTypes, TaskStatus
+from orchestrator.model.enums import DueKind, NodeTypes, RunEvents, RunStatus, TargetTypes, TaskStatus, Triggers
 from orchestrator.model.errors import CorruptState
 from orchestrator.model.ids import child_run_id, launch_id_of, trace_of
 
@@ -57,8 +57,20 @@ class StoredResult(msgspec.Struct, frozen=True):
 class BranchState(msgspec.Struct, frozen=True, omit_defaults=True):
     """One branch of a Parallel: where it starts and, if it did not come to its end, the node that it stopped at."""
 
-    start: str
+    start: str = ""
     stopped_at: str | None = None
+    starts: tuple[str, ...] = ()
+    """In place of `start`: the steps that it starts with, where they are several."""
+
+    @classmethod
+    def of(cls, starts: Sequence[str]) -> "BranchState":
+        """Return the state of a branch that starts with these steps, and has not ended."""
+        return cls(starts[0]) if len(starts) == 1 else cls(starts=tuple(starts))
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """The steps that it starts with."""
+        return self.starts or (self.start,)
 
 
 class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -73,6 +85,12 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Of a CloudFunction that is called directly: `sync`."""
     leads_to: tuple[str, ...] = ()
     """Further steps that may follow, by choices or errors."""
+    chosen: str | None = None
+    """Of a Condition that completed: the step that it chose to follow."""
+    depends_on: tuple[str, ...] = ()
+    """The steps of the same graph that it waits for."""
+    trigger: Triggers | None = None
+    """When it starts by these, where that is not once all have completed."""
     branches: tuple[BranchState, ...] = ()
     status: TaskStatus
     attempt: int = 0

@@ -36,7 +36,10 @@ LAYERS = {
 }
 """Part of the package -> parts that it may import."""
 
-PURE_ENGINE = ("decide", "notifying", "pausing", "starting", "attempts", "ending", "draft", "pace", "retry", "scope")
+PURE_ENGINE = (
+    *("decide", "notifying", "pausing", "starting", "attempts", "ending", "joining", "draft"),
+    *("pace", "retry", "scope"),
+)
 
 ADAPTERS = {
     "secrets": {"environment", "secret_manager"},

@@ -36,6 +36,24 @@ def ended(made, **given):
         ),
         pytest.param(definition(steps={"A": passing(None)}), None, None, id="a last step without one"),
         pytest.param(
+            {"steps": {"A": passing(1), "B": passing(2), "C": {**passing(3), "depends_on": ["A", "B"]}}},
+            3,
+            "C",
+            id="of the only last step of several that depend on others",
+        ),
+        pytest.param(
+            {
+                "steps": {
+                    "A": passing(1),
+                    "B": {**passing(2), "depends_on": ["A"]},
+                    "C": {**passing(3), "depends_on": ["A"]},
+                }
+            },
+            None,
+            None,
+            id="of several last steps none",
+        ),
+        pytest.param(
             definition(result="${steps.A.result}", **{"finally": {"start": "F", "steps": {"F": passing(9)}}}),
             1,
             None,
