@@ -387,10 +387,10 @@ class _Drawer:
         for key, value in extra.items():
             if isinstance(value, _Body):  # it runs when all that is here has ended
                 extra[key] = self.filled(value, BRANCH, tuple(body.names()), True)
-            elif isinstance(value, _Hole):  # the run's result: likewise, if nothing has failed
-                extra[key] = self.fill(value, tuple(body.names()), False)
             elif key == "triggers":
                 extra[key] = self.fill_trigger(value)
+            elif isinstance(value, _Hole):  # the run's result: likewise, if nothing has failed
+                extra[key] = self.fill(value, tuple(body.names()), False)
         entries = body.entries
         if len(entries) > 1 or (len(steps) > 1 and any("depends_on" in step for step in steps.values())):
             extra.pop("start", None)

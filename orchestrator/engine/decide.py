@@ -93,12 +93,11 @@ def _run_started(draft: Draft, fact: RunStarted) -> None:
         timeout_at=None if draft.dag.timeout_s is None else draft.now + timedelta(seconds=draft.dag.timeout_s),
     )
     draft.begin(run, map(new_state, draft.dag.all_nodes))
-    for node in draft.dag.start_nodes:
-        if fact.parent is None:
-            draft.entering.append((node.node_name, None))
-        else:  # who launches it only makes it: it begins as a paused run goes on, by a message or the Tick
+    if fact.parent is None:
+        draft.entering.extend((node.node_name, None) for node in draft.dag.start_nodes)
+    else:  # who launches it only makes it: it begins as a paused run goes on, by a message or the Tick
+        for node in draft.dag.start_nodes:
             draft.hold(node.node_name, None)
-    if fact.parent is not None:
         draft.change_run(replace(draft.info, is_resuming=True))
 
 

@@ -125,18 +125,6 @@ class Resolver:
         run_id = event.run_id or run_id_of(message_id, at)
         return Start(run_id, name, definition, dag, event.input, message_id, due, self._variables_of(name, dag), at)
 
-    def child(self, launch: Launch, run_id: str) -> Start:
-        """Return the start of the child run that a Dag Task launches.
-
-        Raises:
-            UnknownDag, DefinitionError, SettingsError: it cannot be started here.
-        """
-        name, definition, dag = self._catalog.find(launch.target_name)
-        parent = ParentRun(launch.run_id, launch.node_name, launch.attempt, launch.depth + 1)
-        variables = self._variables_of(name, dag)
-        given, due = launch.parameters, launch.scheduled_for
-        return Start(run_id, name, definition, dag, given, launch.launch_id, due, variables, parent=parent)
-
     def _triggered(self, event: ObjectEvent | MessageEvent, at: datetime) -> StartAll | None:
         """Return what an event of others starts; None where nothing looks for it."""
         from orchestrator.model.trigger_events import second_of
@@ -164,6 +152,18 @@ class Resolver:
         from orchestrator.engine.triggering import Triggers
 
         return Triggers(self._catalog, self._variables_of)
+
+    def child(self, launch: Launch, run_id: str) -> Start:
+        """Return the start of the child run that a Dag Task launches.
+
+        Raises:
+            UnknownDag, DefinitionError, SettingsError: it cannot be started here.
+        """
+        name, definition, dag = self._catalog.find(launch.target_name)
+        parent = ParentRun(launch.run_id, launch.node_name, launch.attempt, launch.depth + 1)
+        variables = self._variables_of(name, dag)
+        given, due = launch.parameters, launch.scheduled_for
+        return Start(run_id, name, definition, dag, given, launch.launch_id, due, variables, parent=parent)
 
     def _variables_of(self, name: str, dag: DAG) -> Mapping[str, Json]:
         """Return the variables that a DAG asks for. Raises SettingsError where one has no value."""

@@ -137,7 +137,7 @@ class DAG(Fixed):
     @cached_property
     def variables(self) -> frozenset[str]:
         """Names of the variables of its environment that its expressions ask for."""
-        asking = [self.definition.get(key) for key in ("steps", "finally", "triggers", "result")]
+        asking = [self.definition.get(key) for key in ("steps", "finally", "result", "triggers")]
         return names_in(asking, "var")
 
     def init(self) -> tuple[Launch, ...]:

@@ -346,9 +346,9 @@ class _Judge:
             yield from body.shape.problems(body.path, body.value)
             if body.shape is DEFINITION:
                 yield from self.input_schema(body.value.get("input_schema"))
+                yield from self.triggers(body.value.get("triggers"))
                 if "result" in body.value:
                     yield from self.values(_Place(_RUN_RESULT, body), "result", body.value["result"])
-                yield from self.triggers(body.value.get("triggers"))
             start = body.start
             if isinstance(start, str) and body.names and start not in body.steps:
                 yield f"{at(body.path, 'start')}: {self.no_step(start, body)}"

@@ -48,13 +48,16 @@ _INPUT_SCHEMA = Key(
     Kind.SCHEMA,
     "What the run's input must be, as JSON Schema 2020-12; a start whose input is not so is refused.",
 )
-_TOPIC = Pattern(
+_TOPIC_NAME = Pattern(
     "the name of a topic",
     r"projects/[^/\s$]+/topics/[A-Za-z][A-Za-z0-9_.~+%-]{2,254}",
     'write it as in "projects/my-project/topics/alerts"',
 )
-_TO_TOPIC = Key("topic", Kind.STRING, "The Pub/Sub topic to publish to.", rule=_TOPIC)
-_TO_URL = Key(
+_PART_OF_A_NAME = Pattern(
+    "a part of an object's name", r"[^\x00-\x1f$]{1,1024}", "write up to 1024 characters on one line, without $"
+)
+_TOPIC = Key("topic", Kind.STRING, "The Pub/Sub topic to publish to.", rule=_TOPIC_NAME)
+_URL = Key(
     "url",
     Kind.STRING,
     "The webhook to post to, at one of NOTIFY_HOSTS.",
@@ -64,9 +67,6 @@ _TO_URL = Key(
         'write it as in "https://hooks.example.com/runs"',
     ),
     not_with="topic",
-)
-_PART_OF_A_NAME = Pattern(
-    "a part of an object's name", r"[^\x00-\x1f$]{1,1024}", "write up to 1024 characters on one line, without $"
 )
 NOTIFY = Key(
     "notify",
@@ -82,8 +82,8 @@ NOTIFY = Key(
             rule=Choice("an event of a run", tuple(RunEvents)),
             most=len(RunEvents),
         ),
-        replace(_TO_TOPIC, unless="url"),
-        _TO_URL,
+        replace(_TOPIC, unless="url"),
+        _URL,
     ),
 )
 _SCHEDULE = Key(
@@ -140,7 +140,7 @@ _TRIGGERS = Key(
             "topic",
             Kind.STRING,
             "The Pub/Sub topic that a message comes from.",
-            rule=_TOPIC,
+            rule=_TOPIC_NAME,
             not_with="object",
         ),
         Key(
@@ -467,8 +467,8 @@ _SHOWN = replace(
     _PARAMETERS, description="What who is to answer has to know; strings may hold ${…} expressions, but no secrets."
 )
 _TOLD = (
-    replace(_TO_TOPIC, description="The Pub/Sub topic that the token is published to, for who is to answer."),
-    replace(_TO_URL, description="The webhook that the token is posted to, at one of NOTIFY_HOSTS."),
+    replace(_TOPIC, description="The Pub/Sub topic that the token is published to, for who is to answer."),
+    replace(_URL, description="The webhook that the token is posted to, at one of NOTIFY_HOSTS."),
 )
 _END_STATUS = Key(
     "status",
