@@ -23,6 +23,8 @@ def log_saved(saved: Saved) -> None:
     run = saved.after.run
     if saved.before is None and run.status is RunStatus.RUNNING:
         text = f"run started: {run.run_id} of {run.dag}"
+        if run.parent is not None:
+            text += f", by {run.parent.run_id}/{run.parent.node}/{run.parent.attempt}"
         log.info("%s", text, extra={"run_id": run.run_id, "event_id": saved.event_id()})
     if saved.before is not None and {saved.before.run.status, run.status} == {RunStatus.RUNNING, RunStatus.PAUSED}:
         text = f"run {'paused' if run.status is RunStatus.PAUSED else 'resumed'}: {run.run_id} of {run.dag}"
