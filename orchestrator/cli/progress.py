@@ -12,7 +12,7 @@ from orchestrator.cli.board import board, seconds_of
 from orchestrator.cli.console import Console
 from orchestrator.cli.lines import cut, pad, printable, took
 from orchestrator.model.enums import NodeTypes, TaskStatus
-from orchestrator.model.run_state import NodeState, RunState
+from orchestrator.model.run_state import NodeState, RunState, child_of
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -191,6 +191,8 @@ def _changes(rank: int, before: NodeState | None, node: NodeState, state: RunSta
         started_at = node.started_at if not attempt and node.started_at else now
         words = f"attempt {node.attempt}" if node.attempt and node.node_type is NodeTypes.TASK else ""
         words += f" waits for a slot of pool {node.pool}" if node.waits_for_slot else ""
+        child = child_of(state.run.run_id, node)
+        words += f", as run {child}" if child is not None else ""
         yield _Change(started_at, 1, rank, node.node_name, f"{TaskStatus.RUNNING:<10} {words}".rstrip())
     if node.status.is_final and not was.is_final:
         ended_at = node.ended_at or state.run.ended_at or now

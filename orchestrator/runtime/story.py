@@ -27,6 +27,8 @@ def log_saved(saved: Saved) -> None:
         log.info("%s", text, extra={"run_id": run.run_id, "event_id": saved.event_id()})
     elif (saved.before is None or was_queued) and not run.waits_for_slot and run.status is RunStatus.RUNNING:
         text = f"run started: {run.run_id} of {run.dag}"
+        if run.parent is not None:
+            text += f", by {run.parent.run_id}/{run.parent.node}/{run.parent.attempt}"
         log.info("%s", text, extra={"run_id": run.run_id, "event_id": saved.event_id()})
     is_paused = run.status is RunStatus.PAUSED
     if (

@@ -524,6 +524,14 @@ def test_the_topics_that_are_told_are_those_of_all_definitions_and_of_the_settin
     assert set(found["notified_topics"]) == topic_names(found) == {ours, theirs, of_all}
 
 
+def test_the_topics_that_callbacks_tell_their_tokens_are_among_them_at_any_depth(made):
+    topics = [f"projects/other/topics/{name}" for name in ("asked", "asked-inside", "asked-at-last")]
+    asking = [{"type": "Task", "target_type": "Callback", "topic": topic} for topic in topics]
+    inside = {"type": "Parallel", "branches": [dag(B=asking[1]), dag(C={**asking[0], "topic": topics[0]})]}
+    found = made({"one": {**dag(A=asking[0], P=inside), "finally": dag(F=asking[2])}})
+    assert topic_names(found) == set(topics)
+
+
 @pytest.mark.parametrize(
     ("definition", "setting"),
     [
