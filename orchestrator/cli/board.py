@@ -173,8 +173,8 @@ def seconds_of(node: NodeState, now: datetime) -> float | None:
 
 
 def run_seconds(state: RunState, now: datetime) -> float:
-    """Return how long a run took, or has taken up to now."""
-    return ((state.run.ended_at or now) - state.run.started_at).total_seconds()
+    """Return how long a run took, or has taken up to now; since it went on, where it was redriven."""
+    return ((state.run.ended_at or now) - (state.run.redriven_at or state.run.started_at)).total_seconds()
 
 
 def ends(state: RunState) -> list[NodeState]:

@@ -36,6 +36,7 @@ examples:
   orchestrator runs
   orchestrator logs run_1791283200_5c1e9f0b2a47 Load --follow
   orchestrator cancel run_1791283200_5c1e9f0b2a47 --reason "wrong day" --wait
+  orchestrator redrive run_1791283200_5c1e9f0b2a47
   orchestrator graph my_dag --format dot | dot -Tsvg > my_dag.svg
 
 exit codes:
@@ -220,6 +221,17 @@ def _resume(console: Console, args: Namespace) -> int:
     return resume(console, open_to_read(args.bucket, settings), wanted, settings, os.environ, SystemClock())
 
 
+def _redrive(console: Console, args: Namespace) -> int:
+    from orchestrator.cli.bucket import open_to_read
+    from orchestrator.cli.redrive import Wanted, redrive
+    from orchestrator.runtime.clock import SystemClock
+    from orchestrator.runtime.settings import Settings
+
+    settings = Settings.read(os.environ)
+    wanted = Wanted(args.run_id, args.path, args.start_from, args.bucket, args.topic, args.json, args.verbose)
+    return redrive(console, open_to_read(args.bucket, settings), wanted, settings, os.environ, SystemClock())
+
+
 def _approve(console: Console, args: Namespace) -> int:
     from orchestrator.cli.approve import Wanted, approve
     from orchestrator.cli.bucket import open_to_read
@@ -265,6 +277,7 @@ COMMANDS: Mapping[str, Callable[[Console, Namespace], int]] = {
     "cancel": _cancel,
     "pause": _pause,
     "resume": _resume,
+    "redrive": _redrive,
     "approve": _approve,
     "prune": _prune,
 }
@@ -428,6 +441,17 @@ def _parser() -> ArgumentParser:
         found.add_argument("--topic", metavar="TOPIC", help="in the cloud: its topic (by default EVENTS_TOPIC)")
         found.add_argument("--json", action="store_true", help="write run_id and status, and nothing else")
 
+    usage = "orchestrator redrive RUN_ID [PATH] [--from STEP] [--bucket URL] [--topic TOPIC] [--json]"
+    found = command("redrive", "let a run that ended go on from where it failed, or from a step", usage, _REDRIVE_ABOUT)
+    found.add_argument("run_id", metavar="RUN_ID")
+    found.add_argument(
+        "path", metavar="PATH", nargs="?", type=Path, help="in a directory: its DAG's folder (by default the one there)"
+    )
+    found.add_argument("--from", dest="start_from", metavar="STEP", help="run this step again, and all behind it")
+    found.add_argument("--bucket", metavar="URL", help=_BUCKET)
+    found.add_argument("--topic", metavar="TOPIC", help="in the cloud: projects/P/topics/T (by default EVENTS_TOPIC)")
+    found.add_argument("--json", action="store_true", help="write one JSON document, and nothing else")
+
     usage = "orchestrator approve RUN_ID NODE [--reject [--reason TEXT] | --result JSON] [--bucket URL] [--topic TOPIC]"
     found = command("approve", "answer a Callback step that waits: approve it, or reject it", f"{usage} [--json]")
     found.add_argument("run_id", metavar="RUN_ID")
@@ -464,6 +488,16 @@ exit codes:
   0  the run is cancelled, or is being cancelled
   1  it ended otherwise before it could be cancelled
   2  there is no such run, or it had ended otherwise already
+"""
+
+_REDRIVE_ABOUT = """\
+What completed keeps its result; what did not is run again, and then what follows. A run in a directory goes on here;
+one in the cloud is asked to go on, by a message to its topic.
+
+exit codes:
+  0  it went on and Completed; or, in the cloud, is asked to go on
+  1  it Failed again, or was Cancelled
+  2  there is no such run, it has not ended, or there is nothing to redrive
 """
 
 _RUN_EXAMPLES = """\

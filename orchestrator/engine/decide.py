@@ -29,6 +29,7 @@ from orchestrator.model.facts import (
     NotificationSent,
     PauseEnded,
     PauseRequested,
+    RedriveRequested,
     ResumeRequested,
     RunAdmitted,
     RunOutOfTime,
@@ -128,7 +129,9 @@ def _enter(draft: Draft) -> None:
 
 def _cancel_requested(draft: Draft, fact: CancelRequested) -> None:
     """Nothing is started any more but the `finally`, which nothing stops once it is under way."""
-    if draft.run is not None and not draft.run.status.is_final and not draft.run.stop and not draft.run.ending:
+    if draft.run is None or draft.run.was_redriven_since(fact.at):
+        return
+    if not draft.run.status.is_final and not draft.run.stop and not draft.run.ending:
         draft.change_run(replace(draft.run, cancel_reason=fact.reason))
         if draft.run.waits_for_slot:  # nothing of it has started, so nothing is to be tidied up by a `finally`
             end_run(draft, Ending(RunStatus.CANCELLED, draft.run.stop))
@@ -149,6 +152,12 @@ def _stop_run(draft: Draft) -> None:
     if stop is not None:
         draft.stopping.append((None, stop))
         draft.tell_parent()  # it is owed this
+
+
+def _redrive_requested(draft: Draft, fact: RedriveRequested) -> None:
+    from orchestrator.engine.redriving import redrive_requested  # hardly any event asks for it
+
+    redrive_requested(draft, fact)
 
 
 def _time_came(draft: Draft, fact: TimeCame) -> None:
@@ -178,6 +187,7 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     PauseRequested: pausing.pause_requested,
     ResumeRequested: pausing.resume_requested,
     PauseEnded: pausing.pause_ended,
+    RedriveRequested: _redrive_requested,
     NotificationSent: notifying.sent,
     NotificationFailed: notifying.failed,
     NotificationExpired: notifying.expired,

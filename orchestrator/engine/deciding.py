@@ -14,6 +14,7 @@ from orchestrator.engine.address import (
     Completion,
     Known,
     PauseRun,
+    RedriveRun,
     Reminder,
     ResumeRun,
     SlotTold,
@@ -202,10 +203,12 @@ class Decider:
         published_at: datetime | None = None
         if isinstance(item, Completion):
             published_at = item.event.publish_time or now
-        elif isinstance(item, Reminder | BeginRun | CancelRun | PauseRun | ResumeRun):
+        elif isinstance(item, Reminder | BeginRun | CancelRun | PauseRun | ResumeRun | RedriveRun):
             published_at = item.published_at
         if published_at is not None and self._resolver.is_young(published_at, now):
             raise NotYet(f"runs/{box.run_id}.json: does not exist (yet)")
+        if isinstance(item, RedriveRun) and self._store.get(tombstone_of(item.run_id)) is not None:
+            raise RunNotFound(f"run {box.run_id}: was deleted by prune, so it cannot be redriven")
         raise RunNotFound(f"runs/{box.run_id}.json: does not exist, but an event names that run")
 
     def _was_pruned(self, item: Start) -> bool:

@@ -39,6 +39,8 @@ def _counts(run: RunInfo, status: RunStatus, at: datetime) -> bool:
     """Whether a request of `at` to be in this status is news; of two of the same time the one that came last is."""
     if run.status.is_final or run.stop is not None:
         return False
+    if run.was_redriven_since(at):
+        return False
     is_other = (run.status is RunStatus.PAUSED) != (status is RunStatus.PAUSED)
     return run.steered_at is None or at > run.steered_at or (at == run.steered_at and is_other)
 

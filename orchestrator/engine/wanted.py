@@ -6,7 +6,7 @@ from functools import lru_cache
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import TaskStatus
 from orchestrator.model.expressions import names_in
-from orchestrator.model.facts import Fact
+from orchestrator.model.facts import Fact, RedriveRequested
 from orchestrator.model.ids import beside
 from orchestrator.model.nodes import Node, Parallel, Task, Wait
 from orchestrator.model.run_state import RunState
@@ -40,6 +40,11 @@ def _entered(dag: DAG, state: RunState, facts: Sequence[Fact]) -> Iterator[Node]
     about = [name for fact in facts if isinstance(name := getattr(fact, "node_name", None), str)]
     waiting = [(held.node, False) for held in reversed(state.run.held)]
     waiting += [(name, True) for name in reversed(dict.fromkeys(about)) if name in state.nodes]
+    for fact in facts:
+        if isinstance(fact, RedriveRequested):
+            from orchestrator.engine.redriving import entered
+
+            yield from map(dag.place, entered(dag, state, fact))
     if len(about) < len(facts) and dag.last_steps is not None:  # about the run: it may be at its end
         waiting.extend((first.node_name, False) for first in dag.last_steps.start_nodes)
     seen = set[str]()

@@ -32,6 +32,7 @@ from orchestrator.model.events import (
     FunctionEvent,
     LaterEvent,
     PauseEvent,
+    RedriveEvent,
     ReminderEvent,
     ResumeEvent,
     SlotEvent,
@@ -62,6 +63,7 @@ def _recognisers() -> Mapping[str, "_Reader"]:
         messages.PAUSE: _pause,
         messages.RESUME: _resume,
         messages.SLOT: _slot,
+        messages.REDRIVE: _redrive,
         messages.BEGIN: _begin,
         messages.LATER: _later,
         messages.OBJECT: _object,
@@ -274,6 +276,19 @@ def _pause(data: Mapping[str, Json], common: Common) -> PauseEvent:
 
 def _resume(data: Mapping[str, Json], common: Common) -> ResumeEvent:
     return ResumeEvent(**common, run_id=_run_id("resume.run_id", data.get("run_id")))
+
+
+def _redrive(data: Mapping[str, Json], common: Common) -> RedriveEvent:
+    start_from, number = data.get("from"), data.get("number")
+    run_id = _run_id("redrive.run_id", data.get("run_id"))
+    if start_from is not None and not (isinstance(start_from, str) and _NODE_NAME.fullmatch(start_from)):
+        raise _wrong("redrive.from", f"is {_shown(start_from)}", "it has to be the name of a step")
+    is_number = isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= _MAX_ATTEMPT
+    if number is not None and not is_number:
+        raise _wrong("redrive.number", f"is {_shown(number)}", f"allowed are 1 to {_MAX_ATTEMPT}")
+    return RedriveEvent(
+        **common, run_id=run_id, start_from=start_from, number=number if isinstance(number, int) else None
+    )
 
 
 def _begin(data: Mapping[str, Json], common: Common) -> BeginEvent:

@@ -33,12 +33,12 @@ class Graph(Protocol):
         """All nodes that it starts with, in definition order."""
 
     @property
-    def nodes(self) -> tuple[Node, ...]:
-        """Its own nodes, in definition order."""
-
-    @property
     def dependencies(self) -> Dependencies | None:
         """What waits for what in it; None where no step depends on others, and so one way alone goes through it."""
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """Its own nodes, in definition order."""
 
     @property
     def all_nodes(self) -> tuple[Node, ...]:

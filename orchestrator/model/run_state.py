@@ -187,6 +187,8 @@ class OwedNotification(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=
     """How often it was tried before, or taken over."""
     error: str | None = None
     """Why the last try failed."""
+    run_error: Failure | None = None
+    """The run's error then, where the run has been redriven since."""
 
 
 class LostNotification(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -255,6 +257,10 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     result_of: str | None = None
     """The step whose result is the run's, where its definition has no `result`: the last one."""
     error: Failure | None = None
+    redrives: int = 0
+    """How often it went on after it had ended."""
+    redriven_at: datetime | None = None
+    """When that was asked for last: what was asked for before, was asked of the run that had ended."""
     steered_at: datetime | None = None
     """When the pause or resume was asked for that was applied last; older ones come too late."""
     held: tuple[Held, ...] = ()
@@ -265,6 +271,10 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     lost_notifications: tuple[LostNotification, ...] = ()
     pruned_at: datetime | None = None
     """Set when `orchestrator prune` has begun to delete the run: nothing of it changes any more."""
+
+    def was_redriven_since(self, at: datetime | None) -> bool:
+        """Whether what was asked of it at `at` was asked of the run that had ended then."""
+        return at is not None and self.redriven_at is not None and at <= self.redriven_at
 
     @property
     def waits_for_slot(self) -> bool:

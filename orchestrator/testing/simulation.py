@@ -13,14 +13,21 @@ from random import Random
 from orchestrator.engine.catalog import ONLY, Catalog
 from orchestrator.engine.dag_executor import DAGExecutor
 from orchestrator.engine.handled import Handled
+from orchestrator.engine.redriving import refusal
 from orchestrator.engine.saved import Saved
-from orchestrator.engine.status import OpenRuns, OrchestrationStatus
+from orchestrator.engine.status import DefinitionStatus, OpenRuns, OrchestrationStatus
 from orchestrator.model.commands import EMPTY, Json, Launch, Notify
 from orchestrator.model.durations import parse_duration
 from orchestrator.model.enums import TargetTypes, TaskStatus
-from orchestrator.model.errors import OrchestratorError, RunNotFound
+from orchestrator.model.errors import InputError, OrchestratorError, RunNotFound
 from orchestrator.model.grammar import MAX_SLOTS
-from orchestrator.model.messages import cancel_message, pause_message, resume_message, start_message
+from orchestrator.model.messages import (
+    cancel_message,
+    pause_message,
+    redrive_message,
+    resume_message,
+    start_message,
+)
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import NodeState, RunState
 from orchestrator.ports import HeldSecrets, Target
@@ -191,6 +198,20 @@ class Simulation:
     def resume(self, run_id: str, *, after: str = "0s") -> None:
         """Let a paused run go on, `after` that."""
         self.send(resume_message(run_id), after=after)
+
+    def redrive(self, run_id: str, start_from: str | None = None) -> None:
+        """Let a run that has ended go on, from where it failed or, again, from a step; at once.
+
+        Raises:
+            RunNotFound: there is no such run.
+            InputError: it has not ended, or has completed, or did not come by that step.
+        """
+        state = self._state(run_id)
+        why_not = refusal(DefinitionStatus(self.store).load(state.run.definition), state, start_from)
+        if why_not is not None:
+            raise InputError(f"run {run_id}: {why_not}")
+        message = redrive_message(run_id, start_from, state.run.redrives + 1)
+        self._execute(message, f"redrive-{run_id}-{state.run.redrives + 1}", self.clock.now())
 
     def forward(self, duration: str) -> None:
         """Move time on by a duration as in "3d", and let happen what happens until then."""
