@@ -151,9 +151,8 @@ class _Session:
             self._show_summary(state)
             return state
         tasks = DefinitionStatus(bucket.store).load(state.run.definition).all_tasks
-        _check_sources(
-            (task for task in tasks if not state.nodes[task.node_name].status.is_final), self._folder, self._settings
-        )
+        over = {name for name, node in state.nodes.items() if node.status.is_final}
+        _check_sources((task for task in tasks if task.node_name not in over), self._folder, self._settings)
         view = view_for(self._console, is_json=self._wanted.is_json, is_verbose=self._wanted.is_verbose, before=state)
         with self._executor(Catalog({}), {name: self._folder}) as executor:
             ended = sum(node.status.is_final for node in state.nodes.values())

@@ -2,7 +2,7 @@
 
 A node that completes is followed by its `next`, one that fails by where its `on_error` leads. One that nothing
 follows ends its branch; the last branch to end ends its Parallel, which goes on in the same way; the outermost
-branch ends the run.
+branch ends the run. An item of a Map ends as a branch does (`items`).
 """
 
 from msgspec.structs import replace
@@ -11,7 +11,7 @@ from orchestrator.engine.draft import NO_TIMES, Draft
 from orchestrator.model.commands import Failure, Json
 from orchestrator.model.enums import RunStatus, TaskStatus
 from orchestrator.model.ids import beside
-from orchestrator.model.nodes import Graph, Parallel
+from orchestrator.model.nodes import Graph, Map, Parallel
 from orchestrator.model.rules import rule_for
 from orchestrator.model.run_state import Ending, NodeState
 
@@ -60,6 +60,15 @@ def end(
         if parent is None:
             _outermost_ended(draft, node)
             return
+        if isinstance(parent, Map):
+            from orchestrator.engine import items  # nothing of it is needed where there is no Map
+
+            item, is_short = beside(node.node_name, parent.node_name), _stopped_short(draft, node)
+            if not items.item_ended(draft, item, node, _with_node(node) if is_short else None, is_short=is_short):
+                return
+            node, chosen = draft.nodes[items.map_of(item)], None
+            status, error, result = items.sum_up(draft, node)
+            continue
         state = _branch_ended(draft, parent, place.parent_dag, node)
         if state.open_branches:
             return

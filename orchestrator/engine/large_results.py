@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from orchestrator.engine.scope import Spoilt
 from orchestrator.model.commands import Json
-from orchestrator.model.enums import OutcomeKind
+from orchestrator.model.enums import OutcomeKind, TaskStatus
 from orchestrator.model.errors import CorruptState, VersionConflict
 from orchestrator.model.ids import key_of, launch_id_of
 from orchestrator.model.run_state import NodeState, RunState, StoredResult
@@ -65,7 +65,11 @@ class LargeResults:
         large: list[tuple[NodeState, bytes]] = []
         for name, node in after.nodes.items():
             known = old.get(name)
-            if node is known or node.result is None:
+            if node is known:
+                continue
+            if node.items is not None and node.items.values is not None:
+                node = changed[name] = self._without_items(after, node, known)
+            if node.result is None:
                 continue
             if node.stored_result is not None:  # brought back for this decision
                 bare = replace(node, result=None)
@@ -74,10 +78,23 @@ class LargeResults:
                 data = msgspec.json.encode(node.result)
                 if len(data) > MAX_INLINE_BYTES:
                     large.append((node, data))
-        stored = self._side_by_side(lambda each: self._store_one(after, *each), large)
+        stored = self._side_by_side(lambda each: self._store_one(after, each[0], each[0].result, each[1]), large)
         for (node, _), where in zip(large, stored, strict=True):
             changed[node.node_name] = replace(node, result=None, stored_result=where)
         return RunState(after.run, {**after.nodes, **changed}) if changed else after
+
+    def _without_items(self, state: RunState, node: NodeState, known: NodeState | None) -> NodeState:
+        """Return the entry of a Map without a list of items that is too large for the document."""
+        items = node.items
+        if items is None or (known is not None and known.items is not None and known.items.values is items.values):
+            return node
+        stored = items.stored
+        if stored is None:
+            data = msgspec.json.encode(items.values)
+            if len(data) <= MAX_INLINE_BYTES:
+                return node
+            stored = self._store_one(state, node, items.values, data)
+        return replace(node, items=replace(items, values=None, stored=stored))
 
     def brought_back(self, state: RunState, needed: str, ahead: Iterable[str] = ()) -> RunState:
         """Return the run with the result of a node in it, for a decision; one that is spoilt says so when asked for.
@@ -91,19 +108,23 @@ class LargeResults:
         nodes, left = [state.nodes[needed]], MAX_AHEAD_BYTES
         for name in ahead:
             node = state.nodes.get(name)
-            if name == needed or node is None or node.stored_result is None or node.result is not None:
+            where = _missing(node) if node is not None else None
+            if name == needed or node is None or where is None:
                 continue
-            left -= node.stored_result.size_bytes
+            left -= where.size_bytes
             if left < 0:
                 break
             nodes.append(node)
         return RunState(state.run, {**state.nodes, **dict(self._side_by_side(self._brought_back, nodes))})
 
     def _brought_back(self, node: NodeState) -> tuple[str, NodeState]:
+        items = node.items if node.status is TaskStatus.RUNNING else None
         try:
-            result: object = self.load(node)
+            result: object = self.load(node) if items is None else self._load(node, items.stored, "the items")
         except CorruptState as exc:
             result = Spoilt(str(exc))
+        if items is not None:
+            return node.node_name, replace(node, items=replace(items, values=result))
         return node.node_name, replace(node, result=result)
 
     def load(self, node: NodeState) -> Json:
@@ -115,19 +136,24 @@ class LargeResults:
         """
         if node.stored_result is None:
             return node.result
-        name = node.stored_result.object
+        return self._load(node, node.stored_result, "the result")
+
+    def _load(self, node: NodeState, where: StoredResult | None, what: str) -> Json:
+        if where is None:
+            raise CorruptState(f"{node.node_name}: has no place where {what} of it may lie")
+        name = where.object
         found = self._store.get(name)
         if found is None:
-            raise CorruptState(f"{name}: is missing; it is the result of {node.node_name}")
+            raise CorruptState(f"{name}: is missing; it is {what} of {node.node_name}")
         result = decode(found[0], name)
         if result.kind is not OutcomeKind.COMPLETED or result.result is None:
             held = "no result" if result.result is None else "a result"
             raise CorruptState(
-                f"{name}: is {result.kind} with {held}; it is to be the result of {node.node_name}, which has completed"
+                f"{name}: is {result.kind} with {held}; it is to be {what} of {node.node_name}, which has completed"
             )
         return result.result
 
-    def _store_one(self, state: RunState, node: NodeState, data: bytes) -> StoredResult:
+    def _store_one(self, state: RunState, node: NodeState, value: Json, data: bytes) -> StoredResult:
         key = key_of(launch_id_of(state.run.run_id, node.node_name, node.attempt))
         own = f"{key}-{sha256(data).hexdigest()[:24]}"
         result = TaskResult(
@@ -136,11 +162,11 @@ class LargeResults:
         document = msgspec.json.encode(result)
         # Of no launch: only what it is tells it from another of the same node.
         for name in (result_object(key), result_object(own)) if node.attempt else (result_object(own),):
-            if self._holds(name, document, node):
+            if self._holds(name, document, value):
                 return StoredResult(name, len(data))
         raise CorruptState(f"{name}: is not the result of {node.node_name}, after which it is named; delete it")
 
-    def _holds(self, name: str, document: bytes, node: NodeState) -> bool:
+    def _holds(self, name: str, document: bytes, value: Json) -> bool:
         """Write a result that is not there yet; return whether it is what is there."""
         try:
             self._store.put(name, document, expect=None)
@@ -154,5 +180,12 @@ class LargeResults:
                 left = decode(found[0], name)
             except CorruptState:
                 return False
-            return left.kind is OutcomeKind.COMPLETED and left.result == node.result
+            return left.kind is OutcomeKind.COMPLETED and left.result == value
         return True
+
+
+def _missing(node: NodeState) -> StoredResult | None:
+    """Where what a decision may need of a node lies, if it is not in it."""
+    if node.items is not None and node.status is TaskStatus.RUNNING:
+        return node.items.stored if node.items.values is None else None
+    return node.stored_result if node.result is None else None

@@ -15,7 +15,7 @@ from orchestrator.model.expressions import names_in
 from orchestrator.model.fixed import Fixed
 from orchestrator.model.ids import step_of
 from orchestrator.model.node_factory import NodeFactory
-from orchestrator.model.nodes import Node, Parallel, Task
+from orchestrator.model.nodes import Map, Node, Parallel, Task
 
 
 class DAG(Fixed):
@@ -23,13 +23,16 @@ class DAG(Fixed):
 
     Attributes:
         definition: the dict that it was built from.
-        parent_node: the Parallel that this is a branch of; None for a whole definition.
+        parent_node: the Parallel that this is a branch of, or the Map whose iterator; None for a whole definition.
         start_node: where it starts.
         nodes: its own nodes, in definition order; not those inside of branches.
         tasks: those of them that are Tasks.
         timeout_s: how long a run of it may take, in seconds, or None.
         last_steps: the DAG of its `finally`, which runs however its own steps end; or None.
-        all_nodes: its nodes and those of all branches, a Parallel before what is inside of it; those of `last_steps`.
+        all_nodes: its nodes and those of all branches and iterators, a Parallel or Map before what is inside of it;
+            those of `last_steps`.
+        first_nodes: those of them that have an entry as soon as a run, branch or item of it has begun: all but those of
+            iterators.
         all_tasks: those of them that are Tasks.
         by_name: node name -> Node, over `all_nodes`.
     """
@@ -37,7 +40,7 @@ class DAG(Fixed):
     def __init__(
         self,
         definition: Mapping[str, Json],
-        parent_node: Parallel | None = None,
+        parent_node: Parallel | Map | None = None,
         *,
         statuses: Mapping[str, TaskStatus] | None = None,
         executions: Mapping[str, ExecutionRecord] | None = None,
@@ -80,11 +83,23 @@ class DAG(Fixed):
         found: list[Node] = []
         for node in self.nodes:
             found.append(node)
-            if isinstance(node, Parallel):
-                for branch in node.branches:
-                    found.extend(branch.all_nodes)
+            for graph in node.graphs:
+                found.extend(graph.all_nodes)
         if self.last_steps is not None:
             found.extend(self.last_steps.all_nodes)
+        return tuple(found)
+
+    @cached_property
+    def first_nodes(self) -> tuple[Node, ...]:
+        """In definition order."""
+        found: list[Node] = []
+        for node in self.nodes:
+            found.append(node)
+            if isinstance(node, Parallel):
+                for branch in node.branches:
+                    found.extend(branch.first_nodes)
+        if self.last_steps is not None:
+            found.extend(self.last_steps.first_nodes)
         return tuple(found)
 
     @cached_property
@@ -137,8 +152,8 @@ class DAG(Fixed):
                     waiting.append(own[edge.next])
         return tuple(found)
 
-    def branch(self, definition: Mapping[str, Json], parent_node: Parallel) -> DAG:
-        """Return a branch of this DAG, which shares its view of the run."""
+    def branch(self, definition: Mapping[str, Json], parent_node: Parallel | Map) -> DAG:
+        """Return a branch of this DAG, or an iterator, which shares its view of the run."""
         return DAG(definition, parent_node, statuses=self._statuses, executions=self._executions)
 
     def get_node_with_task(self, name: str) -> Node:

@@ -35,7 +35,7 @@ from orchestrator.model.events import (
     StartEvent,
     TickEvent,
 )
-from orchestrator.model.ids import RUN_ID, STEP_NAME, parse_launch_id
+from orchestrator.model.ids import NODE_NAME, RUN_ID, parse_launch_id
 from orchestrator.model.json_paths import at as _at
 from orchestrator.model.json_paths import is_name as _is_name
 from orchestrator.model.json_paths import is_of_log as _is_of_log
@@ -204,7 +204,7 @@ def _reminder(data: Mapping[str, Json], common: Common) -> ReminderEvent:
     node_name, attempt = data.get("node_name"), data.get("attempt")
     kind, at = data.get("kind"), data.get("at")
     run_id = _run_id("reminder.run_id", data.get("run_id"))
-    if not (isinstance(node_name, str) and _NODE_NAME.fullmatch(node_name)):
+    if not (isinstance(node_name, str) and NODE_NAME.fullmatch(node_name)):
         raise _wrong("reminder.node_name", f"is {_shown(node_name)}", "it has to be the name of a step")
     if isinstance(attempt, bool) or not isinstance(attempt, int) or not 1 <= attempt <= _MAX_ATTEMPT:
         raise _wrong("reminder.attempt", f"is {_shown(attempt)}", f"allowed are 1 to {_MAX_ATTEMPT}")
@@ -349,7 +349,6 @@ _EARLY: Final = timedelta(seconds=5)
 _ABSENT: Final[dict[str, Json]] = {"type": _NO_RESOURCE}
 _MAX_ATTEMPT: Final = 999_999_999
 _DUE_KINDS: Final = frozenset(kind.value for kind in DueKind)
-_NODE_NAME: Final = re.compile(rf"{STEP_NAME.pattern}(?:\[[0-9]{{1,9}}\])*")
 _NAME: Final = "it has to be printable text of 1 to 512 characters"
 
 # `finished with status code: 200` (HTTP) or `finished with status: 'timeout'` (events, and the platform)

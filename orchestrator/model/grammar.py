@@ -98,10 +98,10 @@ _TIME_ZONE = Key(
 _TYPE = Key(
     "type",
     Kind.STRING,
-    "What the step is: a Task runs something, a Parallel runs its branches at the same time, a Condition chooses what "
-    "follows, a Wait waits, a Pass makes a value, an End ends the way.",
+    "What the step is: a Task runs something, a Parallel runs its branches at the same time, a Map runs its iterator "
+    "for each item of a list, a Condition chooses what follows, a Wait waits, a Pass makes a value, an End ends a way.",
     is_required=True,
-    rule=Choice("a step type", tuple(NodeTypes)),
+    rule=Choice("a step type", tuple(kind for kind in NodeTypes if kind is not NodeTypes.ITEM)),
 )
 _NEXT = Key("next", Kind.STEP, "The step that follows: one of the same `steps`. Without it the way ends here.")
 _END = Key("end", Kind.FLAG, "true: the way ends here, as it does without `next`.", not_with="next")
@@ -356,6 +356,31 @@ _ON_FAILURE = Key(
     rule=Choice("what to do on a failure", ("finish", "stop")),
     default="finish",
 )
+_ITEMS = Key(
+    "items",
+    Kind.ITEMS,
+    "What it runs for: a list, or one ${…} expression that is one when it starts.",
+    is_required=True,
+)
+_ITERATOR = Key(
+    "iterator",
+    Kind.BRANCH,
+    "What runs for each item, which its steps know as ${item}, and its place in the list as ${index}.",
+    is_required=True,
+)
+_MAX_CONCURRENCY = Key(
+    "max_concurrency",
+    Kind.NUMBER,
+    "How many items run at once; by default 10.",
+    range=Range(1, 1000, is_whole=True),
+)
+_TOLERATED = Key(
+    "tolerated_failures",
+    Kind.COUNT_OR_SHARE,
+    "How many items may fail without the Map failing: a number or, of all items, a share; by default none.",
+    range=Range(0, 1_000_000, is_whole=True),
+    rule=Pattern("a share", r"(?:100|[0-9]{1,2}(?:\.[0-9]{1,3})?)%", 'write it as in "10%", at most 100%'),
+)
 _RUN_TIMEOUT = Key(
     "timeout", Kind.DURATION, "How long a run may take, its `finally` not counted.", rule=Duration("365d")
 )
@@ -491,6 +516,20 @@ TASK = Shape.of("a Task", *_TASK, *_any_of(*(row for rows in _TARGETS.values() f
 SHAPES: Mapping[NodeTypes, Shape] = {
     NodeTypes.TASK: TASK,
     NodeTypes.PARALLEL: PARALLEL,
+    NodeTypes.MAP: Shape.of(
+        "a Map",
+        *_STEP,
+        _ON_ERROR,
+        _ITEMS,
+        _ITERATOR,
+        _MAX_CONCURRENCY,
+        _TOLERATED,
+        replace(
+            _ON_FAILURE,
+            description="What one failure too many does to the items that run: they run on to their end (finish), or "
+            "are cancelled (stop).",
+        ),
+    ),
     NodeTypes.CONDITION: Shape.of("a Condition", _TYPE, _CHOICES, _DEFAULT, _ON_ERROR),
     NodeTypes.WAIT: Shape.of("a Wait", *_STEP, _FOR, _UNTIL, _ON_ERROR),
     NodeTypes.PASS: Shape.of("a Pass", *_STEP, _RESULT, _ON_ERROR),

@@ -60,6 +60,8 @@ def _words(was: NodeState | None, node: NodeState) -> str | None:
             until = node.due.get(DueKind.WAIT.value)
             return f"waits until {until:%Y-%m-%d %H:%M:%S} UTC" if until is not None and was is not None else None
         is_next = was is not None and (was.attempt != node.attempt or (was.retry_at is not None and node.claim))
+        if before is not TaskStatus.RUNNING and node.items is not None:
+            return f"Running, of {node.items.count:,} items"
         if before is not TaskStatus.RUNNING or is_next:
             return f"Running, attempt {node.attempt}" if node.attempt else "Running"
         return None

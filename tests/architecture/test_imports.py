@@ -36,7 +36,9 @@ LAYERS = {
 }
 """Part of the package -> parts that it may import."""
 
-PURE_ENGINE = ("decide", "notifying", "pausing", "starting", "attempts", "ending", "draft", "pace", "retry", "scope")
+PURE_ENGINE = (
+    *("decide", "notifying", "pausing", "starting", "attempts", "ending", "items", "draft", "pace", "retry", "scope"),
+)
 
 ADAPTERS = {
     "secrets": {"environment", "secret_manager"},
