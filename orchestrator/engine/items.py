@@ -47,43 +47,55 @@ def begin(draft: Draft, name: str) -> None:
     for index in range(items.started, until):
         item = item_of(name, index)
         instance = instance_of(item)
-        draft.put(NodeState(node_name=item, node_type=NodeTypes.ITEM, status=TaskStatus.RUNNING, started_at=draft.now))
+        draft.put(
+            NodeState(
+                node_name=item,
+                node_type=NodeTypes.ITEM,
+                status=TaskStatus.RUNNING,
+                caught=entry.caught,
+                started_at=draft.now,
+            )
+        )
         for node in place.iterator.first_nodes:
             draft.put(new_state(node, instance))
-        starts.append(place.iterator.start_node.node_name + instance)
+        starts += [first.node_name + instance for first in place.iterator.start_nodes]
     draft.put(replace(entry, items=replace(items, started=until)))
     # Ahead of what waits already, as the branches of a Parallel.
     draft.entering.extendleft((start, entry.caught) for start in reversed(starts))
 
 
-def item_ended(draft: Draft, item_name: str, last: NodeState, error: Failure | None, *, is_short: bool) -> bool:
-    """Write that an item has ended, at this node, and begin others; return whether its Map is over by that.
+def item_ended(
+    draft: Draft, item_name: str, stopped_at: NodeState | None, last: NodeState | None, error: Failure | None
+) -> NodeState | None:
+    """Write that an item has ended, and begin others; return the entry of its Map if that is over by this, else None.
 
     Args:
+        stopped_at: the node at which it has not come to its end; None where it has.
+        last: the node whose result is the item's, if there is one.
         error: its failure, if it has not completed.
-        is_short: it has not come to its end.
     """
     name = map_of(item_name)
-    status = last.status
-    if is_short and status is TaskStatus.COMPLETED:
-        status = TaskStatus.CANCELLED
+    status = TaskStatus.COMPLETED
+    if stopped_at is not None:
+        status = TaskStatus.FAILED if stopped_at.status is TaskStatus.FAILED else TaskStatus.CANCELLED
+        last = stopped_at
+    last_name = last.node_name if last is not None else None
     entry, item = draft.nodes[name], draft.nodes[item_name]
-    draft.put(replace(item, status=status, last=last.node_name, ended_at=draft.now, error=error))
+    draft.put(replace(item, status=status, last=last_name, ended_at=draft.now, error=error))
     items = entry.items or Items(0)
     items = replace(items, ended=items.ended + 1)
-    if is_short:
+    stop, place = entry.stop, place_of(draft, name)
+    if stopped_at is not None:
         index = int(item_name[item_name.rindex("[") + 1 : -1])
         items = replace(items, failed=tuple(sorted((*items.failed, index))))
-    place = place_of(draft, name)
-    stop = entry.stop
-    runs = items.started > items.ended
-    if is_short and place.stops_on_failure and stop is None and runs and _has_failed(place, items):
-        stop = Failure("Map.Stopped", f"{name}: {_failures(items)}")
-        draft.stopping.append((name, stop))
+        runs = items.started > items.ended
+        if place.stops_on_failure and stop is None and runs and _has_failed(place, items):
+            stop = Failure("Map.Stopped", f"{name}: {_failures(items)}")
+            draft.stopping.append((name, stop))
     draft.put(replace(entry, items=items, stop=stop))
     begin(draft, name)
-    now = draft.nodes[name].items or items
-    return now.started == now.ended
+    entry = draft.nodes[name]
+    return entry if entry.items is not None and entry.items.started == entry.items.ended else None
 
 
 def sum_up(draft: Draft, entry: NodeState) -> tuple[TaskStatus, Failure | None, Json]:

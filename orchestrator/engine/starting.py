@@ -41,8 +41,8 @@ def _start_parallel(draft: Draft, node: Node, state: NodeState) -> None:
     branches = node.branches if isinstance(node, Parallel) else ()
     draft.put(replace(state, status=TaskStatus.RUNNING, open_branches=len(branches)))
     # Ahead of what waits already, so that the order is that of the definition, at any depth.
-    starts = (beside(state.node_name, branch.start_node.node_name) for branch in reversed(branches))
-    draft.entering.extendleft((start, state.caught) for start in starts)
+    starts = (first for branch in reversed(branches) for first in reversed(branch.start_nodes))
+    draft.entering.extendleft((beside(state.node_name, first.node_name), state.caught) for first in starts)
 
 
 def _start_map(draft: Draft, node: Node, state: NodeState) -> None:

@@ -65,7 +65,7 @@ def _entered(dag: DAG, state: RunState, facts: Sequence[Fact]) -> Iterator[tuple
     waiting = [(held.node, False) for held in reversed(state.run.held)]
     waiting += [(name, True) for name in reversed(dict.fromkeys(about)) if name in state.nodes]
     if len(about) < len(facts) and dag.last_steps is not None:  # about the run: it may be at its end
-        waiting.append((dag.last_steps.start_node.node_name, False))
+        waiting.extend((first.node_name, False) for first in dag.last_steps.start_nodes)
     seen = set[str]()
     while waiting:
         name, is_over = waiting.pop()
@@ -84,11 +84,15 @@ def _entered(dag: DAG, state: RunState, facts: Sequence[Fact]) -> Iterator[tuple
 def _following(dag: DAG, state: RunState, name: str, node: Node, is_over: bool) -> Iterator[tuple[str, bool]]:
     """Yield what may start when a node starts that launches nothing, or is over; and whether that is over by then."""
     if isinstance(node, Parallel) and not is_over:
-        yield from ((beside(name, branch.start_node.node_name), False) for branch in node.branches)
+        starts = (first for branch in node.branches for first in branch.start_nodes)
+        yield from ((beside(name, first.node_name), False) for first in starts)
     if isinstance(node, Map) and not is_over:
-        yield f"{node.iterator.start_node.node_name}{instance_of(name)}[0]", False
+        yield from ((f"{first.node_name}{instance_of(name)}[0]", False) for first in node.iterator.start_nodes)
     graph = node.parent_dag
-    yield from ((beside(name, edge.next), False) for edge in node.edges)
+    if graph.dependencies is not None:
+        yield from ((beside(name, other), False) for other in graph.dependencies.followers[node.node_name])
+    else:
+        yield from ((beside(name, edge.next), False) for edge in node.edges)
     parent = graph.parent_node
     if isinstance(parent, Map):
         around = beside(name, parent.node_name)
@@ -96,8 +100,9 @@ def _following(dag: DAG, state: RunState, name: str, node: Node, is_over: bool) 
         yield around, True
         items = state.nodes[around].items if around in state.nodes else None
         if items is not None and items.started < items.count:
-            yield f"{graph.start_node.node_name}{instance_of(around)}[{items.started}]", False
+            instance = f"{instance_of(around)}[{items.started}]"
+            yield from ((first.node_name + instance, False) for first in graph.start_nodes)
     elif parent is not None:
         yield beside(name, parent.node_name), True
     elif dag.last_steps is not None and graph is not dag.last_steps:
-        yield dag.last_steps.start_node.node_name, False
+        yield from ((first.node_name, False) for first in dag.last_steps.start_nodes)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 from orchestrator.model.dag import DAG
-from orchestrator.model.enums import TaskStatus
+from orchestrator.model.enums import TaskStatus, Triggers
 from orchestrator.model.ids import step_of
 from orchestrator.model.nodes import Condition, End, Graph, Map, Node, Pass, Task, Wait
 from orchestrator.model.run_state import RunState
@@ -42,6 +42,9 @@ def mermaid(dag: DAG, run: RunState | None = None) -> str:
                 if edge.label and not edge.is_error:
                     arrow = f'-- "{_mermaid_text(edge.label)}" -->'
                 yield f"{indent}{ids[node.node_name]} {arrow} {ids[edge.next]}"
+            for name in node.depends_on:
+                arrow = "-->" if node.trigger is Triggers.ALL_COMPLETED else f'-. "{node.trigger}" .->'
+                yield f"{indent}{ids[name]} {arrow} {ids[node.node_name]}"
 
     def classes(run: RunState) -> Iterator[str]:
         for status, (fill, line) in _COLOURS.items():
@@ -92,6 +95,9 @@ def dot(dag: DAG, run: RunState | None = None) -> str:
                 words = [f'label="{_dot_text(edge.label)}"'] if edge.label else []
                 options = f" [{', '.join(words + dashed)}]" if words or dashed else ""
                 yield f"{indent}{exit_(node)} -> {entry(own[edge.next])}{options};"
+            options = "" if node.trigger is Triggers.ALL_COMPLETED else f' [label="{node.trigger}", style=dashed]'
+            for name in node.depends_on:
+                yield f"{indent}{exit_(own[name])} -> {entry(node)}{options};"
 
     def box(node: Node, indent: str) -> Iterator[str]:
         title = r"\n".join(map(_dot_text, (*_words(node), *_status_words(node, run))))
@@ -100,11 +106,13 @@ def dot(dag: DAG, run: RunState | None = None) -> str:
             yield f'{indent}color="{_colours(node, run)[1]}"; penwidth=2;'
         yield f"{indent}{entry(node)} [shape=point];"
         yield f"{indent}{exit_(node)} [shape=point];"
-        for inner in node.graphs:
-            yield from inside(inner, indent)
-            yield f"{indent}{entry(node)} -> {entry(inner.start_node)};"
-            for last in inner.ordered():
-                if last.next is None and not isinstance(last, Condition):
+        for graph in node.graphs:
+            yield from inside(graph, indent)
+            for first in graph.start_nodes:
+                yield f"{indent}{entry(node)} -> {entry(first)};"
+            waited_for = {name for inner in graph.nodes for name in inner.depends_on}
+            for last in graph.ordered():
+                if last.next is None and not isinstance(last, Condition) and last.node_name not in waited_for:
                     yield f"{indent}{exit_(last)} -> {exit_(node)};"
 
     title = [f'    label="{_dot_text(_title(run))}"; labelloc=t;'] if run else []

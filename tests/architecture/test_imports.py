@@ -37,7 +37,8 @@ LAYERS = {
 """Part of the package -> parts that it may import."""
 
 PURE_ENGINE = (
-    *("decide", "notifying", "pausing", "starting", "attempts", "ending", "items", "draft", "pace", "retry", "scope"),
+    *("decide", "notifying", "pausing", "starting", "attempts", "ending", "items", "joining", "draft"),
+    *("pace", "retry", "scope"),
 )
 
 ADAPTERS = {
@@ -45,6 +46,7 @@ ADAPTERS = {
     "stores": {"memory", "local", "gcs", "redis"},
     "brokers": {"memory", "pubsub"},
     "targets": {
+        *("callback", "dag"),
         *("function", "local_cloud_function", "local_dataflow"),
         *("inline_function", "cloud_function", "cloud_logging", "dataflow", "jobs"),
     },
