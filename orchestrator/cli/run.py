@@ -174,8 +174,9 @@ class _Session:
             self._show_summary(state)
             return state
         dag, beside = DefinitionStatus(bucket.store).load(state.run.definition), Beside(name, file)
+        over = {name for name, node in state.nodes.items() if node.status.is_final}
         for child, (folder, tasks) in tasks_by_folder(name, self._folder, dag, beside).items():
-            left = (task for task in tasks if child != name or not state.nodes[task.node_name].status.is_final)
+            left = (task for task in tasks if child != name or task.node_name not in over)
             _check_sources(left, folder, self._settings)
         folders = beside.folders if starts_others(dag.all_tasks) else {name: self._folder}
         view = view_for(self._console, is_json=self._wanted.is_json, is_verbose=self._wanted.is_verbose, before=state)

@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 from msgspec.structs import replace
 
 from orchestrator.engine import attempts, notifying, pausing
-from orchestrator.engine.draft import Decision, Draft, Token
+from orchestrator.engine.draft import Decision, Draft, Token, new_state
 from orchestrator.engine.ending import end, end_run
-from orchestrator.engine.starting import new_state, start_waiting
+from orchestrator.engine.starting import start_waiting
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import DueKind, RunStatus, TaskStatus
 from orchestrator.model.facts import (
@@ -100,7 +100,7 @@ def _run_started(draft: Draft, fact: RunStarted) -> None:
         started_at=draft.now,
         timeout_at=None if draft.dag.timeout_s is None else draft.now + timedelta(seconds=draft.dag.timeout_s),
     )
-    draft.begin(run, map(new_state, draft.dag.all_nodes))
+    draft.begin(run, map(new_state, draft.dag.first_nodes))
     if (
         fact.parent is not None
     ):  # who launches it only makes it: it begins as a paused run goes on, by a message or the Tick

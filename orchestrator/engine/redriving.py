@@ -21,9 +21,8 @@ from datetime import timedelta
 
 from msgspec.structs import replace
 
-from orchestrator.engine.draft import Draft
+from orchestrator.engine.draft import Draft, new_state
 from orchestrator.engine.ending import led_to
-from orchestrator.engine.starting import new_state
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import RunStatus, TaskStatus, Triggers
 from orchestrator.model.facts import RedriveRequested

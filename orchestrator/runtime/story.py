@@ -79,6 +79,8 @@ def _words(was: NodeState | None, node: NodeState) -> str | None:
         if node.waits_for_slot:
             is_new = before is not TaskStatus.RUNNING or is_next or (was is not None and was.retry_at is not None)
             return f"attempt {node.attempt} waits for a slot of pool {node.pool}" if is_new else None
+        if before is not TaskStatus.RUNNING and node.items is not None:
+            return f"Running, of {node.items.count:,} items"
         if before is not TaskStatus.RUNNING or is_next:
             return f"Running, attempt {node.attempt}" if node.attempt else "Running"
         return None

@@ -63,6 +63,8 @@ ONLY_PROBLEMS = {
     "choice_whose_when_is_no_expression": EXPRESSION,
     "error_of_an_unknown_key": EXPRESSION,
     "error_where_none_leads": EXPRESSION,
+    "expression_of_a_step_of_a_map_from_outside": EXPRESSION,
+    "expression_of_an_item_where_there_is_none": EXPRESSION,
     "expression_of_a_step_on_another_way": EXPRESSION,
     "pass_of_itself": EXPRESSION,
     "event_in_a_step": EXPRESSION,
