@@ -230,6 +230,15 @@ def _prune(console: Console, args: Namespace) -> int:
     return prune(console, bucket, Wanted(args.older_than, meant, args.dry_run, args.json), datetime.now(UTC))
 
 
+def _trigger(console: Console, args: Namespace) -> int:
+    from orchestrator.cli.trigger import Wanted, trigger
+    from orchestrator.runtime.settings import Settings
+
+    paths = args.path or [Path(Settings.read(os.environ).dag_definitions)]
+    wanted = Wanted(paths, args.event, args.topic, args.json)
+    return trigger(console, wanted, Settings.read(os.environ).variables, datetime.now(UTC))
+
+
 COMMANDS: Mapping[str, Callable[[Console, Namespace], int]] = {
     "validate": _validate,
     "graph": _graph,
@@ -243,6 +252,7 @@ COMMANDS: Mapping[str, Callable[[Console, Namespace], int]] = {
     "pause": _pause,
     "resume": _resume,
     "prune": _prune,
+    "trigger": _trigger,
 }
 
 
@@ -394,6 +404,17 @@ def _parser() -> ArgumentParser:
         found.add_argument("--bucket", metavar="URL", help=_BUCKET)
         found.add_argument("--topic", metavar="TOPIC", help="in the cloud: its topic (by default EVENTS_TOPIC)")
         found.add_argument("--json", action="store_true", help="write run_id and status, and nothing else")
+
+    usage = "orchestrator trigger [PATH …] --event FILE [--topic TOPIC] [--json]"
+    found = command("trigger", "say which runs an event would start, and with what input", usage)
+    found.add_argument(
+        "path", metavar="PATH", nargs="*", type=Path, help="DAGs, or folders of them (by default DAG_DEFINITIONS)"
+    )
+    found.add_argument("--event", metavar="FILE", type=Path, required=True, help="the event, as JSON")
+    found.add_argument(
+        "--topic", metavar="TOPIC", help="where it is from, if it is the body of a push: projects/P/topics/T"
+    )
+    found.add_argument("--json", action="store_true", help="write one JSON list, and nothing else")
 
     usage = "orchestrator prune --older-than TIME [--dag NAME] [--status STATUS …] [--tag TAG …] [--dry-run] [--json]"
     found = command("prune", "delete old runs that have ended, and what belongs to them", usage)

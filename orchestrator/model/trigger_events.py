@@ -151,6 +151,8 @@ def of_message(topic: str, attributes: Mapping[str, str], content: bytes | None)
 
 
 def _payload(data: object) -> Mapping[str, Json]:
+    if isinstance(data, Mapping):
+        return data
     if not isinstance(data, str) or not data:
         return {}
     try:
