@@ -120,7 +120,7 @@ class _Session:
         loaded = load(self._wanted.path)
         self._folder = loaded.folder
         run_input = read_inputs(self._wanted.inputs)
-        _check_sources(loaded.dag.all_tasks, self._folder, self._settings)
+        check_sources(loaded.dag.all_tasks, self._folder, self._settings)
         view = view_for(self._console, is_json=self._wanted.is_json, is_verbose=self._wanted.is_verbose)
         with self._executor(Catalog({loaded.name: loaded.definition}), {loaded.name: self._folder}) as executor:
             try:
@@ -151,7 +151,7 @@ class _Session:
             self._show_summary(state)
             return state
         tasks = DefinitionStatus(bucket.store).load(state.run.definition).all_tasks
-        _check_sources(
+        check_sources(
             (task for task in tasks if not state.nodes[task.node_name].status.is_final), self._folder, self._settings
         )
         view = view_for(self._console, is_json=self._wanted.is_json, is_verbose=self._wanted.is_verbose, before=state)
@@ -225,7 +225,8 @@ class _Session:
         self._console.styled(summary(state, bucket, _now(), self._console.size[0], again))
 
 
-def _check_sources(tasks: Iterable[Task], folder: Path, settings: Settings) -> None:
+def check_sources(tasks: Iterable[Task], folder: Path, settings: Settings) -> None:
+    """Raise InputError with all that Tasks of a DAG lack to run here."""
     tasks = tuple(tasks)
     found = [
         *missing_sources(tasks, folder),
