@@ -5,8 +5,10 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from logging import CRITICAL, getLogger
+from pathlib import Path
 
 from orchestrator.cli.bucket import Bucket
+from orchestrator.cli.children import Beside, tasks_by_folder
 from orchestrator.cli.definitions import Loaded
 from orchestrator.cli.follow import Interrupted, News
 from orchestrator.cli.run import check_sources
@@ -15,6 +17,7 @@ from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.saved import Saved
 from orchestrator.model.commands import Json
 from orchestrator.model.enums import RunStatus
+from orchestrator.model.nodes import Task
 from orchestrator.model.run_state import RunState
 from orchestrator.ports import Clock
 from orchestrator.runtime.executor import DAGExecutor
@@ -43,7 +46,15 @@ class Here:
         say: Callable[[str], None],
         variables: Mapping[str, Json],
     ) -> None:
-        self._found, self._url, self._settings, self._clock = found, url, settings, clock
+        self._url, self._settings, self._clock = url, settings, clock
+        self._definitions: dict[str, Mapping[str, Json]] = {each.name: each.definition for each in found}
+        self._folders: dict[str, Path] = {each.name: each.folder for each in found}
+        self._tasks: dict[str, Sequence[Task]] = {each.name: each.dag.all_tasks for each in found}
+        for each in found:  # and what they start, directly or not
+            beside = Beside(each.name, each.file, each.definition)
+            for name, (folder, tasks) in tasks_by_folder(each.name, each.folder, each.dag, beside).items():
+                if name not in self._tasks:
+                    self._definitions[name], self._folders[name], self._tasks[name] = beside[name], folder, tasks
         self._say, self._variables = say, {**settings.variables, **variables}
         self.open: dict[str, RunStatus] = {}
         self.ended: dict[str, RunState] = {}
@@ -54,8 +65,8 @@ class Here:
         # As python -m has it: Function steps are importable from where the command is started.
         if not {"", os.getcwd()} & set(sys.path):
             sys.path.insert(0, os.getcwd())
-        for each in self._found:
-            check_sources(each.dag.all_tasks, each.folder, self._settings)
+        for name, tasks in self._tasks.items():
+            check_sources(tasks, self._folders[name], self._settings)
 
     @contextmanager
     def executor(self) -> Iterator[DAGExecutor]:
@@ -67,9 +78,9 @@ class Here:
             with (
                 self.news,
                 DAGExecutor(
-                    Catalog({each.name: each.definition for each in self._found}),
+                    Catalog(self._definitions),
                     self._url,
-                    folders={each.name: each.folder for each in self._found},
+                    folders=self._folders,
                     settings=self._settings,
                     clock=self._clock,
                     variables=self._variables,

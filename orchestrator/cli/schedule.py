@@ -80,10 +80,12 @@ def schedule(
     try:
         with here.executor() as executor:
             _take_up(executor, {each.name for each in found})
-            _tell(console, executor.schedules.next_times(1))
+            catalog = Catalog({each.name: each.definition for each in found})
+            schedules = Schedules(executor.store, catalog, clock, executor.execute)
+            _tell(console, schedules.next_times(1))
             while True:
-                _look(console, executor)
-                ((at, _), *_) = executor.schedules.next_times(1)
+                _look(console, schedules)
+                ((at, _), *_) = schedules.next_times(1)
                 wait(here, min(LOOK_S, max(0.0, (at - clock.now()).total_seconds())))
                 here.trouble.check()
     except Interrupted:
@@ -95,13 +97,13 @@ def schedule(
     return 0
 
 
-def _look(console: Console, executor: DAGExecutor) -> None:
+def _look(console: Console, schedules: Schedules) -> None:
     """Start what is due."""
-    seen = executor.schedules.start_due()
+    seen = schedules.start_due()
     for dag, number in seen.left_out.items():
         console.out(f"{dag}: {counted(number, 'missed time')} left out")
     if seen.started:
-        _tell(console, executor.schedules.next_times(1))
+        _tell(console, schedules.next_times(1))
 
 
 def _take_up(executor: DAGExecutor, names: set[str]) -> None:

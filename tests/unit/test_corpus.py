@@ -36,6 +36,16 @@ ONLY_PROBLEMS = {
     "next_names_a_step_outside_of_its_branch": REFERENCE,
     "name_twice_in_one_branch_and_outside": UNIQUE,
     "name_twice_in_two_branches": UNIQUE,
+    "depends_on_no_step": REFERENCE,
+    "depends_on_a_step_of_a_branch": REFERENCE,
+    "depends_on_itself": REFERENCE,
+    "depends_on_one_another": ORDER,
+    "depends_on_and_next_in_a_cycle": ORDER,
+    "depends_on_and_led_to": ORDER,
+    "depends_on_at_the_start": REFERENCE,
+    "depends_on_beside_a_start_that_leads_nowhere_else": ORDER,
+    "expression_of_a_step_that_may_still_run": EXPRESSION,
+    "expression_of_a_step_not_waited_for": EXPRESSION,
     "cycle_of_itself": ORDER,
     "cycle_of_three": ORDER,
     "cycle_in_a_branch": ORDER,
@@ -116,7 +126,21 @@ def test_both_judge_alike(name):
 
 
 @pytest.mark.parametrize(
-    "key", ["type", "next", "end", "target_type", "timeout", "parameters", "branches", "worker", "request", "query"]
+    "key",
+    [
+        "type",
+        "next",
+        "end",
+        "depends_on",
+        "trigger",
+        "target_type",
+        "timeout",
+        "parameters",
+        "branches",
+        "worker",
+        "request",
+        "query",
+    ],
 )
 def test_the_schema_describes_every_key(key):
     objects = [made for made in schema()["$defs"].values() if key in made.get("properties", {})]
