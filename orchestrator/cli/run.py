@@ -140,7 +140,7 @@ class _Session:
         run_input = read_inputs(self._wanted.inputs)
         beside = Beside(loaded.name, loaded.file, loaded.definition)
         for folder, tasks in tasks_by_folder(loaded.name, self._folder, loaded.dag, beside).values():
-            _check_sources(tasks, folder, self._settings)
+            check_sources(tasks, folder, self._settings)
         view = view_for(self._console, is_json=self._wanted.is_json, is_verbose=self._wanted.is_verbose)
         folders = beside.folders if starts_others(loaded.dag.all_tasks) else {loaded.name: self._folder}
         with self._executor(Catalog(beside, loaded.name), folders) as executor:
@@ -177,7 +177,7 @@ class _Session:
         over = {name for name, node in state.nodes.items() if node.status.is_final}
         for child, (folder, tasks) in tasks_by_folder(name, self._folder, dag, beside).items():
             left = (task for task in tasks if child != name or task.node_name not in over)
-            _check_sources(left, folder, self._settings)
+            check_sources(left, folder, self._settings)
         folders = beside.folders if starts_others(dag.all_tasks) else {name: self._folder}
         view = view_for(self._console, is_json=self._wanted.is_json, is_verbose=self._wanted.is_verbose, before=state)
         with self._executor(Catalog(beside), folders) as executor:
@@ -286,7 +286,8 @@ class _Session:
         self._console.styled(summary(state, bucket, _now(), self._console.size[0], again, redrive if is_kept else None))
 
 
-def _check_sources(tasks: Iterable[Task], folder: Path, settings: Settings) -> None:
+def check_sources(tasks: Iterable[Task], folder: Path, settings: Settings) -> None:
+    """Raise InputError with all that Tasks of a DAG lack to run here."""
     tasks = tuple(tasks)
     found = [
         *missing_sources(tasks, folder),

@@ -173,15 +173,27 @@ class Simulation:
         dag: str | None = None,
         run_id: str | None = None,
         priority: int | None = None,
+        scheduled_for: datetime | None = None,
     ) -> str:
-        """Start a run and return its id. Raises what the engine raises: UnknownDag, DefinitionError, RunExists, …"""
+        """Start a run and return its id. Raises what the engine raises: UnknownDag, DefinitionError, RunExists, …
+
+        Args:
+            scheduled_for: the time of its schedule that the run is for, aware, of whole seconds.
+        """
         self._starts += 1
-        handled = self._execute(
-            start_message(dag, input, run_id, priority=priority), f"start-{self._starts}", self.clock.now()
-        )
+        message = start_message(dag, input, run_id, scheduled_for, priority)
+        handled = self._execute(message, f"start-{self._starts}", self.clock.now())
         if handled.run_id is None:
             raise SimulationError("start: made no run")
         return handled.run_id
+
+    def trigger(self, event: Mapping[str, Json]) -> tuple[str, ...]:
+        """Deliver an event of others, an object or a message, and return the ids of the runs that it started.
+
+        Raises what the engine raises: EventError, InputRejected, …
+        """
+        self._starts += 1
+        return self._execute(event, f"event-{self._starts}", self.clock.now()).run_ids
 
     def send(self, event: Mapping[str, Json], *, after: str = "0s") -> None:
         """Publish an event, to be delivered after this virtual time."""

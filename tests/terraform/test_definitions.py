@@ -232,6 +232,52 @@ def test_the_message_of_a_schedule_starts_its_dag_for_the_schedules_last_tick(ma
     assert event.scheduled_for == last_tick("30 6 * * 1-5", "Europe/Berlin", AT)
 
 
+# ---- triggers ------------------------------------------------------------------------------------------
+
+
+def triggered(*triggers: dict) -> dict:
+    return {**dag(A=call("a")), "triggers": list(triggers)}
+
+
+def in_bucket(bucket: str, **more: str) -> dict:
+    return {"object": {"bucket": bucket, **more}}
+
+
+def test_a_bucket_tells_of_the_one_prefix_that_all_triggers_look_at_or_of_all_objects(made):
+    found = made(
+        {
+            "one": triggered(in_bucket("a", prefix="in/"), in_bucket("b", prefix="x/"), in_bucket("c")),
+            "two": triggered(in_bucket("a", prefix="in/", suffix=".csv"), in_bucket("b", prefix="x/y/")),
+            "three": dag(A=call("a")),
+        }
+    )
+    assert found["trigger_buckets"] == {"a": "in/", "b": "", "c": ""}
+    assert found["trigger_topics"] == {}
+
+
+def test_each_topic_has_a_subscription_of_its_own_name(made):
+    topics = [f"projects/{PROJECT}/topics/orders", "projects/other/topics/orders", f"projects/p/topics/{'o.' * 127}"]
+    found = made({"one": triggered({"topic": topics[0]}, {"topic": topics[1]}), "two": triggered({"topic": topics[2]})})
+    assert set(found["trigger_topics"]) == set(topics)
+    names = [each["subscription"] for each in found["trigger_topics"].values()]
+    assert len(set(names)) == 3
+    assert all(re.fullmatch(r"[a-z][A-Za-z0-9_.~+%-]{2,254}", name) for name in names)
+    assert found["trigger_topics"][topics[1]]["project"] == "other"
+
+
+@pytest.mark.parametrize(
+    ("trigger", "why"),
+    [
+        (in_bucket(f"{PROJECT}-{NAME}-state"), "where each run that it starts writes"),
+        ({"topic": f"projects/{PROJECT}/topics/{NAME}-events"}, "is a topic of the orchestrator itself"),
+        ({"topic": f"projects/{PROJECT}/topics/{NAME}-dead-letters"}, "is a topic of the orchestrator itself"),
+    ],
+)
+def test_what_is_the_orchestrators_own_starts_nothing(made, trigger, why):
+    with pytest.raises(Refused, match=why):
+        made({"one": triggered(trigger)})
+
+
 # ---- sinks: what wakes the orchestrator ----------------------------------------------------------------
 
 WIDER = {

@@ -26,6 +26,8 @@ from orchestrator.model.events import (
     Event,
     FunctionEvent,
     JobEvent,
+    MessageEvent,
+    ObjectEvent,
     PauseEvent,
     ReminderEvent,
     ResumeEvent,
@@ -169,6 +171,45 @@ def failed(message, error_type="Task.Failed"):
             "start_by_schedule",
             (StartEvent, {"dag": "sample", "scheduled_for": datetime(2021, 12, 12, 15, 30, tzinfo=UTC)}),
             id="a schedule's start is for the schedule's last tick before the message",
+        ),
+        pytest.param(
+            "object",
+            (
+                ObjectEvent,
+                {
+                    "bucket": "landing",
+                    "name": "in/2026-01-31.csv",
+                    "generation": "1769841000123456",
+                    "fields": {
+                        "bucket": "landing",
+                        "name": "in/2026-01-31.csv",
+                        "uri": "gs://landing/in/2026-01-31.csv",
+                        "generation": "1769841000123456",
+                        "size": 1482,
+                        "content_type": "text/csv",
+                        "time_created": "2026-01-31T06:30:00.123Z",
+                        "metadata": {"shop": "7"},
+                    },
+                },
+            ),
+            id="an object is there",
+        ),
+        pytest.param(
+            "message",
+            (
+                MessageEvent,
+                {
+                    "topic": "projects/my-project/topics/orders",
+                    "fields": {
+                        "topic": "projects/my-project/topics/orders",
+                        "data": {"id": 7, "lines": [{"price": 12.5}]},
+                        "attributes": {"kind": "order"},
+                        "message_id": "3607049217402716",
+                        "publish_time": "2021-12-12T15:53:04.102000Z",
+                    },
+                },
+            ),
+            id="a message of another topic",
         ),
         pytest.param(
             "start_scheduled_for",
@@ -657,12 +698,14 @@ KEYS = st.sampled_from(
         *("resource", "type", "labels", "payload", "id", "name", "currentState", "textPayload", "logName"),
         *("httpRequest", "requestUrl", "status", "trace", "launch_id", "nonce", "execution_id", "result"),
         *("error", "error_type", "message", "run_id", "node_name", "attempt", "kind", "at", "reason", "dag"),
+        *("bucket", "generation", "topic", "attributes", "data", "metadata"),
         *("input", "function_name", "job_id", "job_name", "protoPayload", "jsonPayload", "state"),
     ]
 )
 TYPES = st.sampled_from(
     [
         *(messages.START, messages.FUNCTION, messages.REMINDER, messages.TICK, messages.CANCEL),
+        *(messages.OBJECT, messages.MESSAGE),
         *("cloud_function", "cloud_run_revision", "dataflow_step", "cloud_run_job", "bigquery_project"),
         *("workflows.googleapis.com/Workflow", "aiplatform.googleapis.com/PipelineJob"),
     ]
