@@ -382,6 +382,8 @@ class _Drawer:
         for key, value in extra.items():
             if isinstance(value, _Body):  # it runs when all that is here has ended
                 extra[key] = self.filled(value, BRANCH, tuple(body.names()), True)
+            elif key == "triggers":
+                extra[key] = self.fill_trigger(value)
         entries = body.entries
         if len(entries) > 1 or (len(steps) > 1 and any("depends_on" in step for step in steps.values())):
             extra.pop("start", None)
@@ -391,6 +393,21 @@ class _Drawer:
         else:
             start = {"start": entries[0]}
         return {**extra, **start, "steps": {name: steps[name] for name in order}}
+
+    def fill_trigger(self, value: object):
+        """Fill the holes of triggers, which are where there is no run yet."""
+        if isinstance(value, dict):
+            return {key: self.fill_trigger(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [self.fill_trigger(inner) for inner in value]
+        if not isinstance(value, _Hole):
+            return value
+        if value.kind is Kind.CONDITION:
+            return self.draw(
+                st.sampled_from(["${event.size > 0}", "${event.data.is_new}", "${true}"]), label=value.name
+            )
+        expressions = st.sampled_from(["${event.name}", "${event}", "for ${event.data.day}", "${var.project}"])
+        return self.draw(json_values | expressions, label=value.name)
 
     def fill(self, value: object, known: tuple[str, ...], has_error: bool):
         if isinstance(value, dict):

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from orchestrator.model.commands import Json
 from orchestrator.model.dag import DAG
+from orchestrator.model.errors import OrchestratorError
 from orchestrator.model.events import CompletionEvent
 from orchestrator.model.facts import Fact
 
@@ -92,6 +93,14 @@ class Later:
 
     event: Mapping[str, Json]
     at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StartAll:
+    """An event of others starts these runs; what else it should have started, and why that cannot be."""
+
+    starts: tuple[Start, ...]
+    problems: tuple[OrchestratorError, ...] = ()
 
 
 Item = Start | Completion | Reminder | CancelRun | PauseRun | ResumeRun | Known

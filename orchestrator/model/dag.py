@@ -135,7 +135,8 @@ class DAG(Fixed):
     @cached_property
     def variables(self) -> frozenset[str]:
         """Names of the variables of its environment that its expressions ask for."""
-        return names_in([self.definition["steps"], self.definition.get("finally")], "var")
+        asking = [self.definition["steps"], self.definition.get("finally"), self.definition.get("triggers")]
+        return names_in(asking, "var")
 
     def init(self) -> tuple[Launch, ...]:
         """Return the commands that start this DAG: those of the nodes that it starts with."""

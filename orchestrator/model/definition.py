@@ -264,6 +264,16 @@ class _Place:
 
 
 @dataclass(frozen=True)
+class _Event:
+    """Where the expressions of a trigger are: before there is a run."""
+
+    roots: tuple[str, ...] = ("event", "var")
+
+
+_EVENT = _Event()
+
+
+@dataclass(frozen=True)
 class Ways:
     """The ways that lead on from a step: (path of the key that says so, name of the step), in the author's order.
 
@@ -333,6 +343,7 @@ class _Judge:
             yield from body.shape.problems(body.path, body.value)
             if body.shape is DEFINITION:
                 yield from self.input_schema(body.value.get("input_schema"))
+                yield from self.triggers(body.value.get("triggers"))
             start = body.start
             if isinstance(start, str) and body.names and start not in body.steps:
                 yield f"{at(body.path, 'start')}: {self.no_step(start, body)}"
@@ -387,6 +398,17 @@ class _Judge:
 
             found = list(schema_problems("input_schema", schema))
         yield from found
+
+    def triggers(self, triggers: object) -> Iterator[str]:
+        """Yield the problems of what the triggers' expressions say."""
+        for index, trigger in enumerate(triggers if isinstance(triggers, list) else ()):
+            if not isinstance(trigger, dict):
+                continue
+            path, when, run_input = at("triggers", index), trigger.get("when"), trigger.get("input")
+            if isinstance(when, str):
+                yield from (f"{at(path, 'when')}: {problem}" for problem in self.condition(_EVENT, when))
+            if isinstance(run_input, dict):
+                yield from self.values(_EVENT, at(path, "input"), run_input)
 
     def step(self, place: _Place, step: object) -> Iterator[str]:
         """Yield the problems of one step and of its name."""
@@ -497,12 +519,18 @@ class _Judge:
         return cycle[first:] + cycle[:first]
 
     def values(
-        self, place: _Place | None, path: str, parameters: object, *, is_literal: bool = False, may_hide: bool = False
+        self,
+        place: _Place | _Event | None,
+        path: str,
+        parameters: object,
+        *,
+        is_literal: bool = False,
+        may_hide: bool = False,
     ) -> Iterator[str]:
         """Yield the problems of `parameters`: what is not JSON, and the expressions in it.
 
         Args:
-            place: of the step that they are of; None for what holds no expressions and may hold any text.
+            place: of the step or trigger that they are of; None for what holds no expressions and may hold any text.
             is_literal: no expression can stand in it; other text that looks like one (a shell's ${NAME}) may.
             may_hide: a secret can stand in it.
         """
@@ -546,7 +574,7 @@ class _Judge:
             elif not _is_json(value):
                 yield f"{where}: is {kind_of(value)} that JSON cannot hold; write it as a string, in quotes"
 
-    def condition(self, place: _Place, text: str) -> Iterator[str]:
+    def condition(self, place: _Place | _Event, text: str) -> Iterator[str]:
         """Yield the problems of an expression that has to be true or false."""
         try:
             condition = compile_condition(text)
@@ -555,7 +583,7 @@ class _Judge:
         else:
             yield from self.expression(place, condition.expression)
 
-    def text(self, place: _Place, text: str, *, may_hide: bool) -> Iterator[str]:
+    def text(self, place: _Place | _Event, text: str, *, may_hide: bool) -> Iterator[str]:
         """Yield the problems of the expressions in a string."""
         try:
             parts = parse(text)
@@ -566,9 +594,16 @@ class _Judge:
             if not isinstance(part, str):
                 yield from self.expression(place, part, may_hide=may_hide)
 
-    def expression(self, place: _Place, part: Expression | Computed, *, may_hide: bool = False) -> Iterator[str]:
-        """Yield what the step at `place` cannot ask about."""
+    def expression(
+        self, place: _Place | _Event, part: Expression | Computed, *, may_hide: bool = False
+    ) -> Iterator[str]:
+        """Yield what the step, or the trigger, at `place` cannot ask about."""
         roots = {path[0] for path in part.paths}
+        if isinstance(place, _Event):
+            for root in ROOTS:
+                if root in roots and root not in place.roots:
+                    yield f"{part.text}: there is no {quoted(root)} here; there is {listed(place.roots)}"
+            return
         if "error" in roots and not self.catches(place):
             yield f'{part.text}: no "on_error" leads to {quoted(place.name)}; only where one does is there an error'
         if "secret" in roots and not may_hide:

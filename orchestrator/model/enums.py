@@ -89,6 +89,15 @@ class RunStatus(StrEnum):
         return self in (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
 
 
+class Missed(StrEnum):
+    """What becomes of the times of a schedule that passed while nobody was there to start their runs."""
+
+    SKIP = "skip"
+    LAST = "last"
+    """The last one of them gets its run, late."""
+    ALL = "all"
+
+
 class RunEvents(StrEnum):
     """What notifications are sent of."""
 

@@ -57,6 +57,8 @@ def _recognisers() -> Mapping[str, "_Reader"]:
         messages.PAUSE: _pause,
         messages.RESUME: _resume,
         messages.LATER: _later,
+        messages.OBJECT: _object,
+        messages.MESSAGE: _message,
         "cloud_function": _cloud_function,  # 1st gen: its log's "Function execution took …"
         "cloud_run_revision": _cloud_run,  # 2nd gen and services: the request log
         "dataflow_step": _dataflow_line,  # the job's message log
@@ -246,6 +248,18 @@ def _later(data: Mapping[str, Json], common: Common) -> LaterEvent:
     if not isinstance(event, Mapping):
         raise _wrong("later.event", f"is {_shown(event)}", "it has to be a JSON object")
     return LaterEvent(**common, event=event, at=_time("later.at", data.get("at")))
+
+
+def _object(data: Mapping[str, Json], common: Common) -> Event | None:
+    from orchestrator.model.trigger_events import object_event  # only where one comes
+
+    return object_event(data, common)
+
+
+def _message(data: Mapping[str, Json], common: Common) -> Event:
+    from orchestrator.model.trigger_events import message_event  # only where one comes
+
+    return message_event(data, common)
 
 
 # ---- what others write: every field may be missing, and none is trusted -------------------------------

@@ -11,7 +11,7 @@ from keyword import kwlist
 from msgspec.structs import replace
 
 from orchestrator.model import schedule
-from orchestrator.model.enums import NodeTypes, RunEvents, TargetTypes, Triggers
+from orchestrator.model.enums import Missed, NodeTypes, RunEvents, TargetTypes, Triggers
 from orchestrator.model.grammar_rules import Choice, Cron, Duration, Key, Kind, Pattern, Range, Shape, Zone
 from orchestrator.model.ids import STEP_NAME
 from orchestrator.model.messages import LAUNCH_VARIABLE
@@ -48,6 +48,14 @@ _INPUT_SCHEMA = Key(
     Kind.SCHEMA,
     "What the run's input must be, as JSON Schema 2020-12; a start whose input is not so is refused.",
 )
+_TOPIC = Pattern(
+    "the name of a topic",
+    r"projects/[^/\s$]+/topics/[A-Za-z][A-Za-z0-9_.~+%-]{2,254}",
+    'write it as in "projects/my-project/topics/alerts"',
+)
+_PART_OF_A_NAME = Pattern(
+    "a part of an object's name", r"[^\x00-\x1f$]{1,1024}", "write up to 1024 characters on one line, without $"
+)
 NOTIFY = Key(
     "notify",
     Kind.OBJECTS,
@@ -66,11 +74,7 @@ NOTIFY = Key(
             "topic",
             Kind.STRING,
             "The Pub/Sub topic to publish to.",
-            rule=Pattern(
-                "the name of a topic",
-                r"projects/[^/\s$]+/topics/[A-Za-z][A-Za-z0-9_.~+%-]{2,254}",
-                'write it as in "projects/my-project/topics/alerts"',
-            ),
+            rule=_TOPIC,
             unless="url",
         ),
         Key(
@@ -99,6 +103,59 @@ _TIME_ZONE = Key(
     rule=Zone(),
     default=schedule.DEFAULT_ZONE,
     needs="schedule",
+)
+_MISSED = Key(
+    "missed",
+    Kind.STRING,
+    "What becomes of the times of `schedule` that passed while nobody was there to start their runs: they are left out "
+    "(skip), the last one gets its run late (last), or all do (all).",
+    rule=Choice("what to do with missed times", tuple(Missed)),
+    default=Missed.SKIP.value,
+    needs="schedule",
+)
+
+_TRIGGERS = Key(
+    "triggers",
+    Kind.OBJECTS,
+    "Events of others that start a run where the DAG is deployed.",
+    shape=Shape.of(
+        "a trigger",
+        Key(
+            "object",
+            Kind.OBJECT,
+            "An object of Cloud Storage that is there: a new one, or a new generation of one.",
+            shape=Shape.of(
+                "an object that triggers",
+                Key(
+                    "bucket",
+                    Kind.STRING,
+                    "The bucket that it is in.",
+                    is_required=True,
+                    rule=Pattern(
+                        "the name of a bucket", r"[a-z0-9][a-z0-9._-]{1,221}", 'write it as in "landing", without gs://'
+                    ),
+                ),
+                Key("prefix", Kind.STRING, "What its name begins with.", rule=_PART_OF_A_NAME),
+                Key("suffix", Kind.STRING, "What its name ends with.", rule=_PART_OF_A_NAME),
+            ),
+            unless="topic",
+        ),
+        Key(
+            "topic",
+            Kind.STRING,
+            "The Pub/Sub topic that a message comes from.",
+            rule=_TOPIC,
+            not_with="object",
+        ),
+        Key(
+            "when", Kind.CONDITION, "An expression over `event` that is true or false: whether the event starts a run."
+        ),
+        Key(
+            "input",
+            Kind.VALUES,
+            "The run's input; strings may hold ${event…} expressions. By default the event itself.",
+        ),
+    ),
 )
 
 _TYPE = Key(
@@ -503,6 +560,8 @@ DEFINITION = Shape.of(
         NOTIFY,
         _SCHEDULE,
         _TIME_ZONE,
+        _MISSED,
+        _TRIGGERS,
         _SCHEMA,
     ),
 )

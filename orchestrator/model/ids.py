@@ -58,6 +58,16 @@ def scheduled_start_of(dag: str, scheduled_for: datetime) -> str:
     return f"{dag} scheduled for {scheduled_for.astimezone(UTC).isoformat().replace('+00:00', 'Z')}"
 
 
+def triggered_start_of(dag: str, cause: str) -> str:
+    """Return what stands for the message of a start that an event of others made: the same however often it comes.
+
+    Args:
+        dag: the DAG's name.
+        cause: what the event is known by: `gs://bucket/name#generation`, `projects/P/topics/T 123`.
+    """
+    return f"{dag} triggered by {cause}"
+
+
 def launch_id_of(run_id: str, node_name: str, attempt: int) -> str:
     """Return `run_id/node/attempt`; none of the parts can hold a slash."""
     return f"{run_id}/{node_name}/{attempt}"

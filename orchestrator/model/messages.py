@@ -11,6 +11,7 @@
     pause      {"resource": {"type": "pause"}, "run_id"}
     resume     {"resource": {"type": "resume"}, "run_id"}
     later      {"resource": {"type": "later"}, "at", "event": {…}}
+    object, message: what others have done, see `trigger_events`
 
 Writers only: what is read back is checked by `event_factory`. Pure.
 """
@@ -31,6 +32,8 @@ CANCEL: Final = "cancel"
 PAUSE: Final = "pause"
 RESUME: Final = "resume"
 LATER: Final = "later"
+OBJECT: Final = "object"
+MESSAGE: Final = "message"
 
 LAUNCH_PARAMETER: Final = "orchestrator_launch"
 """Query parameter that carries a launch id; a request log shows it again."""
@@ -47,8 +50,13 @@ def start_message(
     dag: str | None = None,
     input: Mapping[str, Json] | None = None,  # noqa: A002  # the message's own word
     run_id: str | None = None,
+    scheduled_for: datetime | None = None,
 ) -> dict[str, Json]:
-    """Start a run of `dag` (None: of the default one) with `input`, under `run_id` if one is chosen."""
+    """Start a run of `dag` (None: of the default one) with `input`, under `run_id` if one is chosen.
+
+    Args:
+        scheduled_for: the time that the run is for, aware, of whole seconds; it is the one start for that time.
+    """
     message: dict[str, Json] = {"resource": {"type": START}}
     if dag is not None:
         message["dag"] = dag
@@ -56,6 +64,8 @@ def start_message(
         message["input"] = dict(input)
     if run_id is not None:
         message["run_id"] = run_id
+    if scheduled_for is not None:
+        message["scheduled_for"] = rfc3339(scheduled_for)
     return message
 
 
@@ -106,7 +116,7 @@ def reminder_message(
     if kind is not None:
         message["kind"] = kind
     if at is not None:
-        message["at"] = _rfc3339(at)
+        message["at"] = rfc3339(at)
     return message
 
 
@@ -138,7 +148,7 @@ def later_message(event: Mapping[str, Json], at: datetime) -> dict[str, Json]:
 
     Whoever receives it publishes `event` again, with what is left until `at` as its delay.
     """
-    return {"resource": {"type": LATER}, "at": _rfc3339(at), "event": dict(event)}
+    return {"resource": {"type": LATER}, "at": rfc3339(at), "event": dict(event)}
 
 
 def launch_query(launch_id: str, nonce: str) -> str:
@@ -161,7 +171,8 @@ def is_too_deep(value: Json) -> bool:
     return bool(level)
 
 
-def _rfc3339(at: datetime) -> str:
+def rfc3339(at: datetime) -> str:
+    """Return a time as messages have it, in UTC. Raises ValueError for one without a zone."""
     if at.tzinfo is None:
         raise ValueError(f"{at.isoformat()} has no time zone; times are aware")
     return at.astimezone(UTC).isoformat().replace("+00:00", "Z")

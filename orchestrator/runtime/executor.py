@@ -180,6 +180,8 @@ class DAGExecutor(dag_executor.DAGExecutor):
             secrets=secrets or LazySecrets(lambda: (of_this_machine(settings, os.environ),)),
             observer=self.telemetry,
             notifier=notifier or LazyNotifier(settings, clock),
+            # A bus that ends with this process promises nothing of what it has not delivered.
+            start_missed=used_broker.publish if self._own_broker is None else self.execute,
         )
         self.store = store
         if self._own_broker is not None:

@@ -73,7 +73,7 @@ ALL_OF_A_CLOUD_FUNCTION = (
             [
                 'strat: is not a key of a definition; did you mean "start"? '
                 "allowed: start, steps, timeout, finally, description, owner, tags, input_schema, notify, schedule, "
-                "time_zone, $schema"
+                "time_zone, missed, triggers, $schema"
             ],
             id="a misspelt key is not said to be missing as well",
         ),
