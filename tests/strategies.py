@@ -259,6 +259,11 @@ class _Drawer:
             if row.unless and not {key, row.unless} & found.keys():
                 found[key] = self.value(row, later, body, name, depth)
         self.repair(shape, found)
+        if "heartbeat" in found:
+            if found.get("invocation") == "sync":
+                del found["invocation"]
+            found["timeout"] = "30d"
+            found["heartbeat"] = self.draw(st.sampled_from(["1s", "20m", "3d"]), label="heartbeat")
         return found
 
     @staticmethod

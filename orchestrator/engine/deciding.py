@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from orchestrator.engine.address import (
     CancelRun,
     Completion,
+    Heartbeat,
     Known,
     PauseRun,
     Reminder,
@@ -198,7 +199,7 @@ class Decider:
         published_at: datetime | None = None
         if isinstance(item, Completion):
             published_at = item.event.publish_time or now
-        elif isinstance(item, Reminder | CancelRun | PauseRun | ResumeRun):
+        elif isinstance(item, Reminder | Heartbeat | CancelRun | PauseRun | ResumeRun):
             published_at = item.published_at
         if published_at is not None and self._resolver.is_young(published_at, now):
             raise NotYet(f"runs/{box.run_id}.json: does not exist (yet)")

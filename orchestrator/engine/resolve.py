@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from orchestrator.engine.address import (
     CancelRun,
     Completion,
+    Heartbeat,
     Item,
     Later,
     PauseRun,
@@ -28,6 +29,7 @@ from orchestrator.model.events import (
     CompletionEvent,
     DataflowEvent,
     Event,
+    HeartbeatEvent,
     LaterEvent,
     MessageEvent,
     ObjectEvent,
@@ -96,6 +98,8 @@ class Resolver:
                 return Later(event.event, event.at)
             case ReminderEvent(run_id=str(run_id)):
                 return Reminder(run_id, event.node_name, event.attempt, event.kind, event.at, at)
+            case HeartbeatEvent(run_id=str(run_id)):
+                return Heartbeat(run_id, event.node_name, event.attempt, event.nonce, at)
             case CancelEvent(run_id=str(run_id)):
                 return CancelRun(run_id, event.reason, at)
             case PauseEvent(run_id=str(run_id)):

@@ -28,6 +28,7 @@ from orchestrator.model.events import (
     DataflowEvent,
     Event,
     FunctionEvent,
+    HeartbeatEvent,
     LaterEvent,
     PauseEvent,
     ReminderEvent,
@@ -52,6 +53,7 @@ def _recognisers() -> Mapping[str, "_Reader"]:
         messages.FUNCTION: _function,
         messages.START: _start,
         messages.REMINDER: _reminder,
+        messages.HEARTBEAT: _heartbeat,
         messages.TICK: _tick,
         messages.CANCEL: _cancel,
         messages.PAUSE: _pause,
@@ -222,6 +224,15 @@ def _reminder(data: Mapping[str, Json], common: Common) -> ReminderEvent:
         kind=kind,
         at=None if at is None else _time("reminder.at", at),
     )
+
+
+def _heartbeat(data: Mapping[str, Json], common: Common) -> HeartbeatEvent:
+    launch_id, nonce = data.get("launch_id"), data.get("nonce")
+    if not _is_name(launch_id) or (ids := parse_launch_id(launch_id)) is None:
+        raise _wrong("heartbeat.launch_id", f"is {_shown(launch_id)}", "it has to be run_id/node/attempt")
+    if not _is_nonce(nonce):
+        raise _wrong("heartbeat.nonce", f"is {_shown(nonce)}", "it has to be the nonce of the launch")
+    return HeartbeatEvent(**common, run_id=ids[0], node_name=ids[1], attempt=ids[2], nonce=nonce)
 
 
 def _tick(_data: Mapping[str, Json], common: Common) -> TickEvent:

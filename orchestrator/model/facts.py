@@ -73,6 +73,14 @@ class TimeCame(msgspec.Struct, frozen=True):
     is_bound: bool
 
 
+class HeardFrom(msgspec.Struct, frozen=True):
+    """The execution of an attempt said, at `at`, that it is at work."""
+
+    node_name: str
+    attempt: int
+    at: datetime
+
+
 class CancelRequested(msgspec.Struct, frozen=True):
     """Somebody wants the run to be cancelled."""
 
@@ -135,6 +143,7 @@ Fact = (
     | LaunchBound
     | ClaimExpired
     | TimeCame
+    | HeardFrom
     | CancelRequested
     | CancelSettled
     | RunOutOfTime

@@ -134,6 +134,7 @@ class Task(Node):
         target_key: which Target launches it: its type, or `CloudFunction.sync`.
         secrets: names of the secrets that its parameters hold.
         timeout_s: the author's timeout in seconds, or None.
+        heartbeat_s: how long an attempt may be silent, in seconds; None: for ever.
         retry: after which errors it is tried again.
         execution: the record of the current attempt's execution, if the DAG was built with one.
     """
@@ -142,7 +143,7 @@ class Task(Node):
 
     def __init__(self, step: Mapping[str, Json], parent_dag: Graph) -> None:
         super().__init__(step, parent_dag)
-        function, timeout = step.get("function"), step.get("timeout")
+        function, timeout, heartbeat = step.get("function"), step.get("timeout"), step.get("heartbeat")
         parameters = step.get("parameters")
         self.target_type = TargetTypes(str(step["target_type"]))
         self.target_name = str(step.get("target_name") or function)
@@ -150,6 +151,7 @@ class Task(Node):
         self.function = None if function is None else str(function)
         self.target_key = target_key(self.target_type.value, step.get("invocation"))
         self.timeout_s = None if timeout is None else parse_duration(str(timeout))
+        self.heartbeat_s = None if heartbeat is None else parse_duration(str(heartbeat))
         self.retry = retry_rules(step.get("retry"))
         self.template = compile_value(self.parameters)
         named = frozenset() if self.template.is_constant else names_in(self.parameters, "secret")

@@ -86,6 +86,8 @@ ONLY_PROBLEMS = {
     "expression_of_the_parallel_around_it": EXPRESSION,
     "request_with_an_expression": EXPRESSION,
     "timeout_over_30_days": SIZE,
+    "heartbeat_as_long_as_the_timeout": SIZE,
+    "heartbeat_of_a_call_that_is_waited_for": "a schema's row cannot speak of the value of another key",
     "schedule_with_minute_60": SIZE,
     "schedule_that_runs_backwards": SIZE,
     "schedule_with_a_step_of_0": SIZE,

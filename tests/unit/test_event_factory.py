@@ -23,6 +23,7 @@ from orchestrator.model.events import (
     DataflowEvent,
     Event,
     FunctionEvent,
+    HeartbeatEvent,
     JobEvent,
     PauseEvent,
     ReminderEvent,
@@ -204,6 +205,14 @@ def failed(message, error_type="Task.Failed"):
             "reminder_question",
             (ReminderEvent, {"run_id": RUN, "node_name": "Each[7]", "attempt": 2}),
             id="without a kind it is an early question; an item of a Map is a node too",
+        ),
+        pytest.param(
+            "heartbeat",
+            (
+                HeartbeatEvent,
+                {"run_id": RUN, "node_name": "Step1", "attempt": 2, "nonce": "0123456789abcdef0123456789abcdef"},
+            ),
+            id="a heartbeat says whose it is, and proves it",
         ),
         pytest.param("tick", (TickEvent, {}), id="a tick"),
         pytest.param("pause", (PauseEvent, {"run_id": RUN}), id="a pause"),
@@ -551,6 +560,10 @@ def test_what_is_missing_or_odd_in_an_event(data, field, expected):
             but("reminder_timeout", "at", "0001-01-01T00:00:00+10:00"), "reminder.at", id="before all time in UTC"
         ),
         pytest.param(but("reminder_timeout", "at", {"a": []}), "reminder.at: is an object", id="a time is text"),
+        pytest.param(
+            but("heartbeat", "launch_id", "x"), "heartbeat.launch_id: is 'x'; it has to be run_id", id="whose?"
+        ),
+        pytest.param(but("heartbeat", "nonce", ...), "heartbeat.nonce: is missing", id="a heartbeat without proof"),
         pytest.param(but("pause", "run_id", ...), "pause.run_id: is missing", id="pause what?"),
         pytest.param(but("resume", "run_id", 7), "resume.run_id: is", id="resume what?"),
         pytest.param(but("cancel", "run_id", ...), "cancel.run_id: is missing", id="cancel what?"),
