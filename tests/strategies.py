@@ -54,6 +54,9 @@ VARIABLES = {"project": "p"}
 SECRETS = {"key": "open-sesame-1234"}
 """Likewise, of what is kept nowhere."""
 
+KEPT = ("Dag", "Callback")
+"""Target types whose parameters stand in a document, so that no secret can be in them."""
+
 # -- what people and machines get wrong ------------------------------------------------------------------
 
 _WORDS = sorted({"start", "steps", "next", "end", "branches", "type", "A", "B", "P", "Task", "Parallel", "Function"})
@@ -258,6 +261,8 @@ class _Drawer:
         for key, row in shape.keys.items():
             if row.unless and not {key, row.unless} & found.keys():
                 found[key] = self.value(row, later, body, name, depth)
+        if fixed.get("target_type") in KEPT and "parameters" in found:
+            found["parameters"] = {each: _Hole(Kind.ANY, each) for each in found["parameters"]}
         self.repair(shape, found)
         if "heartbeat" in found:
             if found.get("invocation") == "sync":
@@ -389,6 +394,8 @@ class _Drawer:
                 extra[key] = self.filled(value, BRANCH, tuple(body.names()), True)
             elif key == "triggers":
                 extra[key] = self.fill_trigger(value)
+            elif isinstance(value, _Hole):  # the run's result: likewise, if nothing has failed
+                extra[key] = self.fill(value, tuple(body.names()), False)
         entries = body.entries
         if len(entries) > 1 or (len(steps) > 1 and any("depends_on" in step for step in steps.values())):
             extra.pop("start", None)

@@ -42,6 +42,7 @@ from orchestrator.engine.witness import Witness
 from orchestrator.model.commands import EMPTY, Command, Json, Launch, Notify
 from orchestrator.model.enums import TaskStatus
 from orchestrator.model.errors import (
+    LaunchRefused,
     NotYet,
     OrchestratorError,
     StoreUnavailable,
@@ -215,6 +216,10 @@ class DAGExecutor:
         """
         return self._large_results.load(run.nodes[node_name])
 
+    def result_of_run(self, run: RunState) -> Json:
+        """Return a run's own result; null if it has none (yet). Raises as `result_of` does."""
+        return self._large_results.load_run(run)
+
     def tick(self) -> Swept:
         """Look after all open runs: what was left, lost or is due. Each run fails alone.
 
@@ -235,6 +240,27 @@ class DAGExecutor:
             start = self._start_missed or self.execute
             self._schedules = Schedules(self._store, self.catalog, self._clock, start)
         return self._schedules
+
+    def make_child(self, launch: Launch, run_id: str) -> None:
+        """Make the child run of a Dag Task's launch; it is durable when this returns, and has not begun.
+
+        Once for a launch, however often it is asked for.
+
+        Raises:
+            LaunchRefused: it can never be: there is no such DAG, its input is wrong, …
+            LaunchUncertain: not now.
+        """
+        from orchestrator.engine.children import check_child, refusal_of  # only where there is one
+
+        try:
+            check_child(launch)
+            entry = Entry(self._resolver.child(launch, run_id))
+            self._lead_or_wait(self._box(run_id), entry)
+            made = _result(entry).verdict
+            if made == "unchanged" and OrchestrationStatus(self._store, run_id).load() is None:
+                raise LaunchRefused(f"run {run_id}: was pruned", error_type="Dag.Pruned")
+        except OrchestratorError as exc:
+            raise refusal_of(exc, launch) from exc
 
     def look_after(self, run_id: str, marker: str | None = None) -> tuple[str, ...] | None:
         """Do a Tick's work for one run; see `Ticker.look_after`."""

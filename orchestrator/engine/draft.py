@@ -159,6 +159,15 @@ class Draft:
         """Have the run be told when something is due at a node."""
         self.commands.append(Remind(self.info.run_id, node.node_name, node.attempt, kind, at))
 
+    def tell_parent(self) -> None:
+        """Have the parent of a child run ask about it soon; should that be lost, its Tick asks."""
+        parent = self.info.parent
+        if parent is None:
+            return
+        asking = Remind(parent.run_id, parent.node, parent.attempt, None, self.now)
+        if asking not in self.commands:
+            self.commands.append(asking)
+
     def claims(self, node: NodeState) -> bool:
         """Whether this very save claims the node's attempt, so that nothing of it can run."""
         if node.claim is None or node.claim.owner != self.token.owner or node.claim.takeovers:

@@ -9,8 +9,10 @@ there, and when it ends.
 from msgspec.structs import replace
 
 from orchestrator.engine.draft import NO_TIMES, Draft
+from orchestrator.engine.scope import scope_of
 from orchestrator.model.commands import Failure, Json
 from orchestrator.model.enums import RunStatus, TaskStatus
+from orchestrator.model.errors import ExpressionError
 from orchestrator.model.ids import beside, instance_of
 from orchestrator.model.nodes import Graph, Node, Parallel
 from orchestrator.model.rules import rule_for
@@ -58,7 +60,7 @@ def end(
                 draft.entering.append((beside(node.node_name, following), caught))
                 return
         stopped_at = node if _stopped_short(place, node) else None
-        held_by = _graph_ended(draft, place.parent_dag, node.node_name, stopped_at)
+        held_by = _graph_ended(draft, place.parent_dag, node.node_name, stopped_at, node)
         if held_by is None:
             return
         # The Parallel ends in its turn. A loop: Parallels stand a hundred deep in one another.
@@ -74,7 +76,8 @@ def end_graph(draft: Draft, graph: Graph, instance: str, stopped_at: NodeState |
         instance: which instance of it, as its entries' names end.
         stopped_at: the node at which it has not come to its end; None where it has.
     """
-    held_by = _graph_ended(draft, graph, graph.start_node.node_name + instance, stopped_at)
+    last = None if stopped_at is not None else _only_last(draft, graph, instance)
+    held_by = _graph_ended(draft, graph, graph.start_node.node_name + instance, stopped_at, last)
     if held_by is not None:
         status, error = _sum_up(draft, held_by)
         end(draft, held_by, status, error=error)
@@ -91,10 +94,28 @@ def led_to(place: Node, node: NodeState) -> tuple[str | None, str | None]:
     return (route.next, node.node_name) if route is not None else (None, None)
 
 
-def _graph_ended(draft: Draft, graph: Graph, member: str, stopped_at: NodeState | None) -> NodeState | None:
-    """Write that a graph has ended of which `member` is an entry; return the Parallel that ends by that, or None."""
+def _only_last(draft: Draft, graph: Graph, instance: str) -> NodeState | None:
+    """The one completed step of a graph that nothing follows; None where there are several, or none."""
+    needed = {name for node in graph.nodes for name in node.depends_on}
+    found = [
+        state
+        for node in graph.nodes
+        if node.node_name not in needed and not any(not edge.is_error for edge in node.edges)
+        if (state := draft.nodes[node.node_name + instance]).status is TaskStatus.COMPLETED
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def _graph_ended(
+    draft: Draft, graph: Graph, member: str, stopped_at: NodeState | None, last: NodeState | None
+) -> NodeState | None:
+    """Write that a graph has ended of which `member` is an entry; return the Parallel that ends by that, or None.
+
+    Args:
+        last: the step whose result is the graph's, where there is one such.
+    """
     if graph.parent_node is None:
-        _outermost_ended(draft, stopped_at)
+        _outermost_ended(draft, stopped_at, last)
         return None
     state = _branch_ended(draft, graph.parent_node, graph, member, stopped_at)
     return None if state.open_branches else state
@@ -129,9 +150,11 @@ def _sum_up(draft: Draft, parallel: NodeState) -> tuple[TaskStatus, Failure | No
     return (TaskStatus.CANCELLED, None) if stopped else (TaskStatus.COMPLETED, None)
 
 
-def _outermost_ended(draft: Draft, stopped_at: NodeState | None) -> None:
+def _outermost_ended(draft: Draft, stopped_at: NodeState | None, last: NodeState | None) -> None:
     """The steps of the definition have ended, then those of its `finally`, if it has any; then the run has."""
     ending, last_steps = _ending(draft, stopped_at), draft.dag.last_steps
+    if ending.status is RunStatus.COMPLETED and draft.info.ending is None:
+        ending = _with_result(draft, last, ending)
     if draft.info.ending is not None:  # these were the last steps: their failure is the run's, unless that has one
         before = draft.info.ending
         _end_run(draft, ending if before.status is RunStatus.COMPLETED else before)
@@ -155,11 +178,29 @@ def _ending(draft: Draft, stopped_at: NodeState | None) -> Ending:
     return Ending(RunStatus.CANCELLED if stop is not None else RunStatus.FAILED, error)
 
 
+def _with_result(draft: Draft, last: NodeState | None, ending: Ending) -> Ending:
+    """Write the result of a run whose steps have completed, of which this was the last, if one was."""
+    template = draft.dag.result
+    if template is None:
+        if last is not None and last.result is not None:
+            draft.change_run(replace(draft.info, result_of=last.node_name))
+        return ending
+    try:
+        result = template.resolve(scope_of(draft.info, draft.nodes, None))
+    except ExpressionError as exc:
+        return Ending(RunStatus.FAILED, Failure("Run.BadResult", f"result: {exc}"))
+    draft.change_run(replace(draft.info, result=result))
+    return ending
+
+
 def _end_run(draft: Draft, ending: Ending) -> None:
+    if ending.status is not RunStatus.COMPLETED and (draft.info.result_of or draft.info.result is not None):
+        draft.change_run(replace(draft.info, result=None, stored_result=None, result_of=None))
     for node in tuple(draft.nodes.values()):
         if node.status is TaskStatus.NEW:
             draft.put(replace(node, status=TaskStatus.SKIPPED))
     draft.change_run(replace(draft.info, status=ending.status, error=ending.error, ending=None, ended_at=draft.now))
+    draft.tell_parent()
 
 
 def _stopped_short(place: Node, last: NodeState) -> bool:

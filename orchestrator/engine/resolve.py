@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from orchestrator.engine.address import (
+    BeginRun,
     CancelRun,
     Completion,
     Heartbeat,
@@ -20,11 +21,12 @@ from orchestrator.engine.address import (
 )
 from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.status import ExecutionStatus
-from orchestrator.model.commands import EMPTY, Json
+from orchestrator.model.commands import EMPTY, Json, Launch
 from orchestrator.model.dag import DAG
 from orchestrator.model.errors import EventError, NotYet, OrchestratorError, SettingsError
 from orchestrator.model.event_factory import EventFactory
 from orchestrator.model.events import (
+    BeginEvent,
     CancelEvent,
     CompletionEvent,
     DataflowEvent,
@@ -40,6 +42,7 @@ from orchestrator.model.events import (
     TickEvent,
 )
 from orchestrator.model.ids import KEY_PREFIX, parse_launch_id, run_id_of, scheduled_start_of, triggered_start_of
+from orchestrator.model.run_state import ParentRun
 
 if TYPE_CHECKING:
     from orchestrator.engine.triggering import Triggers
@@ -92,6 +95,8 @@ class Resolver:
         match event:
             case StartEvent():
                 return self._start(event, at)
+            case BeginEvent(run_id=str(run_id)):
+                return BeginRun(run_id, at)
             case TickEvent():
                 return TickAll()
             case LaterEvent():
@@ -151,6 +156,18 @@ class Resolver:
         from orchestrator.engine.triggering import Triggers
 
         return Triggers(self._catalog, self._variables_of)
+
+    def child(self, launch: Launch, run_id: str) -> Start:
+        """Return the start of the child run that a Dag Task launches.
+
+        Raises:
+            UnknownDag, DefinitionError, SettingsError: it cannot be started here.
+        """
+        name, definition, dag = self._catalog.find(launch.target_name)
+        parent = ParentRun(launch.run_id, launch.node_name, launch.attempt, launch.depth + 1)
+        variables = self._variables_of(name, dag)
+        given, due = launch.parameters, launch.scheduled_for
+        return Start(run_id, name, definition, dag, given, launch.launch_id, due, variables, parent=parent)
 
     def _variables_of(self, name: str, dag: DAG) -> Mapping[str, Json]:
         """Return the variables that a DAG asks for. Raises SettingsError where one has no value."""

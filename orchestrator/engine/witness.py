@@ -15,6 +15,7 @@ from threading import Lock
 from typing import TypeVar
 
 from orchestrator.engine.address import (
+    BeginRun,
     CancelRun,
     Completion,
     Heartbeat,
@@ -28,8 +29,8 @@ from orchestrator.engine.address import (
 from orchestrator.engine.draft import bare_launch
 from orchestrator.engine.run_box import Answer, Entry, RunBox
 from orchestrator.engine.status import DefinitionStatus
-from orchestrator.model.commands import Command, Execution, Launch, Remind
-from orchestrator.model.enums import NOTHING_RUNS, DueKind, TaskStatus
+from orchestrator.model.commands import Cancel, Command, Execution, Launch, Remind
+from orchestrator.model.enums import NOTHING_RUNS, DueKind, TargetTypes, TaskStatus
 from orchestrator.model.errors import LaunchUncertain, NotYet, RunExists
 from orchestrator.model.events import CompletionEvent
 from orchestrator.model.facts import (
@@ -37,6 +38,7 @@ from orchestrator.model.facts import (
     CancelRequested,
     Fact,
     HeardFrom,
+    PauseEnded,
     PauseRequested,
     ResumeRequested,
     RunStarted,
@@ -79,6 +81,8 @@ class Witness:
                 return self._reminder(entry, item, state, box)
             case Heartbeat():
                 return self._heartbeat(item, state), []
+            case BeginRun():
+                return [PauseEnded()], []
             case CancelRun():
                 return [CancelRequested(item.reason)], []
             case PauseRun():
@@ -132,6 +136,7 @@ class Witness:
                 item.message_id,
                 item.scheduled_for,
                 item.variables,
+                item.parent,
             )
         ]
 
@@ -270,8 +275,12 @@ class Witness:
         node = _running(state, item.node_name, item.attempt)
         if node is None or (item.kind is not None and node.due.get(item.kind) != item.at):
             return [], []
-        if node.owed_cancel is not None or item.kind == DueKind.HEARTBEAT:  # that is the Tick's
+        if item.kind == DueKind.HEARTBEAT:  # that is the Tick's
             return [], []
+        if node.owed_cancel is not None:
+            # Somebody knows more: a child run says so when it has taken a cancel in.
+            is_news = item.kind is None and node.target_type == TargetTypes.DAG
+            return [], [Cancel(self.bare(state, node), node.execution_id)] if is_news else []
         if item.kind in NOTHING_RUNS and item.kind is not None and item.at is not None:
             return [TimeCame(node.node_name, node.attempt, item.kind, item.at, False)], []
         answer = self._asked(entry, node, state, box)

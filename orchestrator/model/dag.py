@@ -12,7 +12,7 @@ from orchestrator.model.durations import parse_duration
 from orchestrator.model.enums import TaskStatus
 from orchestrator.model.errors import InputError
 from orchestrator.model.execution import ExecutionRecord
-from orchestrator.model.expressions import names_in
+from orchestrator.model.expressions import Template, compile_value, names_in
 from orchestrator.model.fixed import Fixed
 from orchestrator.model.ids import step_of
 from orchestrator.model.node_factory import NodeFactory
@@ -33,6 +33,7 @@ class DAG(Fixed):
         start_node: the first of these.
         nodes: its own nodes, in definition order; not those inside of branches.
         tasks: those of them that are Tasks.
+        result: the template of a run's result; None where that is its last step's.
         timeout_s: how long a run of it may take, in seconds, or None.
         last_steps: the DAG of its `finally`, which runs however its own steps end; or None.
         all_nodes: its nodes and those of all branches, a Parallel before what is inside of it; those of `last_steps`.
@@ -64,6 +65,7 @@ class DAG(Fixed):
         self.start_nodes: tuple[Node, ...] = (own[str(start)],) if start is not None else self._entries()
         self.start_node = self.start_nodes[0]
         self.tasks = tuple(node for node in self.nodes if isinstance(node, Task))
+        self.result: Template | None = compile_value(definition["result"]) if "result" in definition else None
         timeout, last = definition.get("timeout"), definition.get("finally")
         self.timeout_s = None if timeout is None else parse_duration(str(timeout))
         self.last_steps: DAG | None = (
@@ -135,7 +137,7 @@ class DAG(Fixed):
     @cached_property
     def variables(self) -> frozenset[str]:
         """Names of the variables of its environment that its expressions ask for."""
-        asking = [self.definition["steps"], self.definition.get("finally"), self.definition.get("triggers")]
+        asking = [self.definition.get(key) for key in ("steps", "finally", "result", "triggers")]
         return names_in(asking, "var")
 
     def init(self) -> tuple[Launch, ...]:

@@ -14,7 +14,7 @@ from functools import cached_property, reduce
 from operator import and_, or_
 
 from orchestrator.model.durations import parse_duration
-from orchestrator.model.enums import Triggers
+from orchestrator.model.enums import TargetTypes, Triggers
 from orchestrator.model.errors import DefinitionError, ExpressionError
 from orchestrator.model.expressions import (
     EVERYWHERE,
@@ -43,6 +43,9 @@ MAX_DEPTH = 100
 MAX_VALUES = 1_000_000
 """Values in all `parameters` together: YAML aliases can make more of a few lines than fits in memory."""
 
+
+_RUN_RESULT = "$result"
+"""In place of a step's name: the `result` of the definition itself, which asks once all steps have ended."""
 
 _MARKED = re.compile(r"\$\{[^{}]*\}")
 
@@ -345,6 +348,8 @@ class _Judge:
             if body.shape is DEFINITION:
                 yield from self.input_schema(body.value.get("input_schema"))
                 yield from self.triggers(body.value.get("triggers"))
+                if "result" in body.value:
+                    yield from self.values(_Place(_RUN_RESULT, body), "result", body.value["result"])
             start = body.start
             if isinstance(start, str) and body.names and start not in body.steps:
                 yield f"{at(body.path, 'start')}: {self.no_step(start, body)}"
@@ -471,8 +476,8 @@ class _Judge:
                     problem = row.rule.problem(held_name) if row.rule and isinstance(held_name, str) else None
                     if problem:
                         yield f"{at(at(path, key), held_name)}: {problem}"
-                # Those of a Sub-DAG become the input of a run, and stand in its document.
-                may_hide = step.get("target_type") != "Dag"
+                # Those of a Sub-DAG become the input of a run, and stand in its document; a Callback shows its own.
+                may_hide = step.get("target_type") not in (TargetTypes.DAG, TargetTypes.CALLBACK)
                 yield from self.values(place, at(path, key), held, may_hide=may_hide)
             elif row.kind is Kind.REQUEST and isinstance(held, dict):
                 yield from row.taken_problems(at(path, key), held)
@@ -606,7 +611,9 @@ class _Judge:
                 if root in roots and root not in place.roots:
                     yield f"{part.text}: there is no {quoted(root)} here; there is {listed(place.roots)}"
             return
-        if "error" in roots and not self.catches(place):
+        if place.name == _RUN_RESULT and "error" in roots:
+            yield f'{part.text}: there is no "error" here; a run that has failed has no result'
+        elif "error" in roots and not self.catches(place):
             yield f'{part.text}: no "on_error" leads to {quoted(place.name)}; only where one does is there an error'
         if "secret" in roots and not may_hide:
             yield f"{part.text}: is kept nowhere, so it can stand in the parameters of what is launched only"
@@ -640,6 +647,8 @@ class _Judge:
         if name in self.shared or place.name in self.shared:
             return None
         why = _why_not_ended(place, other)
+        if why and place.name == _RUN_RESULT:
+            return f"{why}; the run's result is made before that"
         return f"{why}; only steps that have ended before {quoted(place.name)} starts have a result" if why else None
 
 
@@ -659,6 +668,9 @@ def _heartbeat_problems(path: str, shape: Shape, step: Mapping[object, object]) 
 
 def _why_not_ended(place: _Place, other: _Place) -> str:
     """Return why `other` is not certain to have ended before `place` starts; "" if it is certain."""
+    if place.name == _RUN_RESULT:
+        *_, root = other.lineage()
+        return f'{quoted(other.name)} is in "finally"' if root.body.is_finally else ""
     if other == place:
         return f"{quoted(other.name)} is the step itself"
     *_, our_root = place.lineage()

@@ -26,6 +26,8 @@ class TargetTypes(StrEnum):
     BATCH = "Batch"
     WORKFLOWS = "Workflows"
     VERTEX_PIPELINE = "VertexPipeline"
+    DAG = "Dag"
+    CALLBACK = "Callback"
 
 
 JOBS = (
@@ -37,6 +39,10 @@ JOBS = (
     TargetTypes.VERTEX_PIPELINE,
 )
 """Services of the shape launch / get / list / cancel: a row each of `targets/job_services.py`."""
+
+
+NOWHERE_ELSE = (TargetTypes.FUNCTION, TargetTypes.DAG, TargetTypes.CALLBACK)
+"""What has no place of its own in Google Cloud: it runs inside of the orchestrator, or is its own doing."""
 
 
 class DataflowTemplateType(StrEnum):

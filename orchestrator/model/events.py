@@ -115,6 +115,10 @@ class FunctionEvent(CompletionEvent, frozen=True, kw_only=True):
     """A Function target's own message."""
 
 
+class CallbackEvent(CompletionEvent, frozen=True, kw_only=True):
+    """Somebody has answered a Callback Task; its token is the `nonce`."""
+
+
 class ReminderEvent(Event, frozen=True, kw_only=True):
     """A due entry's time has come (`kind`, `attempt`, `at`), or (`kind` None) an early question."""
 
@@ -149,6 +153,10 @@ class PauseEvent(Event, frozen=True, kw_only=True):
 
 class ResumeEvent(Event, frozen=True, kw_only=True):
     """Let the run `run_id` go on."""
+
+
+class BeginEvent(Event, frozen=True, kw_only=True):
+    """The child run `run_id` was made, and is to begin."""
 
 
 class CancelEvent(Event, frozen=True, kw_only=True):

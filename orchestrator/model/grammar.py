@@ -48,13 +48,25 @@ _INPUT_SCHEMA = Key(
     Kind.SCHEMA,
     "What the run's input must be, as JSON Schema 2020-12; a start whose input is not so is refused.",
 )
-_TOPIC = Pattern(
+_TOPIC_NAME = Pattern(
     "the name of a topic",
     r"projects/[^/\s$]+/topics/[A-Za-z][A-Za-z0-9_.~+%-]{2,254}",
     'write it as in "projects/my-project/topics/alerts"',
 )
 _PART_OF_A_NAME = Pattern(
     "a part of an object's name", r"[^\x00-\x1f$]{1,1024}", "write up to 1024 characters on one line, without $"
+)
+_TOPIC = Key("topic", Kind.STRING, "The Pub/Sub topic to publish to.", rule=_TOPIC_NAME)
+_URL = Key(
+    "url",
+    Kind.STRING,
+    "The webhook to post to, at one of NOTIFY_HOSTS.",
+    rule=Pattern(
+        "the URL of a webhook",
+        r"https://[A-Za-z0-9.-]{1,253}(/[!#%&'()*+,./:;=?@A-Za-z0-9_~-]{0,1500})?",
+        'write it as in "https://hooks.example.com/runs"',
+    ),
+    not_with="topic",
 )
 NOTIFY = Key(
     "notify",
@@ -70,24 +82,8 @@ NOTIFY = Key(
             rule=Choice("an event of a run", tuple(RunEvents)),
             most=len(RunEvents),
         ),
-        Key(
-            "topic",
-            Kind.STRING,
-            "The Pub/Sub topic to publish to.",
-            rule=_TOPIC,
-            unless="url",
-        ),
-        Key(
-            "url",
-            Kind.STRING,
-            "The webhook to post to, at one of NOTIFY_HOSTS.",
-            rule=Pattern(
-                "the URL of a webhook",
-                r"https://[A-Za-z0-9.-]{1,253}(/[!#%&'()*+,./:;=?@A-Za-z0-9_~-]{0,1500})?",
-                'write it as in "https://hooks.example.com/runs"',
-            ),
-            not_with="topic",
-        ),
+        replace(_TOPIC, unless="url"),
+        _URL,
     ),
 )
 _SCHEDULE = Key(
@@ -144,7 +140,7 @@ _TRIGGERS = Key(
             "topic",
             Kind.STRING,
             "The Pub/Sub topic that a message comes from.",
-            rule=_TOPIC,
+            rule=_TOPIC_NAME,
             not_with="object",
         ),
         Key(
@@ -462,6 +458,24 @@ _UNTIL = Key(
     "The time to wait for, RFC 3339, as in 2026-12-24T18:00:00Z or ${run.input.at}; a past one waits no more.",
 )
 _RESULT = Key("result", Kind.ANY, "The step's result; strings in it may hold ${…} expressions.", is_required=True)
+_RUN_RESULT = replace(
+    _RESULT,
+    description="The run's result, made when its steps have completed; by default that of its last step. Strings in it "
+    "may hold ${…} expressions.",
+    is_required=False,
+)
+_CHILD = replace(_TARGET_NAME, description="The name of the DAG, a run of which is started.")
+_CHILD_INPUT = replace(
+    _PARAMETERS, description="The input of the run that is started; strings may hold ${…} expressions."
+)
+_WHOM = replace(_TARGET_NAME, description="Who is to answer, in a word for people.", is_required=False)
+_SHOWN = replace(
+    _PARAMETERS, description="What who is to answer has to know; strings may hold ${…} expressions, but no secrets."
+)
+_TOLD = (
+    replace(_TOPIC, description="The Pub/Sub topic that the token is published to, for who is to answer."),
+    replace(_URL, description="The webhook that the token is posted to, at one of NOTIFY_HOSTS."),
+)
 _END_STATUS = Key(
     "status",
     Kind.STRING,
@@ -529,6 +543,8 @@ _TARGETS: Mapping[TargetTypes, tuple[Key, ...]] = {
             templateUri='is what the key "template_path" is for', displayName='is what the key "target_name" is for'
         ),
     ),
+    TargetTypes.DAG: (_CHILD, _CHILD_INPUT),
+    TargetTypes.CALLBACK: (_WHOM, _SHOWN, *_TOLD),
 }
 
 
@@ -562,6 +578,7 @@ DEFINITION = Shape.of(
         _STEPS,
         _RUN_TIMEOUT,
         _FINALLY,
+        _RUN_RESULT,
         _ABOUT,
         _OWNER,
         _TAGS,

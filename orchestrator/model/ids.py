@@ -48,6 +48,15 @@ def run_id_of(message_id: str, published_at: datetime) -> str:
     return f"run_{int(published_at.timestamp())}_{digest}"
 
 
+def child_run_id(launch_id: str, started_at: datetime) -> str:
+    """Return the id of the run that a launch of a Dag Task makes: the same for every try of it.
+
+    Args:
+        started_at: when its step started, aware.
+    """
+    return run_id_of(launch_id, started_at)
+
+
 def scheduled_start_of(dag: str, scheduled_for: datetime) -> str:
     """Return what stands for the message of a start that a schedule sent: the same for every sending of it.
 

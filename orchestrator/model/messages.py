@@ -5,12 +5,15 @@
     function   {"resource": {"type": "function", "labels"?: {"function_name"}}, "launch_id", "nonce",
                 "execution_id"?, "status": "Completed" | "Failed", "result"?,
                 "error"?: {"error_type", "message"}}
+    callback   {"resource": {"type": "callback"}, "run_id", "node_name", "attempt", "token",
+                "status": "Completed" | "Failed", "result"?, "error"?: {"error_type", "message"}}
     reminder   {"resource": {"type": "reminder"}, "run_id", "node_name", "attempt", "kind"?, "at"?}
     heartbeat  {"resource": {"type": "heartbeat"}, "launch_id", "nonce"}
     tick       {"resource": {"type": "tick"}}
     cancel     {"resource": {"type": "cancel"}, "run_id", "reason"?}
     pause      {"resource": {"type": "pause"}, "run_id"}
     resume     {"resource": {"type": "resume"}, "run_id"}
+    begin      {"resource": {"type": "begin"}, "run_id"}
     later      {"resource": {"type": "later"}, "at", "event": {…}}
     object, message: what others have done, see `trigger_events`
 
@@ -22,7 +25,7 @@ from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import urlencode
 
-from orchestrator.model.commands import Json, Outcome
+from orchestrator.model.commands import Failure, Json, Outcome
 from orchestrator.model.enums import OutcomeKind
 
 START: Final = "start"
@@ -33,6 +36,8 @@ TICK: Final = "tick"
 CANCEL: Final = "cancel"
 PAUSE: Final = "pause"
 RESUME: Final = "resume"
+CALLBACK: Final = "callback"
+BEGIN: Final = "begin"
 LATER: Final = "later"
 OBJECT: Final = "object"
 MESSAGE: Final = "message"
@@ -108,6 +113,29 @@ def function_message(
     return message
 
 
+def callback_message(
+    run_id: str, node_name: str, attempt: int, token: str, result: Json = None, rejected: Failure | None = None
+) -> dict[str, Json]:
+    """Answer a Callback Task: it completes with `result` or, `rejected`, fails with that.
+
+    Args:
+        token: what the Task has given out, as proof.
+    """
+    message: dict[str, Json] = {
+        "resource": {"type": CALLBACK},
+        "run_id": run_id,
+        "node_name": node_name,
+        "attempt": attempt,
+        "token": token,
+        "status": "Completed" if rejected is None else "Failed",
+    }
+    if rejected is not None:
+        message["error"] = {"error_type": rejected.error_type, "message": rejected.message}
+    elif result is not None:
+        message["result"] = result
+    return message
+
+
 def reminder_message(
     run_id: str, node_name: str, attempt: int, kind: str | None = None, at: datetime | None = None
 ) -> dict[str, Json]:
@@ -151,6 +179,11 @@ def pause_message(run_id: str) -> dict[str, Json]:
 def resume_message(run_id: str) -> dict[str, Json]:
     """Let a paused run go on."""
     return {"resource": {"type": RESUME}, "run_id": run_id}
+
+
+def begin_message(run_id: str) -> dict[str, Json]:
+    """Let a child run begin that was made."""
+    return {"resource": {"type": BEGIN}, "run_id": run_id}
 
 
 def later_message(event: Mapping[str, Json], at: datetime) -> dict[str, Json]:

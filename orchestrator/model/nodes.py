@@ -128,7 +128,8 @@ class Task(Node):
 
     Attributes:
         target_type: where (`CloudFunction`, `Dataflow`, `Function`, …).
-        target_name: what: the function's or the template's name; of a Function, its callable.
+        target_name: what: the function's or the template's name; of a Function, its callable; of a Callback that names
+            nobody, the step itself.
         parameters: as the author wrote them, expressions unresolved.
         function: `package.module:callable` of a Function, entry point of a CloudFunction, or None.
         target_key: which Target launches it: its type, or `CloudFunction.sync`.
@@ -146,7 +147,7 @@ class Task(Node):
         function, timeout, heartbeat = step.get("function"), step.get("timeout"), step.get("heartbeat")
         parameters = step.get("parameters")
         self.target_type = TargetTypes(str(step["target_type"]))
-        self.target_name = str(step.get("target_name") or function)
+        self.target_name = str(step.get("target_name") or function or self.node_name)
         self.parameters: Mapping[str, Json] = parameters if isinstance(parameters, dict) else EMPTY
         self.function = None if function is None else str(function)
         self.target_key = target_key(self.target_type.value, step.get("invocation"))

@@ -46,6 +46,7 @@ ADAPTERS = {
     "stores": {"memory", "local", "gcs", "redis"},
     "brokers": {"memory", "pubsub"},
     "targets": {
+        *("callback", "dag"),
         *("function", "local_cloud_function", "local_dataflow"),
         *("inline_function", "cloud_function", "cloud_logging", "dataflow", "jobs"),
     },
