@@ -188,6 +188,8 @@ def _as_json(entry: Entry) -> Json:
         "run_id": run.run_id,
         "dag": run.dag,
         "status": run.status,
+        "priority": run.priority,
+        "queued_at": run.queued_at,
         "started_at": run.started_at,
         "ended_at": run.ended_at,
         "owner": run.owner,

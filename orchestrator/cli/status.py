@@ -14,6 +14,7 @@ from orchestrator.cli.follow import News, follow
 from orchestrator.cli.lines import line
 from orchestrator.cli.links import links
 from orchestrator.cli.progress import view_for
+from orchestrator.cli.queues import waiting_lines
 from orchestrator.cli.summary import summary
 from orchestrator.cli.trouble import StoreTrouble
 from orchestrator.model.enums import RunStatus
@@ -55,6 +56,7 @@ def status(console: Console, bucket: Bucket, asked: Asked, settings: Settings) -
     else:
         console.out("")
         console.styled(summary(state, bucket, _now(), console.size[0], _again(state, bucket), _redrive(asked)))
+        console.styled(waiting_lines(state, bucket))
         console.styled(about_lines(state, bucket))
         console.styled(child_lines(state, bucket))
         console.styled(answer_lines(state, bucket))

@@ -47,8 +47,10 @@ def has_ended(before: RunState | None, run: RunInfo) -> bool:
 
 
 def _has_begun(run: RunInfo, nodes: Mapping[str, NodeState]) -> bool:
-    """Whether a run has started: a child run is made first, and begins later."""
-    return run.parent is None or not run.held or any(node.status is not TaskStatus.NEW for node in nodes.values())
+    """Whether a run has started: a child run is made first, and begins later; one that is queued waits for its turn."""
+    if run.queued_at is None and (run.parent is None or not run.held):
+        return True
+    return any(node.status not in (TaskStatus.NEW, TaskStatus.SKIPPED) for node in nodes.values())
 
 
 def expired(draft: Draft, fact: NotificationExpired) -> None:

@@ -21,9 +21,9 @@ from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
-from orchestrator.engine.draft import Draft
+from orchestrator.engine.draft import Draft, new_state
 from orchestrator.engine.ending import led_to
-from orchestrator.engine.starting import new_state
+from orchestrator.engine.queueing import enqueue
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import RunStatus, TaskStatus, Triggers
 from orchestrator.model.facts import RedriveRequested, RunAdopted
@@ -50,7 +50,10 @@ def redrive_requested(draft: Draft, fact: RedriveRequested) -> None:
     if run is None or not is_about(run, fact) or refusal(draft.dag, RunState(run, draft.nodes), fact.start_from):
         return
     _redrive(draft, run, fact.at, fact.start_from)
-    draft.entering.extend(_held(draft))
+    if draft.dag.max_active_runs is not None and run.parent is None:
+        enqueue(draft)
+    else:
+        draft.entering.extend(_held(draft))
 
 
 def adopted(draft: Draft, fact: RunAdopted) -> None:

@@ -228,6 +228,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
             secrets=secrets or LazySecrets(lambda: (of_this_machine(settings, os.environ),)),
             observer=self.telemetry,
             notifier=notifier,
+            drives=self._drives_here,
             # A bus that ends with this process promises nothing of what it has not delivered.
             start_missed=used_broker.publish if self._own_broker is None else self.execute,
         )
@@ -241,9 +242,10 @@ class DAGExecutor(dag_executor.DAGExecutor):
         input: Mapping[str, Json] | None = None,  # noqa: A002 - the word of the start message
         *,
         run_id: str | None = None,
+        priority: int | None = None,
     ) -> str:
         """Start a run and return its id; the same as executing a start message of its own."""
-        handled = self.execute(start_message(dag, input or {}, run_id))
+        handled = self.execute(start_message(dag, input or {}, run_id, priority=priority))
         if handled.run_id is None:
             raise RunNotFound("start: made no run")
         return handled.run_id
@@ -392,6 +394,10 @@ class DAGExecutor(dag_executor.DAGExecutor):
                 if self._own_broker is not None and run_id not in self._mine:
                     self._look_after_from_now_on(run_id)
 
+    def _drives_here(self, run_id: str) -> bool:
+        """Whether a run whose turn has come is to go on here: on a bus of its own, a process runs what is its own."""
+        return self._own_broker is None or run_id in self._mine
+
     def _trace(self, saved: Saved) -> None:
         try:
             if self.telemetry is not None:
@@ -492,6 +498,7 @@ def _policy(settings: Settings, store: ObjectStore, targets: Mapping[str, Target
         save_interval_s=interval_s,
         trace_key=settings.deployment_key,
         notify=settings.notify,
+        pools=settings.pools,
     )
 
 

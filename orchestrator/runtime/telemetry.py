@@ -122,11 +122,12 @@ class Telemetry:
         """Tell of the attempts of a node that a save ended: the one that ran, or one that it began and ended."""
         if node.node_type is not NodeTypes.TASK:
             return
-        ran = was is not None and was.status is TaskStatus.RUNNING and was.attempt > 0 and was.retry_at is None
+        waited = was is not None and (was.retry_at is not None or was.waits_for_slot)
+        ran = was is not None and was.status is TaskStatus.RUNNING and was.attempt > 0 and not waited
         if was is not None and ran and (node.attempt != was.attempt or node.status.is_final):
             self._attempt(was, node, state)
         begun = was.attempt if was is not None else 0
-        if was is not None and was.retry_at is not None and node.status is not TaskStatus.CANCELLED:
+        if waited and node.status is not TaskStatus.CANCELLED:
             begun -= 1  # it was waited for; who cancels that has nothing to tell of
         if node.status.is_final and node.attempt > begun:
             self._attempt(node, node, state)
@@ -250,8 +251,8 @@ class Telemetry:
         return bool(decision.is_sampled())  # type: ignore[no-untyped-call]
 
     def _began(self, node: NodeState) -> datetime:
-        """When a running attempt was claimed: its node's start, or for a later one by its lease."""
-        if node.attempt > 1 and node.claim is not None and not node.claim.takeovers:
+        """When a running attempt was claimed: its node's start, or for one that had to wait by its lease."""
+        if (node.attempt > 1 or node.slot is not None) and node.claim is not None and not node.claim.takeovers:
             return node.claim.lease_end - self.lease(node.target_key)
         return node.started_at or node.ended_at or self._now()
 

@@ -6,6 +6,7 @@ import pytest
 
 from orchestrator.engine.redriving import refusal
 from orchestrator.model.dag import DAG
+from orchestrator.model.enums import RunStatus
 from orchestrator.model.errors import InputError
 from orchestrator.testing import fails, in_turn, never_ends, returns, takes
 from orchestrator.testing.simulation import Simulation
@@ -162,3 +163,37 @@ def test_the_table_is_derived_from_the_document_alone():
     run = world.finish(world.start())
     assert refusal(DAG(FORK), run.state, None) is None
     assert refusal(DAG(FORK), run.state, "Z") is not None
+
+
+def test_a_redriven_run_waits_for_its_turn_as_one_that_starts():
+    steps = {"start": "A", "max_active_runs": 1, "steps": {"A": task("B"), "B": task()}}
+    world = Simulation(steps, targets={"B": fails(times=1)})
+    first = world.start()
+    world.finish(first)
+    started_at = world.run(first).state.run.started_at
+    world.forward("1m")
+    second = world.start()
+    world.redrive(first)
+    assert world.run(first).status is RunStatus.QUEUED
+    world.pause(first)
+    world.forward("1ms")
+    world.resume(first)
+    world.finish(second)
+    run = world.finish(first)
+    assert (run.status, run.state.run.started_at, run.node("A").attempt) == ("Completed", started_at, 1)
+    assert run.launches("B")[-1].attempt == 2
+
+
+def test_a_redriven_run_that_is_cancelled_in_the_queue_ends():
+    steps = {"start": "P", "max_active_runs": 1, "steps": {"P": parallel(chain("A"), chain("B"))}}
+    world = Simulation(steps, targets={"B": fails(times=1).then(takes("1h"))})
+    first = world.start()
+    world.finish(first)
+    second = world.start()
+    world.redrive(first)
+    world.cancel(first)
+    run = world.finish(first)
+    assert (run.status, run.node("P").status, run.node("A").status) == ("Cancelled", "Cancelled", "Completed")
+    world.finish(second)
+    world.redrive(first)
+    assert world.finish(first).status == "Completed"
