@@ -198,9 +198,13 @@ class _Session:
         if state.run.dag != name:
             raise InputError(f'run {wanted.run_id}: is one of "{state.run.dag}"; {self._wanted.path} is "{name}"')
         dag, beside = DefinitionStatus(bucket.store).load(state.run.definition), Beside(name, file)
-        again = {*Plan(dag, state, wanted.start_from).again}
+        again = {*Plan.of_run(dag, state, wanted.start_from).again}
         for child, (folder, tasks) in tasks_by_folder(name, self._folder, dag, beside).items():
-            check_sources((x for x in tasks if child != name or x.node_name in again), folder, self._settings)
+            check_sources(
+                (x for x in tasks if child != name or x.node_name in again or x.node_name not in state.nodes),
+                folder,
+                self._settings,
+            )
         folders = beside.folders if starts_others(dag.all_tasks) else {name: self._folder}
         view = view_for(self._console, is_json=self._wanted.is_json, is_verbose=self._wanted.is_verbose, before=state)
         with self._executor(Catalog(beside), folders) as executor:

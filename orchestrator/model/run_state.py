@@ -105,6 +105,8 @@ class Items(msgspec.Struct, frozen=True, omit_defaults=True):
     started: int = 0
     """So many have been started: those of the indices below this."""
     ended: int = 0
+    again: tuple[int, ...] = ()
+    """The indices of those that had not completed and are to go on by a redrive, and have not been come to."""
     failed: tuple[int, ...] = ()
     """The indices of those that have not completed, in their order."""
 
