@@ -92,11 +92,12 @@ def ended(draft: Draft) -> None:
         draft.entering.extend(_held(draft))
 
 
-def item_goes_on(draft: Draft, name: str) -> None:
-    """Let an item of a Map go on that had not completed; it is entered ahead of what waits already."""
-    plan = Plan.of_item(draft.dag, draft.nodes, name)
-    _apply(draft, plan)
-    draft.entering.extendleft(reversed(plan.entering))
+def items_go_on(draft: Draft) -> None:
+    """Let items of Maps go on that had not completed, now that there is room for them."""
+    while draft.going_on:
+        plan = Plan.of_item(draft.dag, draft.nodes, draft.going_on.popleft())
+        _apply(draft, plan)
+        draft.entering.extend(plan.entering)
 
 
 def _redrive(draft: Draft, run: RunInfo, at: datetime, start_from: str | None) -> None:
@@ -104,6 +105,7 @@ def _redrive(draft: Draft, run: RunInfo, at: datetime, start_from: str | None) -
     plan = Plan.of_run(draft.dag, RunState(run, draft.nodes), start_from)
     draft.change_run(_going_on(draft, run, at, plan))
     _apply(draft, plan)
+    items_go_on(draft)
     entering = [*plan.entering, *draft.entering]
     draft.entering.clear()
     draft.change_run(replace(draft.info, held=tuple(Held(*each) for each in entering)))
