@@ -178,7 +178,9 @@ def refusal(dag: DAG, state: RunState, start_from: str | None) -> str | None:
             return f"did not come by {start_from}; it can go on from a step that it came by"
     elif run.status is RunStatus.COMPLETED:
         return "has completed, so there is nothing to redrive; --from STEP runs it again from a step"
-    return "has no step from which it could go on" if Plan.of_run(dag, state, start_from).is_empty else None
+    if Plan.of_run(dag, state, start_from).is_empty:
+        return "has no step that did not complete, only its result failed; --from STEP runs it again from a step"
+    return None
 
 
 def _there_are(state: RunState) -> str:
