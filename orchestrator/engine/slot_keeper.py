@@ -204,6 +204,8 @@ class SlotKeeper:
         perhaps: set[str] = set()
         saves = faults = 0
         while True:
+            if line.pace.is_shared(self._seconds()):
+                line.saved = None  # a read costs less than a write that is refused
             was_cached = line.saved is not None
             before, version = line.saved or self._load(key)
             asks = [ask for request in batch for ask in request.asks]
@@ -233,7 +235,9 @@ class SlotKeeper:
                 perhaps |= fresh
                 if faults >= MAX_FAULTS:
                     raise
-                self._sleep(self._spread() * min(1.0, 0.05 * 2**faults))
+                line.pace.lost(self._seconds())  # most likely others write it as often as it may be written
+                self._linger(line, saves + faults)
+                batch += line.take()
                 continue
             line.pace.saved(self._seconds())
             break
