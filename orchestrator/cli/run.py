@@ -29,8 +29,10 @@ from orchestrator.cli.status import exit_code
 from orchestrator.cli.summary import one_line, summary
 from orchestrator.cli.trouble import StoreTrouble
 from orchestrator.engine.catalog import Catalog
+from orchestrator.engine.redriving import Plan
 from orchestrator.engine.saved import Saved
 from orchestrator.engine.status import DefinitionStatus
+from orchestrator.model.enums import TaskStatus
 from orchestrator.model.errors import InputError, RunExists
 from orchestrator.model.ids import RUN_ID
 from orchestrator.model.nodes import Task
@@ -41,6 +43,14 @@ from orchestrator.runtime.registry import open_store
 from orchestrator.runtime.settings import Settings
 
 _RUN_ID_HOW = "write 1 to 128 of A-Z a-z 0-9 _ -, beginning with a letter or digit"
+
+
+@dataclass(frozen=True, slots=True)
+class Redrive:
+    """A run that has ended and is to go on: from where it failed or, again, from a step."""
+
+    run_id: str
+    start_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +66,7 @@ class Wanted:
     is_verbose: bool = False
     variables: tuple[str, ...] = ()
     priority: int | None = None
+    redrive: Redrive | None = None
 
     def command(self, *more: str) -> str:
         """Return a command of this kind as a person types it."""
@@ -78,7 +89,10 @@ def run(console: Console, wanted: Wanted, settings: Settings) -> int:
     session = _Session(console, wanted, settings)
     try:
         with console.output_kept_clean() if wanted.is_json else nullcontext():
-            state = session.resume(wanted.resume) if wanted.resume else session.start()
+            if wanted.redrive:
+                state = session.redrive(wanted.redrive)
+            else:
+                state = session.resume(wanted.resume) if wanted.resume else session.start()
     except Interrupted as exc:
         console.err(f"interrupted; {session.how_to_finish}")
         return 128 + exc.signum
@@ -126,7 +140,7 @@ class _Session:
         run_input = read_inputs(self._wanted.inputs)
         beside = Beside(loaded.name, loaded.file, loaded.definition)
         for folder, tasks in tasks_by_folder(loaded.name, self._folder, loaded.dag, beside).values():
-            _check_sources(tasks, folder, self._settings)
+            check_sources(tasks, folder, self._settings)
         view = view_for(self._console, is_json=self._wanted.is_json, is_verbose=self._wanted.is_verbose)
         folders = beside.folders if starts_others(loaded.dag.all_tasks) else {loaded.name: self._folder}
         with self._executor(Catalog(beside, loaded.name), folders) as executor:
@@ -160,15 +174,38 @@ class _Session:
             self._show_summary(state)
             return state
         dag, beside = DefinitionStatus(bucket.store).load(state.run.definition), Beside(name, file)
+        over = {name for name, node in state.nodes.items() if node.status.is_final}
         for child, (folder, tasks) in tasks_by_folder(name, self._folder, dag, beside).items():
-            left = (task for task in tasks if child != name or not state.nodes[task.node_name].status.is_final)
-            _check_sources(left, folder, self._settings)
+            left = (task for task in tasks if child != name or task.node_name not in over)
+            check_sources(left, folder, self._settings)
         folders = beside.folders if starts_others(dag.all_tasks) else {name: self._folder}
         view = view_for(self._console, is_json=self._wanted.is_json, is_verbose=self._wanted.is_verbose, before=state)
         with self._executor(Catalog(beside), folders) as executor:
             ended = sum(node.status.is_final for node in state.nodes.values())
             view.say(f"run {run_id} of {name} taken up; {ended:,} of {counted(len(state.nodes), 'step')} had ended")
             executor.resume(run_id)
+            self._say_what_waits(executor)
+            state = self._to_its_end(executor, view)
+        self._show_summary(state)
+        return state
+
+    def redrive(self, wanted: Redrive) -> RunState:
+        """Let a run that has ended go on, and return it as it ended then."""
+        name, file = find(self._wanted.path)
+        self._folder = file.parent
+        bucket = open_to_read(self._wanted.bucket, self._settings)
+        state, self._run_id = bucket.load(wanted.run_id), wanted.run_id
+        if state.run.dag != name:
+            raise InputError(f'run {wanted.run_id}: is one of "{state.run.dag}"; {self._wanted.path} is "{name}"')
+        dag = DefinitionStatus(bucket.store).load(state.run.definition)
+        again = {*Plan(dag, state, wanted.start_from).again}
+        check_sources((task for task in dag.all_tasks if task.node_name in again), self._folder, self._settings)
+        view = view_for(self._console, is_json=self._wanted.is_json, is_verbose=self._wanted.is_verbose, before=state)
+        with self._executor(Catalog({}), {name: self._folder}) as executor:
+            kept = sum(node.status is TaskStatus.COMPLETED for name, node in state.nodes.items() if name not in again)
+            executor.redrive(wanted.run_id, wanted.start_from)
+            steps = f"{kept:,} of {counted(len(state.nodes), 'step')} had completed"
+            view.say(f"run {wanted.run_id} of {name} goes on; {steps}")
             self._say_what_waits(executor)
             state = self._to_its_end(executor, view)
         self._show_summary(state)
@@ -239,15 +276,19 @@ class _Session:
         bucket = Bucket(self._url, open_store(self._url))
         again = self._wanted.again
         example = self._folder / "input.json"
-        if self._wanted.resume and state.run.input:
+        if (self._wanted.resume or self._wanted.redrive) and state.run.input:
             again = self._wanted.command("--input", "FILE")
         elif not self._wanted.inputs and example.is_file():
             again = self._wanted.command("--input", str(example))
         self._console.out("")
-        self._console.styled(summary(state, bucket, _now(), self._console.size[0], again))
+        where = ("--bucket", self._wanted.bucket) if self._wanted.bucket else ()
+        redrive = shlex.join(("orchestrator", "redrive", self._run_id, str(self._wanted.path), *where))
+        is_kept = not self._url.startswith("memory://")
+        self._console.styled(summary(state, bucket, _now(), self._console.size[0], again, redrive if is_kept else None))
 
 
-def _check_sources(tasks: Iterable[Task], folder: Path, settings: Settings) -> None:
+def check_sources(tasks: Iterable[Task], folder: Path, settings: Settings) -> None:
+    """Raise InputError with all that Tasks of a DAG lack to run here."""
     tasks = tuple(tasks)
     found = [
         *missing_sources(tasks, folder),

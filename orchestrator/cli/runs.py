@@ -177,7 +177,7 @@ def _began(entry: Entry) -> tuple[float, str]:
 
 
 def _seconds(run: RunInfo, now: datetime) -> float:
-    return ((run.ended_at or now) - run.started_at).total_seconds()
+    return ((run.ended_at or now) - (run.redriven_at or run.started_at)).total_seconds()
 
 
 def _as_json(entry: Entry) -> Json:

@@ -98,6 +98,16 @@ class SlotTold:
 
 
 @dataclass(frozen=True, slots=True)
+class RedriveRun:
+    """Somebody wants a run that has ended to go on."""
+
+    run_id: str
+    start_from: str | None
+    number: int | None
+    published_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Known:
     """What this instance itself found out: facts already."""
 
@@ -126,7 +136,7 @@ class StartAll:
     problems: tuple[OrchestratorError, ...] = ()
 
 
-Item = Start | BeginRun | Completion | Reminder | CancelRun | PauseRun | ResumeRun | SlotTold | Known
+Item = Start | BeginRun | Completion | Reminder | CancelRun | PauseRun | ResumeRun | RedriveRun | SlotTold | Known
 
 
 def labels_of(item: Item) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """Attempts of Tasks: claimed, launched, taken over, out of time, given up, cancelled. Pure."""
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from msgspec.structs import replace
@@ -7,7 +8,6 @@ from msgspec.structs import replace
 from orchestrator.engine.draft import NO_TIMES, Draft, bare_launch
 from orchestrator.engine.ending import end
 from orchestrator.engine.retry import wait_s
-from orchestrator.engine.scope import scope_of
 from orchestrator.model.commands import EMPTY, Cancel, Failure, Json, Launch, Withdraw
 from orchestrator.model.enums import NOTHING_RUNS, DueKind, OutcomeKind, TaskStatus
 from orchestrator.model.errors import ExpressionError
@@ -20,8 +20,8 @@ from orchestrator.model.facts import (
     SlotGranted,
     TimeCame,
 )
-from orchestrator.model.ids import beside, launch_id_of, nonce_of, spread_of, trace_of
-from orchestrator.model.nodes import Parallel, Task
+from orchestrator.model.ids import beside, instance_of, launch_id_of, nonce_of, spread_of, trace_of
+from orchestrator.model.nodes import Map, Parallel, Task
 from orchestrator.model.run_state import Claim, NodeState, OwedCancel, Slot
 
 # -- how they start ------------------------------------------------------------------------------------
@@ -105,9 +105,9 @@ def _launch_of(
     (bare,) = task.execute()
     parameters: Json = task.parameters
     if not task.template.is_constant:
-        parameters = task.template.resolve(scope_of(draft.info, draft.nodes, node))
+        parameters = task.template.resolve(draft.scope(node))
     return Launch(
-        bare.node_name,
+        node.node_name,
         bare.target_type,
         bare.target_name,
         parameters if isinstance(parameters, dict) else EMPTY,
@@ -304,12 +304,34 @@ def stop_waiting(draft: Draft) -> None:
 
 
 def entries_in(draft: Draft, name: str | None) -> list[str]:
-    """The entries inside of a Parallel (None: of the run), in definition order."""
+    """The entries inside of a Parallel or Map (None: of the run), in definition order, items by index."""
+    found: list[str] = []
+    waiting: list[Iterator[str]]
     if name is None:
-        return [each.node_name for each in draft.dag.all_nodes]
-    place = draft.dag.place(name)
-    inside = place.branches if isinstance(place, Parallel) else ()
-    return [beside(name, each.node_name) for graph in inside for each in graph.all_nodes]
+        waiting = [(each.node_name for each in draft.dag.first_nodes)]
+    else:
+        place = draft.dag.place(name)
+        inside = place.branches if isinstance(place, Parallel) else ()
+        waiting = [(beside(name, each.node_name) for graph in inside for each in graph.first_nodes)]
+        if isinstance(place, Map):
+            waiting.append(_of_items(draft, name, place))
+    while waiting:
+        entry = next(waiting[-1], None)
+        if entry is None:
+            waiting.pop()
+            continue
+        found.append(entry)
+        if draft.nodes[entry].items is not None and isinstance(place := draft.dag.place(entry), Map):
+            waiting.append(_of_items(draft, entry, place))
+    return found
+
+
+def _of_items(draft: Draft, name: str, place: Map) -> Iterator[str]:
+    """Yield the entries of the items of a Map that have begun; not those of items inside of them."""
+    items = draft.nodes[name].items
+    for index in range(items.started if items is not None else 0):
+        for node in place.iterator.first_nodes:
+            yield f"{node.node_name}{instance_of(name)}[{index}]"
 
 
 def _stop(draft: Draft, node: NodeState, error: Failure) -> None:

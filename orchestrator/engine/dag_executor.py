@@ -494,7 +494,7 @@ class DAGExecutor:
             after = decision.state
             try:
                 after = self._large_results.set_aside(state, after)
-                box.saved = (after, self._save(status, after, version))
+                box.saved = (after, self._save(status, state, after, version))
             except VersionConflict:
                 box.saved = None
                 tried.append((token, decision))
@@ -576,10 +576,12 @@ class DAGExecutor:
                 self._tell(before, after, batch)
         unsure.clear()
 
-    def _save(self, status: OrchestrationStatus, state: RunState, version: Version | None) -> Version:
-        if version is None:
-            self._open_runs.mark(status.run_id, self._clock.now())
-        return status.save(state, expect=version)
+    def _save(
+        self, status: OrchestrationStatus, before: RunState | None, after: RunState, version: Version | None
+    ) -> Version:
+        if before is None or before.run.redrives < after.run.redrives:
+            self._open_runs.mark(status.run_id, self._clock.now(), after.run.redrives)
+        return status.save(after, expect=version)
 
     def _is_dead(self, launch: Launch) -> bool:
         loaded = OrchestrationStatus(self._store, launch.run_id).load()

@@ -12,6 +12,7 @@ from orchestrator.engine.address import (
     Item,
     Later,
     PauseRun,
+    RedriveRun,
     Reminder,
     ResumeRun,
     SlotTold,
@@ -35,6 +36,7 @@ from orchestrator.model.events import (
     MessageEvent,
     ObjectEvent,
     PauseEvent,
+    RedriveEvent,
     ReminderEvent,
     ResumeEvent,
     SlotEvent,
@@ -111,6 +113,8 @@ class Resolver:
                 return ResumeRun(run_id, at)
             case SlotEvent(run_id=str(run_id)):
                 return SlotTold(run_id, event.queue, event.ticket, event.node_name, event.attempt)
+            case RedriveEvent(run_id=str(run_id)):
+                return RedriveRun(run_id, event.start_from, event.number, at)
             case ObjectEvent() | MessageEvent():
                 return self._triggered(event, at)
             case CompletionEvent():

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from orchestrator.engine.acting import Actor
 from orchestrator.engine.handled import Swept
 from orchestrator.engine.run_box import RunBox
-from orchestrator.engine.status import OpenRuns, OrchestrationStatus, run_of
+from orchestrator.engine.status import OpenRuns, OrchestrationStatus, number_of, run_of
 from orchestrator.engine.sweep import Chores, chores, is_over, late_notifications
 from orchestrator.engine.witness import Witness, labels_of_attempt
 from orchestrator.model.commands import AskSlot, Outcome
@@ -149,7 +149,11 @@ class Ticker:
         Another instance does not know where that is, and one that is new might always be; so each begins somewhere
         else, else the last runs would never be come to where there are too many.
         """
-        markers = [marker for marker, _ in self._open_runs]
+        newest: dict[str, str] = {}
+        for marker, run_id in self._open_runs:  # those before a redrive are deleted with its own
+            if run_id not in newest or number_of(marker) > number_of(newest[run_id]):
+                newest[run_id] = marker
+        markers = sorted(newest.values())
         if not markers:
             return []
         if self._came_to is not None:
@@ -243,11 +247,14 @@ class Ticker:
             acting.append(thread)
 
     def _close(self, state: RunState, marker: str | None) -> bool:
-        """Let go of a run that has ended, unless it owes notifications still: then its marker stays."""
-        if state.run.owed_notifications:
+        """Let go of a run that has ended, unless it owes notifications still: then its marker stays.
+
+        So does that of a redrive which has written its marker, and is about to save.
+        """
+        if state.run.owed_notifications or number_of(marker or "") > state.run.redrives:
             return False
         if marker is not None:
-            self._open_runs.clear(marker)
+            self._open_runs.clear_all(state.run.run_id, state.run.redrives)
         self._forget(state.run.run_id)
         return True
 

@@ -21,6 +21,7 @@ from orchestrator.engine.address import (
     Item,
     Known,
     PauseRun,
+    RedriveRun,
     Reminder,
     ResumeRun,
     SlotTold,
@@ -31,7 +32,7 @@ from orchestrator.engine.run_box import Answer, Entry, RunBox
 from orchestrator.engine.status import DefinitionStatus
 from orchestrator.model.commands import Cancel, Command, Execution, Launch, ReleaseSlot, Remind
 from orchestrator.model.enums import NOTHING_RUNS, TargetTypes, TaskStatus
-from orchestrator.model.errors import LaunchUncertain, NotYet, RunExists
+from orchestrator.model.errors import InputError, LaunchUncertain, NotYet, RunExists
 from orchestrator.model.events import CompletionEvent
 from orchestrator.model.facts import (
     AttemptEnded,
@@ -39,6 +40,7 @@ from orchestrator.model.facts import (
     Fact,
     PauseEnded,
     PauseRequested,
+    RedriveRequested,
     ResumeRequested,
     RunAdmitted,
     RunStarted,
@@ -71,6 +73,7 @@ class Witness:
 
         Raises:
             RunExists: a start, but the run is another message's.
+            InputError: a redrive of a run that has completed, or from a step that it did not come by.
             NotYet: the answer that counts is still under way.
         """
         item: Item = entry.item
@@ -89,11 +92,13 @@ class Witness:
             case BeginRun():
                 return [PauseEnded()], []
             case CancelRun():
-                return [CancelRequested(item.reason)], []
+                return [CancelRequested(item.reason, item.published_at)], []
             case PauseRun():
                 return [PauseRequested(item.published_at)], []
             case ResumeRun():
                 return [ResumeRequested(item.published_at)], []
+            case RedriveRun():
+                return self._redrive(item, state), []
             case Start():
                 if state.run.message_id != item.message_id:
                     raise RunExists(
@@ -101,6 +106,18 @@ class Witness:
                         f"{state.run.started_at.isoformat()}; choose another run_id"
                     )
                 return [], []
+
+    def _redrive(self, item: RedriveRun, state: RunState) -> list[Fact]:
+        """Facts of a request to go on; raises InputError where it is about this end, and cannot be met."""
+        from orchestrator.engine.redriving import is_about, refusal  # hardly any event asks for it
+
+        fact = RedriveRequested(item.published_at, item.number, item.start_from)
+        if not is_about(state.run, fact):
+            return []
+        why_not = refusal(self._definitions.load(state.run.definition, state.run.dag), state, item.start_from)
+        if why_not is not None:
+            raise InputError(f"run {item.run_id}: {why_not}")
+        return [fact]
 
     def ask_ahead(self, entries: Sequence[Entry], state: RunState, box: RunBox) -> None:
         """Ask what several events need to know, side by side; `facts` then has the answers already."""

@@ -32,6 +32,7 @@ from orchestrator.model.events import (
     FunctionEvent,
     LaterEvent,
     PauseEvent,
+    RedriveEvent,
     ReminderEvent,
     ResumeEvent,
     SlotEvent,
@@ -39,7 +40,7 @@ from orchestrator.model.events import (
     TickEvent,
 )
 from orchestrator.model.grammar import MAX_PRIORITY
-from orchestrator.model.ids import RUN_ID, STEP_NAME, launch_id_of, parse_launch_id
+from orchestrator.model.ids import NODE_NAME, RUN_ID, launch_id_of, parse_launch_id
 from orchestrator.model.json_paths import at as _at
 from orchestrator.model.json_paths import is_name as _is_name
 from orchestrator.model.json_paths import is_of_log as _is_of_log
@@ -62,6 +63,7 @@ def _recognisers() -> Mapping[str, "_Reader"]:
         messages.PAUSE: _pause,
         messages.RESUME: _resume,
         messages.SLOT: _slot,
+        messages.REDRIVE: _redrive,
         messages.BEGIN: _begin,
         messages.LATER: _later,
         messages.OBJECT: _object,
@@ -276,6 +278,19 @@ def _resume(data: Mapping[str, Json], common: Common) -> ResumeEvent:
     return ResumeEvent(**common, run_id=_run_id("resume.run_id", data.get("run_id")))
 
 
+def _redrive(data: Mapping[str, Json], common: Common) -> RedriveEvent:
+    start_from, number = data.get("from"), data.get("number")
+    run_id = _run_id("redrive.run_id", data.get("run_id"))
+    if start_from is not None and not (isinstance(start_from, str) and NODE_NAME.fullmatch(start_from)):
+        raise _wrong("redrive.from", f"is {_shown(start_from)}", "it has to be the name of a step")
+    is_number = isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= _MAX_ATTEMPT
+    if number is not None and not is_number:
+        raise _wrong("redrive.number", f"is {_shown(number)}", f"allowed are 1 to {_MAX_ATTEMPT}")
+    return RedriveEvent(
+        **common, run_id=run_id, start_from=start_from, number=number if isinstance(number, int) else None
+    )
+
+
 def _begin(data: Mapping[str, Json], common: Common) -> BeginEvent:
     return BeginEvent(**common, run_id=_run_id("begin.run_id", data.get("run_id")))
 
@@ -407,7 +422,6 @@ _EARLY: Final = timedelta(seconds=5)
 _ABSENT: Final[dict[str, Json]] = {"type": _NO_RESOURCE}
 _MAX_ATTEMPT: Final = 999_999_999
 _DUE_KINDS: Final = frozenset(kind.value for kind in DueKind)
-_NODE_NAME: Final = re.compile(rf"{STEP_NAME.pattern}(?:\[[0-9]{{1,9}}\])*")
 _QUEUE: Final = re.compile(r"(?:dag|pool)/[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 _NAME: Final = "it has to be printable text of 1 to 512 characters"
 
@@ -450,7 +464,7 @@ def _carried(url: str) -> tuple[str, str, str | None] | None:
 def _node(kind: str, data: Mapping[str, Json]) -> tuple[str, int]:
     """The node and the attempt that a message of ours names."""
     node_name, attempt = data.get("node_name"), data.get("attempt")
-    if not (isinstance(node_name, str) and _NODE_NAME.fullmatch(node_name)):
+    if not (isinstance(node_name, str) and NODE_NAME.fullmatch(node_name)):
         raise _wrong(f"{kind}.node_name", f"is {_shown(node_name)}", "it has to be the name of a step")
     if isinstance(attempt, bool) or not isinstance(attempt, int) or not 1 <= attempt <= _MAX_ATTEMPT:
         raise _wrong(f"{kind}.attempt", f"is {_shown(attempt)}", f"allowed are 1 to {_MAX_ATTEMPT}")

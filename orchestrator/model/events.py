@@ -158,6 +158,18 @@ class ResumeEvent(Event, frozen=True, kw_only=True):
     """Let the run `run_id` go on."""
 
 
+class RedriveEvent(Event, frozen=True, kw_only=True):
+    """Let the run `run_id`, which has ended, go on: from where it failed or, again, from a step.
+
+    Attributes:
+        start_from: the step's name.
+        number: which redrive of the run it is to be, from 1; None: the next one after the end before it was published.
+    """
+
+    start_from: str | None = None
+    number: int | None = None
+
+
 class BeginEvent(Event, frozen=True, kw_only=True):
     """The child run `run_id` was made, and is to begin."""
 

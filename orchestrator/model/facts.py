@@ -77,9 +77,10 @@ class TimeCame(msgspec.Struct, frozen=True):
 
 
 class CancelRequested(msgspec.Struct, frozen=True):
-    """Somebody wants the run to be cancelled."""
+    """Somebody asked, at `at`, for the run to be cancelled."""
 
     reason: str
+    at: datetime | None = None
 
 
 class RunOutOfTime(msgspec.Struct, frozen=True):
@@ -125,6 +126,18 @@ class SlotGranted(msgspec.Struct, frozen=True):
     ticket: str
 
 
+class RedriveRequested(msgspec.Struct, frozen=True):
+    """Somebody asked, at `at`, for a run that has ended to go on.
+
+    `number`: which redrive of the run it is to be, from 1, so that it is about one end; None: about the last one before
+    `at`. `start_from`: the step to run again from; None: from where it failed.
+    """
+
+    at: datetime
+    number: int | None = None
+    start_from: str | None = None
+
+
 class NotificationSent(msgspec.Struct, frozen=True):
     """Its receiver has accepted it."""
 
@@ -165,4 +178,5 @@ Fact = (
     | PauseEnded
     | RunAdmitted
     | SlotGranted
+    | RedriveRequested
 )

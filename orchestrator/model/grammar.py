@@ -163,10 +163,10 @@ _TRIGGERS = Key(
 _TYPE = Key(
     "type",
     Kind.STRING,
-    "What the step is: a Task runs something, a Parallel runs its branches at the same time, a Condition chooses what "
-    "follows, a Wait waits, a Pass makes a value, an End ends the way.",
+    "What the step is: a Task runs something, a Parallel runs its branches at the same time, a Map runs its iterator "
+    "for each item of a list, a Condition chooses what follows, a Wait waits, a Pass makes a value, an End ends a way.",
     is_required=True,
-    rule=Choice("a step type", tuple(NodeTypes)),
+    rule=Choice("a step type", tuple(kind for kind in NodeTypes if kind is not NodeTypes.ITEM)),
 )
 _DEPENDS_ON = Key(
     "depends_on",
@@ -453,6 +453,31 @@ _PRIORITY = Key(
     "Which of the runs that wait comes first, the highest; a start may give its run another one. By default 0.",
     range=Range(-MAX_PRIORITY, MAX_PRIORITY, is_whole=True),
 )
+_ITEMS = Key(
+    "items",
+    Kind.ITEMS,
+    "What it runs for: a list, or one ${…} expression that is one when it starts.",
+    is_required=True,
+)
+_ITERATOR = Key(
+    "iterator",
+    Kind.BRANCH,
+    "What runs for each item, which its steps know as ${item}, and its place in the list as ${index}.",
+    is_required=True,
+)
+_MAX_CONCURRENCY = Key(
+    "max_concurrency",
+    Kind.NUMBER,
+    "How many items run at once; by default 10.",
+    range=Range(1, 1000, is_whole=True),
+)
+_TOLERATED = Key(
+    "tolerated_failures",
+    Kind.COUNT_OR_SHARE,
+    "How many items may fail without the Map failing: a number or, of all items, a share; by default none.",
+    range=Range(0, 1_000_000, is_whole=True),
+    rule=Pattern("a share", r"(?:100|[0-9]{1,2}(?:\.[0-9]{1,3})?)%", 'write it as in "10%", at most 100%'),
+)
 _RUN_TIMEOUT = Key(
     "timeout", Kind.DURATION, "How long a run may take, its `finally` not counted.", rule=Duration("365d")
 )
@@ -623,6 +648,20 @@ TASK = Shape.of("a Task", *_TASK, POOL, *_any_of(*(row for rows in _TARGETS.valu
 SHAPES: Mapping[NodeTypes, Shape] = {
     NodeTypes.TASK: TASK,
     NodeTypes.PARALLEL: PARALLEL,
+    NodeTypes.MAP: Shape.of(
+        "a Map",
+        *_STEP,
+        _ON_ERROR,
+        _ITEMS,
+        _ITERATOR,
+        _MAX_CONCURRENCY,
+        _TOLERATED,
+        replace(
+            _ON_FAILURE,
+            description="What one failure too many does to the items that run: they run on to their end (finish), or "
+            "are cancelled (stop).",
+        ),
+    ),
     NodeTypes.CONDITION: Shape.of("a Condition", _TYPE, *_WAITS, _CHOICES, _DEFAULT, _ON_ERROR),
     NodeTypes.WAIT: Shape.of("a Wait", *_STEP, _FOR, _UNTIL, _ON_ERROR),
     NodeTypes.PASS: Shape.of("a Pass", *_STEP, _RESULT, _ON_ERROR),

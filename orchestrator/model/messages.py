@@ -13,6 +13,7 @@
     pause      {"resource": {"type": "pause"}, "run_id"}
     resume     {"resource": {"type": "resume"}, "run_id"}
     slot       {"resource": {"type": "slot"}, "run_id", "queue", "ticket", "node_name"?, "attempt"?}
+    redrive    {"resource": {"type": "redrive"}, "run_id", "from"?, "number"?}
     begin      {"resource": {"type": "begin"}, "run_id"}
     later      {"resource": {"type": "later"}, "at", "event": {…}}
     object, message: what others have done, see `trigger_events`
@@ -36,6 +37,7 @@ CANCEL: Final = "cancel"
 PAUSE: Final = "pause"
 RESUME: Final = "resume"
 SLOT: Final = "slot"
+REDRIVE: Final = "redrive"
 CALLBACK: Final = "callback"
 BEGIN: Final = "begin"
 LATER: Final = "later"
@@ -184,6 +186,16 @@ def slot_message(
     message: dict[str, Json] = {"resource": {"type": SLOT}, "run_id": run_id, "queue": queue, "ticket": ticket}
     if node_name is not None:
         message |= {"node_name": node_name, "attempt": attempt}
+    return message
+
+
+def redrive_message(run_id: str, start_from: str | None = None, number: int | None = None) -> dict[str, Json]:
+    """Let a run that has ended go on: from where it failed or, again, from a step; as its redrive of this number."""
+    message: dict[str, Json] = {"resource": {"type": REDRIVE}, "run_id": run_id}
+    if start_from is not None:
+        message["from"] = start_from
+    if number is not None:
+        message["number"] = number
     return message
 
 

@@ -87,6 +87,21 @@ class BranchState(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.starts or (self.start,)
 
 
+class Items(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The items of a Map that has started, in the order of its list, and how far it has come with them."""
+
+    count: int
+    values: Json = None
+    """The list, where it is small enough to stand here."""
+    stored: StoredResult | None = None
+    """In place of a large list: where it lies."""
+    started: int = 0
+    """So many have been started: those of the indices below this."""
+    ended: int = 0
+    failed: tuple[int, ...] = ()
+    """The indices of those that have not completed, in their order."""
+
+
 class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One node's entry. Fields that are at their default do not stand in the document."""
 
@@ -106,6 +121,10 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     trigger: Triggers | None = None
     """When it starts by these, where that is not once all have completed."""
     branches: tuple[BranchState, ...] = ()
+    items: Items | None = None
+    """Of a Map that has started."""
+    last: str | None = None
+    """Of an Item that has ended: the node that it ended at, whose result is its own."""
     status: TaskStatus
     attempt: int = 0
     """The current attempt, from 1; 0 before the first. Of a Wait 1 once it waits, of other nodes that are no Task 0."""
@@ -122,7 +141,7 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """DueKind -> when: what is to happen at this node if nothing else happens before."""
     owed_cancel: OwedCancel | None = None
     stop: Failure | None = None
-    """Of a Running node: why no attempt at it is started any more; of a Parallel: why nothing in it is."""
+    """Of a Running node: why no attempt at it is started any more; of a Parallel or Map: why nothing in it is."""
     open_branches: int = 0
     """Of a Running Parallel: how many of its branches have not ended."""
     slot: Slot | None = None
@@ -187,6 +206,8 @@ class OwedNotification(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=
     """How often it was tried before, or taken over."""
     error: str | None = None
     """Why the last try failed."""
+    run_error: Failure | None = None
+    """The run's error then, where the run has been redriven since."""
 
 
 class LostNotification(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -255,6 +276,10 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     result_of: str | None = None
     """The step whose result is the run's, where its definition has no `result`: the last one."""
     error: Failure | None = None
+    redrives: int = 0
+    """How often it went on after it had ended."""
+    redriven_at: datetime | None = None
+    """When that was asked for last: what was asked for before, was asked of the run that had ended."""
     steered_at: datetime | None = None
     """When the pause or resume was asked for that was applied last; older ones come too late."""
     held: tuple[Held, ...] = ()
@@ -265,6 +290,10 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     lost_notifications: tuple[LostNotification, ...] = ()
     pruned_at: datetime | None = None
     """Set when `orchestrator prune` has begun to delete the run: nothing of it changes any more."""
+
+    def was_redriven_since(self, at: datetime | None) -> bool:
+        """Whether what was asked of it at `at` was asked of the run that had ended then."""
+        return at is not None and self.redriven_at is not None and at <= self.redriven_at
 
     @property
     def waits_for_slot(self) -> bool:

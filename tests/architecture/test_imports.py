@@ -37,7 +37,7 @@ LAYERS = {
 """Part of the package -> parts that it may import."""
 
 PURE_ENGINE = (
-    *("decide", "notifying", "pausing", "starting", "attempts", "ending", "joining", "draft"),
+    *("decide", "notifying", "pausing", "redriving", "starting", "attempts", "ending", "items", "joining", "draft"),
     *("pace", "retry", "scope", "queueing"),
 )
 

@@ -153,6 +153,47 @@ def test_a_lost_message_costs_a_tick_and_not_the_turn():
     assert all(minutes <= 5 * n for n, minutes in enumerate(began(world, runs)))
 
 
+def test_a_redriven_run_waits_for_its_turn_again():
+    definition = {**chain("A", "B"), "max_active_runs": 1}
+    world = simulated(definition, targets={"B": in_turn(fails(), returns(1).after("1m"))})
+    first = world.start()
+    assert world.finish(first).status == "Failed"
+    second = world.start()
+    world.redrive(first)
+    world.forward("1s")
+    assert [world.run(run_id).status for run_id in (first, second)] == ["Queued", "Running"]
+    assert [each.node for each in world.run(first).state.run.held] == ["B"]
+    assert [world.finish(run_id).status for run_id in (second, first)] == ["Failed", "Completed"]
+    assert launched(world, first) == ["A", "B", "B"]
+    assert world.run(first).state.run.started_at < world.run(second).state.run.started_at
+    assert world.run(first).state.run.ended_at - world.run(second).state.run.ended_at == MINUTE
+    assert slots(world.store, "dag/dag").held == ()
+
+
+@pytest.mark.parametrize("is_paused", [False, True])
+def test_a_redriven_run_that_waits_for_its_turn_is_cancelled_at_once(is_paused):
+    branches = parallel(chain("A"), chain("B"))
+    last = {"start": "Z", "steps": {"Z": {"type": "Pass", "result": 1}}}
+    definition = {**dag(P=branches), "max_active_runs": 1, "finally": last}
+    world = simulated(definition, targets={"B": fails()})
+    first = world.start()
+    assert world.finish(first).status == "Failed"
+    second = world.start()
+    world.forward("1s")
+    world.redrive(first)
+    world.forward("1s")
+    if is_paused:
+        world.pause(first)
+        world.forward("1s")
+    world.cancel(first)
+    world.forward("1s")
+    run = world.run(first)
+    assert (run.status, run.node("B").status, run.state.run.held) == ("Cancelled", "Cancelled", ())
+    assert launched(world, first) == ["A", "B"]
+    assert slots(world.store, "dag/dag").waiting == ()
+    assert world.finish(second).status == "Failed"
+
+
 # -- pools -----------------------------------------------------------------------------------------------
 
 

@@ -94,6 +94,26 @@ output "jobs" {
   }
 }
 
+output "trigger_buckets" {
+  description = "Bucket -> the prefix of the objects that start runs; \"\" for all of them."
+  value       = local.trigger_buckets
+
+  precondition {
+    condition     = length(local.own_bucket) == 0
+    error_message = "${join(", ", local.own_bucket)}: has a trigger on ${local.names.state_bucket}, where each run that it starts writes; name another bucket."
+  }
+}
+
+output "trigger_topics" {
+  description = "\"projects/P/topics/T\" -> a topic whose messages start runs: its project, its name, and what our subscription is called."
+  value       = local.trigger_topics
+
+  precondition {
+    condition     = length(local.own_topics) == 0
+    error_message = "${join("; ", local.own_topics)}: is a topic of the orchestrator itself; name one of your own."
+  }
+}
+
 output "alerts" {
   description = "Key -> an alert: its title, what to do about it, and the filter of the log entries that raise it."
   value       = local.alerts

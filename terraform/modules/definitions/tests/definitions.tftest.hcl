@@ -126,6 +126,23 @@ run "the_scheduler_publishes_the_tick_and_the_start_of_a_dag_with_a_schedule" {
   }
 }
 
+run "buckets_and_topics_that_start_runs_are_named" {
+  command = plan
+
+  assert {
+    condition     = output.trigger_buckets == { landing = "", uploads = "today/" }
+    error_message = "A bucket tells of one prefix, or of all objects: ${jsonencode(output.trigger_buckets)}."
+  }
+  assert {
+    condition     = keys(output.trigger_topics) == ["projects/other-project/topics/orders"]
+    error_message = "One topic of another project starts runs."
+  }
+  assert {
+    condition     = can(regex("^orchestrator-trigger-orders-[0-9a-f]{8}$", output.trigger_topics["projects/other-project/topics/orders"].subscription))
+    error_message = "The subscription is called after it."
+  }
+}
+
 run "a_deployment_of_another_name_shares_no_name_with_it" {
   command = plan
 
