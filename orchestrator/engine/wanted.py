@@ -68,7 +68,7 @@ def _entered(dag: DAG, state: RunState, facts: Sequence[Fact]) -> Iterator[tuple
         if isinstance(fact, RedriveRequested):
             from orchestrator.engine.redriving import entered
 
-            yield from map(dag.place, entered(dag, state, fact))
+            yield from ((name, dag.place(name)) for name in entered(dag, state, fact))
     if len(about) < len(facts) and dag.last_steps is not None:  # about the run: it may be at its end
         waiting.extend((first.node_name, False) for first in dag.last_steps.start_nodes)
     seen = set[str]()
