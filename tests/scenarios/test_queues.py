@@ -372,3 +372,16 @@ def test_pause_from_outside_gives_places_up_at_the_next_tick():
     world.executor.execute(resume_message(queued), publish_time=world.clock.now())
     assert world.state(queued).run.status is RunStatus.QUEUED
     assert len(slots(world.store, "dag/dag").waiting) == 1
+
+
+def test_items_of_a_map_share_a_pool():
+    iterator = dag(Load=task(pool="api"))
+    world = simulated(dag(Each={"type": "Map", "items": [1, 2, 3, 4], "iterator": iterator}), pools={"api": 2})
+    run_id = world.start()
+    assert launched(world, run_id) == ["Load[0]", "Load[1]"]
+    assert [place.holder for place in slots(world.store, "pool/api").waiting] == [
+        f"{run_id}/Load[2]/1",
+        f"{run_id}/Load[3]/1",
+    ]
+    run = world.finish(run_id)
+    assert (run.status, run.state.run.ended_at - run.state.run.started_at) == ("Completed", 2 * MINUTE)
