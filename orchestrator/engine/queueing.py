@@ -140,18 +140,17 @@ def _differences(
             yield (was.slot, node.slot, node, was.attempt) if was is not None else (None, node.slot, node, 0)
 
 
-def asks_of(state: RunState, limits: Mapping[str, int]) -> list[AskSlot]:
+def asks_of(state: RunState, waiting: Iterable[NodeState], limits: Mapping[str, int]) -> list[AskSlot]:
     """What is waited for in a run, in its own order: what the Tick asks for again, lest it was never asked for.
 
     Args:
+        waiting: its nodes that wait for slots.
         limits: of pools, as they are here.
     """
     run = state.run
     asks = [_ask(run, run.slot, None, None)] if run.slot is not None and run.waits_for_slot and run.slot.ticket else []
-    for node in state.nodes.values():
-        if node.slot is not None and node.waits_for_slot and node.slot.ticket:
-            asks.append(_ask(run, node.slot, limits.get(node.slot.queue.partition("/")[2]), node))
-    return asks
+    slots = ((node, node.slot) for node in waiting if node.slot is not None and node.slot.ticket)
+    return asks + [_ask(run, slot, limits.get(node.pool), node) for node, slot in slots]
 
 
 def _ask(run: RunInfo, slot: Slot, limit: int | None, node: NodeState | None) -> AskSlot:
