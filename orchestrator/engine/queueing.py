@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from orchestrator.engine.draft import NO_TIMES, Draft
 from orchestrator.engine.ending import end
 from orchestrator.model.commands import AskSlot, Failure, ReleaseSlot
+from orchestrator.model.dag import DAG
 from orchestrator.model.enums import RunStatus, TaskStatus
 from orchestrator.model.facts import RunAdmitted
 from orchestrator.model.ids import launch_id_of, nonce_of
@@ -140,15 +141,20 @@ def _differences(
             yield (was.slot, node.slot, node, was.attempt) if was is not None else (None, node.slot, node, 0)
 
 
-def asks_of(state: RunState, waiting: Iterable[NodeState], limits: Mapping[str, int]) -> list[AskSlot]:
+def asks_of(dag: DAG, state: RunState, waiting: Iterable[NodeState], limits: Mapping[str, int]) -> list[AskSlot]:
     """What is waited for in a run, in its own order: what the Tick asks for again, lest it was never asked for.
 
     Args:
+        dag: of the run's own definition.
         waiting: its nodes that wait for slots.
         limits: of pools, as they are here.
     """
     run = state.run
-    asks = [_ask(run, run.slot, None, None)] if run.slot is not None and run.waits_for_slot and run.slot.ticket else []
+    asks = (
+        [_ask(run, run.slot, dag.max_active_runs, None)]
+        if run.slot is not None and run.waits_for_slot and run.slot.ticket
+        else []
+    )
     slots = ((node, node.slot) for node in waiting if node.slot is not None and node.slot.ticket)
     return asks + [_ask(run, slot, limits.get(node.pool), node) for node, slot in slots]
 

@@ -253,7 +253,7 @@ class SlotKeeper:
 
     def _limit(self, slots: Slots, asks: Sequence[AskSlot]) -> int | None:
         """How many slots there are, as is known here: as deployed, else as the queue says, else as a run's own
-        definition does. None where nothing new is known."""
+        definition does, else one. None where nothing new is known."""
         for ask in asks:
             if ask.queue != dag_queue(ask.dag):
                 if ask.limit is not None:
@@ -264,7 +264,9 @@ class SlotKeeper:
             except (UnknownDag, DefinitionError):
                 continue
             return NO_LIMIT if most is None else most
-        return next((ask.limit for ask in asks if ask.limit is not None), None) if not slots.limit else None
+        if slots.limit or not asks:
+            return None
+        return next((ask.limit for ask in asks if ask.limit is not None), 1)
 
     def _tell(self, queue: str, places: Sequence[Place]) -> None:
         """Tell those who are let in, and did not just ask; who is not told, is by the next Tick."""

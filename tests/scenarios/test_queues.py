@@ -8,6 +8,7 @@ from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.pruning import Pruner
 from orchestrator.model.enums import RunStatus, TaskStatus
 from orchestrator.model.messages import cancel_message, pause_message, resume_message
+from orchestrator.model.policy import Policy
 from orchestrator.model.slots import Slots, decode, encode
 from orchestrator.testing import Faults, Simulation, fails, in_turn, returns
 from tests.support.world import World, chain, dag, parallel, task
@@ -145,6 +146,22 @@ def test_an_instance_that_does_not_know_the_dag_keeps_to_the_limit_that_was_told
     world.instances = [world.instance()]
     world.executor.tick()
     assert [world.state(run_id).run.status for run_id in runs] == ["Running", "Running", "Queued"]
+
+
+@pytest.mark.parametrize(
+    ("definition", "queue", "expected"), [({**ONE, "max_active_runs": 2}, "dag/dag", 2), (pooled(3), "pool/api", 1)]
+)
+def test_what_was_killed_before_it_asked_is_let_in_by_an_instance_that_knows_no_limit(definition, queue, expected):
+    world = World(definition, pools={"api": 2})
+    for number in range(3):
+        world.start(f"m{number}")
+    world.store.delete(f"slots/{queue}.json")
+    for run_id in list(world.store.list("runs/")):  # as if nobody had got to asking
+        found = world.store.get(run_id)
+        world.store.put(run_id, found[0].replace(b',"held":true', b""), expect=found[1])
+    world.catalog, world.policy = Catalog({}), Policy(world.policy.targets)
+    world.instance().tick()
+    assert (slots(world.store, queue).limit, len(slots(world.store, queue).held)) == (expected, expected)
 
 
 def test_a_lost_message_costs_a_tick_and_not_the_turn():
