@@ -31,7 +31,10 @@ def _names(dag: DAG) -> Mapping[str, tuple[str, ...]]:
         steps = graph.definition["steps"] if isinstance(graph, DAG) else None
         step = steps[node.node_name] if isinstance(steps, dict) else None
         own = {key: value for key, value in step.items() if key != "branches"} if isinstance(step, dict) else None
-        found[node.node_name] = tuple(sorted(names_in(own, "steps")))
+        named = names_in(own, "steps")
+        if graph is dag and node.is_end:  # the run's own result may be made when it has ended
+            named |= names_in(dag.definition.get("result"), "steps")
+        found[node.node_name] = tuple(sorted(named))
     return found
 
 

@@ -396,9 +396,13 @@ def test_run_finds_the_children_beside_the_path_and_status_shows_them(place, cap
     kid = place.document("mine")["Load"]["execution_id"]
     assert place.document("mine")["Load"]["result"] == 3
     assert main(["status", "mine"]) == 0
-    assert f"child run: Load  {kid}  Completed, 1 of 1 steps ended" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"Dag kid {kid[:20]}" in out
+    assert f"child run: Load  {kid}  Completed, 1 of 1 steps ended" in out
     assert main(["status", kid]) == 0
     assert "child of: mine, step Load, attempt 1" in capsys.readouterr().out
+    assert main(["runs"]) == 0
+    assert "child of mine" in capsys.readouterr().out
     assert main(["runs", "--parent", "mine", "--json"]) == 0
     (listed,) = json.loads(capsys.readouterr().out)
     assert (listed["run_id"], listed["parent"]) == (kid, "mine")

@@ -202,6 +202,7 @@ def test_runs_as_json(many, capsys):
         "ended_at": None,
         "owner": None,
         "tags": [],
+        "parent": None,
     }
 
 
