@@ -131,6 +131,8 @@ def _check(state: RunState, wanted: Wanted) -> None:
             raise InputError("logs: --attempt needs the NODE that it is an attempt at")
         return
     node = state.nodes.get(wanted.node_name)
+    if node is None and attempts_of(state, wanted.node_name):
+        return  # a step of a Map: all its items
     if node is None:
         hint = did_you_mean(wanted.node_name, state.nodes) or f" there are {', '.join(list(state.nodes)[:8])}"
         raise InputError(f'run {wanted.run_id}: there is no node "{wanted.node_name}";{hint}')
