@@ -67,6 +67,16 @@ def test_a_child_run_has_the_parameters_as_its_input_and_its_result_is_the_step_
     assert kid.launches("Work")[0].parameters == {"day": "monday"}
 
 
+def test_each_item_of_a_map_may_be_a_child_run():
+    inner = dag(("Each", child(parameters={"day": "${item}"})))
+    family = {"parent": dag(("All", {"type": "Map", "items": ["mon", "tue"], "iterator": inner})), "kid": KID}
+    world = Simulation(family, targets={"Work": lambda parameters: {"rows": len(parameters["day"])}})
+    run = world.finish(world.start(dag="parent"))
+    assert run.result("All") == [{"rows": 3}, {"rows": 3}]
+    kids = {kid.state.run.parent.node: kid.state.run.input for kid in children_of(world, run.run_id)}
+    assert kids == {"Each[0]": {"day": "mon"}, "Each[1]": {"day": "tue"}}
+
+
 def test_a_child_run_is_for_the_time_that_its_parent_is_for():
     world = Simulation(FAMILY, targets={"Work": returns({"rows": 7})})
     world.send({**start_message("parent", {"day": "x"}), "scheduled_for": "2026-01-01T06:30:00Z"})
