@@ -524,3 +524,30 @@ def test_logs_of_a_dag_step_name_its_child_run(place, capsys):
     assert main(["logs", "mine", "Load"]) == 0
     kid = place.document("mine")["Load"]["execution_id"]
     assert f"Load is run {kid}: orchestrator logs {kid}" in capsys.readouterr().err
+
+
+def test_run_waits_for_a_cancelled_child_that_outlives_its_parent(place):
+    place.dag("parent", {"Load": child(timeout="300ms")})
+    place.dag("kid", {"Work": place.task("wait_for", "After", name="work", path="go"), "After": place.task("echo")})
+    process = place.start("run", "parent", "--run-id", "mine")
+    until(lambda: "mine" in place.run_ids() and place.document("mine")["$run"]["status"] == "Failed")
+    kid = next(each for each in place.run_ids() if each != "mine")
+    assert place.document(kid)["$run"]["status"] == "Running"  # a function that was called cannot be stopped
+    assert process.poll() is None
+    (place.root / "go").touch()
+    assert process.wait(60) == 1
+    assert f"run mine has ended; 1 child run still to end: {kid}" in process.stderr.read()
+    assert place.document(kid)["$run"]["status"] == "Cancelled"
+
+
+def test_cancelling_a_family_that_a_killed_process_left_ends_all_of_it(place):
+    place.dag("parent", {"Load": child()})
+    place.dag("kid", {"Down": child("leaf")})
+    place.dag("leaf", {"Work": place.task("wait_for", name="work", path="go")})
+    process = place.start("run", "parent", "--run-id", "mine")
+    until(lambda: "work" in place.calls())
+    process.kill()
+    process.wait()
+    assert main(["cancel", "mine"]) == 0
+    assert {place.document(each)["$run"]["status"] for each in place.run_ids()} == {"Cancelled"}
+    assert len(place.run_ids()) == 3
