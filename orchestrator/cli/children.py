@@ -30,7 +30,8 @@ class Beside(Mapping[str, Mapping[str, Json]]):
     def __init__(self, name: str, file: Path, definition: Mapping[str, Json] | None = None) -> None:
         self._name, self._file, self._definition = name, file, definition
         is_folder = definition_file(file.parent) == file and file.resolve().parent.name == name
-        self._others = DagFolders(file.resolve().parent.parent) if is_folder else None
+        is_needed = definition is None or bool(_dag_steps(definition))  # else it may lie among any number of folders
+        self._others = DagFolders(file.resolve().parent.parent) if is_folder and is_needed else None
 
     def __getitem__(self, name: str) -> Mapping[str, Json]:
         if name == self._name and self._definition is not None:
