@@ -50,7 +50,10 @@ def _asked(dag: DAG) -> Mapping[str, tuple[str, ...]]:
         step = steps[node.node_name] if isinstance(steps, dict) else None
         inner = ("branches", "iterator")
         own = {key: value for key, value in step.items() if key not in inner} if isinstance(step, dict) else None
-        found[node.node_name] = tuple(sorted(names_in(own, "steps")))
+        named = names_in(own, "steps")
+        if graph is dag and node.is_end:  # the run's own result may be made when it has ended
+            named |= names_in(dag.definition.get("result"), "steps")
+        found[node.node_name] = tuple(sorted(named))
         while graph.parent_node is not None and not isinstance(graph.parent_node, Map):
             graph = graph.parent_node.parent_dag
         if graph.parent_node is not None and asks_for(own, "item"):
