@@ -68,7 +68,8 @@ def _following(
 
     def may_be_over(step: str) -> bool:
         other = beside(name, step)
-        return other in ending or state.nodes[other].status.is_final
+        known = state.nodes.get(other)
+        return other in ending or (known is not None and known.status.is_final)
 
     if isinstance(node, Parallel) and not is_over:
         starts = (first for branch in node.branches for first in branch.start_nodes)
