@@ -9,7 +9,7 @@ from orchestrator.engine.wanted import wanted
 from orchestrator.model.commands import Failure, Outcome
 from orchestrator.model.enums import NodeTypes, OutcomeKind, RunStatus, TaskStatus
 from orchestrator.model.errors import CorruptState
-from orchestrator.model.facts import AttemptEnded
+from orchestrator.model.facts import AttemptEnded, RedriveRequested
 from orchestrator.model.ids import key_of
 from orchestrator.model.run_state import NodeState, RunInfo, RunState, StoredResult, decode, encode
 from orchestrator.model.task_result import TaskResult, result_object
@@ -144,3 +144,13 @@ def test_what_a_step_names_is_fetched_ahead_only_when_all_that_it_waits_for_may_
     ended = {name: AttemptEnded(name, 1, Outcome.completed()) for name in "AB"}
     assert wanted(dag, state, [ended["A"]]) == ("A",)
     assert set(wanted(dag, state, [ended["A"], ended["B"]])) == {"A", "B", "OfA"}
+
+
+def test_what_a_redrive_lets_start_is_fetched_ahead_too():
+    steps = {"A": task(), "B": task(parameters={"x": "${steps.A.result}"}, depends_on=["A"])}
+    world = World({"steps": steps})
+    run_id = world.start()
+    world.end("A")
+    world.end("B", Outcome.failed("Task.Failed", "boom"))
+    dag = world.catalog.find(None)[2]
+    assert wanted(dag, world.state(run_id), [RedriveRequested(world.clock.now(), 1)]) == ("A",)
