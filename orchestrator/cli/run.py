@@ -206,6 +206,7 @@ class _Session:
             executor.redrive(wanted.run_id, wanted.start_from)
             steps = f"{kept:,} of {counted(len(state.nodes), 'step')} had completed"
             view.say(f"run {wanted.run_id} of {name} goes on; {steps}")
+            self._say_what_waits(executor)
             state = self._to_its_end(executor, view)
         self._show_summary(state)
         return state

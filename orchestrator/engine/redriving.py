@@ -47,7 +47,12 @@ def redrive_requested(draft: Draft, fact: RedriveRequested) -> None:
         draft.put(_opened(draft.nodes[name], numbers))
     draft.progress.clear()
     draft.change_run(_going_on(draft, run, fact, plan))
-    draft.entering.extend(plan.entering)
+    if draft.dag.max_active_runs is not None and run.parent is None:
+        from orchestrator.engine.queueing import enqueue
+
+        enqueue(draft, plan.entering)
+    else:
+        draft.entering.extend(plan.entering)
 
 
 def is_about(run: RunInfo, fact: RedriveRequested) -> bool:
