@@ -36,6 +36,7 @@ STYLES: Mapping[str, str] = {
 }
 """Status of a node or a run -> its style."""
 
+_MAX_FAILED = 5
 _MATTERS = (TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.RUNNING)
 
 
@@ -73,12 +74,12 @@ def signs_for(encoding: str | None) -> Signs:
 
 def board(state: RunState, now: datetime, width: int, height: int, signs: Signs = UNICODE) -> list[Line]:
     """Return the board's lines, at most `height` (10 or more) of at most `width` columns."""
-    most = min(MAX_ROWS, height - 3)
+    most, state = min(MAX_ROWS, height - 3), without_items(state)
     if len(state.nodes) <= most:
         rows = table(list(tree(state, signs)), now, width, signs)
         return [_header(state, now, max(width_of(plain(each)) for each in rows)), line(""), *rows]
     lines = [_header(state, now, min(width, 80)), line(""), _counts(state, signs)]
-    tasks = [node for node in state.nodes.values() if node.node_type is NodeTypes.TASK]
+    tasks = [node for node in state.nodes.values() if node.node_type in (NodeTypes.TASK, NodeTypes.MAP)]
     matter = [node for status in _MATTERS for node in tasks if node.status is status]
     if not matter:
         return lines
@@ -87,6 +88,13 @@ def board(state: RunState, now: datetime, width: int, height: int, signs: Signs 
     if len(matter) > most:
         lines.append(line(f"{signs.dots} and {len(matter) - most:,} more", "dim"))
     return lines
+
+
+def without_items(state: RunState) -> RunState:
+    """Return a run without what stands in it for single items of Maps: a Map is one row."""
+    if not any(node.items is not None for node in state.nodes.values()):
+        return state
+    return RunState(state.run, {name: node for name, node in state.nodes.items() if name[-1:] != "]"})
 
 
 def tree(state: RunState, signs: Signs = UNICODE) -> Iterator[tuple[str, NodeState]]:
@@ -158,10 +166,23 @@ def target_of(node: NodeState) -> str:
     if node.node_type is NodeTypes.PARALLEL:
         count = len(node.branches)
         return f"{count} branch{'' if count == 1 else 'es'}"
+    if node.node_type is NodeTypes.MAP:
+        return _items_of(node)
     if node.node_type is not NodeTypes.TASK:
         until = node.due.get(DueKind.WAIT.value)
         return f"{node.node_type} until {until.astimezone():%Y-%m-%d %H:%M:%S}" if until else node.node_type.value
-    return printable(f"{node.target_type or ''} {node.target_name or ''}".strip())
+    waits = f", waits for pool {node.pool}" if node.waits_for_slot else ""
+    return printable(f"{node.target_type or ''} {node.target_name or ''}".strip() + waits)
+
+
+def _items_of(node: NodeState) -> str:
+    """Return how far a Map has come, and which items failed."""
+    items = node.items
+    if items is None:
+        return "Map"
+    failed = ", ".join(map(str, items.failed[:_MAX_FAILED])) + (", …" if len(items.failed) > _MAX_FAILED else "")
+    words = f"{items.ended:,} of {counted(items.count, 'item')}"
+    return f"{words}, {len(items.failed):,} failed: {failed}" if failed else words
 
 
 def seconds_of(node: NodeState, now: datetime) -> float | None:
@@ -172,14 +193,15 @@ def seconds_of(node: NodeState, now: datetime) -> float | None:
 
 
 def run_seconds(state: RunState, now: datetime) -> float:
-    """Return how long a run took, or has taken up to now."""
-    return ((state.run.ended_at or now) - state.run.started_at).total_seconds()
+    """Return how long a run took, or has taken up to now; since it went on, where it was redriven."""
+    return ((state.run.ended_at or now) - (state.run.redriven_at or state.run.started_at)).total_seconds()
 
 
 def ends(state: RunState) -> list[NodeState]:
     """Return the nodes that a run ends with: those that nothing follows, and for a Parallel those of its branches."""
 
     seen: set[str] = set()
+    state = without_items(state)
     dependants = _dependants(state)
 
     def within(names: Sequence[str]) -> Iterator[NodeState]:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from orchestrator.cli.bucket import Bucket
+from orchestrator.cli.children import children
 from orchestrator.cli.cloud_logs import CloudLogs, Logging
 from orchestrator.cli.console import Console
 from orchestrator.cli.lines import Line, counted, pad, printable
@@ -106,6 +107,9 @@ def logs(
         _follow(console, bucket, source, wanted, clock, width, sleep)
     elif not lines:
         console.err(_nothing(bucket, wanted))
+    for node, child in children(state):  # what they say is theirs
+        if wanted.node_name in (None, node.node_name):
+            console.err(f"{node.node_name} is run {child}: orchestrator logs {child}")
     return 0
 
 
@@ -127,6 +131,8 @@ def _check(state: RunState, wanted: Wanted) -> None:
             raise InputError("logs: --attempt needs the NODE that it is an attempt at")
         return
     node = state.nodes.get(wanted.node_name)
+    if node is None and attempts_of(state, wanted.node_name):
+        return  # a step of a Map: all its items
     if node is None:
         hint = did_you_mean(wanted.node_name, state.nodes) or f" there are {', '.join(list(state.nodes)[:8])}"
         raise InputError(f'run {wanted.run_id}: there is no node "{wanted.node_name}";{hint}')

@@ -36,6 +36,7 @@ examples:
   orchestrator runs
   orchestrator logs run_1791283200_5c1e9f0b2a47 Load --follow
   orchestrator cancel run_1791283200_5c1e9f0b2a47 --reason "wrong day" --wait
+  orchestrator redrive run_1791283200_5c1e9f0b2a47
   orchestrator graph my_dag --format dot | dot -Tsvg > my_dag.svg
   orchestrator schedule dag_definitions --next 3
   orchestrator backfill my_dag --from 2026-01-01 --to 2026-02-01 --dry-run
@@ -136,7 +137,9 @@ def _run(console: Console, args: Namespace) -> int:
         raise InputError("run: needs the PATH of a DAG, before --input; see orchestrator run -h")
     inputs = tuple(each for group in args.input for each in group)
     variables = tuple(each for group in args.var for each in group)
-    wanted = Wanted(args.path, inputs, args.bucket, args.resume, args.run_id, args.json, args.verbose, variables)
+    wanted = Wanted(
+        args.path, inputs, args.bucket, args.resume, args.run_id, args.json, args.verbose, variables, args.priority
+    )
     return run(console, wanted, Settings.read(os.environ))
 
 
@@ -148,7 +151,7 @@ def _start(console: Console, args: Namespace) -> int:
     from orchestrator.runtime.settings import Settings
 
     inputs = tuple(each for group in args.input for each in group)
-    wanted = Wanted(args.name, inputs, args.run_id, args.topic, args.bucket, args.json)
+    wanted = Wanted(args.name, inputs, args.run_id, args.topic, args.bucket, args.json, args.priority)
     settings = Settings.read(os.environ)
     return start(console, wanted, settings, os.environ, SystemClock(), random_id=lambda: uuid4().hex)
 
@@ -221,6 +224,17 @@ def _resume(console: Console, args: Namespace) -> int:
     return resume(console, open_to_read(args.bucket, settings), wanted, settings, os.environ, SystemClock())
 
 
+def _redrive(console: Console, args: Namespace) -> int:
+    from orchestrator.cli.bucket import open_to_read
+    from orchestrator.cli.redrive import Wanted, redrive
+    from orchestrator.runtime.clock import SystemClock
+    from orchestrator.runtime.settings import Settings
+
+    settings = Settings.read(os.environ)
+    wanted = Wanted(args.run_id, args.path, args.start_from, args.bucket, args.topic, args.json, args.verbose)
+    return redrive(console, open_to_read(args.bucket, settings), wanted, settings, os.environ, SystemClock())
+
+
 def _approve(console: Console, args: Namespace) -> int:
     from orchestrator.cli.approve import Wanted, approve
     from orchestrator.cli.bucket import open_to_read
@@ -242,6 +256,15 @@ def _prune(console: Console, args: Namespace) -> int:
     bucket = open_to_read(args.bucket, Settings.read(os.environ))
     meant = Filter(args.dag, frozenset(map(RunStatus, args.status)), frozenset(args.tag))
     return prune(console, bucket, Wanted(args.older_than, meant, args.dry_run, args.json), datetime.now(UTC))
+
+
+def _pools(console: Console, args: Namespace) -> int:
+    from orchestrator.cli.bucket import open_to_read
+    from orchestrator.cli.queues import pools
+    from orchestrator.runtime.settings import Settings
+
+    settings = Settings.read(os.environ)
+    return pools(console, open_to_read(args.bucket, settings), settings.pools, is_json=args.json)
 
 
 def _trigger(console: Console, args: Namespace) -> int:
@@ -301,10 +324,12 @@ COMMANDS: Mapping[str, Callable[[Console, Namespace], int]] = {
     "start": _start,
     "status": _status,
     "runs": _runs,
+    "pools": _pools,
     "logs": _logs,
     "cancel": _cancel,
     "pause": _pause,
     "resume": _resume,
+    "redrive": _redrive,
     "approve": _approve,
     "prune": _prune,
     "trigger": _trigger,
@@ -373,7 +398,7 @@ def _parser() -> ArgumentParser:
 
     usage = (
         "orchestrator run PATH [--input INPUT …] [--var VARIABLE …] [--bucket URL] [--json] "
-        "[--run-id ID | --resume RUN_ID]"
+        "[--priority N] [--run-id ID | --resume RUN_ID]"
     )
     found = command("run", "run a DAG on this machine, or finish a run that was left", usage, _RUN_EXAMPLES)
     found.add_argument("path", metavar="PATH", nargs="?", type=Path, help="the DAG's folder or file")
@@ -397,8 +422,11 @@ def _parser() -> ArgumentParser:
     found.add_argument("--json", action="store_true", help="write the run document, and nothing else")
     found.add_argument("--resume", metavar="RUN_ID", help="finish this run, where it was left")
     found.add_argument("--run-id", metavar="ID", help="the id of the run; by default a new one")
+    found.add_argument("--priority", metavar="N", type=_priority, help=_PRIORITY_ABOUT)
 
-    usage = "orchestrator start NAME [--input INPUT …] [--run-id ID] [--topic TOPIC] [--bucket URL] [--json]"
+    usage = (
+        "orchestrator start NAME [--input INPUT …] [--run-id ID] [--priority N] [--topic TOPIC] [--bucket URL] [--json]"
+    )
     found = command("start", "start a run in the cloud, by a message to its topic", usage)
     found.add_argument("name", metavar="NAME", help="the DAG's name there")
     found.add_argument(
@@ -410,6 +438,7 @@ def _parser() -> ArgumentParser:
         help="the run's input: name=value (JSON, else a string), or a JSON or YAML file; later ones win",
     )
     found.add_argument("--run-id", metavar="ID", help="the id of the run; by default a new one")
+    found.add_argument("--priority", metavar="N", type=_priority, help=_PRIORITY_ABOUT)
     found.add_argument("--topic", metavar="TOPIC", help="projects/P/topics/T (by default EVENTS_TOPIC)")
     found.add_argument("--bucket", metavar="URL", help="where the run will be found, for the command that is shown")
     found.add_argument("--json", action="store_true", help="write run_id and message_id, and nothing else")
@@ -427,6 +456,10 @@ def _parser() -> ArgumentParser:
     found.add_argument("--parent", metavar="RUN_ID", help="only the child runs of this run")
     found.add_argument("--limit", metavar="N", type=_positive, default=20, help="how many at most (20)")
     found.add_argument("--json", action="store_true", help="write one JSON list, and nothing else")
+
+    found = command("pools", "list what shares a limit: pools, DAGs with max_active_runs; who holds, how many wait")
+    found.add_argument("--bucket", metavar="URL", help=_BUCKET)
+    found.add_argument("--json", action="store_true", help="write one JSON list, with holders, and nothing else")
 
     usage = (
         "orchestrator logs RUN_ID [NODE] [--attempt N] [--follow] [--limit N] [--since TIME] [--bucket URL] "
@@ -462,6 +495,17 @@ def _parser() -> ArgumentParser:
         found.add_argument("--bucket", metavar="URL", help=_BUCKET)
         found.add_argument("--topic", metavar="TOPIC", help="in the cloud: its topic (by default EVENTS_TOPIC)")
         found.add_argument("--json", action="store_true", help="write run_id and status, and nothing else")
+
+    usage = "orchestrator redrive RUN_ID [PATH] [--from STEP] [--bucket URL] [--topic TOPIC] [--json]"
+    found = command("redrive", "let a run that ended go on from where it failed, or from a step", usage, _REDRIVE_ABOUT)
+    found.add_argument("run_id", metavar="RUN_ID")
+    found.add_argument(
+        "path", metavar="PATH", nargs="?", type=Path, help="in a directory: its DAG's folder (by default the one there)"
+    )
+    found.add_argument("--from", dest="start_from", metavar="STEP", help="run this step again, and all behind it")
+    found.add_argument("--bucket", metavar="URL", help=_BUCKET)
+    found.add_argument("--topic", metavar="TOPIC", help="in the cloud: projects/P/topics/T (by default EVENTS_TOPIC)")
+    found.add_argument("--json", action="store_true", help="write one JSON document, and nothing else")
 
     usage = "orchestrator schedule [PATH …] [--var VARIABLE …] [--bucket URL] | [PATH …] --next N [--json]"
     found = command("schedule", "start the runs of schedules at their times, on this machine, until ctrl-C", usage)
@@ -561,6 +605,16 @@ exit codes:
   2  there is no such run, or it had ended otherwise already
 """
 
+_REDRIVE_ABOUT = """\
+What completed keeps its result; what did not is run again, and then what follows. A run in a directory goes on here;
+one in the cloud is asked to go on, by a message to its topic.
+
+exit codes:
+  0  it went on and Completed; or, in the cloud, is asked to go on
+  1  it Failed again, or was Cancelled
+  2  there is no such run, it has not ended, or there is nothing to redrive
+"""
+
 _RUN_EXAMPLES = """\
 examples:
   orchestrator run my_dag
@@ -589,6 +643,18 @@ def _positive(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text[:12]) > 0):
         raise ArgumentTypeError(f'"{text}" is not a whole number from 1 on')
     return int(text[:12])
+
+
+_PRIORITY_ABOUT = "which of the runs that wait comes first, the highest: -100 to 100 (by default its definition's)"
+
+
+def _priority(text: str) -> int:
+    from orchestrator.model.grammar import MAX_PRIORITY
+
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit() and int(digits[:12]) <= MAX_PRIORITY):
+        raise ArgumentTypeError(f'"{text}" is not a whole number from -{MAX_PRIORITY} to {MAX_PRIORITY}')
+    return int(text)
 
 
 def _interval(text: str) -> float:

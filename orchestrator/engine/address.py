@@ -28,6 +28,7 @@ class Start:
     """Of the message or, of a scheduled start, the time that it is for; None of a child run's."""
     parent: ParentRun | None = None
     """Of a child run, which is made by this and begins by a message of its own."""
+    priority: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,27 @@ class ResumeRun:
 
 
 @dataclass(frozen=True, slots=True)
+class SlotTold:
+    """The run, or an attempt in it, holds the slot that it asked for with this ticket."""
+
+    run_id: str
+    queue: str
+    ticket: str
+    node_name: str | None
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class RedriveRun:
+    """Somebody wants a run that has ended to go on."""
+
+    run_id: str
+    start_from: str | None
+    number: int | None
+    published_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Known:
     """What this instance itself found out: facts already."""
 
@@ -114,7 +136,7 @@ class StartAll:
     problems: tuple[OrchestratorError, ...] = ()
 
 
-Item = Start | BeginRun | Completion | Reminder | CancelRun | PauseRun | ResumeRun | Known
+Item = Start | BeginRun | Completion | Reminder | CancelRun | PauseRun | ResumeRun | RedriveRun | SlotTold | Known
 
 
 def labels_of(item: Item) -> dict[str, object]:

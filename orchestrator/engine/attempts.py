@@ -1,5 +1,6 @@
 """Attempts of Tasks: claimed, launched, taken over, out of time, given up, cancelled. Pure."""
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from msgspec.structs import replace
@@ -7,7 +8,6 @@ from msgspec.structs import replace
 from orchestrator.engine.draft import NO_TIMES, Draft, bare_launch
 from orchestrator.engine.ending import end
 from orchestrator.engine.retry import wait_s
-from orchestrator.engine.scope import scope_of
 from orchestrator.model.commands import EMPTY, Cancel, Failure, Json, Launch, Withdraw
 from orchestrator.model.enums import NOTHING_RUNS, DueKind, OutcomeKind, TaskStatus
 from orchestrator.model.errors import ExpressionError
@@ -17,19 +17,21 @@ from orchestrator.model.facts import (
     ClaimExpired,
     LaunchBound,
     LaunchFailed,
+    SlotGranted,
     TimeCame,
 )
-from orchestrator.model.ids import beside, launch_id_of, nonce_of, spread_of, trace_of
-from orchestrator.model.nodes import Parallel, Task
-from orchestrator.model.run_state import Claim, NodeState, OwedCancel
+from orchestrator.model.ids import beside, instance_of, launch_id_of, nonce_of, spread_of, trace_of
+from orchestrator.model.nodes import Map, Parallel, Task
+from orchestrator.model.run_state import Claim, NodeState, OwedCancel, Slot
 
 # -- how they start ------------------------------------------------------------------------------------
 
 
-def claim(draft: Draft, node: NodeState, attempt: int) -> None:
+def claim(draft: Draft, node: NodeState, attempt: int, slot: Slot | None = None) -> None:
     """Claim an attempt at a Task and have it launched, or fail it where it has no parameters.
 
-    In a paused run it is held: it stands there as a retry that is due.
+    In a paused run it is held: it stands there as a retry that is due. Where the Task has a pool, the attempt waits for
+    a slot of that first, unless it has one: `slot`.
     """
     draft.withdraw(node)
     stop = draft.stopped(node.node_name)
@@ -38,9 +40,15 @@ def claim(draft: Draft, node: NodeState, attempt: int) -> None:
         return
     if draft.is_paused:
         held = {DueKind.RETRY.value: draft.now}
-        draft.put(replace(node, status=TaskStatus.RUNNING, attempt=attempt, execution_id=None, claim=None, due=held))
+        node = replace(node, status=TaskStatus.RUNNING, attempt=attempt, execution_id=None, claim=None, due=held)
+        draft.put(replace(node, slot=None))
         return
     task = draft.task(node)
+    if task.pool is not None and slot is None:
+        from orchestrator.engine.queueing import wait_for_slot  # loaded only where there is a pool
+
+        wait_for_slot(draft, node, attempt, task.pool)
+        return
     launch_id = launch_id_of(draft.info.run_id, node.node_name, attempt)
     nonce, key = nonce_of(draft.token.seed, launch_id), draft.policy.trace_key.value
     made = Claim(
@@ -55,13 +63,28 @@ def claim(draft: Draft, node: NodeState, attempt: int) -> None:
         _fail_without_parameters(draft, replace(node, attempt=attempt), exc)
         return
     node = replace(
-        node, status=TaskStatus.RUNNING, attempt=attempt, execution_id=None, claim=made, due=_due(draft, task)
+        node,
+        status=TaskStatus.RUNNING,
+        attempt=attempt,
+        execution_id=None,
+        claim=made,
+        due=_due(draft, task),
+        slot=slot,
     )
     draft.put(node)
     draft.commands.append(launch)
     for kind, at in node.due.items():
         if kind != DueKind.TIMEOUT or task.timeout_s is not None:  # a default one is left to the Tick
             draft.remind(node, kind, at)
+
+
+def slot_granted(draft: Draft, fact: SlotGranted) -> None:
+    """The slot that an attempt waits for is its own now: claim it."""
+    node = draft.current(fact.node_name, fact.attempt)
+    if node is None or node.slot is None or not node.waits_for_slot or draft.is_paused:
+        return
+    if node.slot.ticket == fact.ticket:
+        claim(draft, node, node.attempt, replace(node.slot, is_held=True))
 
 
 def _due(draft: Draft, task: Task) -> dict[str, datetime]:
@@ -82,9 +105,9 @@ def _launch_of(
     (bare,) = task.execute()
     parameters: Json = task.parameters
     if not task.template.is_constant:
-        parameters = task.template.resolve(scope_of(draft.info, draft.nodes, node))
+        parameters = task.template.resolve(draft.scope(node))
     return Launch(
-        bare.node_name,
+        node.node_name,
         bare.target_type,
         bare.target_name,
         parameters if isinstance(parameters, dict) else EMPTY,
@@ -156,6 +179,7 @@ def _failed(draft: Draft, node: NodeState, error: Failure | None) -> None:
         return
     draft.withdraw(node)
     node = replace(node, failures=failures, error=error, claim=None, owed_cancel=None, execution_id=None, due=NO_TIMES)
+    node = replace(node, slot=None) if node.slot is not None else node  # given back while the retry waits
     if left_s > 0.0:
         waiting = replace(node, attempt=node.attempt + 1)
         draft.wait_until(waiting, DueKind.RETRY.value, draft.now + timedelta(seconds=left_s))
@@ -280,12 +304,34 @@ def stop_waiting(draft: Draft) -> None:
 
 
 def entries_in(draft: Draft, name: str | None) -> list[str]:
-    """The entries inside of a Parallel (None: of the run), in definition order."""
+    """The entries inside of a Parallel or Map (None: of the run), in definition order, items by index."""
+    found: list[str] = []
+    waiting: list[Iterator[str]]
     if name is None:
-        return [each.node_name for each in draft.dag.all_nodes]
-    place = draft.dag.place(name)
-    inside = place.branches if isinstance(place, Parallel) else ()
-    return [beside(name, each.node_name) for graph in inside for each in graph.all_nodes]
+        waiting = [(each.node_name for each in draft.dag.first_nodes)]
+    else:
+        place = draft.dag.place(name)
+        inside = place.branches if isinstance(place, Parallel) else ()
+        waiting = [(beside(name, each.node_name) for graph in inside for each in graph.first_nodes)]
+        if isinstance(place, Map):
+            waiting.append(_of_items(draft, name, place))
+    while waiting:
+        entry = next(waiting[-1], None)
+        if entry is None:
+            waiting.pop()
+            continue
+        found.append(entry)
+        if draft.nodes[entry].items is not None and isinstance(place := draft.dag.place(entry), Map):
+            waiting.append(_of_items(draft, entry, place))
+    return found
+
+
+def _of_items(draft: Draft, name: str, place: Map) -> Iterator[str]:
+    """Yield the entries of the items of a Map that have begun; not those of items inside of them."""
+    items = draft.nodes[name].items
+    for index in range(items.started if items is not None else 0):
+        for node in place.iterator.first_nodes:
+            yield f"{node.node_name}{instance_of(name)}[{index}]"
 
 
 def _stop(draft: Draft, node: NodeState, error: Failure) -> None:
@@ -293,7 +339,7 @@ def _stop(draft: Draft, node: NodeState, error: Failure) -> None:
         return
     if node.owed_cancel is not None:  # of its own accord, as for a timeout: nothing follows it any more
         draft.put(replace(node, stop=error))
-    elif draft.claims(node) or not node.due.keys().isdisjoint(NOTHING_RUNS):
+    elif draft.claims(node) or node.waits_for_slot or not node.due.keys().isdisjoint(NOTHING_RUNS):
         end(draft, node, TaskStatus.CANCELLED, error=error)
     elif draft.policy.rules(node.target_key).can_cancel:
         _owe_cancel(draft, node, OwedCancel(TaskStatus.CANCELLED, error))

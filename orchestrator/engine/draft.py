@@ -14,13 +14,14 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
+from orchestrator.engine.scope import scope_of, scope_of_item
 from orchestrator.model.commands import EMPTY, Command, Failure, Launch, Remind
 from orchestrator.model.dag import DAG
-from orchestrator.model.enums import RunStatus, TaskStatus
+from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus, Triggers
 from orchestrator.model.ids import beside
-from orchestrator.model.nodes import Graph, Task
+from orchestrator.model.nodes import Graph, Node, Parallel, Task
 from orchestrator.model.policy import Policy
-from orchestrator.model.run_state import Held, NodeState, RunInfo, RunState
+from orchestrator.model.run_state import BranchState, Held, NodeState, RunInfo, RunState
 
 NO_TIMES: Mapping[str, datetime] = {}
 
@@ -94,7 +95,9 @@ class Draft:
         return self.run
 
     def parent_of(self, node_name: str) -> NodeState | None:
-        """The entry of the Parallel around an entry; None where there is none."""
+        """The entry of the Parallel or Item around an entry, or of an Item's Map; None where there is none."""
+        if self.nodes[node_name].node_type is NodeTypes.ITEM:
+            return self.nodes[node_name[: node_name.rindex("[")]]
         parent = self.dag.place(node_name).parent_dag.parent_node
         return None if parent is None else self.nodes[beside(node_name, parent.node_name)]
 
@@ -107,10 +110,33 @@ class Draft:
             parent = self.parent_of(parent.node_name)
         return stop
 
+    def scope(self, node: NodeState) -> Mapping[str, object]:
+        """What the expressions of a node can see."""
+        around = self.map_around(node.node_name)
+        if around is None:
+            return scope_of(self.info, self.nodes, node)
+        return scope_of_item(self.info, self.nodes, node, around)
+
+    def map_around(self, node_name: str) -> NodeState | None:
+        """The entry of the innermost Map that an entry of a step is in; None where it is in none."""
+        if node_name[-1:] != "]":
+            return None
+        parent = self.dag.place(node_name).parent_dag.parent_node
+        while isinstance(parent, Parallel):
+            parent = parent.parent_dag.parent_node
+        if parent is None:
+            return None
+        return self.nodes[beside(node_name[: node_name.rindex("[")], parent.node_name)]
+
     @property
     def is_paused(self) -> bool:
         """Whether nothing is started for now."""
         return self.run is not None and self.run.status is RunStatus.PAUSED
+
+    @property
+    def takes_slots(self) -> bool:
+        """Whether the run, or a Task of it, takes slots; what that needs is loaded only where it does."""
+        return self.run is not None and (self.run.queued_at is not None or bool(self.dag.pools))
 
     def hold(self, node_name: str, caught: str | None) -> None:
         """Keep an entry that is to start in the run, until that is resumed."""
@@ -177,6 +203,28 @@ class Draft:
         """Take back the launch of an attempt that this very save claims, and now is dead."""
         if node.claim is not None and node.claim.owner == self.token.owner:
             self.commands = [x for x in self.commands if not (isinstance(x, Launch) and x.node_name == node.node_name)]
+
+
+def new_state(node: Node, instance: str = "") -> NodeState:
+    """The entry of a node of a run that begins, or of an item: then `instance` is what stands behind its name."""
+    task = node if isinstance(node, Task) else None
+    return NodeState(
+        node_name=node.node_name + instance,
+        node_type=node.node_type,
+        next=None if node.next is None else node.next + instance,
+        leads_to=tuple(dict.fromkeys(edge.next + instance for edge in node.edges if edge.next != node.next)),
+        target_type=task.target_type.value if task else None,
+        target_name=task.target_name if task else None,
+        invocation="sync" if task and task.target_key.endswith(".sync") else None,
+        depends_on=tuple(name + instance for name in node.depends_on),
+        trigger=None if node.trigger is Triggers.ALL_COMPLETED else node.trigger,
+        branches=tuple(
+            BranchState.of([first.node_name + instance for first in branch.start_nodes]) for branch in node.branches
+        )
+        if isinstance(node, Parallel)
+        else (),
+        status=TaskStatus.NEW,
+    )
 
 
 def bare_launch(dag: DAG, run: RunInfo, node: NodeState) -> Launch:

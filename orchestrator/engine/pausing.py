@@ -31,20 +31,28 @@ def resumed(run: RunInfo, at: datetime) -> RunInfo:
     if not _counts(run, RunStatus.RUNNING, at):
         return run
     is_resuming = run.is_resuming or run.status is RunStatus.PAUSED
-    return replace(run, status=RunStatus.RUNNING, steered_at=at, is_resuming=is_resuming)
+    status = RunStatus.QUEUED if run.waits_for_slot else RunStatus.RUNNING
+    return replace(run, status=status, steered_at=at, is_resuming=is_resuming)
 
 
 def _counts(run: RunInfo, status: RunStatus, at: datetime) -> bool:
     """Whether a request of `at` to be in this status is news; of two of the same time the one that came last is."""
-    if run.status not in (RunStatus.RUNNING, RunStatus.PAUSED) or run.stop is not None:
+    if run.status.is_final or run.stop is not None:
         return False
-    return run.steered_at is None or at > run.steered_at or (at == run.steered_at and run.status is not status)
+    if run.was_redriven_since(at):
+        return False
+    is_other = (run.status is RunStatus.PAUSED) != (status is RunStatus.PAUSED)
+    return run.steered_at is None or at > run.steered_at or (at == run.steered_at and is_other)
 
 
 def pause_requested(draft: Draft, fact: PauseRequested) -> None:
     """Start nothing more."""
     if draft.run is not None and (run := paused(draft.run, fact.at)) is not draft.run:
         draft.change_run(run)
+    if draft.is_paused and draft.takes_slots:
+        from orchestrator.engine.queueing import give_up_places
+
+        give_up_places(draft)
 
 
 def resume_requested(draft: Draft, fact: ResumeRequested) -> None:
@@ -56,14 +64,19 @@ def resume_requested(draft: Draft, fact: ResumeRequested) -> None:
 
 def pause_ended(draft: Draft, _: PauseEnded) -> None:
     """Start what is held, unless the run is paused (again), or has ended."""
-    if draft.run is None or not draft.run.is_resuming or draft.run.status is not RunStatus.RUNNING:
+    run = draft.run
+    if run is None or not run.is_resuming or run.status is RunStatus.PAUSED or run.status.is_final:
         return
-    held = draft.run.held
-    draft.change_run(replace(draft.run, held=(), is_resuming=False))
+    held = run.held
+    draft.change_run(replace(run, held=(), is_resuming=False))
     draft.entering.extend((each.node, each.caught) for each in held)
     for node in tuple(draft.nodes.values()):
         if node.status is TaskStatus.RUNNING and node.owed_cancel is None:
             _go_on(draft, node)
+    if draft.takes_slots:
+        from orchestrator.engine.queueing import ask_again
+
+        ask_again(draft)
 
 
 def reconsider(draft: Draft) -> None:

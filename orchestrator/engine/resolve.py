@@ -12,8 +12,10 @@ from orchestrator.engine.address import (
     Item,
     Later,
     PauseRun,
+    RedriveRun,
     Reminder,
     ResumeRun,
+    SlotTold,
     Start,
     StartAll,
     TickAll,
@@ -34,8 +36,10 @@ from orchestrator.model.events import (
     MessageEvent,
     ObjectEvent,
     PauseEvent,
+    RedriveEvent,
     ReminderEvent,
     ResumeEvent,
+    SlotEvent,
     StartEvent,
     TickEvent,
 )
@@ -107,6 +111,10 @@ class Resolver:
                 return PauseRun(run_id, at)
             case ResumeEvent(run_id=str(run_id)):
                 return ResumeRun(run_id, at)
+            case SlotEvent(run_id=str(run_id)):
+                return SlotTold(run_id, event.queue, event.ticket, event.node_name, event.attempt)
+            case RedriveEvent(run_id=str(run_id)):
+                return RedriveRun(run_id, event.start_from, event.number, at)
             case ObjectEvent() | MessageEvent():
                 return self._triggered(event, at)
             case CompletionEvent():
@@ -123,7 +131,10 @@ class Resolver:
         if due is not None:  # whoever sends it, and however often: it is the one start for that time
             message_id, at = scheduled_start_of(name, due), due
         run_id = event.run_id or run_id_of(message_id, at)
-        return Start(run_id, name, definition, dag, event.input, message_id, due, self._variables_of(name, dag), at)
+        variables = self._variables_of(name, dag)
+        return Start(
+            run_id, name, definition, dag, event.input, message_id, due, variables, at, priority=event.priority
+        )
 
     def _triggered(self, event: ObjectEvent | MessageEvent, at: datetime) -> StartAll | None:
         """Return what an event of others starts; None where nothing looks for it."""

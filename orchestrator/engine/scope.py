@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from orchestrator.model.commands import Json
-from orchestrator.model.enums import TaskStatus
+from orchestrator.model.enums import NodeTypes, TaskStatus
 from orchestrator.model.errors import ExpressionError
+from orchestrator.model.ids import instance_of
 from orchestrator.model.run_state import NodeState, RunInfo
 
 
@@ -68,6 +69,42 @@ class Steps(Mapping[str, Mapping[str, Json]]):
         return len(self._nodes)
 
 
+class _StepsOfItem(Steps):
+    """Those that a step in an item can ask about: of its own item, of items around that, of none."""
+
+    def __init__(self, nodes: Mapping[str, NodeState], instance: str) -> None:
+        super().__init__(nodes)
+        self._instance = instance
+
+    def __getitem__(self, name: str) -> Mapping[str, Json]:
+        instance = self._instance
+        while True:
+            node = self._nodes.get(name + instance)
+            if node is not None and node.node_type is not NodeTypes.ITEM:
+                return super().__getitem__(name + instance)
+            if not instance:
+                raise KeyError(name)
+            instance = instance[: instance.rindex("[")]
+
+
+class _ScopeOfItem(dict[str, object]):
+    """A scope whose `item` lies beside the run document."""
+
+    def __init__(self, scope: Mapping[str, object], map_name: str, value: object) -> None:
+        super().__init__(scope)
+        self._map_name, self._value = map_name, value
+
+    def __missing__(self, key: str) -> object:
+        if key != "item":
+            raise KeyError(key)
+        if isinstance(self._value, Spoilt):
+            raise ExpressionError(self._value.message)
+        raise ResultNeeded(self._map_name)
+
+    def __contains__(self, key: object) -> bool:
+        return key == "item" or super().__contains__(key)
+
+
 def scope_of(run: RunInfo, nodes: Mapping[str, NodeState], node: NodeState | None) -> Mapping[str, object]:
     """Return what the expressions of a node can see; with None, those of the run's own `result`.
 
@@ -98,3 +135,21 @@ def scope_of(run: RunInfo, nodes: Mapping[str, NodeState], node: NodeState | Non
         "var": run.variables,
         "error": error,
     }
+
+
+def scope_of_item(
+    run: RunInfo, nodes: Mapping[str, NodeState], node: NodeState, around: NodeState
+) -> Mapping[str, object]:
+    """Return what the expressions of a node can see that is in an item of the Map whose entry is `around`.
+
+    As of `scope_of`, and `item` and `index`; an item that lies beside the document raises ResultNeeded.
+    """
+    scope = dict(scope_of(run, nodes, node))
+    instance = instance_of(node.node_name)
+    scope["steps"] = _StepsOfItem(nodes, instance)
+    values = around.items.values if around.items is not None else None
+    scope["index"] = index = int(instance[instance.rindex("[") + 1 : -1])
+    if not isinstance(values, list):
+        return _ScopeOfItem(scope, around.node_name, values)
+    scope["item"] = values[index]
+    return scope

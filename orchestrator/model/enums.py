@@ -4,14 +4,16 @@ from enum import StrEnum
 
 
 class NodeTypes(StrEnum):
-    """`type` of a step."""
+    """`type` of a step; of an entry of a run document also `Item`, one item of a Map."""
 
     TASK = "Task"
     PARALLEL = "Parallel"
+    MAP = "Map"
     CONDITION = "Condition"
     WAIT = "Wait"
     PASS = "Pass"  # noqa: S105 - no password
     END = "End"
+    ITEM = "Item"
 
 
 class TargetTypes(StrEnum):

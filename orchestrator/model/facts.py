@@ -25,6 +25,7 @@ class RunStarted(msgspec.Struct, frozen=True):
     scheduled_for: datetime | None = None
     variables: Mapping[str, Json] = EMPTY
     parent: ParentRun | None = None
+    priority: int | None = None
 
 
 class AttemptEnded(msgspec.Struct, frozen=True):
@@ -76,9 +77,10 @@ class TimeCame(msgspec.Struct, frozen=True):
 
 
 class CancelRequested(msgspec.Struct, frozen=True):
-    """Somebody wants the run to be cancelled."""
+    """Somebody asked, at `at`, for the run to be cancelled."""
 
     reason: str
+    at: datetime | None = None
 
 
 class RunOutOfTime(msgspec.Struct, frozen=True):
@@ -106,6 +108,34 @@ class ResumeRequested(msgspec.Struct, frozen=True):
 
 class PauseEnded(msgspec.Struct, frozen=True):
     """The run is not paused any more, and what was held has not been started."""
+
+
+class RunAdmitted(msgspec.Struct, frozen=True):
+    """The run holds the slot that it asked for with this ticket: it is its turn."""
+
+    queue: str
+    ticket: str
+
+
+class SlotGranted(msgspec.Struct, frozen=True):
+    """An attempt holds the slot of its pool that it asked for with this ticket."""
+
+    node_name: str
+    attempt: int
+    queue: str
+    ticket: str
+
+
+class RedriveRequested(msgspec.Struct, frozen=True):
+    """Somebody asked, at `at`, for a run that has ended to go on.
+
+    `number`: which redrive of the run it is to be, from 1, so that it is about one end; None: about the last one before
+    `at`. `start_from`: the step to run again from; None: from where it failed.
+    """
+
+    at: datetime
+    number: int | None = None
+    start_from: str | None = None
 
 
 class NotificationSent(msgspec.Struct, frozen=True):
@@ -146,4 +176,7 @@ Fact = (
     | PauseRequested
     | ResumeRequested
     | PauseEnded
+    | RunAdmitted
+    | SlotGranted
+    | RedriveRequested
 )

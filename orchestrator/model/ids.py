@@ -12,8 +12,11 @@ RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 STEP_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What a step may be called."""
 
-NODE_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}(\[[0-9]{1,9}\])?")
-"""What a node may be called: as its step, or `Name[7]` for an item of one."""
+MAX_MAPS = 5
+"""How many Maps may stand in one another."""
+
+NODE_NAME = re.compile(rf"[A-Za-z0-9_-]{{1,64}}(\[[0-9]{{1,9}}\]){{0,{MAX_MAPS}}}")
+"""What a node may be called: as its step, or `Name[7]`, `Name[7][3]` in an item of a Map."""
 
 _NOT_IN_A_KEY = re.compile(r"[^a-z0-9]+")
 

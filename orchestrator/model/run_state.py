@@ -45,6 +45,20 @@ class OwedCancel(msgspec.Struct, frozen=True, omit_defaults=True):
     error: Failure | None = None
 
 
+class Slot(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A slot that a run, or an attempt at a Task, waits for or holds, of so many as a limit allows."""
+
+    queue: str
+    """`dag/<name>` of a DAG with `max_active_runs`, `pool/<name>` of a pool; it lies in `slots/<queue>.json`."""
+    ticket: str
+    """128 bits in hex that stand there beside who asked. A new one for each asking, so that what was given up is never
+    mistaken for what is held; empty while the run is paused, for then it is not asked for."""
+    since: datetime
+    """When it was asked for first."""
+    is_held: bool = msgspec.field(name="held", default=False)
+    """Whether it was granted: what it was asked for has started."""
+
+
 class StoredResult(msgspec.Struct, frozen=True):
     """Where a result lies that is too large for the run document."""
 
@@ -73,6 +87,21 @@ class BranchState(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.starts or (self.start,)
 
 
+class Items(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The items of a Map that has started, in the order of its list, and how far it has come with them."""
+
+    count: int
+    values: Json = None
+    """The list, where it is small enough to stand here."""
+    stored: StoredResult | None = None
+    """In place of a large list: where it lies."""
+    started: int = 0
+    """So many have been started: those of the indices below this."""
+    ended: int = 0
+    failed: tuple[int, ...] = ()
+    """The indices of those that have not completed, in their order."""
+
+
 class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One node's entry. Fields that are at their default do not stand in the document."""
 
@@ -92,6 +121,10 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     trigger: Triggers | None = None
     """When it starts by these, where that is not once all have completed."""
     branches: tuple[BranchState, ...] = ()
+    items: Items | None = None
+    """Of a Map that has started."""
+    last: str | None = None
+    """Of an Item that has ended: the node that it ended at, whose result is its own."""
     status: TaskStatus
     attempt: int = 0
     """The current attempt, from 1; 0 before the first. Of a Wait 1 once it waits, of other nodes that are no Task 0."""
@@ -108,9 +141,11 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """DueKind -> when: what is to happen at this node if nothing else happens before."""
     owed_cancel: OwedCancel | None = None
     stop: Failure | None = None
-    """Of a Running node: why no attempt at it is started any more; of a Parallel: why nothing in it is."""
+    """Of a Running node: why no attempt at it is started any more; of a Parallel or Map: why nothing in it is."""
     open_branches: int = 0
     """Of a Running Parallel: how many of its branches have not ended."""
+    slot: Slot | None = None
+    """Of a Task with a pool: what its current attempt waits for or holds."""
     started_at: datetime | None = None
     ended_at: datetime | None = None
     result: Json = None
@@ -123,6 +158,16 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     def retry_at(self) -> datetime | None:
         """When its current attempt is to be launched, where the one before failed and that is waited for."""
         return self.due.get(DueKind.RETRY.value)
+
+    @property
+    def waits_for_slot(self) -> bool:
+        """Whether its current attempt waits for a slot of its pool, so that nothing of it can run."""
+        return self.slot is not None and not self.slot.is_held
+
+    @property
+    def pool(self) -> str:
+        """The pool whose slot its current attempt waits for or holds; empty where there is none."""
+        return self.slot.queue.partition("/")[2] if self.slot is not None else ""
 
     @property
     def target_key(self) -> str:
@@ -161,6 +206,8 @@ class OwedNotification(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=
     """How often it was tried before, or taken over."""
     error: str | None = None
     """Why the last try failed."""
+    run_error: Failure | None = None
+    """The run's error then, where the run has been redriven since."""
 
 
 class LostNotification(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -205,7 +252,14 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Of its definition, so that runs are found by them without it."""
     scheduled_for: datetime | None = None
     """The time, of its schedule, that the run is for; that of its start is later."""
+    priority: int = 0
+    """Of the runs that wait for the same, the one with the highest comes first."""
+    queued_at: datetime | None = None
+    """When it was asked for, where its DAG has `max_active_runs`."""
+    slot: Slot | None = None
+    """What such a run waits for, or holds until its end."""
     started_at: datetime
+    """When it began; of one that is Queued, when it was asked for."""
     ended_at: datetime | None = None
     cancel_reason: str | None = None
     """Set once the run is to be cancelled: nothing is started any more."""
@@ -222,6 +276,10 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     result_of: str | None = None
     """The step whose result is the run's, where its definition has no `result`: the last one."""
     error: Failure | None = None
+    redrives: int = 0
+    """How often it went on after it had ended."""
+    redriven_at: datetime | None = None
+    """When that was asked for last: what was asked for before, was asked of the run that had ended."""
     steered_at: datetime | None = None
     """When the pause or resume was asked for that was applied last; older ones come too late."""
     held: tuple[Held, ...] = ()
@@ -232,6 +290,15 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     lost_notifications: tuple[LostNotification, ...] = ()
     pruned_at: datetime | None = None
     """Set when `orchestrator prune` has begun to delete the run: nothing of it changes any more."""
+
+    def was_redriven_since(self, at: datetime | None) -> bool:
+        """Whether what was asked of it at `at` was asked of the run that had ended then."""
+        return at is not None and self.redriven_at is not None and at <= self.redriven_at
+
+    @property
+    def waits_for_slot(self) -> bool:
+        """Whether it waits for its turn, so that nothing of it has started; it is Queued then, or Paused."""
+        return self.slot is not None and not self.slot.is_held
 
     @property
     def stop(self) -> Failure | None:

@@ -18,6 +18,8 @@ from orchestrator.model.enums import DueKind, TargetTypes, TaskStatus
 from orchestrator.model.errors import EventError
 from orchestrator.model.event_factory import EventFactory
 from orchestrator.model.events import (
+    BeginEvent,
+    CallbackEvent,
     CancelEvent,
     CloudFunctionEvent,
     DataflowEvent,
@@ -248,6 +250,37 @@ def failed(message, error_type="Task.Failed"):
         ),
         pytest.param("tick", (TickEvent, {}), id="a tick"),
         pytest.param("pause", (PauseEvent, {"run_id": RUN}), id="a pause"),
+        pytest.param("begin", (BeginEvent, {"run_id": RUN}), id="a child run that was made"),
+        pytest.param(
+            "callback_approved",
+            (
+                CallbackEvent,
+                {
+                    "target_type": TargetTypes.CALLBACK,
+                    "run_id": RUN,
+                    "status": TaskStatus.COMPLETED,
+                    "launch_id": f"{RUN}/Each[7]/2",
+                    "nonce": NONCE,
+                    "verdict": Outcome.completed({"by": "anna"}),
+                },
+            ),
+            id="an answer, of an item of a Map",
+        ),
+        pytest.param(
+            "callback_rejected",
+            (
+                CallbackEvent,
+                {
+                    "target_type": TargetTypes.CALLBACK,
+                    "run_id": RUN,
+                    "status": TaskStatus.FAILED,
+                    "launch_id": LAUNCH,
+                    "nonce": NONCE,
+                    "verdict": Outcome.failed("Callback.Rejected", "rejected"),
+                },
+            ),
+            id="a rejection that says nothing more",
+        ),
         pytest.param("resume", (ResumeEvent, {"run_id": RUN}), id="a resume"),
         pytest.param("cancel", (CancelEvent, {"run_id": RUN, "reason": "wrong day"}), id="a cancel"),
     ],
@@ -592,6 +625,8 @@ def test_what_is_missing_or_odd_in_an_event(data, field, expected):
             but("reminder_timeout", "at", "0001-01-01T00:00:00+10:00"), "reminder.at", id="before all time in UTC"
         ),
         pytest.param(but("reminder_timeout", "at", {"a": []}), "reminder.at: is an object", id="a time is text"),
+        pytest.param(but("begin", "run_id", ...), "begin.run_id: is missing", id="begin what?"),
+        pytest.param(but("callback_approved", "token", 7), "callback.token: is 7", id="a token is text"),
         pytest.param(but("pause", "run_id", ...), "pause.run_id: is missing", id="pause what?"),
         pytest.param(but("resume", "run_id", 7), "resume.run_id: is", id="resume what?"),
         pytest.param(but("cancel", "run_id", ...), "cancel.run_id: is missing", id="cancel what?"),

@@ -19,6 +19,10 @@ output "definitions" {
     error_message = "default_dag: there is no DAG ${var.default_dag}; there are ${join(", ", keys(local.definitions))}."
   }
   precondition {
+    condition     = length(local.pools_without_limit) == 0
+    error_message = "settings.POOLS: gives the pool ${join(", ", local.pools_without_limit)} no limit; write it as in \"${join(",", [for pool in local.pools_without_limit : "${pool}=5"])}\"."
+  }
+  precondition {
     condition     = length(setsubtract(var.skip_functions_of, keys(local.definitions))) == 0
     error_message = "skip_functions_of: there is no DAG ${join(", ", setsubtract(var.skip_functions_of, keys(local.definitions)))}; there are ${join(", ", keys(local.definitions))}."
   }

@@ -208,6 +208,31 @@ run "a_default_that_is_no_dag_is_refused" {
   expect_failures = [output.definitions]
 }
 
+run "a_pool_without_a_limit_is_refused" {
+  command = plan
+
+  variables {
+    folder = "./tests/fixtures/pooled"
+    pools  = "api=2"
+  }
+
+  expect_failures = [output.definitions]
+}
+
+run "pools_with_limits_are_deployed" {
+  command = plan
+
+  variables {
+    folder = "./tests/fixtures/pooled"
+    pools  = "bigquery=5, api=2"
+  }
+
+  assert {
+    condition     = join(",", output.definitions) == "nightly"
+    error_message = "Both pools have a limit."
+  }
+}
+
 run "the_name_of_a_function_is_not_free_for_the_deployment" {
   command = plan
 
