@@ -199,7 +199,7 @@ class _Session:
             raise InputError(f'run {wanted.run_id}: is one of "{state.run.dag}"; {self._wanted.path} is "{name}"')
         dag = DefinitionStatus(bucket.store).load(state.run.definition)
         again = {*Plan(dag, state, wanted.start_from).again}
-        _check_sources((task for task in dag.all_tasks if task.node_name in again), self._folder, self._settings)
+        check_sources((task for task in dag.all_tasks if task.node_name in again), self._folder, self._settings)
         view = view_for(self._console, is_json=self._wanted.is_json, is_verbose=self._wanted.is_verbose, before=state)
         with self._executor(Catalog({}), {name: self._folder}) as executor:
             kept = sum(node.status is TaskStatus.COMPLETED for name, node in state.nodes.items() if name not in again)
