@@ -62,6 +62,17 @@ class Reminder:
 
 
 @dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """An attempt's execution says that it is at work."""
+
+    run_id: str
+    node_name: str
+    attempt: int
+    nonce: str
+    published_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class CancelRun:
     """Somebody wants the run to be cancelled."""
 
@@ -136,13 +147,25 @@ class StartAll:
     problems: tuple[OrchestratorError, ...] = ()
 
 
-Item = Start | BeginRun | Completion | Reminder | CancelRun | PauseRun | ResumeRun | RedriveRun | SlotTold | Known
+Item = (
+    Start
+    | BeginRun
+    | Completion
+    | Reminder
+    | Heartbeat
+    | CancelRun
+    | PauseRun
+    | ResumeRun
+    | RedriveRun
+    | SlotTold
+    | Known
+)
 
 
 def labels_of(item: Item) -> dict[str, object]:
     """What a line about an event is found by: run_id, and node, attempt and trace where it is about one attempt."""
     labels: dict[str, object] = {"run_id": item.run_id}
-    if isinstance(item, Completion | Reminder):
+    if isinstance(item, Completion | Reminder | Heartbeat):
         labels |= {"node": item.node_name, "attempt": item.attempt}
     if isinstance(item, Completion) and item.event.trace_id is not None:
         labels["trace"] = item.event.trace_id

@@ -12,6 +12,7 @@ from orchestrator.engine.address import (
     BeginRun,
     CancelRun,
     Completion,
+    Heartbeat,
     Known,
     PauseRun,
     RedriveRun,
@@ -203,7 +204,7 @@ class Decider:
         published_at: datetime | None = None
         if isinstance(item, Completion):
             published_at = item.event.publish_time or now
-        elif isinstance(item, Reminder | BeginRun | CancelRun | PauseRun | ResumeRun | RedriveRun):
+        elif isinstance(item, Reminder | Heartbeat | BeginRun | CancelRun | PauseRun | ResumeRun | RedriveRun):
             published_at = item.published_at
         if published_at is not None and self._resolver.is_young(published_at, now):
             raise NotYet(f"runs/{box.run_id}.json: does not exist (yet)")

@@ -175,10 +175,11 @@ class Draft:
             raise LookupError(f"{node.node_name}: has a claim but is no Task")
         return place
 
-    def wait_until(self, node: NodeState, kind: str, at: datetime) -> None:
-        """Write that something is due at a node, and have it be reminded of."""
+    def wait_until(self, node: NodeState, kind: str, at: datetime, *, is_reminded: bool = True) -> None:
+        """Write that something is due at a node, and have it be reminded of, if that is not left to the Tick."""
         self.put(replace(node, due={**node.due, kind: at}))
-        self.remind(node, kind, at)
+        if is_reminded:
+            self.remind(node, kind, at)
 
     def remind(self, node: NodeState, kind: str, at: datetime) -> None:
         """Have the run be told when something is due at a node."""

@@ -8,7 +8,7 @@ Requests carry the time when they were made, and the latest counts: one that is 
 opposite was asked for, changes nothing.
 """
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from msgspec.structs import replace
 
@@ -96,10 +96,10 @@ def reconsider(draft: Draft) -> None:
 
 def _go_on(draft: Draft, node: NodeState) -> None:
     """Claim the attempt that was held; give a claim that could not be taken over its time."""
-    retry_at, timeout_at = node.due.get(DueKind.RETRY.value), node.due.get(DueKind.TIMEOUT.value)
+    retry_at = node.due.get(DueKind.RETRY.value)
+    over = [kind for kind in (DueKind.TIMEOUT, DueKind.HEARTBEAT) if kind in node.due and node.due[kind] <= draft.now]
     if node.claim is None and retry_at is not None and retry_at <= draft.now:
         attempts.claim(draft, node, node.attempt)
-    elif node.claim is not None and not node.execution_id and timeout_at is not None and timeout_at <= draft.now:
-        task = draft.task(node)
-        timeout_s = draft.policy.timeout_s(task.target_key, task.timeout_s) or 0.0
-        draft.wait_until(node, DueKind.TIMEOUT.value, draft.now + timedelta(seconds=timeout_s))
+    elif node.claim is not None and not node.execution_id:
+        for kind in over:
+            attempts.begin_anew(draft, draft.nodes[node.node_name], kind)

@@ -9,6 +9,7 @@ from orchestrator.engine.address import (
     BeginRun,
     CancelRun,
     Completion,
+    Heartbeat,
     Item,
     Later,
     PauseRun,
@@ -32,6 +33,7 @@ from orchestrator.model.events import (
     CompletionEvent,
     DataflowEvent,
     Event,
+    HeartbeatEvent,
     LaterEvent,
     MessageEvent,
     ObjectEvent,
@@ -105,6 +107,8 @@ class Resolver:
                 return Later(event.event, event.at)
             case ReminderEvent(run_id=str(run_id)):
                 return Reminder(run_id, event.node_name, event.attempt, event.kind, event.at, at)
+            case HeartbeatEvent(run_id=str(run_id)):
+                return Heartbeat(run_id, event.node_name, event.attempt, event.nonce, at)
             case CancelEvent(run_id=str(run_id)):
                 return CancelRun(run_id, event.reason, at)
             case PauseEvent(run_id=str(run_id)):

@@ -20,13 +20,14 @@ from orchestrator.engine.status import OpenRuns, OrchestrationStatus, number_of,
 from orchestrator.engine.sweep import Chores, chores, is_over, late_notifications
 from orchestrator.engine.witness import Witness, labels_of_attempt
 from orchestrator.model.commands import AskSlot, Outcome
-from orchestrator.model.enums import NOTHING_RUNS, RunStatus
+from orchestrator.model.enums import NOTHING_RUNS, DueKind, RunStatus
 from orchestrator.model.errors import OrchestratorError, RunNotFound
 from orchestrator.model.facts import (
     AttemptEnded,
     CancelSettled,
     ClaimExpired,
     Fact,
+    HeardFrom,
     LaunchBound,
     NotificationExpired,
     PauseEnded,
@@ -57,7 +58,7 @@ accepted are due later each time, so the next one comes to others."""
 _SAY_AGAIN = timedelta(minutes=10)
 """How often a run's problem is logged that lasts; a Tick comes each minute."""
 
-_NodeFact = AttemptEnded | CancelSettled | ClaimExpired | LaunchBound | TimeCame
+_NodeFact = AttemptEnded | HeardFrom | CancelSettled | ClaimExpired | LaunchBound | TimeCame
 
 
 class Ticker:
@@ -321,6 +322,8 @@ class Ticker:
                 facts.append(TimeCame(node.node_name, node.attempt, kind, at, False))
                 continue
             execution_id, outcome = self._outcome(node, state, box)
+            if outcome is None and kind == DueKind.HEARTBEAT:
+                facts += self._witness.heard(self._store, node, state)  # before it is found to be silent
             if outcome is None:
                 facts.append(TimeCame(node.node_name, node.attempt, kind, at, execution_id is not None))
             else:

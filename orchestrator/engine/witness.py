@@ -18,6 +18,7 @@ from orchestrator.engine.address import (
     BeginRun,
     CancelRun,
     Completion,
+    Heartbeat,
     Item,
     Known,
     PauseRun,
@@ -31,13 +32,14 @@ from orchestrator.engine.draft import bare_launch
 from orchestrator.engine.run_box import Answer, Entry, RunBox
 from orchestrator.engine.status import DefinitionStatus
 from orchestrator.model.commands import Cancel, Command, Execution, Launch, ReleaseSlot, Remind
-from orchestrator.model.enums import NOTHING_RUNS, TargetTypes, TaskStatus
+from orchestrator.model.enums import NOTHING_RUNS, DueKind, TargetTypes, TaskStatus
 from orchestrator.model.errors import InputError, LaunchUncertain, NotYet, RunExists
 from orchestrator.model.events import CompletionEvent
 from orchestrator.model.facts import (
     AttemptEnded,
     CancelRequested,
     Fact,
+    HeardFrom,
     PauseEnded,
     PauseRequested,
     RedriveRequested,
@@ -50,7 +52,7 @@ from orchestrator.model.facts import (
 from orchestrator.model.ids import launch_id_of
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import Claim, NodeState, RunState
-from orchestrator.ports import Clock, Confirming, Target
+from orchestrator.ports import Clock, Confirming, ObjectStore, Target
 
 log = logging.getLogger("orchestrator")
 
@@ -89,6 +91,8 @@ class Witness:
                 return self._completion(entry, item, state, box)
             case Reminder():
                 return self._reminder(entry, item, state, box)
+            case Heartbeat():
+                return self._heartbeat(item, state), []
             case BeginRun():
                 return [PauseEnded()], []
             case CancelRun():
@@ -197,6 +201,13 @@ class Witness:
             box.executions[launch_id] = found
         return found
 
+    def heard(self, store: ObjectStore, node: NodeState, state: RunState) -> list[HeardFrom]:
+        """Return when an attempt was last heard of, if ever. Raises StoreUnavailable, LaunchUncertain."""
+        from orchestrator.engine.heartbeats import last_heard  # only where a step has a heartbeat
+
+        at = last_heard(store, self._targets.get(node.target_key), self.bare(state, node))
+        return [] if at is None else [HeardFrom(node.node_name, node.attempt, at)]
+
     def bare(self, state: RunState, node: NodeState) -> Launch:
         """The launch of a node's current attempt, as far as `find` and `cancel` need it."""
         return bare_launch(self._definitions.load(state.run.definition, state.run.dag), state.run, node)
@@ -276,11 +287,22 @@ class Witness:
         execution_id = event.execution_id or _bound(node, state, box)
         return [AttemptEnded(node.node_name, node.attempt, event.verdict, execution_id)]
 
+    def _heartbeat(self, item: Heartbeat, state: RunState) -> list[Fact]:
+        node = _running(state, item.node_name, item.attempt)
+        if node is None or node.claim is None or DueKind.HEARTBEAT not in node.due:
+            return []
+        if not hmac.compare_digest(item.nonce.encode(), node.claim.nonce.encode()):
+            log.warning(
+                "a heartbeat without the nonce of its claim is not believed", extra=labels_of_attempt(node, state)
+            )
+            return []
+        return [HeardFrom(node.node_name, node.attempt, item.published_at)]
+
     def _reminder(self, entry: Entry, item: Reminder, state: RunState, box: RunBox) -> tuple[list[Fact], list[Command]]:
         node = _running(state, item.node_name, item.attempt)
         if node is None or (item.kind is not None and node.due.get(item.kind) != item.at):
             return [], []
-        if node.waits_for_slot:
+        if node.waits_for_slot or item.kind == DueKind.HEARTBEAT:  # a heartbeat's is the Tick's
             return [], []
         if node.owed_cancel is not None:
             # Somebody knows more: a child run says so when it has taken a cancel in.

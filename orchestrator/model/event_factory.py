@@ -30,6 +30,7 @@ from orchestrator.model.events import (
     DataflowEvent,
     Event,
     FunctionEvent,
+    HeartbeatEvent,
     LaterEvent,
     PauseEvent,
     RedriveEvent,
@@ -58,6 +59,7 @@ def _recognisers() -> Mapping[str, "_Reader"]:
         messages.START: _start,
         messages.CALLBACK: _callback,
         messages.REMINDER: _reminder,
+        messages.HEARTBEAT: _heartbeat,
         messages.TICK: _tick,
         messages.CANCEL: _cancel,
         messages.PAUSE: _pause,
@@ -264,6 +266,15 @@ def _slot(data: Mapping[str, Json], common: Common) -> SlotEvent:
         raise _wrong("slot.ticket", f"is {_shown(ticket)}", "it has to be a ticket of that queue")
     node_name, attempt = _node("slot", data) if "node_name" in data else (None, 0)
     return SlotEvent(**common, run_id=run_id, queue=queue, ticket=ticket, node_name=node_name, attempt=attempt)
+
+
+def _heartbeat(data: Mapping[str, Json], common: Common) -> HeartbeatEvent:
+    launch_id, nonce = data.get("launch_id"), data.get("nonce")
+    if not _is_name(launch_id) or (ids := parse_launch_id(launch_id)) is None:
+        raise _wrong("heartbeat.launch_id", f"is {_shown(launch_id)}", "it has to be run_id/node/attempt")
+    if not _is_nonce(nonce):
+        raise _wrong("heartbeat.nonce", f"is {_shown(nonce)}", "it has to be the nonce of the launch")
+    return HeartbeatEvent(**common, run_id=ids[0], node_name=ids[1], attempt=ids[2], nonce=nonce)
 
 
 def _tick(_data: Mapping[str, Json], common: Common) -> TickEvent:

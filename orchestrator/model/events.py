@@ -130,6 +130,14 @@ class ReminderEvent(Event, frozen=True, kw_only=True):
     at: datetime | None = None
 
 
+class HeartbeatEvent(Event, frozen=True, kw_only=True):
+    """The execution of an attempt is at work; `nonce`: the proof that it is the attempt's."""
+
+    node_name: str
+    attempt: int
+    nonce: str
+
+
 class TickEvent(Event, frozen=True, kw_only=True):
     """Look after all open runs."""
 

@@ -76,6 +76,14 @@ class TimeCame(msgspec.Struct, frozen=True):
     is_bound: bool
 
 
+class HeardFrom(msgspec.Struct, frozen=True):
+    """The execution of an attempt said, at `at`, that it is at work."""
+
+    node_name: str
+    attempt: int
+    at: datetime
+
+
 class CancelRequested(msgspec.Struct, frozen=True):
     """Somebody asked, at `at`, for the run to be cancelled."""
 
@@ -167,6 +175,7 @@ Fact = (
     | LaunchBound
     | ClaimExpired
     | TimeCame
+    | HeardFrom
     | CancelRequested
     | CancelSettled
     | RunOutOfTime

@@ -210,6 +210,12 @@ _TARGET_NAME = Key(
 )
 _PARAMETERS = Key("parameters", Kind.VALUES, "What the target is given; strings may hold ${…} expressions.")
 _TIMEOUT = Key("timeout", Kind.DURATION, "How long one attempt may take.", rule=Duration("30d"))
+_HEARTBEAT = Key(
+    "heartbeat",
+    Kind.DURATION,
+    "How long one attempt may be silent: what it runs says that it is at work, by `orchestrator.tasks` or a message.",
+    rule=Duration("30d"),
+)
 _PROJECT_ID = Key(
     "project_id",
     Kind.STRING,
@@ -550,10 +556,13 @@ _WAITS = (_DEPENDS_ON, _TRIGGER)
 _STEP = (_TYPE, _NEXT, _END, *_WAITS)
 _TASK = (*_STEP, _TARGET_TYPE, _TIMEOUT, _RETRY, _ON_ERROR)
 _TARGETS: Mapping[TargetTypes, tuple[Key, ...]] = {
-    TargetTypes.CLOUD_FUNCTION: (_TARGET_NAME, _ENTRY_POINT, _PARAMETERS, _INVOCATION, _PROJECT_ID, _REGION),
+    TargetTypes.CLOUD_FUNCTION: (
+        *(_TARGET_NAME, _ENTRY_POINT, _PARAMETERS, _INVOCATION, _HEARTBEAT),
+        *(_PROJECT_ID, _REGION),
+    ),
     TargetTypes.DATAFLOW: (_TARGET_NAME, _PARAMETERS, _FLEX, _CLASSIC, _PROJECT_ID, _REGION),
     TargetTypes.FUNCTION: (_FUNCTION, replace(_TARGET_NAME, is_required=False), _ARGUMENTS, _WORKER),
-    TargetTypes.CLOUD_RUN_JOB: (_JOB, _VARIABLES, _request(), _PROJECT_ID, _REGION),
+    TargetTypes.CLOUD_RUN_JOB: (_JOB, _VARIABLES, _HEARTBEAT, _request(), _PROJECT_ID, _REGION),
     TargetTypes.BIGQUERY: (
         *(_TITLE, _QUERY, _QUERY_PARAMETERS, _PROJECT_ID, _LOCATION),
         _request(
@@ -569,7 +578,7 @@ _TARGETS: Mapping[TargetTypes, tuple[Key, ...]] = {
         ),
     ),
     TargetTypes.DATAPROC: (_TITLE, _MAIN, _ARGUMENTS_OF_SPARK, _request("labels"), _PROJECT_ID, _REGION),
-    TargetTypes.BATCH: (_TITLE, _IMAGE, _VARIABLES, _request("labels"), _PROJECT_ID, _REGION),
+    TargetTypes.BATCH: (_TITLE, _IMAGE, _VARIABLES, _HEARTBEAT, _request("labels"), _PROJECT_ID, _REGION),
     TargetTypes.WORKFLOWS: (
         _WORKFLOW,
         _PARAMETERS,

@@ -8,6 +8,7 @@
     callback   {"resource": {"type": "callback"}, "run_id", "node_name", "attempt", "token",
                 "status": "Completed" | "Failed", "result"?, "error"?: {"error_type", "message"}}
     reminder   {"resource": {"type": "reminder"}, "run_id", "node_name", "attempt", "kind"?, "at"?}
+    heartbeat  {"resource": {"type": "heartbeat"}, "launch_id", "nonce"}
     tick       {"resource": {"type": "tick"}}
     cancel     {"resource": {"type": "cancel"}, "run_id", "reason"?}
     pause      {"resource": {"type": "pause"}, "run_id"}
@@ -32,6 +33,7 @@ from orchestrator.model.enums import OutcomeKind
 START: Final = "start"
 FUNCTION: Final = "function"
 REMINDER: Final = "reminder"
+HEARTBEAT: Final = "heartbeat"
 TICK: Final = "tick"
 CANCEL: Final = "cancel"
 PAUSE: Final = "pause"
@@ -50,6 +52,9 @@ NONCE_PARAMETER: Final = "orchestrator_nonce"
 """Query parameter that carries the launch's nonce."""
 LAUNCH_VARIABLE: Final = "ORCHESTRATOR_LAUNCH"
 """Environment variable that carries a launch id into a container, and from there into the event of its end."""
+
+HEARTBEATS_VARIABLE: Final = "ORCHESTRATOR_HEARTBEATS"
+"""Environment variable by which the twin of Cloud Functions says where it looks for heartbeats."""
 
 MAX_DEPTH: Final = 100
 """How deeply a message may be nested: far below what encoding a run document around it stands."""
@@ -154,6 +159,11 @@ def reminder_message(
     if at is not None:
         message["at"] = rfc3339(at)
     return message
+
+
+def heartbeat_message(launch_id: str, nonce: str) -> dict[str, Json]:
+    """Say that the execution of a launch is at work; `nonce` is the launch's, as proof."""
+    return {"resource": {"type": HEARTBEAT}, "launch_id": launch_id, "nonce": nonce}
 
 
 def tick_message() -> dict[str, Json]:

@@ -146,6 +146,7 @@ class Task(Node):
         secrets: names of the secrets that its parameters hold.
         timeout_s: the author's timeout in seconds, or None.
         pool: the pool that each attempt takes a slot of, or None.
+        heartbeat_s: how long an attempt may be silent, in seconds; None: for ever.
         retry: after which errors it is tried again.
         execution: the record of the current attempt's execution, if the DAG was built with one.
     """
@@ -154,7 +155,7 @@ class Task(Node):
 
     def __init__(self, step: Mapping[str, Json], parent_dag: Graph) -> None:
         super().__init__(step, parent_dag)
-        function, timeout = step.get("function"), step.get("timeout")
+        function, timeout, heartbeat = step.get("function"), step.get("timeout"), step.get("heartbeat")
         parameters = step.get("parameters")
         self.target_type = TargetTypes(str(step["target_type"]))
         self.target_name = str(step.get("target_name") or function or self.node_name)
@@ -164,6 +165,7 @@ class Task(Node):
         self.timeout_s = None if timeout is None else parse_duration(str(timeout))
         pool = step.get("pool")
         self.pool = None if pool is None else str(pool)
+        self.heartbeat_s = None if heartbeat is None else parse_duration(str(heartbeat))
         self.retry = retry_rules(step.get("retry"))
         self.template = compile_value(self.parameters)
         named = frozenset() if self.template.is_constant else names_in(self.parameters, "secret")

@@ -92,6 +92,8 @@ ONLY_PROBLEMS = {
     **dict.fromkeys(("callback_with_a_secret", "dag_with_a_secret_in_its_input"), EXPRESSION),
     **dict.fromkeys(("result_of_a_secret", "result_of_the_error", "result_of_no_step"), EXPRESSION),
     "result_of_a_step_of_the_finally": EXPRESSION,
+    "heartbeat_as_long_as_the_timeout": SIZE,
+    "heartbeat_of_a_call_that_is_waited_for": "a schema's row cannot speak of the value of another key",
     "schedule_with_minute_60": SIZE,
     "schedule_that_runs_backwards": SIZE,
     "schedule_with_a_step_of_0": SIZE,

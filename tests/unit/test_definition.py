@@ -25,7 +25,7 @@ def body(start, **steps):
 ALL_TARGET_TYPES = ", ".join(TargetTypes)
 ALL_OF_A_CLOUD_FUNCTION = (
     "allowed: type, next, end, depends_on, trigger, target_type, timeout, retry, on_error, pool, target_name, "
-    "function, parameters, invocation, project_id, region"
+    "function, parameters, invocation, heartbeat, project_id, region"
 )
 
 

@@ -25,6 +25,7 @@ from orchestrator.model.events import (
     DataflowEvent,
     Event,
     FunctionEvent,
+    HeartbeatEvent,
     JobEvent,
     MessageEvent,
     ObjectEvent,
@@ -247,6 +248,14 @@ def failed(message, error_type="Task.Failed"):
             "reminder_question",
             (ReminderEvent, {"run_id": RUN, "node_name": "Each[7]", "attempt": 2}),
             id="without a kind it is an early question; an item of a Map is a node too",
+        ),
+        pytest.param(
+            "heartbeat",
+            (
+                HeartbeatEvent,
+                {"run_id": RUN, "node_name": "Step1", "attempt": 2, "nonce": "0123456789abcdef0123456789abcdef"},
+            ),
+            id="a heartbeat says whose it is, and proves it",
         ),
         pytest.param("tick", (TickEvent, {}), id="a tick"),
         pytest.param("pause", (PauseEvent, {"run_id": RUN}), id="a pause"),
@@ -627,6 +636,10 @@ def test_what_is_missing_or_odd_in_an_event(data, field, expected):
         pytest.param(but("reminder_timeout", "at", {"a": []}), "reminder.at: is an object", id="a time is text"),
         pytest.param(but("begin", "run_id", ...), "begin.run_id: is missing", id="begin what?"),
         pytest.param(but("callback_approved", "token", 7), "callback.token: is 7", id="a token is text"),
+        pytest.param(
+            but("heartbeat", "launch_id", "x"), "heartbeat.launch_id: is 'x'; it has to be run_id", id="whose?"
+        ),
+        pytest.param(but("heartbeat", "nonce", ...), "heartbeat.nonce: is missing", id="a heartbeat without proof"),
         pytest.param(but("pause", "run_id", ...), "pause.run_id: is missing", id="pause what?"),
         pytest.param(but("resume", "run_id", 7), "resume.run_id: is", id="resume what?"),
         pytest.param(but("cancel", "run_id", ...), "cancel.run_id: is missing", id="cancel what?"),
