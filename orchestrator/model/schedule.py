@@ -235,7 +235,7 @@ def ticks(cron: str, time_zone: str, after: datetime, until: datetime | None = N
 
 @lru_cache(maxsize=64)
 def _ticks_of(cron: Cron, zone: "ZoneInfo", day: date) -> tuple[datetime, ...]:
-    """The times when it is due on a day of the wall clock, first first. Who looks each minute asks for the same days."""
+    """The times when it is due on a day of the wall clock, first first; who looks each minute asks for the same."""
     walls = (
         datetime.combine(day, time(hour, minute)) for hour in sorted(cron.hours) for minute in sorted(cron.minutes)
     )
