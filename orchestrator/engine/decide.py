@@ -118,34 +118,24 @@ def _run_started(draft: Draft, fact: RunStarted) -> None:
         timeout_at=None if draft.dag.timeout_s is None else draft.now + timedelta(seconds=draft.dag.timeout_s),
     )
     draft.begin(run, map(new_state, draft.dag.first_nodes))
-    if (
-        fact.parent is not None
-    ):  # who launches it only makes it: it begins as a paused run goes on, by a message or the Tick
-        for node in draft.dag.start_nodes:
-            draft.hold(node.node_name, None)
+    entering = [(node.node_name, None) for node in draft.dag.start_nodes]
+    if fact.parent is not None:
+        # Who launches it only makes it: it begins as a paused run goes on, by a message or the Tick.
+        for name, caught in entering:
+            draft.hold(name, caught)
         draft.change_run(replace(draft.info, is_resuming=True))
     elif draft.dag.max_active_runs is not None:
         from orchestrator.engine.queueing import enqueue
 
-        enqueue(draft)
+        enqueue(draft, entering)
     else:
-        _enter(draft)
+        draft.entering.extend(entering)
 
 
 def _run_admitted(draft: Draft, fact: RunAdmitted) -> None:
     from orchestrator.engine.queueing import admitted
 
-    if admitted(draft, fact):
-        _enter(draft)
-
-
-def _enter(draft: Draft) -> None:
-    """Start what the run begins with or, if it was redriven, goes on with."""
-    if draft.info.redrives:
-        draft.entering.extend((each.node, each.caught) for each in draft.info.held)
-        draft.change_run(replace(draft.info, held=()))
-    else:
-        draft.entering.extend((node.node_name, None) for node in draft.dag.start_nodes)
+    admitted(draft, fact)
 
 
 def _cancel_requested(draft: Draft, fact: CancelRequested) -> None:
@@ -154,13 +144,14 @@ def _cancel_requested(draft: Draft, fact: CancelRequested) -> None:
         return
     if not draft.run.status.is_final and not draft.run.stop and not draft.run.ending:
         draft.change_run(replace(draft.run, cancel_reason=fact.reason))
-        if draft.run.waits_for_slot and not draft.run.redrives:
-            # Nothing of it has started, so nothing is to be tidied up by a `finally`.
-            end_run(draft, Ending(RunStatus.CANCELLED, draft.run.stop))
-        else:
-            if draft.run.status is RunStatus.QUEUED:
-                draft.change_run(replace(draft.run, status=RunStatus.RUNNING))
+        if not draft.run.waits_for_slot:
             _stop_run(draft)
+        elif draft.run.redrives:
+            draft.change_run(replace(draft.run, status=RunStatus.RUNNING, slot=None))
+            _stop_run(draft)
+        else:  # nothing of it has started, so nothing is to be tidied up by a `finally`
+            draft.change_run(replace(draft.run, held=()))
+            end_run(draft, Ending(RunStatus.CANCELLED, draft.run.stop))
 
 
 def _run_out_of_time(draft: Draft, _: RunOutOfTime) -> None:

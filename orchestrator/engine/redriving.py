@@ -55,7 +55,7 @@ def redrive_requested(draft: Draft, fact: RedriveRequested) -> None:
         return
     _redrive(draft, run, fact.at, fact.start_from)
     if draft.dag.max_active_runs is not None and run.parent is None:
-        enqueue(draft)
+        enqueue(draft, _held(draft))
     else:
         draft.entering.extend(_held(draft))
 

@@ -294,6 +294,12 @@ class DAGExecutor(dag_executor.DAGExecutor):
             if child is not None and OrchestrationStatus(self.store, child).load() is not None:
                 self.resume(child)
 
+    @property
+    def open_run_ids(self) -> list[str]:
+        """Ids of the runs that this process looks after and that have not ended, child runs too."""
+        with self._changed:
+            return sorted(self._mine - self._ended.keys())
+
     def wait(self, run_id: str, timeout_s: float | None = None) -> RunState:
         """Return the run as it ended.
 
