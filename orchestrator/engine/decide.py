@@ -21,6 +21,7 @@ from orchestrator.model.facts import (
     CancelRequested,
     CancelSettled,
     ClaimExpired,
+    DeadlinePassed,
     Fact,
     HeardFrom,
     LaunchBound,
@@ -117,6 +118,10 @@ def _run_started(draft: Draft, fact: RunStarted) -> None:
         started_at=draft.now,
         timeout_at=None if draft.dag.timeout_s is None else draft.now + timedelta(seconds=draft.dag.timeout_s),
     )
+    if draft.dag.deadline_s is not None:
+        after = timedelta(seconds=draft.dag.deadline_s)
+        is_in_time = fact.scheduled_for is not None and fact.scheduled_for + after > draft.now  # a backfill is not
+        run = replace(run, deadline_at=(fact.scheduled_for if is_in_time and fact.scheduled_for else draft.now) + after)
     draft.begin(run, map(new_state, draft.dag.first_nodes))
     entering = [(node.node_name, None) for node in draft.dag.start_nodes]
     if fact.parent is not None:
@@ -160,6 +165,10 @@ def _run_out_of_time(draft: Draft, _: RunOutOfTime) -> None:
         return
     draft.change_run(replace(run, is_out_of_time=True))
     _stop_run(draft)
+
+
+def _deadline_passed(draft: Draft, _: DeadlinePassed) -> None:
+    """`notifying` notes that the run is late, as it does whenever something else comes after the deadline."""
 
 
 def _stop_run(draft: Draft) -> None:
@@ -211,6 +220,7 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     PauseEnded: pausing.pause_ended,
     RedriveRequested: _redrive_requested,
     RunAdopted: _run_adopted,
+    DeadlinePassed: _deadline_passed,
     NotificationSent: notifying.sent,
     NotificationFailed: notifying.failed,
     NotificationExpired: notifying.expired,

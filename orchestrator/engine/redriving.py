@@ -420,7 +420,9 @@ def _opened_map(state: NodeState, at_once: tuple[int, ...]) -> NodeState:
 
 def _going_on(draft: Draft, run: RunInfo, at: datetime, plan: Plan) -> RunInfo:
     """Return the run's entry as it goes on: as if it had not ended, with all its time before it."""
-    timeout_s = draft.dag.timeout_s
+    timeout_s, deadline_s = draft.dag.timeout_s, draft.dag.deadline_s
+    if deadline_s is not None and run.scheduled_for is None:  # else what it is for is as late as before
+        run = replace(run, deadline_at=draft.now + timedelta(seconds=deadline_s), is_late=False)
     return replace(
         run,
         status=RunStatus.RUNNING,

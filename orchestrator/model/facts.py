@@ -95,6 +95,10 @@ class RunOutOfTime(msgspec.Struct, frozen=True):
     """The time that the run's definition gives it is over."""
 
 
+class DeadlinePassed(msgspec.Struct, frozen=True):
+    """The time has passed by which the run should have ended."""
+
+
 class CancelSettled(msgspec.Struct, frozen=True):
     """The service accepted the cancel, or there is nothing of this attempt that could run."""
 
@@ -196,4 +200,5 @@ Fact = (
     | SlotGranted
     | RedriveRequested
     | RunAdopted
+    | DeadlinePassed
 )

@@ -20,7 +20,18 @@ from orchestrator.testing.behaviours import Behaviour
 from tests.simulation.test_any_definition import behaviours, delays, fuzzed
 from tests.strategies import SECRETS, VARIABLES, any_definitions, inputs, json_values
 
-OF_TIMES = ("started_at", "ended_at", "claim", "due", "attempt", "failures", "losses", "execution_id", "stored_result")
+OF_TIMES = (
+    "started_at",
+    "ended_at",
+    "claim",
+    "due",
+    "attempt",
+    "failures",
+    "losses",
+    "execution_id",
+    "stored_result",
+    "goes_on",
+)
 OF_REDRIVES = (
     *("redrives", "redriven_at", "steered_at", "cancel_reason", "owed_notifications", "lost_notifications"),
     *("queued_at", "slot"),
