@@ -109,7 +109,7 @@ def check_that_nothing_is_repeated(definition, before, after, chosen):
     for name, node in before.state.nodes.items():
         if name == chosen or (node.node_type == "End" and node.status is TaskStatus.FAILED and node.caught):
             again += beyond(definition, chosen if name == chosen else node.caught, is_itself_again=True)
-        elif node.status in (TaskStatus.FAILED, TaskStatus.CANCELLED) and not is_handled(before, node):
+        elif node.status in (TaskStatus.FAILED, TaskStatus.CANCELLED) and not is_handled(definition, before, node):
             again += beyond(definition, name, is_itself_again=False)  # what ran because it had not completed
     for name, node in before.state.nodes.items():
         may = any(step_of(name) in steps and instance_of(name).startswith(instance) for steps, instance in again)
@@ -119,10 +119,20 @@ def check_that_nothing_is_repeated(definition, before, after, chosen):
                 assert after.node(name) == node, f"{name} had completed"
 
 
-def is_handled(run, node):
-    """Whether an error of this step has led on to another one: not by a dependency."""
-    others = (other for other in run.state.nodes.values() if not other.depends_on)
-    return any(other.caught == node.node_name for other in others)
+def is_handled(definition, run, node):
+    """Whether an error of this step has led on to another one by a route."""
+    steps = {name: step for body in (definition, definition.get("finally")) for name, step in steps_in(body)}
+    routes, instance = steps[step_of(node.node_name)].get("on_error", ()), instance_of(node.node_name)
+    found = (run.state.nodes.get(route["next"] + instance) for route in routes)
+    return any(other is not None and other.caught == node.node_name for other in found)
+
+
+def steps_in(body):
+    """All steps of a body and of the bodies in it, with their names."""
+    for name, step in (body or {"steps": {}})["steps"].items():
+        yield name, step
+        for inner in bodies_in(step):
+            yield from steps_in(inner)
 
 
 def bodies_in(step):
@@ -133,11 +143,8 @@ def bodies_in(step):
 
 
 def names_in(body):
-    """All steps of a body and of the bodies in it."""
-    for name, step in (body or {"steps": {}})["steps"].items():
-        yield name
-        for inner in bodies_in(step):
-            yield from names_in(inner)
+    """The names of all steps of a body and of the bodies in it."""
+    return (name for name, _ in steps_in(body))
 
 
 def ended_in_finally(definition, run):
