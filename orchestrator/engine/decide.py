@@ -33,6 +33,7 @@ from orchestrator.model.facts import (
     RedriveRequested,
     ResumeRequested,
     RunAdmitted,
+    RunAdopted,
     RunOutOfTime,
     RunStarted,
     SlotGranted,
@@ -60,17 +61,28 @@ def decide(
         _APPLY[type(fact)](draft, fact)
         _go_on(draft)
     if draft.joining:
-        from orchestrator.engine.joining import look  # only where steps depend on others
+        _join(draft)
+    if draft.run is not None and draft.run.goes_on_at_end is not None and draft.run.status.is_final:
+        from orchestrator.engine.redriving import ended  # hardly any run does
 
-        while draft.joining:  # once for all facts: each look is at all that waits for what has ended
-            look(draft)
-            _go_on(draft)
+        ended(draft)
+        _go_on(draft)
+        _join(draft)
     notifying.owe(draft, state)
     if draft.takes_slots:
         from orchestrator.engine.queueing import settle
 
         settle(draft, state)
     return draft.decision()
+
+
+def _join(draft: Draft) -> None:
+    """Look at what waits for what has ended, once for all facts."""
+    from orchestrator.engine.joining import look  # only where steps depend on others
+
+    while draft.joining:
+        look(draft)
+        _go_on(draft)
 
 
 def _go_on(draft: Draft) -> None:
@@ -159,6 +171,12 @@ def _redrive_requested(draft: Draft, fact: RedriveRequested) -> None:
     redrive_requested(draft, fact)
 
 
+def _run_adopted(draft: Draft, fact: RunAdopted) -> None:
+    from orchestrator.engine.redriving import adopted
+
+    adopted(draft, fact)
+
+
 def _time_came(draft: Draft, fact: TimeCame) -> None:
     node = draft.current(fact.node_name, fact.attempt)
     if node is None or node.due.get(fact.kind) != fact.at:
@@ -188,6 +206,7 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     ResumeRequested: pausing.resume_requested,
     PauseEnded: pausing.pause_ended,
     RedriveRequested: _redrive_requested,
+    RunAdopted: _run_adopted,
     NotificationSent: notifying.sent,
     NotificationFailed: notifying.failed,
     NotificationExpired: notifying.expired,

@@ -85,7 +85,7 @@ class WithOwn(Mapping[str, Target]):
         store: ObjectStore,
         broker: Broker,
         notifier: Notifier,
-        make_child: Callable[[Launch, str], None],
+        make_child: Callable[[Launch, str], str],
     ) -> None:
         self._others, self._store, self._broker, self._notifier = others, store, broker, notifier
         self._make_child = make_child
