@@ -241,6 +241,13 @@ class DAGExecutor:
             self._schedules = Schedules(self._store, self.catalog, self._clock, start)
         return self._schedules
 
+    def _start_of(self, launch: Launch, run_id: str) -> Start:
+        if "part" not in launch.step:
+            return self._resolver.child(launch, run_id)
+        from orchestrator.engine.part_runs import PartRuns
+
+        return PartRuns(self._store, self._definitions, self._large_results).start(launch, run_id)
+
     def make_child(self, launch: Launch, run_id: str) -> None:
         """Make the child run of a Dag Task's launch; it is durable when this returns, and has not begun.
 
@@ -254,7 +261,7 @@ class DAGExecutor:
 
         try:
             check_child(launch)
-            entry = Entry(self._resolver.child(launch, run_id))
+            entry = Entry(self._start_of(launch, run_id))
             self._lead_or_wait(self._box(run_id), entry)
             made = _result(entry).verdict
             if made == "unchanged" and OrchestrationStatus(self._store, run_id).load() is None:

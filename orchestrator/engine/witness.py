@@ -133,6 +133,8 @@ class Witness:
                 item.scheduled_for,
                 item.variables,
                 item.parent,
+                item.part_of,
+                item.nodes,
             )
         ]
 

@@ -11,7 +11,7 @@ from datetime import datetime
 import msgspec
 
 from orchestrator.model.commands import EMPTY, Failure, Json, Outcome
-from orchestrator.model.run_state import ParentRun
+from orchestrator.model.run_state import NodeState, ParentRun, PartOf
 
 
 class RunStarted(msgspec.Struct, frozen=True):
@@ -25,6 +25,10 @@ class RunStarted(msgspec.Struct, frozen=True):
     scheduled_for: datetime | None = None
     variables: Mapping[str, Json] = EMPTY
     parent: ParentRun | None = None
+    part_of: PartOf | None = None
+    """Of the run of a part of a Map."""
+    nodes: tuple[NodeState, ...] = ()
+    """Of such a run: what it begins with."""
 
 
 class AttemptEnded(msgspec.Struct, frozen=True):

@@ -37,7 +37,7 @@ LAYERS = {
 """Part of the package -> parts that it may import."""
 
 PURE_ENGINE = (
-    *("decide", "notifying", "pausing", "starting", "attempts", "ending", "items", "joining", "draft"),
+    *("decide", "notifying", "pausing", "starting", "attempts", "ending", "items", "parts", "joining", "draft"),
     *("pace", "retry", "scope"),
 )
 
