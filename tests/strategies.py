@@ -264,6 +264,11 @@ class _Drawer:
         if fixed.get("target_type") in KEPT and "parameters" in found:
             found["parameters"] = {each: _Hole(Kind.ANY, each) for each in found["parameters"]}
         self.repair(shape, found)
+        if "heartbeat" in found:
+            if found.get("invocation") == "sync":
+                del found["invocation"]
+            found["timeout"] = "30d"
+            found["heartbeat"] = self.draw(st.sampled_from(["1s", "20m", "3d"]), label="heartbeat")
         return found
 
     @staticmethod

@@ -171,7 +171,8 @@ def target_of(node: NodeState) -> str:
     if node.node_type is not NodeTypes.TASK:
         until = node.due.get(DueKind.WAIT.value)
         return f"{node.node_type} until {until.astimezone():%Y-%m-%d %H:%M:%S}" if until else node.node_type.value
-    return printable(f"{node.target_type or ''} {node.target_name or ''}".strip())
+    waits = f", waits for pool {node.pool}" if node.waits_for_slot else ""
+    return printable(f"{node.target_type or ''} {node.target_name or ''}".strip() + waits)
 
 
 def _items_of(node: NodeState) -> str:
@@ -192,8 +193,8 @@ def seconds_of(node: NodeState, now: datetime) -> float | None:
 
 
 def run_seconds(state: RunState, now: datetime) -> float:
-    """Return how long a run took, or has taken up to now."""
-    return ((state.run.ended_at or now) - state.run.started_at).total_seconds()
+    """Return how long a run took, or has taken up to now; since it went on, where it was redriven."""
+    return ((state.run.ended_at or now) - (state.run.redriven_at or state.run.started_at)).total_seconds()
 
 
 def ends(state: RunState) -> list[NodeState]:

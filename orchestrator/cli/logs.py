@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from orchestrator.cli.bucket import Bucket
+from orchestrator.cli.children import children
 from orchestrator.cli.cloud_logs import CloudLogs, Logging
 from orchestrator.cli.console import Console
 from orchestrator.cli.lines import Line, counted, pad, printable
@@ -106,6 +107,9 @@ def logs(
         _follow(console, bucket, source, wanted, clock, width, sleep)
     elif not lines:
         console.err(_nothing(bucket, wanted))
+    for node, child in children(state):  # what they say is theirs
+        if wanted.node_name in (None, node.node_name):
+            console.err(f"{node.node_name} is run {child}: orchestrator logs {child}")
     return 0
 
 

@@ -21,15 +21,18 @@ from orchestrator.cli.console import Console
 from orchestrator.cli.definitions import find, load
 from orchestrator.cli.follow import Interrupted, News, follow
 from orchestrator.cli.inputs import read_inputs
-from orchestrator.cli.lines import counted
+from orchestrator.cli.lines import counted, plain
 from orchestrator.cli.progress import View, view_for
+from orchestrator.cli.queues import waiting_lines
 from orchestrator.cli.sources import missing_modules, missing_sources
 from orchestrator.cli.status import exit_code
 from orchestrator.cli.summary import one_line, summary
 from orchestrator.cli.trouble import StoreTrouble
 from orchestrator.engine.catalog import Catalog
+from orchestrator.engine.redriving import Plan
 from orchestrator.engine.saved import Saved
 from orchestrator.engine.status import DefinitionStatus
+from orchestrator.model.enums import TaskStatus
 from orchestrator.model.errors import InputError, RunExists
 from orchestrator.model.ids import RUN_ID
 from orchestrator.model.nodes import Task
@@ -40,6 +43,14 @@ from orchestrator.runtime.registry import open_store
 from orchestrator.runtime.settings import Settings
 
 _RUN_ID_HOW = "write 1 to 128 of A-Z a-z 0-9 _ -, beginning with a letter or digit"
+
+
+@dataclass(frozen=True, slots=True)
+class Redrive:
+    """A run that has ended and is to go on: from where it failed or, again, from a step."""
+
+    run_id: str
+    start_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +65,8 @@ class Wanted:
     is_json: bool = False
     is_verbose: bool = False
     variables: tuple[str, ...] = ()
+    priority: int | None = None
+    redrive: Redrive | None = None
 
     def command(self, *more: str) -> str:
         """Return a command of this kind as a person types it."""
@@ -76,7 +89,10 @@ def run(console: Console, wanted: Wanted, settings: Settings) -> int:
     session = _Session(console, wanted, settings)
     try:
         with console.output_kept_clean() if wanted.is_json else nullcontext():
-            state = session.resume(wanted.resume) if wanted.resume else session.start()
+            if wanted.redrive:
+                state = session.redrive(wanted.redrive)
+            else:
+                state = session.resume(wanted.resume) if wanted.resume else session.start()
     except Interrupted as exc:
         console.err(f"interrupted; {session.how_to_finish}")
         return 128 + exc.signum
@@ -92,6 +108,7 @@ def _check(wanted: Wanted) -> None:
         ("--input", wanted.inputs, "input"),
         ("--var", wanted.variables, "variables"),
         ("--run-id", wanted.run_id, "id"),
+        ("--priority", wanted.priority is not None, "priority"),
     ):
         if wanted.resume and value:
             raise InputError(f"run: {option} and --resume do not go together; a run that was started has its {what}")
@@ -123,16 +140,18 @@ class _Session:
         run_input = read_inputs(self._wanted.inputs)
         beside = Beside(loaded.name, loaded.file, loaded.definition)
         for folder, tasks in tasks_by_folder(loaded.name, self._folder, loaded.dag, beside).values():
-            _check_sources(tasks, folder, self._settings)
+            check_sources(tasks, folder, self._settings)
         view = view_for(self._console, is_json=self._wanted.is_json, is_verbose=self._wanted.is_verbose)
         folders = beside.folders if starts_others(loaded.dag.all_tasks) else {loaded.name: self._folder}
         with self._executor(Catalog(beside, loaded.name), folders) as executor:
             try:
-                self._run_id = executor.start(loaded.name, run_input, run_id=self._wanted.run_id)
+                priority = self._wanted.priority
+                self._run_id = executor.start(loaded.name, run_input, run_id=self._wanted.run_id, priority=priority)
             except RunExists as exc:
                 resume = self._wanted.command("--resume", str(self._wanted.run_id))
                 raise InputError(f"{exc}, or finish that one with: {resume}") from exc
             view.say(f"run {self._run_id} of {loaded.name} started")
+            self._say_what_waits(executor)
             state = self._to_its_end(executor, view)
         self._show_summary(state)
         return state
@@ -158,13 +177,35 @@ class _Session:
         over = {name for name, node in state.nodes.items() if node.status.is_final}
         for child, (folder, tasks) in tasks_by_folder(name, self._folder, dag, beside).items():
             left = (task for task in tasks if child != name or task.node_name not in over)
-            _check_sources(left, folder, self._settings)
+            check_sources(left, folder, self._settings)
         folders = beside.folders if starts_others(dag.all_tasks) else {name: self._folder}
         view = view_for(self._console, is_json=self._wanted.is_json, is_verbose=self._wanted.is_verbose, before=state)
         with self._executor(Catalog(beside), folders) as executor:
             ended = sum(node.status.is_final for node in state.nodes.values())
             view.say(f"run {run_id} of {name} taken up; {ended:,} of {counted(len(state.nodes), 'step')} had ended")
             executor.resume(run_id)
+            self._say_what_waits(executor)
+            state = self._to_its_end(executor, view)
+        self._show_summary(state)
+        return state
+
+    def redrive(self, wanted: Redrive) -> RunState:
+        """Let a run that has ended go on, and return it as it ended then."""
+        name, file = find(self._wanted.path)
+        self._folder = file.parent
+        bucket = open_to_read(self._wanted.bucket, self._settings)
+        state, self._run_id = bucket.load(wanted.run_id), wanted.run_id
+        if state.run.dag != name:
+            raise InputError(f'run {wanted.run_id}: is one of "{state.run.dag}"; {self._wanted.path} is "{name}"')
+        dag = DefinitionStatus(bucket.store).load(state.run.definition)
+        again = {*Plan(dag, state, wanted.start_from).again}
+        check_sources((task for task in dag.all_tasks if task.node_name in again), self._folder, self._settings)
+        view = view_for(self._console, is_json=self._wanted.is_json, is_verbose=self._wanted.is_verbose, before=state)
+        with self._executor(Catalog({}), {name: self._folder}) as executor:
+            kept = sum(node.status is TaskStatus.COMPLETED for name, node in state.nodes.items() if name not in again)
+            executor.redrive(wanted.run_id, wanted.start_from)
+            steps = f"{kept:,} of {counted(len(state.nodes), 'step')} had completed"
+            view.say(f"run {wanted.run_id} of {name} goes on; {steps}")
             state = self._to_its_end(executor, view)
         self._show_summary(state)
         return state
@@ -204,6 +245,15 @@ class _Session:
         if run.run_id == self._run_id or (not self._run_id and run.parent is None):  # its child runs are not shown
             self._news.saved(saved.after)
 
+    def _say_what_waits(self, executor: DAGExecutor) -> None:
+        """Say what a run waits for that does not begin, and what to do about who is before it."""
+        latest = self._news.latest
+        if latest is None or not latest.run.waits_for_slot:
+            return
+        bucket = Bucket(self._url, executor.store)
+        for each in waiting_lines(latest, bucket):
+            self._console.err(f"run {self._run_id} {plain(each)}")
+
     def _to_its_end(self, executor: DAGExecutor, view: View) -> RunState:
         bucket = Bucket(self._url, executor.store)
         try:
@@ -225,23 +275,35 @@ class _Session:
         bucket = Bucket(self._url, open_store(self._url))
         again = self._wanted.again
         example = self._folder / "input.json"
-        if self._wanted.resume and state.run.input:
+        if (self._wanted.resume or self._wanted.redrive) and state.run.input:
             again = self._wanted.command("--input", "FILE")
         elif not self._wanted.inputs and example.is_file():
             again = self._wanted.command("--input", str(example))
         self._console.out("")
-        self._console.styled(summary(state, bucket, _now(), self._console.size[0], again))
+        where = ("--bucket", self._wanted.bucket) if self._wanted.bucket else ()
+        redrive = shlex.join(("orchestrator", "redrive", self._run_id, str(self._wanted.path), *where))
+        is_kept = not self._url.startswith("memory://")
+        self._console.styled(summary(state, bucket, _now(), self._console.size[0], again, redrive if is_kept else None))
 
 
-def _check_sources(tasks: Iterable[Task], folder: Path, settings: Settings) -> None:
+def check_sources(tasks: Iterable[Task], folder: Path, settings: Settings) -> None:
+    """Raise InputError with all that Tasks of a DAG lack to run here."""
     tasks = tuple(tasks)
     found = [
         *missing_sources(tasks, folder),
         *missing_modules(tasks),
         *missing_settings(tasks, settings, os.environ),
+        *_missing_pools(tasks, settings),
     ]
     if found:
         raise InputError("\n".join(found))
+
+
+def _missing_pools(tasks: Iterable[Task], settings: Settings) -> Iterator[str]:
+    """Yield a problem for each pool that POOLS says nothing of: its steps would fail."""
+    for pool in sorted({task.pool for task in tasks if task.pool is not None} - settings.pools.keys()):
+        there = f"; there are {', '.join(sorted(settings.pools))}" if settings.pools else ""
+        yield f'POOLS: gives the pool "{pool}" no limit; set it, as in POOLS={pool}=5{there}'
 
 
 def _now() -> datetime:

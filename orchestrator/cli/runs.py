@@ -177,7 +177,7 @@ def _began(entry: Entry) -> tuple[float, str]:
 
 
 def _seconds(run: RunInfo, now: datetime) -> float:
-    return ((run.ended_at or now) - run.started_at).total_seconds()
+    return ((run.ended_at or now) - (run.redriven_at or run.started_at)).total_seconds()
 
 
 def _as_json(entry: Entry) -> Json:
@@ -188,6 +188,8 @@ def _as_json(entry: Entry) -> Json:
         "run_id": run.run_id,
         "dag": run.dag,
         "status": run.status,
+        "priority": run.priority,
+        "queued_at": run.queued_at,
         "started_at": run.started_at,
         "ended_at": run.ended_at,
         "owner": run.owner,

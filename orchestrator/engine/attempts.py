@@ -15,21 +15,24 @@ from orchestrator.model.facts import (
     AttemptEnded,
     CancelSettled,
     ClaimExpired,
+    HeardFrom,
     LaunchBound,
     LaunchFailed,
+    SlotGranted,
     TimeCame,
 )
 from orchestrator.model.ids import beside, instance_of, launch_id_of, nonce_of, spread_of, trace_of
 from orchestrator.model.nodes import Map, Parallel, Task
-from orchestrator.model.run_state import Claim, NodeState, OwedCancel
+from orchestrator.model.run_state import Claim, NodeState, OwedCancel, Slot
 
 # -- how they start ------------------------------------------------------------------------------------
 
 
-def claim(draft: Draft, node: NodeState, attempt: int) -> None:
+def claim(draft: Draft, node: NodeState, attempt: int, slot: Slot | None = None) -> None:
     """Claim an attempt at a Task and have it launched, or fail it where it has no parameters.
 
-    In a paused run it is held: it stands there as a retry that is due.
+    In a paused run it is held: it stands there as a retry that is due. Where the Task has a pool, the attempt waits for
+    a slot of that first, unless it has one: `slot`.
     """
     draft.withdraw(node)
     stop = draft.stopped(node.node_name)
@@ -38,9 +41,15 @@ def claim(draft: Draft, node: NodeState, attempt: int) -> None:
         return
     if draft.is_paused:
         held = {DueKind.RETRY.value: draft.now}
-        draft.put(replace(node, status=TaskStatus.RUNNING, attempt=attempt, execution_id=None, claim=None, due=held))
+        node = replace(node, status=TaskStatus.RUNNING, attempt=attempt, execution_id=None, claim=None, due=held)
+        draft.put(replace(node, slot=None))
         return
     task = draft.task(node)
+    if task.pool is not None and slot is None:
+        from orchestrator.engine.queueing import wait_for_slot  # loaded only where there is a pool
+
+        wait_for_slot(draft, node, attempt, task.pool)
+        return
     launch_id = launch_id_of(draft.info.run_id, node.node_name, attempt)
     nonce, key = nonce_of(draft.token.seed, launch_id), draft.policy.trace_key.value
     made = Claim(
@@ -55,13 +64,28 @@ def claim(draft: Draft, node: NodeState, attempt: int) -> None:
         _fail_without_parameters(draft, replace(node, attempt=attempt), exc)
         return
     node = replace(
-        node, status=TaskStatus.RUNNING, attempt=attempt, execution_id=None, claim=made, due=_due(draft, task)
+        node,
+        status=TaskStatus.RUNNING,
+        attempt=attempt,
+        execution_id=None,
+        claim=made,
+        due=_due(draft, task),
+        slot=slot,
     )
     draft.put(node)
     draft.commands.append(launch)
     for kind, at in node.due.items():
-        if kind != DueKind.TIMEOUT or task.timeout_s is not None:  # a default one is left to the Tick
-            draft.remind(node, kind, at)
+        if kind == DueKind.QUESTION or (kind == DueKind.TIMEOUT and task.timeout_s is not None):
+            draft.remind(node, kind, at)  # a default timeout, and a heartbeat, are left to the Tick
+
+
+def slot_granted(draft: Draft, fact: SlotGranted) -> None:
+    """The slot that an attempt waits for is its own now: claim it."""
+    node = draft.current(fact.node_name, fact.attempt)
+    if node is None or node.slot is None or not node.waits_for_slot or draft.is_paused:
+        return
+    if node.slot.ticket == fact.ticket:
+        claim(draft, node, node.attempt, replace(node.slot, is_held=True))
 
 
 def _due(draft: Draft, task: Task) -> dict[str, datetime]:
@@ -71,9 +95,20 @@ def _due(draft: Draft, task: Task) -> dict[str, datetime]:
     question_s = draft.policy.rules(task.target_key).first_question_s
     if timeout_s is not None:
         due[DueKind.TIMEOUT.value] = draft.now + timedelta(seconds=timeout_s)
+    if task.heartbeat_s is not None:
+        due[DueKind.HEARTBEAT.value] = draft.now + _silence(task.heartbeat_s)
     if question_s:
         due[DueKind.QUESTION.value] = draft.now + timedelta(seconds=question_s)
     return due
+
+
+def _silence(heartbeat_s: float) -> timedelta:
+    """After which silence an attempt is given up: a third longer than the author says.
+
+    What is heard is written only when it moves the end of that by a third of the time, so that executions that are
+    heard of all the time cost a few saves; the last that was written may be that much older than the last that came.
+    """
+    return timedelta(seconds=heartbeat_s * 4 / 3)
 
 
 def _launch_of(
@@ -156,6 +191,7 @@ def _failed(draft: Draft, node: NodeState, error: Failure | None) -> None:
         return
     draft.withdraw(node)
     node = replace(node, failures=failures, error=error, claim=None, owed_cancel=None, execution_id=None, due=NO_TIMES)
+    node = replace(node, slot=None) if node.slot is not None else node  # given back while the retry waits
     if left_s > 0.0:
         waiting = replace(node, attempt=node.attempt + 1)
         draft.wait_until(waiting, DueKind.RETRY.value, draft.now + timedelta(seconds=left_s))
@@ -210,6 +246,8 @@ def claim_expired(draft: Draft, fact: ClaimExpired) -> None:
         # What the timeout is to limit starts only now. Once: else a launch that nobody ever
         # answers would be put off for ever.
         due = {**due, DueKind.TIMEOUT.value: draft.now + timedelta(seconds=timeout_s)}
+    if task.heartbeat_s is not None and node.claim.takeovers == 0:
+        due = {**due, DueKind.HEARTBEAT.value: draft.now + _silence(task.heartbeat_s)}
     try:
         launch = _launch_of(draft, task, node, node.attempt, made, recover=True)
     except ExpressionError as exc:  # what it could be resolved with is gone, and it may run since
@@ -232,19 +270,46 @@ def time_came(draft: Draft, node: NodeState, fact: TimeCame) -> None:
         _ask_again(draft, node, fact.at)
         return
     task = draft.task(node)
+    is_heartbeat = fact.kind == DueKind.HEARTBEAT
     timeout_s = draft.policy.timeout_s(task.target_key, task.timeout_s) or 0.0
+    limit = _silence(task.heartbeat_s or 0.0) if is_heartbeat else timedelta(seconds=timeout_s)
     if not fact.is_bound and node.claim is not None:
         if draft.is_paused:  # it may not have been launched, and is not to be now
             return
         # The launch may come as late as the lease's end, and is due its time from then on. After a
         # takeover it has had that, and is only not to come after the end of its node.
         is_first = node.claim.takeovers == 0
-        wait_s = timeout_s if is_first else draft.policy.clock_allowance_s
-        later = node.claim.lease_end + timedelta(seconds=wait_s)
+        later = node.claim.lease_end + (limit if is_first else timedelta(seconds=draft.policy.clock_allowance_s))
         if later > (fact.at if is_first else max(fact.at, draft.now)):
-            draft.wait_until(node, fact.kind, later)
+            draft.wait_until(node, fact.kind, later, is_reminded=not is_heartbeat)
             return
-    _time_is_up(draft, node, timeout_s)
+    if is_heartbeat:
+        words = f"{node.node_name}: was not heard of for {task.heartbeat_s or 0.0:g} s"
+        _give_up(draft, node, Failure("Task.Heartbeat", words))
+    else:
+        _time_is_up(draft, node, timeout_s)
+
+
+def begin_anew(draft: Draft, node: NodeState, kind: DueKind) -> None:
+    """Give an attempt that could not be launched all of the time again that a timeout or heartbeat gives it."""
+    task = draft.task(node)
+    if kind is DueKind.HEARTBEAT:
+        at = draft.now + _silence(task.heartbeat_s or 0.0)
+    else:
+        at = draft.now + timedelta(seconds=draft.policy.timeout_s(task.target_key, task.timeout_s) or 0.0)
+    draft.wait_until(node, kind.value, at, is_reminded=kind is DueKind.TIMEOUT)
+
+
+def heard(draft: Draft, fact: HeardFrom) -> None:
+    """An attempt is at work: it is given up later, if at all."""
+    node = draft.current(fact.node_name, fact.attempt)
+    due_at = node.due.get(DueKind.HEARTBEAT) if node is not None else None
+    if node is None or due_at is None or node.owed_cancel is not None:
+        return
+    heartbeat_s = draft.task(node).heartbeat_s or 0.0
+    later = min(fact.at, draft.now) + _silence(heartbeat_s)
+    if later - due_at >= timedelta(seconds=heartbeat_s / 3) or due_at <= draft.now < later:
+        draft.wait_until(node, DueKind.HEARTBEAT.value, later, is_reminded=False)
 
 
 def _ask_again(draft: Draft, node: NodeState, at: datetime) -> None:
@@ -320,7 +385,7 @@ def _stop(draft: Draft, node: NodeState, error: Failure) -> None:
         return
     if node.owed_cancel is not None:  # of its own accord, as for a timeout: nothing follows it any more
         draft.put(replace(node, stop=error))
-    elif draft.claims(node) or not node.due.keys().isdisjoint(NOTHING_RUNS):
+    elif draft.claims(node) or node.waits_for_slot or not node.due.keys().isdisjoint(NOTHING_RUNS):
         end(draft, node, TaskStatus.CANCELLED, error=error)
     elif draft.policy.rules(node.target_key).can_cancel:
         _owe_cancel(draft, node, OwedCancel(TaskStatus.CANCELLED, error))

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from orchestrator.engine import attempts, notifying, pausing
 from orchestrator.engine.draft import Decision, Draft, Token, new_state
-from orchestrator.engine.ending import end
+from orchestrator.engine.ending import end, end_run
 from orchestrator.engine.starting import start_waiting
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import DueKind, RunStatus, TaskStatus
@@ -22,6 +22,7 @@ from orchestrator.model.facts import (
     CancelSettled,
     ClaimExpired,
     Fact,
+    HeardFrom,
     LaunchBound,
     LaunchFailed,
     NotificationExpired,
@@ -29,13 +30,16 @@ from orchestrator.model.facts import (
     NotificationSent,
     PauseEnded,
     PauseRequested,
+    RedriveRequested,
     ResumeRequested,
+    RunAdmitted,
     RunOutOfTime,
     RunStarted,
+    SlotGranted,
     TimeCame,
 )
 from orchestrator.model.policy import Policy
-from orchestrator.model.run_state import FORMAT, RunInfo, RunState
+from orchestrator.model.run_state import FORMAT, Ending, RunInfo, RunState
 
 
 def decide(
@@ -62,6 +66,10 @@ def decide(
             look(draft)
             _go_on(draft)
     notifying.owe(draft, state)
+    if draft.takes_slots:
+        from orchestrator.engine.queueing import settle
+
+        settle(draft, state)
     return draft.decision()
 
 
@@ -91,6 +99,7 @@ def _run_started(draft: Draft, fact: RunStarted) -> None:
         parent=fact.parent,
         part_of=fact.part_of,
         scheduled_for=fact.scheduled_for,
+        priority=draft.dag.priority if fact.priority is None else fact.priority,
         started_at=draft.now,
         timeout_at=None if timeout_s is None else draft.now + timedelta(seconds=timeout_s),
     )
@@ -100,19 +109,42 @@ def _run_started(draft: Draft, fact: RunStarted) -> None:
         draft.change_run(replace(draft.info, is_resuming=True))
         return
     draft.begin(run, map(new_state, draft.dag.first_nodes))
-    if fact.parent is None:
-        draft.entering.extend((node.node_name, None) for node in draft.dag.start_nodes)
-    else:  # who launches it only makes it: it begins as a paused run goes on, by a message or the Tick
+    if (
+        fact.parent is not None
+    ):  # who launches it only makes it: it begins as a paused run goes on, by a message or the Tick
         for node in draft.dag.start_nodes:
             draft.hold(node.node_name, None)
         draft.change_run(replace(draft.info, is_resuming=True))
+    elif draft.dag.max_active_runs is not None:
+        from orchestrator.engine.queueing import enqueue
+
+        enqueue(draft)
+    else:
+        _enter(draft)
+
+
+def _run_admitted(draft: Draft, fact: RunAdmitted) -> None:
+    from orchestrator.engine.queueing import admitted
+
+    if admitted(draft, fact):
+        _enter(draft)
+
+
+def _enter(draft: Draft) -> None:
+    """Start what the run begins with."""
+    draft.entering.extend((node.node_name, None) for node in draft.dag.start_nodes)
 
 
 def _cancel_requested(draft: Draft, fact: CancelRequested) -> None:
     """Nothing is started any more but the `finally`, which nothing stops once it is under way."""
-    if draft.run is not None and not draft.run.status.is_final and not draft.run.stop and not draft.run.ending:
+    if draft.run is None or draft.run.was_redriven_since(fact.at):
+        return
+    if not draft.run.status.is_final and not draft.run.stop and not draft.run.ending:
         draft.change_run(replace(draft.run, cancel_reason=fact.reason))
-        _stop_run(draft)
+        if draft.run.waits_for_slot:  # nothing of it has started, so nothing is to be tidied up by a `finally`
+            end_run(draft, Ending(RunStatus.CANCELLED, draft.run.stop))
+        else:
+            _stop_run(draft)
 
 
 def _run_out_of_time(draft: Draft, _: RunOutOfTime) -> None:
@@ -128,6 +160,12 @@ def _stop_run(draft: Draft) -> None:
     if stop is not None:
         draft.stopping.append((None, stop))
         draft.tell_parent()  # it is owed this
+
+
+def _redrive_requested(draft: Draft, fact: RedriveRequested) -> None:
+    from orchestrator.engine.redriving import redrive_requested  # hardly any event asks for it
+
+    redrive_requested(draft, fact)
 
 
 def _time_came(draft: Draft, fact: TimeCame) -> None:
@@ -151,13 +189,17 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     LaunchBound: attempts.launch_bound,
     ClaimExpired: attempts.claim_expired,
     TimeCame: _time_came,
+    HeardFrom: attempts.heard,
     CancelRequested: _cancel_requested,
     RunOutOfTime: _run_out_of_time,
     CancelSettled: attempts.cancel_settled,
     PauseRequested: pausing.pause_requested,
     ResumeRequested: pausing.resume_requested,
     PauseEnded: pausing.pause_ended,
+    RedriveRequested: _redrive_requested,
     NotificationSent: notifying.sent,
     NotificationFailed: notifying.failed,
     NotificationExpired: notifying.expired,
+    RunAdmitted: _run_admitted,
+    SlotGranted: attempts.slot_granted,
 }

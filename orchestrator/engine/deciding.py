@@ -12,10 +12,13 @@ from orchestrator.engine.address import (
     BeginRun,
     CancelRun,
     Completion,
+    Heartbeat,
     Known,
     PauseRun,
+    RedriveRun,
     Reminder,
     ResumeRun,
+    SlotTold,
     Start,
     labels_of,
 )
@@ -195,14 +198,18 @@ class Decider:
             item = _with_its_input_judged(item)
             definition = self._definitions.save(item.definition)
             return first or item, self._witness.first_facts(item, definition)
+        if isinstance(item, SlotTold):
+            return first, []  # the run was pruned; who waits for the slot finds that out
         now = self._clock.now()
         published_at: datetime | None = None
         if isinstance(item, Completion):
             published_at = item.event.publish_time or now
-        elif isinstance(item, Reminder | BeginRun | CancelRun | PauseRun | ResumeRun):
+        elif isinstance(item, Reminder | Heartbeat | BeginRun | CancelRun | PauseRun | ResumeRun | RedriveRun):
             published_at = item.published_at
         if published_at is not None and self._resolver.is_young(published_at, now):
             raise NotYet(f"runs/{box.run_id}.json: does not exist (yet)")
+        if isinstance(item, RedriveRun) and self._store.get(tombstone_of(item.run_id)) is not None:
+            raise RunNotFound(f"run {box.run_id}: was deleted by prune, so it cannot be redriven")
         raise RunNotFound(f"runs/{box.run_id}.json: does not exist, but an event names that run")
 
     def _was_pruned(self, item: Start) -> bool:

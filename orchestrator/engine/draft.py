@@ -135,6 +135,11 @@ class Draft:
         """Whether nothing is started for now."""
         return self.run is not None and self.run.status is RunStatus.PAUSED
 
+    @property
+    def takes_slots(self) -> bool:
+        """Whether the run, or a Task of it, takes slots; what that needs is loaded only where it does."""
+        return self.run is not None and (self.run.queued_at is not None or bool(self.dag.pools))
+
     def hold(self, node_name: str, caught: str | None) -> None:
         """Keep an entry that is to start in the run, until that is resumed."""
         self.change_run(replace(self.info, held=(*self.info.held, Held(node_name, caught))))
@@ -174,10 +179,11 @@ class Draft:
             raise LookupError(f"{node.node_name}: has a claim but is no Task")
         return place
 
-    def wait_until(self, node: NodeState, kind: str, at: datetime) -> None:
-        """Write that something is due at a node, and have it be reminded of."""
+    def wait_until(self, node: NodeState, kind: str, at: datetime, *, is_reminded: bool = True) -> None:
+        """Write that something is due at a node, and have it be reminded of, if that is not left to the Tick."""
         self.put(replace(node, due={**node.due, kind: at}))
-        self.remind(node, kind, at)
+        if is_reminded:
+            self.remind(node, kind, at)
 
     def remind(self, node: NodeState, kind: str, at: datetime) -> None:
         """Have the run be told when something is due at a node."""

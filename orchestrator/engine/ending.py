@@ -41,6 +41,7 @@ def end(
             claim=None,
             due=NO_TIMES,
             owed_cancel=None,
+            slot=None,
             stop=None,
             open_branches=0,
             ended_at=draft.now,
@@ -178,12 +179,12 @@ def _outermost_ended(draft: Draft, stopped_at: NodeState | None, last: NodeState
         ending = _with_result(draft, last, ending)
     if draft.info.ending is not None:  # these were the last steps: their failure is the run's, unless that has one
         before = draft.info.ending
-        _end_run(draft, ending if before.status is RunStatus.COMPLETED else before)
+        end_run(draft, ending if before.status is RunStatus.COMPLETED else before)
     elif last_steps is not None:
         draft.change_run(replace(draft.info, ending=ending))
         draft.entering.extend((node.node_name, None) for node in last_steps.start_nodes)
     else:
-        _end_run(draft, ending)
+        end_run(draft, ending)
 
 
 def _ending(draft: Draft, stopped_at: NodeState | None) -> Ending:
@@ -221,18 +222,20 @@ def _end_part(draft: Draft, node: NodeState) -> None:
     if node.status is TaskStatus.COMPLETED and node.items is not None:
         draft.put(replace(node, result=None))
         draft.change_run(replace(draft.info, result=result_of_part(node.result, node.items)))
-        _end_run(draft, Ending(RunStatus.COMPLETED))
+        end_run(draft, Ending(RunStatus.COMPLETED))
     else:
-        _end_run(draft, _ending(draft, node))
+        end_run(draft, _ending(draft, node))
 
 
-def _end_run(draft: Draft, ending: Ending) -> None:
+def end_run(draft: Draft, ending: Ending) -> None:
+    """Write the run's end."""
     if ending.status is not RunStatus.COMPLETED and (draft.info.result_of or draft.info.result is not None):
         draft.change_run(replace(draft.info, result=None, stored_result=None, result_of=None))
     for node in tuple(draft.nodes.values()):
         if node.status is TaskStatus.NEW:
             draft.put(replace(node, status=TaskStatus.SKIPPED))
-    draft.change_run(replace(draft.info, status=ending.status, error=ending.error, ending=None, ended_at=draft.now))
+    ended = replace(draft.info, status=ending.status, error=ending.error, ending=None, ended_at=draft.now, slot=None)
+    draft.change_run(ended)
     draft.tell_parent()
 
 

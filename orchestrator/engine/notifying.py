@@ -33,7 +33,7 @@ def owe(draft: Draft, before: RunState | None) -> None:
     if run.part_of is not None:  # nobody's run: a part of one
         return
     events = [RunEvents.STARTED] if not has_begun and _has_begun(run, draft.nodes) else []
-    if run.status.is_final and (before is None or not before.run.status.is_final):
+    if has_ended(before, run):
         events.append(_EVENT_OF[run.status])
     owed = [_owed(draft, run, event, *to) for event in events for to in _receivers(draft, event)]
     if owed:
@@ -41,9 +41,18 @@ def owe(draft: Draft, before: RunState | None) -> None:
         draft.commands.extend(_command(run, each) for each in owed)
 
 
+def has_ended(before: RunState | None, run: RunInfo) -> bool:
+    """Whether a run has come to its end by a save, or to another end after a redrive."""
+    if not run.status.is_final:
+        return False
+    return before is None or not before.run.status.is_final or before.run.redrives < run.redrives
+
+
 def _has_begun(run: RunInfo, nodes: Mapping[str, NodeState]) -> bool:
-    """Whether a run has started: a child run is made first, and begins later."""
-    return run.parent is None or not run.held or any(node.status is not TaskStatus.NEW for node in nodes.values())
+    """Whether a run has started: a child run is made first, and begins later; one that is queued waits for its turn."""
+    if run.queued_at is None and (run.parent is None or not run.held):
+        return True
+    return any(node.status not in (TaskStatus.NEW, TaskStatus.SKIPPED) for node in nodes.values())
 
 
 def expired(draft: Draft, fact: NotificationExpired) -> None:
@@ -81,7 +90,7 @@ def failed(draft: Draft, fact: NotificationFailed) -> None:
 
 def payload_of(run: RunInfo, owed: OwedNotification) -> dict[str, Json]:
     """Return what is sent, JSON: the same for every try, as far as the run's own entry is."""
-    has_ended = owed.event is not RunEvents.STARTED
+    is_of_end = owed.event is not RunEvents.STARTED
     told: dict[str, Json] = {
         "run_id": run.run_id,
         "dag": run.dag,
@@ -90,14 +99,15 @@ def payload_of(run: RunInfo, owed: OwedNotification) -> dict[str, Json]:
         "tags": list(run.tags),
         "scheduled_for": _rfc3339(run.scheduled_for),
         "started_at": _rfc3339(run.started_at),
-        "ended_at": _rfc3339(owed.at) if has_ended else None,
+        "ended_at": _rfc3339(owed.at) if is_of_end else None,
         "error": None,
     }
-    if has_ended and run.error is not None:
+    error = owed.run_error or run.error
+    if is_of_end and error is not None:
         told["error"] = {
-            "error_type": run.error.error_type,
-            "message": run.error.message[:MAX_MESSAGE],
-            "node": run.error.node,
+            "error_type": error.error_type,
+            "message": error.message[:MAX_MESSAGE],
+            "node": error.node,
         }
     return {"id": owed.notification_id, "event": owed.event.value, "at": _rfc3339(owed.at), "run": told}
 
@@ -123,7 +133,8 @@ def _objects(values: Iterable[Json]) -> Iterator[Mapping[str, Json]]:
 
 
 def _owed(draft: Draft, run: RunInfo, event: RunEvents, topic: str | None, url: str | None) -> OwedNotification:
-    what = f"{run.run_id} {event.value} {draft.now.isoformat()} {topic or url}"
+    end = f" {run.redrives}" if run.redrives else ""
+    what = f"{run.run_id} {event.value} {draft.now.isoformat()} {topic or url}{end}"
     return OwedNotification(
         notification_id=sha256(what.encode()).hexdigest()[:32],
         event=event,

@@ -25,7 +25,7 @@ def start_waiting(draft: Draft) -> None:
         state = draft.nodes[name]
         stop = draft.stopped(name)
         if state.status is TaskStatus.NEW and stop is not None:
-            end(draft, state, TaskStatus.CANCELLED, error=stop)
+            end(draft, replace(state, caught=caught), TaskStatus.CANCELLED, error=stop)
         elif state.status is TaskStatus.NEW and draft.is_paused:
             draft.hold(name, caught)
         elif state.status is TaskStatus.NEW and state.node_type is NodeTypes.PART:
@@ -36,7 +36,7 @@ def start_waiting(draft: Draft) -> None:
 
 
 def _start_task(draft: Draft, _: Node, state: NodeState) -> None:
-    claim(draft, state, 1)
+    claim(draft, state, state.attempt + 1)
 
 
 def _start_parallel(draft: Draft, node: Node, state: NodeState) -> None:
@@ -113,7 +113,7 @@ def _start_wait(draft: Draft, node: Node, state: NodeState) -> None:
     if at <= draft.now:
         end(draft, state, TaskStatus.COMPLETED)
     else:
-        draft.wait_until(replace(state, status=TaskStatus.RUNNING, attempt=1), DueKind.WAIT.value, at)
+        draft.wait_until(replace(state, status=TaskStatus.RUNNING, attempt=state.attempt + 1), DueKind.WAIT.value, at)
 
 
 def _start_pass(draft: Draft, node: Node, state: NodeState) -> None:

@@ -78,7 +78,7 @@ def chores(
     cancels, withdrawals, takeovers, questions = [], [], [], []
     due: list[tuple[NodeState, str, datetime]] = []
     for node in state.nodes.values():
-        if node.status is not TaskStatus.RUNNING or not node.attempt:
+        if node.status is not TaskStatus.RUNNING or not node.attempt or node.waits_for_slot:
             continue
         if node.owed_cancel is not None:
             cancels.append(node)

@@ -6,7 +6,7 @@ from functools import lru_cache
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import NodeTypes, TaskStatus
 from orchestrator.model.expressions import asks_for, names_in
-from orchestrator.model.facts import Fact
+from orchestrator.model.facts import Fact, RedriveRequested
 from orchestrator.model.ids import beside, instance_of
 from orchestrator.model.nodes import Map, Node, Parallel, Task, Wait
 from orchestrator.model.run_state import RunState
@@ -64,6 +64,11 @@ def _entered(dag: DAG, state: RunState, facts: Sequence[Fact]) -> Iterator[tuple
     about = [name for fact in facts if isinstance(name := getattr(fact, "node_name", None), str)]
     waiting = [(held.node, False) for held in reversed(state.run.held)]
     waiting += [(name, True) for name in reversed(dict.fromkeys(about)) if name in state.nodes]
+    for fact in facts:
+        if isinstance(fact, RedriveRequested):
+            from orchestrator.engine.redriving import entered
+
+            yield from ((name, dag.place(name)) for name in entered(dag, state, fact))
     if len(about) < len(facts) and dag.last_steps is not None:  # about the run: it may be at its end
         waiting.extend((first.node_name, False) for first in dag.last_steps.start_nodes)
     seen = set[str]()

@@ -101,6 +101,23 @@ class DAG(Fixed):
         tags = self.definition.get("tags")
         return tuple(str(tag) for tag in tags) if isinstance(tags, list) else ()
 
+    @property
+    def max_active_runs(self) -> int | None:
+        """How many of its runs may be under way at once; None where nothing limits that."""
+        most = self.definition.get("max_active_runs")
+        return most if isinstance(most, int) else None
+
+    @property
+    def priority(self) -> int:
+        """Which of the runs that wait comes first: the highest."""
+        priority = self.definition.get("priority")
+        return priority if isinstance(priority, int) else 0
+
+    @cached_property
+    def pools(self) -> frozenset[str]:
+        """Names of the pools that its Tasks name."""
+        return frozenset(task.pool for task in self.all_tasks if task.pool is not None)
+
     @cached_property
     def all_nodes(self) -> tuple[Node, ...]:
         """In definition order."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from operator import and_, or_
 
+from orchestrator.model.durations import parse_duration
 from orchestrator.model.enums import TargetTypes, Triggers
 from orchestrator.model.errors import DefinitionError, ExpressionError
 from orchestrator.model.expressions import (
@@ -450,6 +451,7 @@ class _Judge:
                     "on others or is led to by them"
                 )
         yield from self.dependencies(place)
+        yield from _heartbeat_problems(path, shape, step)
         yield from self.contents(place, path, shape, step)
 
     def dependencies(self, place: _Place) -> Iterator[str]:
@@ -666,6 +668,20 @@ class _Judge:
         if why and place.name == _RUN_RESULT:
             return f"{why}; the run's result is made before that"
         return f"{why}; only steps that have ended before {quoted(place.name)} starts have a result" if why else None
+
+
+def _heartbeat_problems(path: str, shape: Shape, step: Mapping[object, object]) -> Iterator[str]:
+    """Yield why a heartbeat could never be missed, if so."""
+    heartbeat, timeout = step.get("heartbeat"), step.get("timeout")
+    row = shape.keys.get("heartbeat")
+    if row is None or not isinstance(heartbeat, str) or row.problem(heartbeat):
+        return
+    if step.get("invocation") == "sync":
+        yield f'{path}.heartbeat: says nothing with "invocation": "sync", whose call is waited for; write a "timeout"'
+    if not isinstance(timeout, str) or shape.keys["timeout"].problem(timeout):
+        return
+    if parse_duration(heartbeat) >= parse_duration(timeout):
+        yield f'{path}.heartbeat: is {heartbeat}; allowed: less than the "timeout", which is {timeout}'
 
 
 def _why_not_ended(place: _Place, other: _Place) -> str:

@@ -143,6 +143,8 @@ class DueKind(StrEnum):
     """The next attempt is to be launched."""
     WAIT = "wait"
     """A Wait is over."""
+    HEARTBEAT = "heartbeat"
+    """It was not heard of for so long that it is given up."""
     QUESTION = "question"
     """The target is to be asked: its service leaves no event that would tell."""
 

@@ -25,6 +25,7 @@ class RunStarted(msgspec.Struct, frozen=True):
     scheduled_for: datetime | None = None
     variables: Mapping[str, Json] = EMPTY
     parent: ParentRun | None = None
+    priority: int | None = None
     part_of: PartOf | None = None
     """Of the run of a part of a Map."""
     nodes: tuple[NodeState, ...] = ()
@@ -79,10 +80,19 @@ class TimeCame(msgspec.Struct, frozen=True):
     is_bound: bool
 
 
+class HeardFrom(msgspec.Struct, frozen=True):
+    """The execution of an attempt said, at `at`, that it is at work."""
+
+    node_name: str
+    attempt: int
+    at: datetime
+
+
 class CancelRequested(msgspec.Struct, frozen=True):
-    """Somebody wants the run to be cancelled."""
+    """Somebody asked, at `at`, for the run to be cancelled."""
 
     reason: str
+    at: datetime | None = None
 
 
 class RunOutOfTime(msgspec.Struct, frozen=True):
@@ -110,6 +120,34 @@ class ResumeRequested(msgspec.Struct, frozen=True):
 
 class PauseEnded(msgspec.Struct, frozen=True):
     """The run is not paused any more, and what was held has not been started."""
+
+
+class RunAdmitted(msgspec.Struct, frozen=True):
+    """The run holds the slot that it asked for with this ticket: it is its turn."""
+
+    queue: str
+    ticket: str
+
+
+class SlotGranted(msgspec.Struct, frozen=True):
+    """An attempt holds the slot of its pool that it asked for with this ticket."""
+
+    node_name: str
+    attempt: int
+    queue: str
+    ticket: str
+
+
+class RedriveRequested(msgspec.Struct, frozen=True):
+    """Somebody asked, at `at`, for a run that has ended to go on.
+
+    `number`: which redrive of the run it is to be, from 1, so that it is about one end; None: about the last one before
+    `at`. `start_from`: the step to run again from; None: from where it failed.
+    """
+
+    at: datetime
+    number: int | None = None
+    start_from: str | None = None
 
 
 class NotificationSent(msgspec.Struct, frozen=True):
@@ -141,6 +179,7 @@ Fact = (
     | LaunchBound
     | ClaimExpired
     | TimeCame
+    | HeardFrom
     | CancelRequested
     | CancelSettled
     | RunOutOfTime
@@ -150,4 +189,7 @@ Fact = (
     | PauseRequested
     | ResumeRequested
     | PauseEnded
+    | RunAdmitted
+    | SlotGranted
+    | RedriveRequested
 )

@@ -18,6 +18,12 @@ from orchestrator.model.messages import LAUNCH_VARIABLE
 
 STEP_NAME_RULE = Pattern("a step name", STEP_NAME.pattern, "write 1 to 64 of A-Z a-z 0-9 _ -")
 
+MAX_SLOTS = 1000
+"""How many runs of a DAG, or Tasks of a pool, may be under way at once where that is limited: who holds a slot stands
+in one object."""
+
+MAX_PRIORITY = 100
+
 _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
 
 _START = Key(
@@ -204,6 +210,12 @@ _TARGET_NAME = Key(
 )
 _PARAMETERS = Key("parameters", Kind.VALUES, "What the target is given; strings may hold ${…} expressions.")
 _TIMEOUT = Key("timeout", Kind.DURATION, "How long one attempt may take.", rule=Duration("30d"))
+_HEARTBEAT = Key(
+    "heartbeat",
+    Kind.DURATION,
+    "How long one attempt may be silent: what it runs says that it is at work, by `orchestrator.tasks` or a message.",
+    rule=Duration("30d"),
+)
 _PROJECT_ID = Key(
     "project_id",
     Kind.STRING,
@@ -429,6 +441,24 @@ _ON_FAILURE = Key(
     rule=Choice("what to do on a failure", ("finish", "stop")),
     default="finish",
 )
+POOL = Key(
+    "pool",
+    Kind.STRING,
+    "The pool, of all runs and DAGs, that each attempt takes a slot of; POOLS says how many of its Tasks run at once.",
+    rule=Pattern("the name of a pool", r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", "write 1 to 63 of A-Z a-z 0-9 _ -"),
+)
+_MAX_ACTIVE_RUNS = Key(
+    "max_active_runs",
+    Kind.NUMBER,
+    "How many of its runs may be under way at once; more than these wait for their turn.",
+    range=Range(1, MAX_SLOTS, is_whole=True),
+)
+_PRIORITY = Key(
+    "priority",
+    Kind.NUMBER,
+    "Which of the runs that wait comes first, the highest; a start may give its run another one. By default 0.",
+    range=Range(-MAX_PRIORITY, MAX_PRIORITY, is_whole=True),
+)
 _ITEMS = Key(
     "items",
     Kind.ITEMS,
@@ -526,10 +556,13 @@ _WAITS = (_DEPENDS_ON, _TRIGGER)
 _STEP = (_TYPE, _NEXT, _END, *_WAITS)
 _TASK = (*_STEP, _TARGET_TYPE, _TIMEOUT, _RETRY, _ON_ERROR)
 _TARGETS: Mapping[TargetTypes, tuple[Key, ...]] = {
-    TargetTypes.CLOUD_FUNCTION: (_TARGET_NAME, _ENTRY_POINT, _PARAMETERS, _INVOCATION, _PROJECT_ID, _REGION),
+    TargetTypes.CLOUD_FUNCTION: (
+        *(_TARGET_NAME, _ENTRY_POINT, _PARAMETERS, _INVOCATION, _HEARTBEAT),
+        *(_PROJECT_ID, _REGION),
+    ),
     TargetTypes.DATAFLOW: (_TARGET_NAME, _PARAMETERS, _FLEX, _CLASSIC, _PROJECT_ID, _REGION),
     TargetTypes.FUNCTION: (_FUNCTION, replace(_TARGET_NAME, is_required=False), _ARGUMENTS, _WORKER),
-    TargetTypes.CLOUD_RUN_JOB: (_JOB, _VARIABLES, _request(), _PROJECT_ID, _REGION),
+    TargetTypes.CLOUD_RUN_JOB: (_JOB, _VARIABLES, _HEARTBEAT, _request(), _PROJECT_ID, _REGION),
     TargetTypes.BIGQUERY: (
         *(_TITLE, _QUERY, _QUERY_PARAMETERS, _PROJECT_ID, _LOCATION),
         _request(
@@ -545,7 +578,7 @@ _TARGETS: Mapping[TargetTypes, tuple[Key, ...]] = {
         ),
     ),
     TargetTypes.DATAPROC: (_TITLE, _MAIN, _ARGUMENTS_OF_SPARK, _request("labels"), _PROJECT_ID, _REGION),
-    TargetTypes.BATCH: (_TITLE, _IMAGE, _VARIABLES, _request("labels"), _PROJECT_ID, _REGION),
+    TargetTypes.BATCH: (_TITLE, _IMAGE, _VARIABLES, _HEARTBEAT, _request("labels"), _PROJECT_ID, _REGION),
     TargetTypes.WORKFLOWS: (
         _WORKFLOW,
         _PARAMETERS,
@@ -562,6 +595,10 @@ _TARGETS: Mapping[TargetTypes, tuple[Key, ...]] = {
     TargetTypes.DAG: (_CHILD, _CHILD_INPUT),
     TargetTypes.CALLBACK: (_WHOM, _SHOWN, *_TOLD),
 }
+
+
+_WITHOUT_POOLS = (TargetTypes.DAG, TargetTypes.CALLBACK)
+"""A slot that is held while a child run goes on could be the one that it waits for; one held for a person is wasted."""
 
 
 # ---- The shapes that the rows make up ----------------------------------------------------------------
@@ -600,6 +637,8 @@ DEFINITION = Shape.of(
         _TAGS,
         _INPUT_SCHEMA,
         NOTIFY,
+        _MAX_ACTIVE_RUNS,
+        _PRIORITY,
         _SCHEDULE,
         _TIME_ZONE,
         _MISSED,
@@ -609,8 +648,11 @@ DEFINITION = Shape.of(
 )
 BRANCH = Shape.of("a branch", _START, _STEPS)
 PARALLEL = Shape.of("a Parallel", *_STEP, _ON_ERROR, _BRANCHES, _ON_FAILURE)
-TASKS = {target: Shape.of(f"a {target} Task", *_TASK, *rows) for target, rows in _TARGETS.items()}
-TASK = Shape.of("a Task", *_TASK, *_any_of(*(row for rows in _TARGETS.values() for row in rows)))
+TASKS = {
+    target: Shape.of(f"a {target} Task", *_TASK, *(() if target in _WITHOUT_POOLS else (POOL,)), *rows)
+    for target, rows in _TARGETS.items()
+}
+TASK = Shape.of("a Task", *_TASK, POOL, *_any_of(*(row for rows in _TARGETS.values() for row in rows)))
 """A Task of which the target type is not known."""
 SHAPES: Mapping[NodeTypes, Shape] = {
     NodeTypes.TASK: TASK,

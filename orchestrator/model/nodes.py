@@ -35,12 +35,12 @@ class Graph(Protocol):
         """All nodes that it starts with, in definition order."""
 
     @property
-    def nodes(self) -> tuple[Node, ...]:
-        """Its own nodes, in definition order."""
-
-    @property
     def dependencies(self) -> Dependencies | None:
         """What waits for what in it; None where no step depends on others, and so one way alone goes through it."""
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """Its own nodes, in definition order."""
 
     @property
     def all_nodes(self) -> tuple[Node, ...]:
@@ -146,6 +146,8 @@ class Task(Node):
         target_key: which Target launches it: its type, or `CloudFunction.sync`.
         secrets: names of the secrets that its parameters hold.
         timeout_s: the author's timeout in seconds, or None.
+        pool: the pool that each attempt takes a slot of, or None.
+        heartbeat_s: how long an attempt may be silent, in seconds; None: for ever.
         retry: after which errors it is tried again.
         execution: the record of the current attempt's execution, if the DAG was built with one.
     """
@@ -154,7 +156,7 @@ class Task(Node):
 
     def __init__(self, step: Mapping[str, Json], parent_dag: Graph) -> None:
         super().__init__(step, parent_dag)
-        function, timeout = step.get("function"), step.get("timeout")
+        function, timeout, heartbeat = step.get("function"), step.get("timeout"), step.get("heartbeat")
         parameters = step.get("parameters")
         self.target_type = TargetTypes(str(step["target_type"]))
         self.target_name = str(step.get("target_name") or function or self.node_name)
@@ -162,6 +164,9 @@ class Task(Node):
         self.function = None if function is None else str(function)
         self.target_key = target_key(self.target_type.value, step.get("invocation"))
         self.timeout_s = None if timeout is None else parse_duration(str(timeout))
+        pool = step.get("pool")
+        self.pool = None if pool is None else str(pool)
+        self.heartbeat_s = None if heartbeat is None else parse_duration(str(heartbeat))
         self.retry = retry_rules(step.get("retry"))
         self.template = compile_value(self.parameters)
         named = frozenset() if self.template.is_constant else names_in(self.parameters, "secret")
@@ -363,7 +368,7 @@ class End(Node):
 _SHARED_KEYS = frozenset(
     (
         *("node_name", "type", "next", "end", "depends_on", "trigger", "retry", "on_error"),
-        *("target_type", "target_name", "parameters"),
+        *("target_type", "target_name", "parameters", "pool"),
     )
 )
 """Keys that a Launch carries in fields of its own, or that are none of the target's business."""

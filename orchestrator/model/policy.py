@@ -51,6 +51,7 @@ class Policy(msgspec.Struct, frozen=True):
     save_interval_s: the least time between two saves of one run in the long run; 0 = none.
     trace_key: the deployment's key, which the traces of launches are made under; empty: of their nonces alone.
     notify: who is told of the events of all runs, as `notify` of a definition says it.
+    pools: how many slots each pool has, by its name.
     max_decision_work: values that the CEL expressions of one decision may have to touch, all together; one that goes in
         counts fifty times.
     inline_items: a Map of more items than this runs as parts, child runs of its items.
@@ -75,6 +76,7 @@ class Policy(msgspec.Struct, frozen=True):
     save_interval_s: float = 0.0
     trace_key: Secret = Secret()
     notify: tuple[Mapping[str, object], ...] = ()
+    pools: Mapping[str, int] = msgspec.field(default_factory=dict)
     max_decision_work: int = MAX_DECISION_WORK
     max_notification_tries: int = 10
     inline_items: int = 100

@@ -45,6 +45,20 @@ class OwedCancel(msgspec.Struct, frozen=True, omit_defaults=True):
     error: Failure | None = None
 
 
+class Slot(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A slot that a run, or an attempt at a Task, waits for or holds, of so many as a limit allows."""
+
+    queue: str
+    """`dag/<name>` of a DAG with `max_active_runs`, `pool/<name>` of a pool; it lies in `slots/<queue>.json`."""
+    ticket: str
+    """128 bits in hex that stand there beside who asked. A new one for each asking, so that what was given up is never
+    mistaken for what is held; empty while the run is paused, for then it is not asked for."""
+    since: datetime
+    """When it was asked for first."""
+    is_held: bool = msgspec.field(name="held", default=False)
+    """Whether it was granted: what it was asked for has started."""
+
+
 class StoredResult(msgspec.Struct, frozen=True):
     """Where a result lies that is too large for the run document."""
 
@@ -159,6 +173,8 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Of a Running node: why no attempt at it is started any more; of a Parallel or Map: why nothing in it is."""
     open_branches: int = 0
     """Of a Running Parallel: how many of its branches have not ended."""
+    slot: Slot | None = None
+    """Of a Task with a pool: what its current attempt waits for or holds."""
     started_at: datetime | None = None
     ended_at: datetime | None = None
     result: Json = None
@@ -171,6 +187,16 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     def retry_at(self) -> datetime | None:
         """When its current attempt is to be launched, where the one before failed and that is waited for."""
         return self.due.get(DueKind.RETRY.value)
+
+    @property
+    def waits_for_slot(self) -> bool:
+        """Whether its current attempt waits for a slot of its pool, so that nothing of it can run."""
+        return self.slot is not None and not self.slot.is_held
+
+    @property
+    def pool(self) -> str:
+        """The pool whose slot its current attempt waits for or holds; empty where there is none."""
+        return self.slot.queue.partition("/")[2] if self.slot is not None else ""
 
     @property
     def target_key(self) -> str:
@@ -209,6 +235,8 @@ class OwedNotification(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=
     """How often it was tried before, or taken over."""
     error: str | None = None
     """Why the last try failed."""
+    run_error: Failure | None = None
+    """The run's error then, where the run has been redriven since."""
 
 
 class LostNotification(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -264,7 +292,14 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Of its definition, so that runs are found by them without it."""
     scheduled_for: datetime | None = None
     """The time, of its schedule, that the run is for; that of its start is later."""
+    priority: int = 0
+    """Of the runs that wait for the same, the one with the highest comes first."""
+    queued_at: datetime | None = None
+    """When it was asked for, where its DAG has `max_active_runs`."""
+    slot: Slot | None = None
+    """What such a run waits for, or holds until its end."""
     started_at: datetime
+    """When it began; of one that is Queued, when it was asked for."""
     ended_at: datetime | None = None
     cancel_reason: str | None = None
     """Set once the run is to be cancelled: nothing is started any more."""
@@ -281,6 +316,10 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     result_of: str | None = None
     """The step whose result is the run's, where its definition has no `result`: the last one."""
     error: Failure | None = None
+    redrives: int = 0
+    """How often it went on after it had ended."""
+    redriven_at: datetime | None = None
+    """When that was asked for last: what was asked for before, was asked of the run that had ended."""
     steered_at: datetime | None = None
     """When the pause or resume was asked for that was applied last; older ones come too late."""
     held: tuple[Held, ...] = ()
@@ -291,6 +330,15 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     lost_notifications: tuple[LostNotification, ...] = ()
     pruned_at: datetime | None = None
     """Set when `orchestrator prune` has begun to delete the run: nothing of it changes any more."""
+
+    def was_redriven_since(self, at: datetime | None) -> bool:
+        """Whether what was asked of it at `at` was asked of the run that had ended then."""
+        return at is not None and self.redriven_at is not None and at <= self.redriven_at
+
+    @property
+    def waits_for_slot(self) -> bool:
+        """Whether it waits for its turn, so that nothing of it has started; it is Queued then, or Paused."""
+        return self.slot is not None and not self.slot.is_held
 
     @property
     def stop(self) -> Failure | None:

@@ -14,11 +14,11 @@ from orchestrator.engine import dag_executor
 from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.handled import Handled
 from orchestrator.engine.saved import Saved
-from orchestrator.engine.status import OrchestrationStatus
+from orchestrator.engine.status import DefinitionStatus, OrchestrationStatus, marker_of
 from orchestrator.model.commands import Json, Launch, Notify
 from orchestrator.model.enums import TargetTypes, TaskStatus
-from orchestrator.model.errors import OrchestratorError, RunNotFound
-from orchestrator.model.messages import start_message
+from orchestrator.model.errors import InputError, OrchestratorError, RunNotFound
+from orchestrator.model.messages import redrive_message, start_message
 from orchestrator.model.policy import Policy, TargetRules
 from orchestrator.model.run_state import RunState, child_of
 from orchestrator.ports import Asked, Broker, Clock, Notifier, ObjectStore, Paced, Patient, Secrets, Target
@@ -228,6 +228,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
             secrets=secrets or LazySecrets(lambda: (of_this_machine(settings, os.environ),)),
             observer=self.telemetry,
             notifier=notifier,
+            drives=self._drives_here,
             # A bus that ends with this process promises nothing of what it has not delivered.
             start_missed=used_broker.publish if self._own_broker is None else self.execute,
         )
@@ -241,9 +242,10 @@ class DAGExecutor(dag_executor.DAGExecutor):
         input: Mapping[str, Json] | None = None,  # noqa: A002 - the word of the start message
         *,
         run_id: str | None = None,
+        priority: int | None = None,
     ) -> str:
         """Start a run and return its id; the same as executing a start message of its own."""
-        handled = self.execute(start_message(dag, input or {}, run_id))
+        handled = self.execute(start_message(dag, input or {}, run_id, priority=priority))
         if handled.run_id is None:
             raise RunNotFound("start: made no run")
         return handled.run_id
@@ -259,11 +261,30 @@ class DAGExecutor(dag_executor.DAGExecutor):
             self._note_ended(state)
             if state.run.owed_notifications:
                 self._mine.add(run_id)  # closing deletes its marker, once nothing is owed
-                self.look_after(run_id, f"open/{run_id}")
+                self.look_after(run_id, marker_of(run_id, state.run.redrives))
         else:
             self._look_after_from_now_on(run_id)
             self.look_after(run_id)
             self._resume_children(state)
+        return state
+
+    def redrive(self, run_id: str, start_from: str | None = None) -> RunState:
+        """Let a run that has ended go on here; return it as it was found.
+
+        Args:
+            start_from: a step, to run it and all behind it again; None: from where the run failed.
+        Raises:
+            RunNotFound: there is none.
+            InputError: it has not ended, or has completed, or did not come by that step.
+        """
+        from orchestrator.engine.redriving import refusal
+
+        state = self._load(run_id)
+        stored = DefinitionStatus(self.store).load(state.run.definition)
+        why_not = refusal(stored, state, start_from)
+        if why_not is not None:
+            raise InputError(f"run {run_id}: {why_not}")
+        self.execute(redrive_message(run_id, start_from, state.run.redrives + 1))
         return state
 
     def _resume_children(self, state: RunState) -> None:
@@ -366,8 +387,16 @@ class DAGExecutor(dag_executor.DAGExecutor):
                     if forget is not None:
                         forget(run_id)
                 self._note_ended(state)
-            elif self._own_broker is not None and run_id not in self._mine:
-                self._look_after_from_now_on(run_id)
+            else:
+                if saved.is_redriven:
+                    with self._changed:
+                        self._ended.pop(run_id, None)
+                if self._own_broker is not None and run_id not in self._mine:
+                    self._look_after_from_now_on(run_id)
+
+    def _drives_here(self, run_id: str) -> bool:
+        """Whether a run whose turn has come is to go on here: on a bus of its own, a process runs what is its own."""
+        return self._own_broker is None or run_id in self._mine
 
     def _trace(self, saved: Saved) -> None:
         try:
@@ -400,19 +429,22 @@ class DAGExecutor(dag_executor.DAGExecutor):
         """Tick for the runs of this process; those that another process left are for `resume`."""
         while not self._stopping.wait(self._tick_interval_s):
             for run_id in tuple(self._mine):
+                self._mine.discard(run_id)
+                is_open = True
                 try:
-                    if self.look_after(run_id, f"open/{run_id}") is None:
-                        self._mine.discard(run_id)
+                    is_open = self.look_after(run_id, marker_of(run_id)) is not None
                 except OrchestratorError as exc:
                     log.error("tick: %s", exc, extra={**exc.labels, "run_id": run_id})
                 except Exception:
                     log.exception("tick failed", extra={"run_id": run_id})
+                if is_open:  # else it has ended; should it be redriven meanwhile, it is mine again already
+                    self._mine.add(run_id)
 
     def _clear_marker(self, run_id: str) -> None:
         if run_id not in self._mine:
             return
         try:
-            self.look_after(run_id, f"open/{run_id}")
+            self.look_after(run_id, marker_of(run_id))
         except OrchestratorError as exc:
             log.warning("the marker of an ended run is left: %s", exc, extra={"run_id": run_id})
 
@@ -466,6 +498,7 @@ def _policy(settings: Settings, store: ObjectStore, targets: Mapping[str, Target
         save_interval_s=interval_s,
         trace_key=settings.deployment_key,
         notify=settings.notify,
+        pools=settings.pools,
     )
 
 

@@ -391,6 +391,7 @@ def test_run_finds_the_children_beside_the_path_and_status_shows_them(place, cap
     assert main(["run", "parent", "--run-id", "mine"]) == 0
     out = capsys.readouterr().out
     assert "Load Completed" in out
+    assert f"attempt 1, as run {place.document('mine')['Load']['execution_id']}" in out
     assert "Work" not in out  # the child has a document of its own
     kid = place.document("mine")["Load"]["execution_id"]
     assert place.document("mine")["Load"]["result"] == 3
@@ -477,3 +478,35 @@ def test_cancelling_the_parent_from_another_process_cancels_the_child(place):
     until(lambda: place.document(kid)["$run"].get("cancel_reason") is not None)
     assert place.document("mine")["$run"]["status"] == "Cancelled"
     assert place.calls() == ["first"]
+
+
+def test_validate_for_gcp_finds_a_dag_that_is_not_deployed(place, capsys):
+    place.dag("parent", {"Load": child("kit")})
+    place.dag("kid", {"Work": {"type": "Pass", "result": 1}})
+    assert main(["validate", "--for", "gcp", "."]) == 2
+    told = capsys.readouterr()
+    assert 'parent/dag.json: steps.Load.target_name: there is no DAG "kit"; did you mean "kid"?' in told.err
+    assert "kid: ok for gcp" in told.out
+
+
+def test_the_result_of_a_run_is_what_the_command_line_shows(place, capsys):
+    folder = place.dag("sum", {"A": {"type": "Pass", "result": 2, "next": "B"}, "B": {"type": "Pass", "result": 3}})
+    definition = json.loads((folder / "dag.json").read_text())
+    assert main(["run", "sum", "--run-id", "plain"]) == 0
+    assert "B  3" in capsys.readouterr().out
+    definition["result"] = "${steps.A.result + steps.B.result}"
+    (folder / "dag.json").write_text(json.dumps(definition))
+    assert main(["run", "sum", "--run-id", "summed"]) == 0
+    assert "result  5" in capsys.readouterr().out
+    assert main(["status", "summed"]) == 0
+    assert "result  5" in capsys.readouterr().out
+
+
+def test_logs_of_a_dag_step_name_its_child_run(place, capsys):
+    place.dag("parent", {"Load": child()})
+    place.dag("kid", {"Work": place.task("echo")})
+    assert main(["run", "parent", "--run-id", "mine"]) == 0
+    capsys.readouterr()
+    assert main(["logs", "mine", "Load"]) == 0
+    kid = place.document("mine")["Load"]["execution_id"]
+    assert f"Load is run {kid}: orchestrator logs {kid}" in capsys.readouterr().err

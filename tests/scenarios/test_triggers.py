@@ -409,6 +409,19 @@ def test_a_message_that_says_it_is_of_another_topic_is_believed_only_from_our_ow
     assert deployed.handle(pushed(claimed), source=other).verdict == "not ours"
 
 
+def test_a_push_to_the_deployed_function_under_the_path_of_another_topic_is_a_message(deployed):
+    import functions_framework
+
+    app = functions_framework.create_app("on_event", str(Path(__file__).parents[2] / "main.py"), "cloudevent")
+    client = app.test_client()
+    subscription = {"subscription": "projects/my-project/subscriptions/s"}
+    for path, run_id in ((f"/{TOPIC}", run_id_of(f"orders triggered by {TOPIC} m1", T0)), (f"/{OWN}", "mine")):
+        answer = client.post(path, json={**pushed(START, "m1"), **subscription})
+        assert answer.status_code == 200
+        assert deployed.executor().store.get(f"runs/{run_id}.json") is not None
+    assert len(list(deployed.executor().store.list("runs/"))) == 2
+
+
 def test_functions_framework_says_which_topic_a_push_is_from():
     from flask import Flask, request
     from functions_framework.event_conversion import background_event_to_cloud_event

@@ -71,6 +71,7 @@ def behaviours(draw, *, can_hang: bool):
 
     def one():
         does = draw(st.just(never_ends()) if can_hang and draw(st.integers(0, 4)) == 0 else ends).after(draw(delays))
+        does = does.silent_after(draw(st.sampled_from(["0s", "1s", "45s", "7m", "2h"])))
         match draw(st.integers(0, 7)):
             case 0:
                 does = does.without_event()

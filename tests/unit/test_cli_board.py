@@ -158,6 +158,33 @@ def test_the_tree_goes_as_deep_as_the_run():
     ]
 
 
+def test_what_depends_on_others_stands_in_its_own_branch_and_what_nothing_waits_for_is_an_end():
+    state = state_of(
+        NodeState(
+            node_name="P",
+            node_type=NodeTypes.PARALLEL,
+            branches=(BranchState(starts=("A", "B")), BranchState("X")),
+            status=DONE,
+        ),
+        task("C", DONE, depends_on=("A", "B")),
+        task("A", DONE),
+        task("B", DONE),
+        task("X", DONE),
+        task("D", DONE, depends_on=("P",)),
+        task("E", DONE, depends_on=("P",)),
+    )
+    assert [(prefix, node.node_name) for prefix, node in tree(state)] == [
+        ("", "P"),
+        ("├─ ", "C"),
+        ("│  ", "A"),
+        ("│  ", "B"),
+        ("└─ ", "X"),
+        ("", "D"),
+        ("", "E"),
+    ]
+    assert [node.node_name for node in ends(state)] == ["D", "E"]
+
+
 def test_a_spoilt_document_is_shown_as_well_as_can_be():
     state = state_of(
         parallel("P", "P", "gone", "A", following="Q"), task("A", following="A"), parallel("Q", "P", following="P")
