@@ -11,7 +11,7 @@ from datetime import datetime
 import msgspec
 
 from orchestrator.model.commands import EMPTY, Failure, Json, Outcome
-from orchestrator.model.run_state import ParentRun
+from orchestrator.model.run_state import NodeState, ParentRun, PartOf
 
 
 class RunStarted(msgspec.Struct, frozen=True):
@@ -26,6 +26,10 @@ class RunStarted(msgspec.Struct, frozen=True):
     variables: Mapping[str, Json] = EMPTY
     parent: ParentRun | None = None
     priority: int | None = None
+    part_of: PartOf | None = None
+    """Of the run of a part of a Map."""
+    nodes: tuple[NodeState, ...] = ()
+    """Of such a run: what it begins with."""
 
 
 class AttemptEnded(msgspec.Struct, frozen=True):
