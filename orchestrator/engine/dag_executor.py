@@ -263,6 +263,13 @@ class DAGExecutor:
             self._schedules = Schedules(self._store, self.catalog, self._clock, start)
         return self._schedules
 
+    def _start_of(self, launch: Launch, run_id: str) -> Start:
+        if "part" not in launch.step:
+            return self._resolver.child(launch, run_id)
+        from orchestrator.engine.part_runs import PartRuns
+
+        return PartRuns(self._store, self._definitions, self._large_results).start(launch, run_id)
+
     def make_child(self, launch: Launch, run_id: str) -> str:
         """Make the child run of a Dag Task's launch, or let one go on; return its id.
 
@@ -278,7 +285,7 @@ class DAGExecutor:
             check_child(launch)
             if launch.goes_on is not None and self._let_child_go_on(launch, launch.goes_on):
                 return launch.goes_on
-            entry = Entry(self._resolver.child(launch, run_id))
+            entry = Entry(self._start_of(launch, run_id))
             self._lead_or_wait(self._box(run_id), entry)
             made = _result(entry).verdict
             if made == "unchanged" and OrchestrationStatus(self._store, run_id).load() is None:
@@ -298,7 +305,12 @@ class DAGExecutor:
         if run.pruned_at is not None:
             raise LaunchUncertain(f"run {run_id}: is being deleted by prune")
         if parent.attempt < launch.attempt:
-            adopted = RunAdopted(replace(parent, attempt=launch.attempt), self._clock.now())
+            tolerated: int | None = None
+            if "part" in launch.step:
+                above = OrchestrationStatus(self._store, launch.run_id).load()
+                part = above[0].nodes.get(launch.node_name) if above is not None else None
+                tolerated = part.slice.tolerated if part is not None and part.slice is not None else None
+            adopted = RunAdopted(replace(parent, attempt=launch.attempt), self._clock.now(), tolerated)
             self._apply(self._box(run_id), (adopted,))
         return True
 

@@ -101,6 +101,7 @@ def _go_on(draft: Draft) -> None:
 def _run_started(draft: Draft, fact: RunStarted) -> None:
     if draft.run is not None:
         return
+    timeout_s = draft.dag.timeout_s if fact.part_of is None else None
     run = RunInfo(
         format=FORMAT,
         run_id=fact.run_id,
@@ -113,15 +114,21 @@ def _run_started(draft: Draft, fact: RunStarted) -> None:
         owner=draft.dag.owner,
         tags=draft.dag.tags,
         parent=fact.parent,
+        part_of=fact.part_of,
         scheduled_for=fact.scheduled_for,
         priority=draft.dag.priority if fact.priority is None else fact.priority,
         started_at=draft.now,
-        timeout_at=None if draft.dag.timeout_s is None else draft.now + timedelta(seconds=draft.dag.timeout_s),
+        timeout_at=None if timeout_s is None else draft.now + timedelta(seconds=timeout_s),
     )
-    if draft.dag.deadline_s is not None:
+    if draft.dag.deadline_s is not None and fact.part_of is None:
         after = timedelta(seconds=draft.dag.deadline_s)
         is_in_time = fact.scheduled_for is not None and fact.scheduled_for + after > draft.now  # a backfill is not
         run = replace(run, deadline_at=(fact.scheduled_for if is_in_time and fact.scheduled_for else draft.now) + after)
+    if fact.part_of is not None:
+        draft.begin(run, fact.nodes)
+        draft.hold(fact.part_of.map, draft.nodes[fact.part_of.map].caught)
+        draft.change_run(replace(draft.info, is_resuming=True))
+        return
     draft.begin(run, map(new_state, draft.dag.first_nodes))
     entering = [(node.node_name, None) for node in draft.dag.start_nodes]
     if fact.parent is not None:

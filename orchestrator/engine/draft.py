@@ -19,7 +19,7 @@ from orchestrator.model.commands import EMPTY, Command, Failure, Launch, Remind
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus, Triggers
 from orchestrator.model.ids import beside
-from orchestrator.model.nodes import Graph, Node, Parallel, Task
+from orchestrator.model.nodes import Graph, Map, Node, Parallel, Task
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import BranchState, Held, NodeState, RunInfo, RunState
 
@@ -98,7 +98,9 @@ class Draft:
 
     def parent_of(self, node_name: str) -> NodeState | None:
         """The entry of the Parallel or Item around an entry, or of an Item's Map; None where there is none."""
-        if self.nodes[node_name].node_type is NodeTypes.ITEM:
+        if self.run is not None and self.run.part_of is not None and self.run.part_of.map == node_name:
+            return None  # what is around it is another run's
+        if self.nodes[node_name].node_type in (NodeTypes.ITEM, NodeTypes.PART):
             return self.nodes[node_name[: node_name.rindex("[")]]
         parent = self.dag.place(node_name).parent_dag.parent_node
         return None if parent is None else self.nodes[beside(node_name, parent.node_name)]
@@ -172,7 +174,9 @@ class Draft:
 
     def task(self, node: NodeState) -> Task:
         """The Task that a node with a claim is."""
-        place = self.dag.place(node.node_name)
+        place: Node = self.dag.place(node.node_name)
+        if node.node_type is NodeTypes.PART and isinstance(place, Map):
+            place = place.part
         if not isinstance(place, Task):
             raise LookupError(f"{node.node_name}: has a claim but is no Task")
         return place

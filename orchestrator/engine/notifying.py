@@ -33,6 +33,8 @@ def owe(draft: Draft, before: RunState | None) -> None:
         run = replace(run, is_late=True)
         draft.change_run(run)
     has_begun = before is not None and _has_begun(before.run, before.nodes)
+    if run.part_of is not None:  # nobody's run: a part of one
+        return
     events = [RunEvents.STARTED] if not has_begun and _has_begun(run, draft.nodes) else []
     if has_ended(before, run):
         events.append(_EVENT_OF[run.status])

@@ -22,10 +22,10 @@ def wanted(dag: DAG, state: RunState, facts: Sequence[Fact]) -> tuple[str, ...]:
     for name, node in _entered(dag, state, facts):
         found.update(dict.fromkeys(_seen_from(name, step, state) for step in asked[node.node_name]))
         items = known.items if isinstance(node, Map) and (known := state.nodes.get(name)) is not None else None
-        if items is not None and items.ended + len(facts) >= items.count:
+        if items is not None and items.ended + len(facts) * (items.count if items.parts else 1) >= items.count:
             # Its result may be made, of those of its items.
-            lasts = (state.nodes[f"{name}[{index}]"].last for index in range(items.started))
-            found.update(dict.fromkeys(last for last in lasts if last is not None))
+            begun = [state.nodes[f"{name}[{index}]"] for index in items.begun]
+            found.update(dict.fromkeys(each.node_name if items.parts else each.last or "" for each in begun))
     return tuple(found)
 
 
@@ -34,7 +34,7 @@ def _seen_from(name: str, step: str, state: RunState) -> str:
     instance = instance_of(name)
     while instance:
         found = state.nodes.get(step + instance)
-        if found is not None and found.node_type is not NodeTypes.ITEM:
+        if found is not None and found.node_type not in (NodeTypes.ITEM, NodeTypes.PART):
             break
         instance = instance[: instance.rindex("[")]
     return step + instance

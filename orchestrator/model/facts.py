@@ -11,7 +11,7 @@ from datetime import datetime
 import msgspec
 
 from orchestrator.model.commands import EMPTY, Failure, Json, Outcome
-from orchestrator.model.run_state import ParentRun
+from orchestrator.model.run_state import NodeState, ParentRun, PartOf
 
 
 class RunStarted(msgspec.Struct, frozen=True):
@@ -26,6 +26,10 @@ class RunStarted(msgspec.Struct, frozen=True):
     variables: Mapping[str, Json] = EMPTY
     parent: ParentRun | None = None
     priority: int | None = None
+    part_of: PartOf | None = None
+    """Of the run of a part of a Map."""
+    nodes: tuple[NodeState, ...] = ()
+    """Of such a run: what it begins with."""
 
 
 class AttemptEnded(msgspec.Struct, frozen=True):
@@ -151,10 +155,14 @@ class RedriveRequested(msgspec.Struct, frozen=True):
 
 
 class RunAdopted(msgspec.Struct, frozen=True):
-    """A later attempt of its parent's step asked, at `at`, for a child run to go on as its own."""
+    """A later attempt of its parent's step asked, at `at`, for a child run to go on as its own.
+
+    `tolerated`: of a part of a Map: how many of its items may fail now.
+    """
 
     parent: ParentRun
     at: datetime
+    tolerated: int | None = None
 
 
 class NotificationSent(msgspec.Struct, frozen=True):

@@ -109,6 +109,33 @@ class Items(msgspec.Struct, frozen=True, omit_defaults=True):
     """The indices of those that had not completed and are to go on by a redrive, and have not been come to."""
     failed: tuple[int, ...] = ()
     """The indices of those that have not completed, in their order."""
+    parts: int = 0
+    """How many parts it runs as; 0: none, its items stand in this document."""
+    begun_parts: int = 0
+    broken_parts: tuple[int, ...] = ()
+    """The numbers of those that have not completed."""
+    more_failed: int = 0
+    """How many items have not completed beside those in `failed`."""
+    first: int = 0
+    """In the run of a part: the index of its first item in the whole list."""
+    at_once: int | None = None
+    """In the run of a part: how many of its items run at once."""
+    tolerated: int | None = None
+    """In the run of a part: how many of its items may fail."""
+
+    @property
+    def begun(self) -> range:
+        """The numbers of the items that have begun; where they run as parts, of those."""
+        return range(self.begun_parts) if self.parts else range(self.first, self.first + self.started)
+
+
+class Slice(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Of a Part: the items that it runs, how many of them at once, and how many of them may fail."""
+
+    first: int
+    count: int
+    at_once: int
+    tolerated: int
 
 
 class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -132,6 +159,8 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     branches: tuple[BranchState, ...] = ()
     items: Items | None = None
     """Of a Map that has started."""
+    slice: Slice | None = None
+    """Of a Part: which items."""
     last: str | None = None
     """Of an Item that has ended: the node that it ended at, whose result is its own."""
     status: TaskStatus
@@ -242,6 +271,16 @@ class ParentRun(msgspec.Struct, frozen=True, omit_defaults=True):
     """How many runs stand above the child, this one included."""
 
 
+class PartOf(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Of the child run of a part of a Map: that Map, and what its steps see as `run`."""
+
+    map: str
+    """The Map's entry."""
+    run_id: str
+    started_at: datetime
+    ending: Ending | None = None
+
+
 class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The run's own entry, `$run`."""
 
@@ -254,6 +293,7 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     input: Mapping[str, Json]
     variables: Mapping[str, Json] = EMPTY
     """Those of its environment that its definition asks for, as they were when it started."""
+    part_of: PartOf | None = None
     message_id: str | None = None
     """Of the start message: the same one again is a duplicate, another one an error. Of a child run: the launch id."""
     parent: ParentRun | None = None

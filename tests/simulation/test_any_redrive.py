@@ -34,7 +34,7 @@ OF_TIMES = (
 )
 OF_REDRIVES = (
     *("redrives", "redriven_at", "steered_at", "cancel_reason", "owed_notifications", "lost_notifications"),
-    *("queued_at", "slot"),
+    *("queued_at", "slot", "deadline_at", "is_late"),
 )
 ROUNDS = 3
 
