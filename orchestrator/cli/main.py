@@ -260,7 +260,7 @@ def _prune(console: Console, args: Namespace) -> int:
 
 def _pools(console: Console, args: Namespace) -> int:
     from orchestrator.cli.bucket import open_to_read
-    from orchestrator.cli.queues import pools
+    from orchestrator.cli.pools import pools
     from orchestrator.runtime.settings import Settings
 
     settings = Settings.read(os.environ)
