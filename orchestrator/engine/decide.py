@@ -30,6 +30,7 @@ from orchestrator.model.facts import (
     NotificationSent,
     PauseEnded,
     PauseRequested,
+    PlacesLeft,
     RedriveRequested,
     ResumeRequested,
     RunAdmitted,
@@ -192,5 +193,6 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     NotificationFailed: notifying.failed,
     NotificationExpired: notifying.expired,
     RunAdmitted: _run_admitted,
+    PlacesLeft: pausing.places_left,
     SlotGranted: attempts.slot_granted,
 }

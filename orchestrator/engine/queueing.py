@@ -73,11 +73,18 @@ def wait_for_slot(draft: Draft, node: NodeState, attempt: int, pool: str) -> Non
 # -- pauses --------------------------------------------------------------------------------------------
 
 
-def give_up_places(draft: Draft) -> None:
-    """A paused run waits in no queue. It keeps since when it waits, so it comes back to where it was."""
+def give_up_places(draft: Draft) -> bool:
+    """A paused run waits in no queue. It keeps since when it waits, so it comes back to where it was.
+
+    Returns:
+        Whether it had a place anywhere.
+    """
+    given_up = False
     for slot, put in _waiting(draft):
         if slot.ticket:
             put(replace(slot, ticket=""))
+            given_up = True
+    return given_up
 
 
 def ask_again(draft: Draft) -> None:
