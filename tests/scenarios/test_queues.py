@@ -10,7 +10,7 @@ from orchestrator.model.enums import RunStatus, TaskStatus
 from orchestrator.model.messages import cancel_message, pause_message, resume_message
 from orchestrator.model.policy import Policy
 from orchestrator.model.slots import Slots, decode, encode
-from orchestrator.testing import Faults, Simulation, fails, in_turn, returns
+from orchestrator.testing import Faults, Simulation, fails, in_turn, returns, simulate
 from tests.support.world import World, chain, dag, parallel, task
 
 ONE = {**chain("A"), "max_active_runs": 1}
@@ -236,8 +236,7 @@ def test_a_run_of_higher_priority_is_next_in_a_pool():
 
 
 def test_a_task_that_waits_for_a_slot_is_not_timed_out():
-    world = simulated(pooled(4, timeout="90s"))
-    run = world.finish(world.start())
+    run = simulate(pooled(4, timeout="90s"), default=returns(1).after("1m"), pools={"api": 1})
     assert {node.status for node in run.state.nodes.values()} == {TaskStatus.COMPLETED}
     assert run.state.run.ended_at - run.state.run.started_at == 4 * MINUTE
 
