@@ -34,6 +34,7 @@ from orchestrator.model.facts import (
     RedriveRequested,
     ResumeRequested,
     RunAdmitted,
+    RunAdopted,
     RunOutOfTime,
     RunStarted,
     SlotGranted,
@@ -61,17 +62,28 @@ def decide(
         _APPLY[type(fact)](draft, fact)
         _go_on(draft)
     if draft.joining:
-        from orchestrator.engine.joining import look  # only where steps depend on others
+        _join(draft)
+    if draft.run is not None and draft.run.goes_on_at_end is not None and draft.run.status.is_final:
+        from orchestrator.engine.redriving import ended  # hardly any run does
 
-        while draft.joining:  # once for all facts: each look is at all that waits for what has ended
-            look(draft)
-            _go_on(draft)
+        ended(draft)
+        _go_on(draft)
+        _join(draft)
     notifying.owe(draft, state)
     if draft.takes_slots:
         from orchestrator.engine.queueing import settle
 
         settle(draft, state)
     return draft.decision()
+
+
+def _join(draft: Draft) -> None:
+    """Look at what waits for what has ended, once for all facts."""
+    from orchestrator.engine.joining import look  # only where steps depend on others
+
+    while draft.joining:
+        look(draft)
+        _go_on(draft)
 
 
 def _go_on(draft: Draft) -> None:
@@ -85,6 +97,7 @@ def _go_on(draft: Draft) -> None:
 def _run_started(draft: Draft, fact: RunStarted) -> None:
     if draft.run is not None:
         return
+    timeout_s = draft.dag.timeout_s if fact.part_of is None else None
     run = RunInfo(
         format=FORMAT,
         run_id=fact.run_id,
@@ -97,11 +110,17 @@ def _run_started(draft: Draft, fact: RunStarted) -> None:
         owner=draft.dag.owner,
         tags=draft.dag.tags,
         parent=fact.parent,
+        part_of=fact.part_of,
         scheduled_for=fact.scheduled_for,
         priority=draft.dag.priority if fact.priority is None else fact.priority,
         started_at=draft.now,
-        timeout_at=None if draft.dag.timeout_s is None else draft.now + timedelta(seconds=draft.dag.timeout_s),
+        timeout_at=None if timeout_s is None else draft.now + timedelta(seconds=timeout_s),
     )
+    if fact.part_of is not None:
+        draft.begin(run, fact.nodes)
+        draft.hold(fact.part_of.map, draft.nodes[fact.part_of.map].caught)
+        draft.change_run(replace(draft.info, is_resuming=True))
+        return
     draft.begin(run, map(new_state, draft.dag.first_nodes))
     entering = [(node.node_name, None) for node in draft.dag.start_nodes]
     if fact.parent is not None:
@@ -160,6 +179,12 @@ def _redrive_requested(draft: Draft, fact: RedriveRequested) -> None:
     redrive_requested(draft, fact)
 
 
+def _run_adopted(draft: Draft, fact: RunAdopted) -> None:
+    from orchestrator.engine.redriving import adopted
+
+    adopted(draft, fact)
+
+
 def _time_came(draft: Draft, fact: TimeCame) -> None:
     node = draft.current(fact.node_name, fact.attempt)
     if node is None or node.due.get(fact.kind) != fact.at:
@@ -189,6 +214,7 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     ResumeRequested: pausing.resume_requested,
     PauseEnded: pausing.pause_ended,
     RedriveRequested: _redrive_requested,
+    RunAdopted: _run_adopted,
     NotificationSent: notifying.sent,
     NotificationFailed: notifying.failed,
     NotificationExpired: notifying.expired,

@@ -30,6 +30,8 @@ def owe(draft: Draft, before: RunState | None) -> None:
     if run is None:
         return
     has_begun = before is not None and _has_begun(before.run, before.nodes)
+    if run.part_of is not None:  # nobody's run: a part of one
+        return
     events = [RunEvents.STARTED] if not has_begun and _has_begun(run, draft.nodes) else []
     if has_ended(before, run):
         events.append(_EVENT_OF[run.status])

@@ -165,6 +165,8 @@ class Witness:
                 item.variables,
                 item.parent,
                 item.priority,
+                item.part_of,
+                item.nodes,
             )
         ]
 
