@@ -401,3 +401,13 @@ def test_items_of_a_map_share_a_pool():
     ]
     run = world.finish(run_id)
     assert (run.status, run.state.run.ended_at - run.state.run.started_at) == ("Completed", 2 * MINUTE)
+
+
+def test_parts_of_a_map_share_a_pool_and_take_no_slot_of_their_dag():
+    each = {"type": "Map", "items": [*range(120)], "max_concurrency": 1000, "iterator": dag(Load=task(pool="api"))}
+    world = simulated({**dag(Each=each), "max_active_runs": 1}, pools={"api": 40})
+    run = world.finish(world.start())
+    assert run.status == "Completed"
+    assert run.state.run.ended_at - run.state.run.started_at == 3 * MINUTE
+    assert len([launch for part in world.runs for launch in part.all_launches if launch.node_name != "Each"]) >= 120
+    assert slots(world.store, "pool/api").held == slots(world.store, "dag/dag").held == ()
