@@ -88,7 +88,11 @@ def _join(draft: Draft) -> None:
 
 def _go_on(draft: Draft) -> None:
     """Stop what is to be stopped, and start what is to start."""
-    while draft.stopping or draft.entering:
+    while draft.stopping or draft.entering or draft.going_on:
+        if draft.going_on:
+            from orchestrator.engine.redriving import items_go_on  # hardly any Map is redriven
+
+            items_go_on(draft)
         pausing.reconsider(draft)
         attempts.stop_waiting(draft)
         start_waiting(draft)

@@ -52,11 +52,7 @@ def begin(draft: Draft, name: str) -> None:
     if until <= items.started and not again:
         return
     draft.put(replace(entry, items=replace(items, started=max(until, items.started), again=items.again[len(again) :])))
-    if again:
-        from orchestrator.engine.redriving import item_goes_on  # hardly any Map is redriven
-
-        for index in reversed(again):
-            item_goes_on(draft, item_of(name, index))
+    draft.going_on.extend(item_of(name, index) for index in again)
     starts: list[str] = []
     for index in range(items.first + items.started, items.first + until):
         item = item_of(name, index)

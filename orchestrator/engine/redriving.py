@@ -93,11 +93,13 @@ def ended(draft: Draft) -> None:
         draft.entering.extend(_held(draft))
 
 
-def item_goes_on(draft: Draft, name: str) -> None:
-    """Let an item of a Map go on that had not completed; it is entered ahead of what waits already."""
-    plan = Plan.of_item(draft.dag, draft.nodes, name)
-    _apply(draft, plan)
-    draft.entering.extendleft(reversed(plan.entering))
+def items_go_on(draft: Draft) -> None:
+    """Let items of Maps go on that had not completed; they are entered ahead of what waits already."""
+    names, draft.going_on = draft.going_on, []
+    for name in reversed(names):
+        plan = Plan.of_item(draft.dag, draft.nodes, name)
+        _apply(draft, plan)
+        draft.entering.extendleft(reversed(plan.entering))
 
 
 def _redrive(draft: Draft, run: RunInfo, at: datetime, start_from: str | None) -> None:
