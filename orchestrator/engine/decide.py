@@ -30,6 +30,7 @@ from orchestrator.model.facts import (
     NotificationSent,
     PauseEnded,
     PauseRequested,
+    PlacesLeft,
     RedriveRequested,
     ResumeRequested,
     RunAdmitted,
@@ -134,7 +135,7 @@ def _run_started(draft: Draft, fact: RunStarted) -> None:
     elif draft.dag.max_active_runs is not None:
         from orchestrator.engine.queueing import enqueue
 
-        enqueue(draft, entering)
+        enqueue(draft)
     else:
         draft.entering.extend(entering)
 
@@ -157,7 +158,6 @@ def _cancel_requested(draft: Draft, fact: CancelRequested) -> None:
             draft.change_run(replace(draft.run, status=RunStatus.RUNNING, slot=None))
             _stop_run(draft)
         else:  # nothing of it has started, so nothing is to be tidied up by a `finally`
-            draft.change_run(replace(draft.run, held=()))
             end_run(draft, Ending(RunStatus.CANCELLED, draft.run.stop))
 
 
@@ -222,5 +222,6 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     NotificationFailed: notifying.failed,
     NotificationExpired: notifying.expired,
     RunAdmitted: _run_admitted,
+    PlacesLeft: pausing.places_left,
     SlotGranted: attempts.slot_granted,
 }

@@ -351,6 +351,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
             self._own_broker.close()
         if self._timer is not None:
             self._timer.join(timeout=5.0)
+        self._leave_queues()
         super().close()
         for run_id in tuple(self._ended):
             self._clear_marker(run_id)
@@ -360,6 +361,14 @@ class DAGExecutor(dag_executor.DAGExecutor):
                 close()
         if self._parts is not None:
             self._parts.close()
+
+    def _leave_queues(self) -> None:
+        """Keep nobody waiting behind runs that nobody runs for now."""
+        for run_id in tuple(self._mine - self._ended.keys()) if self._own_broker is not None else ():
+            try:
+                self.leave_queues(run_id)
+            except OrchestratorError as exc:
+                log.warning("it keeps its places in queues: %s", exc, extra={"run_id": run_id})
 
     def _await_notifications(self) -> None:
         """Let those be sent, and noted, that this process has in hand; others can be sent by `resume`."""
@@ -402,7 +411,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
 
     def _drives_here(self, run_id: str) -> bool:
         """Whether a run whose turn has come is to go on here: on a bus of its own, a process runs what is its own."""
-        return self._own_broker is None or run_id in self._mine
+        return self._own_broker is None or (run_id in self._mine and not self._stopping.is_set())
 
     def _trace(self, saved: Saved) -> None:
         try:
