@@ -200,15 +200,22 @@ class _Session:
         state, self._run_id = bucket.load(wanted.run_id), wanted.run_id
         if state.run.dag != name:
             raise InputError(f'run {wanted.run_id}: is one of "{state.run.dag}"; {self._wanted.path} is "{name}"')
-        dag = DefinitionStatus(bucket.store).load(state.run.definition)
-        again = {*Plan(dag, state, wanted.start_from).again}
-        check_sources((task for task in dag.all_tasks if task.node_name in again), self._folder, self._settings)
+        dag, beside = DefinitionStatus(bucket.store).load(state.run.definition), Beside(name, file)
+        again = {*Plan.of_run(dag, state, wanted.start_from).again}
+        for child, (folder, tasks) in tasks_by_folder(name, self._folder, dag, beside).items():
+            check_sources(
+                (x for x in tasks if child != name or x.node_name in again or x.node_name not in state.nodes),
+                folder,
+                self._settings,
+            )
+        folders = beside.folders if starts_others(dag.all_tasks) else {name: self._folder}
         view = view_for(self._console, is_json=self._wanted.is_json, is_verbose=self._wanted.is_verbose, before=state)
-        with self._executor(Catalog({}), {name: self._folder}) as executor:
+        with self._executor(Catalog(beside), folders) as executor:
             kept = sum(node.status is TaskStatus.COMPLETED for name, node in state.nodes.items() if name not in again)
             executor.redrive(wanted.run_id, wanted.start_from)
             steps = f"{kept:,} of {counted(len(state.nodes), 'step')} had completed"
             view.say(f"run {wanted.run_id} of {name} goes on; {steps}")
+            self._say_what_waits(executor)
             state = self._to_its_end(executor, view)
         self._show_summary(state)
         return state

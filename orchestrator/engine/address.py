@@ -9,7 +9,7 @@ from orchestrator.model.dag import DAG
 from orchestrator.model.errors import OrchestratorError
 from orchestrator.model.events import CompletionEvent
 from orchestrator.model.facts import Fact
-from orchestrator.model.run_state import ParentRun
+from orchestrator.model.run_state import NodeState, ParentRun, PartOf
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,10 @@ class Start:
     variables: Mapping[str, Json] = field(default_factory=dict)
     published_at: datetime | None = None
     """Of the message or, of a scheduled start, the time that it is for; None of a child run's."""
+    part_of: PartOf | None = None
+    """Of the run of a part of a Map."""
+    nodes: tuple[NodeState, ...] = ()
+    """Of such a run: what it begins with."""
     parent: ParentRun | None = None
     """Of a child run, which is made by this and begins by a message of its own."""
     priority: int | None = None

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
-from orchestrator.engine.draft import NO_TIMES, Draft, bare_launch
+from orchestrator.engine.draft import NO_TIMES, Draft, bare_launch, child_going_on
 from orchestrator.engine.ending import end
 from orchestrator.engine.retry import wait_s
 from orchestrator.model.commands import EMPTY, Cancel, Failure, Json, Launch, Withdraw
@@ -134,6 +134,7 @@ def _launch_of(
         trace=made.trace,
         started_at=node.started_at,
         secrets=task.secrets,
+        goes_on=child_going_on(node, attempt),
         depth=draft.info.parent.depth if draft.info.parent is not None else 0,
         scheduled_for=draft.info.scheduled_for,
     )
@@ -348,7 +349,9 @@ def entries_in(draft: Draft, name: str | None) -> list[str]:
     """The entries inside of a Parallel or Map (None: of the run), in definition order, items by index."""
     found: list[str] = []
     waiting: list[Iterator[str]]
-    if name is None:
+    if name is None and draft.info.part_of is not None:
+        waiting = [iter((draft.info.part_of.map,))]
+    elif name is None:
         waiting = [(each.node_name for each in draft.dag.first_nodes)]
     else:
         place = draft.dag.place(name)
@@ -370,7 +373,10 @@ def entries_in(draft: Draft, name: str | None) -> list[str]:
 def _of_items(draft: Draft, name: str, place: Map) -> Iterator[str]:
     """Yield the entries of the items of a Map that have begun; not those of items inside of them."""
     items = draft.nodes[name].items
-    for index in range(items.started if items is not None else 0):
+    for index in items.begun if items is not None else ():
+        if items is not None and items.parts:
+            yield f"{name}[{index}]"
+            continue
         for node in place.iterator.first_nodes:
             yield f"{node.node_name}{instance_of(name)}[{index}]"
 

@@ -224,6 +224,8 @@ class Decider:
 
 def _fits(dag: DAG, state: RunState) -> bool:
     """Whether a run has the entries that its definition says, as far as it has to."""
+    if state.run.part_of is not None:
+        return state.run.part_of.map in state.nodes
     number = len(state.nodes)
     if len(dag.first_nodes) < len(dag.all_nodes):
         number = sum(name[-1:] != "]" for name in state.nodes)
@@ -233,7 +235,7 @@ def _fits(dag: DAG, state: RunState) -> bool:
 def _with_its_input_judged(item: Start) -> Start:
     """Return a start with the defaults of its input filled in. Raises InputRejected."""
     schema = item.definition.get("input_schema")
-    if not isinstance(schema, dict):
+    if not isinstance(schema, dict) or item.part_of is not None:
         return item
     from orchestrator.model.input_schema import filled_in  # loads a library: only where there is one
 

@@ -19,7 +19,7 @@ from orchestrator.model.commands import EMPTY, Command, Failure, Launch, Remind
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus, Triggers
 from orchestrator.model.ids import beside
-from orchestrator.model.nodes import Graph, Node, Parallel, Task
+from orchestrator.model.nodes import Graph, Map, Node, Parallel, Task
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import BranchState, Held, NodeState, RunInfo, RunState
 
@@ -96,7 +96,9 @@ class Draft:
 
     def parent_of(self, node_name: str) -> NodeState | None:
         """The entry of the Parallel or Item around an entry, or of an Item's Map; None where there is none."""
-        if self.nodes[node_name].node_type is NodeTypes.ITEM:
+        if self.run is not None and self.run.part_of is not None and self.run.part_of.map == node_name:
+            return None  # what is around it is another run's
+        if self.nodes[node_name].node_type in (NodeTypes.ITEM, NodeTypes.PART):
             return self.nodes[node_name[: node_name.rindex("[")]]
         parent = self.dag.place(node_name).parent_dag.parent_node
         return None if parent is None else self.nodes[beside(node_name, parent.node_name)]
@@ -170,7 +172,9 @@ class Draft:
 
     def task(self, node: NodeState) -> Task:
         """The Task that a node with a claim is."""
-        place = self.dag.place(node.node_name)
+        place: Node = self.dag.place(node.node_name)
+        if node.node_type is NodeTypes.PART and isinstance(place, Map):
+            place = place.part
         if not isinstance(place, Task):
             raise LookupError(f"{node.node_name}: has a claim but is no Task")
         return place
@@ -245,4 +249,10 @@ def bare_launch(dag: DAG, run: RunInfo, node: NodeState) -> Launch:
         lease_end=claim.lease_end if claim else None,
         trace=claim.trace if claim else "",
         started_at=node.started_at,
+        goes_on=child_going_on(node, node.attempt),
     )
+
+
+def child_going_on(node: NodeState, attempt: int) -> str | None:
+    """Return the child run that is to go on for an attempt, if one is."""
+    return node.goes_on.run_id if node.goes_on is not None and node.goes_on.attempt == attempt else None

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from orchestrator.engine.draft import NO_TIMES, Draft
 from orchestrator.engine.scope import scope_of
 from orchestrator.model.commands import Failure, Json
-from orchestrator.model.enums import RunStatus, TaskStatus
+from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus
 from orchestrator.model.errors import ExpressionError
 from orchestrator.model.ids import beside, instance_of
 from orchestrator.model.nodes import Graph, Map, Node, Parallel
@@ -51,6 +51,18 @@ def end(
             chosen=chosen,
         )
         draft.put(node)
+        if node.node_type is NodeTypes.PART:
+            from orchestrator.engine.items import part_ended  # nothing of it is needed where there is no Map
+
+            held_by = part_ended(draft, node)
+            if held_by is None:
+                return
+            node, chosen = held_by, None
+            status, error, result = _sum_up(draft, node)
+            continue
+        if draft.info.part_of is not None and draft.info.part_of.map == node.node_name:
+            _end_part(draft, node)
+            return
         place = draft.dag.place(node.node_name)
         if place.parent_dag.dependencies is not None:
             draft.joining.setdefault((place.parent_dag, instance_of(node.node_name)), []).append(place.node_name)
@@ -201,6 +213,18 @@ def _with_result(draft: Draft, last: NodeState | None, ending: Ending) -> Ending
         return Ending(RunStatus.FAILED, Failure("Run.BadResult", f"result: {exc}"))
     draft.change_run(replace(draft.info, result=result))
     return ending
+
+
+def _end_part(draft: Draft, node: NodeState) -> None:
+    """End the run of a part of a Map, whose slice of the items has ended."""
+    from orchestrator.engine.parts import result_of_part
+
+    if node.status is TaskStatus.COMPLETED and node.items is not None:
+        draft.put(replace(node, result=None))
+        draft.change_run(replace(draft.info, result=result_of_part(node.result, node.items)))
+        end_run(draft, Ending(RunStatus.COMPLETED))
+    else:
+        end_run(draft, _ending(draft, node))
 
 
 def end_run(draft: Draft, ending: Ending) -> None:

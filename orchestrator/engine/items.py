@@ -30,7 +30,7 @@ def map_of(name: str) -> str:
 def entries_of(draft: Draft, name: str) -> Iterator[NodeState]:
     """Yield the entries of the items of a Map that have begun, by index."""
     items = draft.nodes[name].items
-    for index in range(items.started if items is not None else 0):
+    for index in items.begun if items is not None else ():
         yield draft.nodes[item_of(name, index)]
 
 
@@ -38,13 +38,27 @@ def begin(draft: Draft, name: str) -> None:
     """Begin as many items of a Map as may run at once now."""
     entry = draft.nodes[name]
     place, items = place_of(draft, name), entry.items
-    if items is None or len(items.failed) > place.tolerates(items.count) or entry.stop or draft.stopped(name):
+    if items is None or _has_failed(place, items) or entry.stop or draft.stopped(name):
         return
-    until = min(items.count, items.ended + place.max_concurrency)
-    if until <= items.started:
+    if items.parts:
+        from orchestrator.engine import parts  # only where a Map has so many items
+
+        parts.begin(draft, place, entry, items, place.tolerates(items.count))
         return
+    running = items.started - items.ended - len(items.again)
+    room = (items.at_once or place.max_concurrency) - running
+    again = items.again[: max(0, room)]
+    until = min(items.count, items.started + room - len(again))
+    if until <= items.started and not again:
+        return
+    draft.put(replace(entry, items=replace(items, started=max(until, items.started), again=items.again[len(again) :])))
+    if again:
+        from orchestrator.engine.redriving import item_goes_on  # hardly any Map is redriven
+
+        for index in reversed(again):
+            item_goes_on(draft, item_of(name, index))
     starts: list[str] = []
-    for index in range(items.started, until):
+    for index in range(items.first + items.started, items.first + until):
         item = item_of(name, index)
         instance = instance_of(item)
         draft.put(
@@ -57,9 +71,10 @@ def begin(draft: Draft, name: str) -> None:
             )
         )
         for node in place.iterator.first_nodes:
-            draft.put(new_state(node, instance))
+            fresh, known = new_state(node, instance), draft.nodes.get(node.node_name + instance)
+            # Where the Map runs again as a whole, the numbers of attempts go on.
+            draft.put(fresh if known is None else replace(fresh, attempt=known.attempt))
         starts += [first.node_name + instance for first in place.iterator.start_nodes]
-    draft.put(replace(entry, items=replace(items, started=until)))
     # Ahead of what waits already, as the branches of a Parallel.
     draft.entering.extendleft((start, entry.caught) for start in reversed(starts))
 
@@ -94,8 +109,38 @@ def item_ended(
             draft.stopping.append((name, stop))
     draft.put(replace(entry, items=items, stop=stop))
     begin(draft, name)
+    return over(draft, name)
+
+
+def over(draft: Draft, name: str) -> NodeState | None:
+    """Return the entry of a Map if none of its items runs and none begins any more, else None."""
     entry = draft.nodes[name]
-    return entry if entry.items is not None and entry.items.started == entry.items.ended else None
+    items = entry.items
+    if items is None or items.started > items.ended + len(items.again):
+        return None
+    if items.again:  # it has failed, or is stopped, before they were come to: they are as they were
+        failed = tuple(sorted((*items.failed, *items.again)))
+        entry = replace(entry, items=replace(items, ended=items.started, again=(), failed=failed))
+        draft.put(entry)
+    return entry
+
+
+def part_ended(draft: Draft, part: NodeState) -> NodeState | None:
+    """Write that a part of a Map has ended, and begin others; return the Map's entry if that is over by this."""
+    from orchestrator.engine import parts
+
+    name = map_of(part.node_name)
+    entry, place = draft.nodes[name], place_of(draft, name)
+    items, stop = parts.ended(entry.items or Items(0), part), entry.stop
+    is_first = stop is None and _has_failed(place, items)
+    entry = replace(entry, items=items)
+    if is_first and place.stops_on_failure and not parts.is_over(draft, entry):
+        stop = Failure("Map.Stopped", f"{name}: {_failures(items)}")
+        draft.stopping.append((name, stop))
+    draft.put(replace(entry, stop=stop))
+    begin(draft, name)
+    entry = draft.nodes[name]
+    return entry if parts.is_over(draft, entry) else None
 
 
 def sum_up(draft: Draft, entry: NodeState) -> tuple[TaskStatus, Failure | None, Json]:
@@ -105,6 +150,10 @@ def sum_up(draft: Draft, entry: NodeState) -> tuple[TaskStatus, Failure | None, 
         ResultNeeded: the result of an item lies beside the document.
     """
     items, name = entry.items or Items(0), entry.node_name
+    if items.parts:
+        from orchestrator.engine import parts
+
+        return parts.sum_up(draft, entry, items, has_failed=_has_failed(place_of(draft, name), items))
     failed = [draft.nodes[item_of(name, index)] for index in items.failed]
     stop = draft.stopped(name)
     is_cut = items.ended < items.count or any(item.status is TaskStatus.CANCELLED for item in failed)
@@ -115,7 +164,7 @@ def sum_up(draft: Draft, entry: NodeState) -> tuple[TaskStatus, Failure | None, 
                     return status, item.error, None
         return TaskStatus.CANCELLED, stop, None
     results: list[Json] = []
-    for index in range(items.count):
+    for index in items.begun:
         item = draft.nodes[item_of(name, index)]
         result: Json = None
         if item.status is TaskStatus.COMPLETED and item.last is not None:
@@ -138,9 +187,13 @@ def place_of(draft: Draft, name: str) -> Map:
 
 
 def _has_failed(place: Map, items: Items) -> bool:
-    return len(items.failed) > place.tolerates(items.count)
+    """Whether more items have failed than may."""
+    tolerated = place.tolerates(items.count) if items.tolerated is None else items.tolerated
+    return bool(items.broken_parts) or len(items.failed) + items.more_failed > tolerated
 
 
 def _failures(items: Items) -> str:
-    number = len(items.failed)
+    if items.broken_parts:
+        return f"part {items.broken_parts[0]} has not completed"
+    number = len(items.failed) + items.more_failed
     return f"{number:,} of {items.count:,} items {'has' if number == 1 else 'have'} not completed"

@@ -15,15 +15,17 @@ from msgspec.structs import replace
 
 from orchestrator.engine.scope import Spoilt
 from orchestrator.model.commands import Json
-from orchestrator.model.enums import OutcomeKind, TaskStatus
+from orchestrator.model.enums import NodeTypes, OutcomeKind, TaskStatus
 from orchestrator.model.errors import CorruptState, VersionConflict
 from orchestrator.model.ids import key_of, launch_id_of
-from orchestrator.model.run_state import Items, NodeState, RunInfo, RunState, StoredResult, run_result
+from orchestrator.model.run_state import NodeState, RunInfo, RunState, StoredResult, run_result
 from orchestrator.model.task_result import TaskResult, decode, result_object
 from orchestrator.ports import ObjectStore
 
 MAX_INLINE_BYTES = 65_536
 """The largest JSON of a result that stands in the run document."""
+MAX_PART_BYTES = 1024
+"""Likewise of a part of a Map, of which there may be many."""
 MAX_AHEAD_BYTES = 32 * 2**20
 """How large the results may be together that are fetched at once because a decision may ask for them."""
 
@@ -54,6 +56,7 @@ class LargeResults:
 
     def __init__(self, store: ObjectStore, side_by_side: SideBySide = one_by_one) -> None:
         self._store, self._side_by_side = store, side_by_side
+        self._kept: tuple[str, Json] | None = None
 
     def set_aside(self, before: RunState | None, after: RunState) -> RunState:
         """Return the run as it is to be saved; its large results are durable when this returns.
@@ -79,7 +82,7 @@ class LargeResults:
                 changed[name] = known if known is not None and known == bare else bare
             elif isinstance(node.result, str | list | dict):
                 data = msgspec.json.encode(node.result)
-                if len(data) > MAX_INLINE_BYTES:
+                if len(data) > (MAX_INLINE_BYTES if node.node_type is not NodeTypes.PART else MAX_PART_BYTES):
                     large.append((node, data))
         stored = self._side_by_side(lambda each: self._store_one(after, each[0], each[0].result, each[1]), large)
         for (node, _), where in zip(large, stored, strict=True):
@@ -137,7 +140,7 @@ class LargeResults:
     def _brought_back(self, node: NodeState) -> tuple[str, NodeState]:
         items = node.items if node.status is TaskStatus.RUNNING else None
         try:
-            result: object = self.load(node) if items is None else self._items_of(node.node_name, items)
+            result: object = self.load(node) if items is None else self.items_of(node)
         except CorruptState as exc:
             result = Spoilt(str(exc))
         if items is not None:
@@ -153,9 +156,16 @@ class LargeResults:
         """
         return node.result if node.stored_result is None else self._read(node.stored_result, node.node_name)
 
-    def _items_of(self, name: str, items: Items) -> Json:
-        """Return the list of a Map, wherever it is."""
-        return items.values if items.stored is None else self._read(items.stored, name, "the items")
+    def items_of(self, entry: NodeState) -> Json:
+        """Return the list of a Map, wherever it is; raises as `load` does. One list is kept: it never changes."""
+        items = entry.items
+        if items is None or items.stored is None:
+            return items.values if items is not None else None
+        name, kept = items.stored.object, self._kept
+        if kept is None or kept[0] != name:
+            kept = (name, self._read(items.stored, entry.node_name, "the items"))
+            self._kept = kept if items.stored.size_bytes <= MAX_AHEAD_BYTES else None
+        return kept[1]
 
     def load_run(self, state: RunState) -> Json:
         """Return a run's own result, wherever it is; raises as `load` does."""

@@ -30,6 +30,8 @@ def owe(draft: Draft, before: RunState | None) -> None:
     if run is None:
         return
     has_begun = before is not None and _has_begun(before.run, before.nodes)
+    if run.part_of is not None:  # nobody's run: a part of one
+        return
     events = [RunEvents.STARTED] if not has_begun and _has_begun(run, draft.nodes) else []
     if has_ended(before, run):
         events.append(_EVENT_OF[run.status])
@@ -48,7 +50,7 @@ def has_ended(before: RunState | None, run: RunInfo) -> bool:
 
 def _has_begun(run: RunInfo, nodes: Mapping[str, NodeState]) -> bool:
     """Whether a run has started: a child run is made first, and begins later; one that is queued waits for its turn."""
-    if run.queued_at is None and (run.parent is None or not run.held):
+    if run.redrives or (run.queued_at is None and (run.parent is None or not run.held)):
         return True
     return any(node.status not in (TaskStatus.NEW, TaskStatus.SKIPPED) for node in nodes.values())
 

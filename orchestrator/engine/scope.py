@@ -80,7 +80,7 @@ class _StepsOfItem(Steps):
         instance = self._instance
         while True:
             node = self._nodes.get(name + instance)
-            if node is not None and node.node_type is not NodeTypes.ITEM:
+            if node is not None and node.node_type not in (NodeTypes.ITEM, NodeTypes.PART):
                 return super().__getitem__(name + instance)
             if not instance:
                 raise KeyError(name)
@@ -115,20 +115,21 @@ def scope_of(run: RunInfo, nodes: Mapping[str, NodeState], node: NodeState | Non
     """
     catching = node.caught if node is not None else None
     caught = nodes[catching].error if catching is not None else None
-    if caught is None and run.ending is not None:
-        caught = run.ending.error
+    ending, seen = (run.ending, run) if run.part_of is None else (run.part_of.ending, run.part_of)
+    if caught is None and ending is not None:
+        caught = ending.error
     error: dict[str, Json] = {}
     if caught is not None:
         error = {"type": caught.error_type, "message": caught.message, "node": caught.node or catching or ""}
-    elif run.ending is not None:
+    elif ending is not None:
         error = {"type": "", "message": "", "node": ""}  # a finally is written for runs of all kinds
     return {
         "run": {
-            "run_id": run.run_id,
+            "run_id": seen.run_id,
             "dag": run.dag,
             "input": run.input,
-            "status": (run.ending or run).status.value,
-            "started_at": run.started_at.isoformat().replace("+00:00", "Z"),
+            "status": (ending or run).status.value,
+            "started_at": seen.started_at.isoformat().replace("+00:00", "Z"),
             "scheduled_for": run.scheduled_for and run.scheduled_for.isoformat().replace("+00:00", "Z"),
         },
         "steps": Steps(nodes),
@@ -149,7 +150,8 @@ def scope_of_item(
     scope["steps"] = _StepsOfItem(nodes, instance)
     values = around.items.values if around.items is not None else None
     scope["index"] = index = int(instance[instance.rindex("[") + 1 : -1])
+    first = around.items.first if around.items is not None else 0
     if not isinstance(values, list):
         return _ScopeOfItem(scope, around.node_name, values)
-    scope["item"] = values[index]
+    scope["item"] = values[index - first]
     return scope

@@ -9,7 +9,7 @@ from orchestrator.engine.attempts import claim
 from orchestrator.engine.draft import Draft
 from orchestrator.engine.ending import end
 from orchestrator.model.commands import Failure
-from orchestrator.model.enums import DueKind, TaskStatus
+from orchestrator.model.enums import DueKind, NodeTypes, TaskStatus
 from orchestrator.model.errors import ExpressionError
 from orchestrator.model.ids import beside
 from orchestrator.model.nodes import Condition, End, Map, Node, Parallel, Pass, Task, Wait
@@ -28,6 +28,8 @@ def start_waiting(draft: Draft) -> None:
             end(draft, replace(state, caught=caught), TaskStatus.CANCELLED, error=stop)
         elif state.status is TaskStatus.NEW and draft.is_paused:
             draft.hold(name, caught)
+        elif state.status is TaskStatus.NEW and state.node_type is NodeTypes.PART:
+            claim(draft, replace(state, started_at=draft.now), 1)
         elif state.status is TaskStatus.NEW:
             node = draft.dag.place(name)
             _START[type(node)](draft, node, replace(state, started_at=draft.now, caught=caught))
@@ -50,6 +52,10 @@ def _start_map(draft: Draft, node: Node, state: NodeState) -> None:
 
     if not isinstance(node, Map):
         raise TypeError(f"{node.node_name}: is no Map")
+    if state.items is not None:  # a part's
+        draft.put(replace(state, status=TaskStatus.RUNNING))
+        items.begin(draft, state.node_name)
+        return
     try:
         values = node.items.resolve(draft.scope(state))
     except ExpressionError as exc:
@@ -63,7 +69,9 @@ def _start_map(draft: Draft, node: Node, state: NodeState) -> None:
     elif not values:
         end(draft, replace(state, items=Items(0)), TaskStatus.COMPLETED, result=[])
     else:
-        draft.put(replace(state, status=TaskStatus.RUNNING, items=Items(len(values), values)))
+        size = draft.policy.part_items
+        parts = 0 if len(values) <= draft.policy.inline_items else -(-len(values) // size)
+        draft.put(replace(state, status=TaskStatus.RUNNING, items=Items(len(values), values, parts=parts)))
         items.begin(draft, state.node_name)
 
 

@@ -1,6 +1,6 @@
 """Which results a decision may ask for: told from its facts and the ways of the DAG, before it is made again. Pure."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import lru_cache
 
 from orchestrator.model.dag import DAG
@@ -22,10 +22,10 @@ def wanted(dag: DAG, state: RunState, facts: Sequence[Fact]) -> tuple[str, ...]:
     for name, node in _entered(dag, state, facts):
         found.update(dict.fromkeys(_seen_from(name, step, state) for step in asked[node.node_name]))
         items = known.items if isinstance(node, Map) and (known := state.nodes.get(name)) is not None else None
-        if items is not None and items.ended + len(facts) >= items.count:
+        if items is not None and items.ended + len(facts) * (items.count if items.parts else 1) >= items.count:
             # Its result may be made, of those of its items.
-            lasts = (state.nodes[f"{name}[{index}]"].last for index in range(items.started))
-            found.update(dict.fromkeys(last for last in lasts if last is not None))
+            begun = [state.nodes[f"{name}[{index}]"] for index in items.begun]
+            found.update(dict.fromkeys(each.node_name if items.parts else each.last or "" for each in begun))
     return tuple(found)
 
 
@@ -34,7 +34,7 @@ def _seen_from(name: str, step: str, state: RunState) -> str:
     instance = instance_of(name)
     while instance:
         found = state.nodes.get(step + instance)
-        if found is not None and found.node_type is not NodeTypes.ITEM:
+        if found is not None and found.node_type not in (NodeTypes.ITEM, NodeTypes.PART):
             break
         instance = instance[: instance.rindex("[")]
     return step + instance
@@ -71,10 +71,10 @@ def _entered(dag: DAG, state: RunState, facts: Sequence[Fact]) -> Iterator[tuple
         if isinstance(fact, RedriveRequested):
             from orchestrator.engine.redriving import entered
 
-            yield from map(dag.place, entered(dag, state, fact))
+            yield from ((name, dag.place(name)) for name in entered(dag, state, fact))
     if len(about) < len(facts) and dag.last_steps is not None:  # about the run: it may be at its end
         waiting.extend((first.node_name, False) for first in dag.last_steps.start_nodes)
-    seen = set[str]()
+    seen, ending = set[str](), set(about)
     while waiting:
         name, is_over = waiting.pop()
         if name in seen:
@@ -83,14 +83,27 @@ def _entered(dag: DAG, state: RunState, facts: Sequence[Fact]) -> Iterator[tuple
         if not is_over and known is not None and known.status is not TaskStatus.NEW:
             continue
         seen.add(name)
+        ending.add(name)
         node = dag.place(name)
         yield name, node
         if is_over or not (isinstance(node, Task) or (isinstance(node, Wait) and node.for_s is not None)):
-            waiting.extend(_following(dag, state, name, node, is_over))
+            waiting.extend(_following(dag, state, name, node, is_over, ending))
 
 
-def _following(dag: DAG, state: RunState, name: str, node: Node, is_over: bool) -> Iterator[tuple[str, bool]]:
-    """Yield what may start when a node starts that launches nothing, or is over; and whether that is over by then."""
+def _following(
+    dag: DAG, state: RunState, name: str, node: Node, is_over: bool, ending: Set[str]
+) -> Iterator[tuple[str, bool]]:
+    """Yield what may start when a node starts that launches nothing, or is over; and whether that is over by then.
+
+    Args:
+        ending: the nodes that may be over by then.
+    """
+
+    def may_be_over(step: str) -> bool:
+        other = beside(name, step)
+        known = state.nodes.get(other)
+        return other in ending or (known is not None and known.status.is_final)
+
     if isinstance(node, Parallel) and not is_over:
         starts = (first for branch in node.branches for first in branch.start_nodes)
         yield from ((beside(name, first.node_name), False) for first in starts)
@@ -98,7 +111,10 @@ def _following(dag: DAG, state: RunState, name: str, node: Node, is_over: bool) 
         yield from ((f"{first.node_name}{instance_of(name)}[0]", False) for first in node.iterator.start_nodes)
     graph = node.parent_dag
     if graph.dependencies is not None:
-        yield from ((beside(name, other), False) for other in graph.dependencies.followers[node.node_name])
+        followers, awaited = graph.dependencies.followers[node.node_name], graph.dependencies.awaited
+        yield from ((beside(name, each), False) for each in followers if all(map(may_be_over, awaited[each])))
+        if not all(may_be_over(each.node_name) for each in graph.nodes):
+            return
     else:
         yield from ((beside(name, edge.next), False) for edge in node.edges)
     parent = graph.parent_node

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class NodeTypes(StrEnum):
-    """`type` of a step; of an entry of a run document also `Item`, one item of a Map."""
+    """`type` of a step; of an entry of a run document also `Item`, one item of a Map, and `Part`, many of one."""
 
     TASK = "Task"
     PARALLEL = "Parallel"
@@ -14,6 +14,7 @@ class NodeTypes(StrEnum):
     PASS = "Pass"  # noqa: S105 - no password
     END = "End"
     ITEM = "Item"
+    PART = "Part"
 
 
 class TargetTypes(StrEnum):

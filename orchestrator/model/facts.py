@@ -11,7 +11,7 @@ from datetime import datetime
 import msgspec
 
 from orchestrator.model.commands import EMPTY, Failure, Json, Outcome
-from orchestrator.model.run_state import ParentRun
+from orchestrator.model.run_state import NodeState, ParentRun, PartOf
 
 
 class RunStarted(msgspec.Struct, frozen=True):
@@ -26,6 +26,10 @@ class RunStarted(msgspec.Struct, frozen=True):
     variables: Mapping[str, Json] = EMPTY
     parent: ParentRun | None = None
     priority: int | None = None
+    part_of: PartOf | None = None
+    """Of the run of a part of a Map."""
+    nodes: tuple[NodeState, ...] = ()
+    """Of such a run: what it begins with."""
 
 
 class AttemptEnded(msgspec.Struct, frozen=True):
@@ -146,6 +150,13 @@ class RedriveRequested(msgspec.Struct, frozen=True):
     start_from: str | None = None
 
 
+class RunAdopted(msgspec.Struct, frozen=True):
+    """A later attempt of its parent's step asked, at `at`, for a child run to go on as its own."""
+
+    parent: ParentRun
+    at: datetime
+
+
 class NotificationSent(msgspec.Struct, frozen=True):
     """Its receiver has accepted it."""
 
@@ -188,4 +199,5 @@ Fact = (
     | RunAdmitted
     | SlotGranted
     | RedriveRequested
+    | RunAdopted
 )

@@ -166,7 +166,7 @@ _TYPE = Key(
     "What the step is: a Task runs something, a Parallel runs its branches at the same time, a Map runs its iterator "
     "for each item of a list, a Condition chooses what follows, a Wait waits, a Pass makes a value, an End ends a way.",
     is_required=True,
-    rule=Choice("a step type", tuple(kind for kind in NodeTypes if kind is not NodeTypes.ITEM)),
+    rule=Choice("a step type", tuple(kind for kind in NodeTypes if kind not in (NodeTypes.ITEM, NodeTypes.PART))),
 )
 _DEPENDS_ON = Key(
     "depends_on",

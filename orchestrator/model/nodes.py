@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from fractions import Fraction
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from orchestrator.model.commands import EMPTY, Json, Launch, target_key
@@ -259,6 +260,12 @@ class Map(Node):
     def graphs(self) -> tuple[Graph, ...]:
         """Its iterator."""
         return (self.iterator,)
+
+    @cached_property
+    def part(self) -> Task:
+        """What stands for its parts, which are child runs."""
+        step = {"node_name": self.node_name, "type": "Task", "target_type": "Dag", "target_name": "part", "part": True}
+        return Task(step, self.parent_dag)
 
     def tolerates(self, count: int) -> int:
         """How many items of so many may fail without it failing; a share is rounded down."""

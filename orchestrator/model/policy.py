@@ -54,6 +54,8 @@ class Policy(msgspec.Struct, frozen=True):
     pools: how many slots each pool has, by its name.
     max_decision_work: values that the CEL expressions of one decision may have to touch, all together; one that goes in
         counts fifty times.
+    inline_items: a Map of more items than this runs as parts, child runs of its items.
+    part_items: how many items a part has at the most.
     max_items: how many items a Map may have.
     max_notification_tries: after so many, from one lease to 2**8 of them apart, a notification is given up.
     """
@@ -77,6 +79,8 @@ class Policy(msgspec.Struct, frozen=True):
     pools: Mapping[str, int] = msgspec.field(default_factory=dict)
     max_decision_work: int = MAX_DECISION_WORK
     max_notification_tries: int = 10
+    inline_items: int = 100
+    part_items: int = 500
     max_items: int = 100_000
 
     def rules(self, target_type: str) -> TargetRules:

@@ -85,7 +85,7 @@ class WithOwn(Mapping[str, Target]):
         store: ObjectStore,
         broker: Broker,
         notifier: Notifier,
-        make_child: Callable[[Launch, str], None],
+        make_child: Callable[[Launch, str], str],
         *,
         delivers_here: bool,
     ) -> None:

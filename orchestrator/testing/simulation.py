@@ -366,11 +366,13 @@ class Simulation:
             words += f", due {', '.join(f'{kind} at {_utc(at)}' for kind, at in node.due.items())}"
         return words
 
-    def _make_child(self, launch: Launch, run_id: str) -> None:
-        self._any_executor().make_child(launch, run_id)
+    def _make_child(self, launch: Launch, run_id: str) -> str:
+        return self._any_executor().make_child(launch, run_id)
 
     def _is_faked(self, launch: Launch) -> bool:
         """Whether a Dag Task is faked: told to be, or there is no definition of its DAG here."""
+        if "part" in launch.step:  # of a Map: what is told of its steps is done in it
+            return False
         name = launch.node_name
         is_told = any(known in self._behaviours for known in (name, name.partition("[")[0], launch.target_name))
         return is_told or launch.target_name not in self.catalog.definitions

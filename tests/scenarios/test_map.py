@@ -11,7 +11,7 @@ from orchestrator.cli.main import main
 from orchestrator.model.commands import Outcome
 from orchestrator.model.definition import problems
 from orchestrator.model.enums import RunStatus, TaskStatus
-from orchestrator.testing import Simulation, fails, never_ends, returns, simulate, takes
+from orchestrator.testing import Faults, Simulation, fails, never_ends, returns, simulate, takes
 from tests.support.command_line import Place, clean_environment
 from tests.support.world import World, dag, parallel, task
 
@@ -424,3 +424,149 @@ def test_the_log_of_a_step_of_a_map_is_that_of_all_its_items_or_of_one(place, ca
     assert main(["logs", "one", "Do[1]"]) == 0
     assert main(["logs", "one", "Do[7]"]) == 2
     assert 'there is no node "Do[7]"' in capsys.readouterr().err
+
+
+# -- parts -----------------------------------------------------------------------------------------------
+
+
+def many(count, **keys):
+    """A definition whose Map becomes parts above 100 items."""
+    steps = {
+        "Do": task("Say", parameters={"item": "${item}", "run": "${run.run_id}", "pre": "${steps.Before.result.pre}"}),
+        "Say": {"type": "Pass", "result": "${item}: ${index} of ${run.input.count}"},
+    }
+    return dag(
+        Before={"type": "Pass", "result": {"pre": "x" * 70_000}, "next": "M"},
+        M=each("${run.input.rows}", steps=steps, next="After", **keys),
+        After={"type": "Pass", "result": "${[steps.M.result[0], steps.M.result[1100]]}"},
+    ), {"rows": [f"r{number}" for number in range(count)], "count": count}
+
+
+def parts_of(world, run_id):
+    return [run for run in world.runs if run.state.run.parent and run.state.run.parent.run_id == run_id]
+
+
+def test_a_long_list_runs_as_parts_that_see_what_they_would_see_in_one_run():
+    definition, given = many(1_200, max_concurrency=120)
+    world = Simulation(definition)
+    run = world.finish(world.start(given))
+    assert run.status == "Completed"
+    assert run.result("After") == ["r0: 0 of 1200", "r1100: 1100 of 1200"]
+    assert run.result("M") == [f"r{number}: {number} of 1200" for number in range(1_200)]
+    assert set(run.state.nodes) == {"Before", "M", "After", "M[0]", "M[1]", "M[2]"}
+    parts = parts_of(world, run.run_id)
+    assert sorted(len(part.all_launches) for part in parts) == [200, 500, 500]
+    for part in parts:
+        assert {launch.parameters["run"] for launch in part.all_launches} == {run.run_id}
+        assert {launch.parameters["pre"] for launch in part.all_launches} == {"x" * 70_000}
+        assert part.notifications == ()
+    assert [run.node(f"M[{n}]").slice.at_once for n in range(3)] == [40, 40, 40]
+    world.forward("2m")
+    assert world.dead_letters == world.problems == []
+    assert list(world.store.list("open/")) == []
+
+
+def test_a_hundred_items_stand_in_the_runs_own_document():
+    world = Simulation(dag(M=each(list(range(100)))))
+    assert len(world.finish(world.start()).state.nodes) == 201
+    assert len(world.runs) == 1
+
+
+@pytest.mark.parametrize(("tolerated", "status"), [(4, "Completed"), (3, "Failed"), ("1%", "Completed")])
+def test_failures_are_tolerated_over_all_parts_together(tolerated, status):
+    definition, given = many(1_200, tolerated_failures=tolerated)
+    failing = (3, 600, 601, 1_199)
+    world = Simulation(definition, targets={f"Do[{number}]": fails("Own.Error") for number in failing})
+    run = world.finish(world.start(given))
+    assert run.status == status
+    if status == "Completed":
+        assert run.node("M").items.failed == failing
+        assert [n for n, result in enumerate(run.result("M")) if result is None] == list(failing)
+    else:
+        assert run.error.error_type == "Own.Error"
+        assert run.error.node == "M[2]"
+        assert "Do[1199]" in run.error.message
+
+
+def test_failures_of_parts_that_ran_at_once_are_too_many_together():
+    definition, given = many(1_000, tolerated_failures=1, max_concurrency=100)
+    world = Simulation(definition, targets={"Do[3]": fails("Own.Error"), "Do[700]": fails("Own.Error")})
+    run = world.finish(world.start(given))
+    assert run.error.error_type == "Map.TooManyFailures"
+    assert run.error.message == "M: 2 of 1,000 items have not completed; the first is 3"
+
+
+def test_a_part_that_fails_begins_no_part_more():
+    definition, given = many(1_200)
+    world = Simulation(definition, targets={"Do[3]": fails("Own.Error")})
+    run = world.finish(world.start(given))
+    assert (run.status, run.error.error_type) == ("Failed", "Own.Error")
+    assert len(parts_of(world, run.run_id)) == 1
+    assert run.node("M").items.begun_parts == 1
+
+
+def test_a_cancel_reaches_the_items_of_all_parts():
+    definition, given = many(1_200, max_concurrency=120)
+    world = Simulation(definition, targets={"Do": takes("1h")})
+    run_id = world.start(given)
+    world.cancel(run_id, after="90m")
+    run = world.finish(run_id)
+    world.forward("1d")
+    assert run.status == "Cancelled"
+    assert [part.status for part in parts_of(world, run_id)] == ["Cancelled"] * 3
+    assert sum(len(part.all_launches) for part in parts_of(world, run_id)) == 240
+    assert list(world.store.list("open/")) == []
+
+
+def test_too_many_failures_may_stop_the_parts_that_run():
+    definition, given = many(1_200, max_concurrency=120, on_failure="stop")
+    world = Simulation(definition, targets={"Do": takes("1h"), "Do[600]": fails("Own.Error")})
+    run = world.finish(world.start(given))
+    assert (run.status, run.error.error_type) == ("Failed", "Own.Error")
+    assert run.node("M[0]").error.message == "M: part 1 has not completed"
+    world.forward("2h")  # what runs in a part that was cancelled ends in its own time
+    assert sum(len(part.all_launches) for part in parts_of(world, run.run_id)) < 600
+    assert [part.status.value for part in parts_of(world, run.run_id)].count("Cancelled") == 2
+
+
+def test_a_map_of_parts_in_an_item_of_a_map_and_in_a_finally():
+    inner = each("${run.input.rows}", steps={"Do": task(parameters={"x": "${steps.Keep.result}-${item}-${index}"})})
+    outer = each(["a", "b"], steps={"Keep": {"type": "Pass", "result": "${item}", "next": "N"}, "N": inner})
+    last = each("${run.input.rows}", steps={"Tell": task(parameters={"x": "${run.status} ${error.type}"})})
+    definition = {**dag(M=outer), "finally": dag(F=last)}
+    definition["steps"]["M"]["next"] = "Fails"
+    definition["steps"]["Fails"] = task()
+    world = Simulation(definition, targets={"Fails": fails("Own.Error"), "Do": lambda given: given["x"]})
+    run = world.finish(world.start({"rows": list(range(101))}))
+    assert run.status == "Failed"
+    assert run.result("M") == [[f"{item}-{number}-{number}" for number in range(101)] for item in "ab"]
+    told = [
+        launch for part in parts_of(world, run.run_id) for launch in part.all_launches if "Tell" in launch.node_name
+    ]
+    assert {launch.parameters["x"] for launch in told} == {"Failed Own.Error"}
+    assert len(told) == 101
+
+
+def test_what_gets_lost_doubled_and_late_stops_no_part():
+    definition, given = many(1_101, max_concurrency=150, tolerated_failures=3)
+    for seed in range(3):
+        world = Simulation(
+            definition, seed=seed, instances=3, faults=Faults(lost=0.3, twice=0.3, late=0.3, late_by="10m")
+        )
+        run = world.finish(world.start(given))
+        assert run.status == "Completed"
+        launches = [launch.launch_id for part in parts_of(world, run.run_id) for launch in part.all_launches]
+        assert len(launches) == len(set(launches)) == 1_101
+        assert world.dead_letters == world.problems == []
+
+
+def test_parts_are_run_from_the_command_line_and_shown_as_one_line(place, capsys):
+    place.dag("many", {"M": each("${run.input.rows}", steps={"Do": place.task("echo", value="${item}")})})
+    (place.root / "input.json").write_text(json.dumps({"rows": list(range(130))}))
+    assert main(["run", "many", "--run-id", "one", "--input", "input.json"]) == 0
+    assert place.document("one")["M"]["result"] == list(range(130))
+    capsys.readouterr()
+    assert main(["status", "one"]) == 0
+    said = capsys.readouterr().out
+    assert "130 of 130 items" in said
+    assert "Do[" not in said

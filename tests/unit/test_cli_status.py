@@ -203,6 +203,8 @@ def test_runs_as_json(many, capsys):
         "owner": None,
         "tags": [],
         "parent": None,
+        "priority": 0,
+        "queued_at": None,
     }
 
 
