@@ -535,7 +535,7 @@ def test_logs_of_a_dag_step_name_its_child_run(place, capsys):
 
 
 def test_run_waits_for_a_cancelled_child_that_outlives_its_parent(place):
-    place.dag("parent", {"Load": child(timeout="300ms")})
+    place.dag("parent", {"Load": child(timeout="3s")})
     place.dag("kid", {"Work": place.task("wait_for", "After", name="work", path="go"), "After": place.task("echo")})
     process = place.start("run", "parent", "--run-id", "mine")
     until(lambda: "mine" in place.run_ids() and place.document("mine")["$run"]["status"] == "Failed")
