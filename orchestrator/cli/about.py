@@ -27,6 +27,7 @@ def about_lines(state: RunState, bucket: Bucket) -> list[Line]:
         ("owner: ", run.owner or ""),
         ("tags: ", ", ".join(run.tags)),
         ("scheduled for: ", scheduled_for),
+        ("late: ", f"had not ended by {run.deadline_at:%Y-%m-%d %H:%M:%S} UTC" if run.is_late else ""),
         ("triggered by: ", cause_of(run.dag, run.message_id or "") or ""),
     )
     return [((name, "dim"), (cut(printable(words), _MAX_DESCRIPTION), "")) for name, words in told if words]

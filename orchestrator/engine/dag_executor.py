@@ -305,7 +305,12 @@ class DAGExecutor:
         if run.pruned_at is not None:
             raise LaunchUncertain(f"run {run_id}: is being deleted by prune")
         if parent.attempt < launch.attempt:
-            adopted = RunAdopted(replace(parent, attempt=launch.attempt), self._clock.now())
+            tolerated: int | None = None
+            if "part" in launch.step:
+                above = OrchestrationStatus(self._store, launch.run_id).load()
+                part = above[0].nodes.get(launch.node_name) if above is not None else None
+                tolerated = part.slice.tolerated if part is not None and part.slice is not None else None
+            adopted = RunAdopted(replace(parent, attempt=launch.attempt), self._clock.now(), tolerated)
             self._apply(self._box(run_id), (adopted,))
         return True
 

@@ -21,6 +21,7 @@ from orchestrator.model.facts import (
     CancelRequested,
     CancelSettled,
     ClaimExpired,
+    DeadlinePassed,
     Fact,
     HeardFrom,
     LaunchBound,
@@ -90,7 +91,7 @@ def _go_on(draft: Draft) -> None:
     """Stop what is to be stopped, and start what is to start."""
     while draft.stopping or draft.entering or draft.going_on:
         if draft.going_on:
-            from orchestrator.engine.redriving import items_go_on  # hardly any Map is redriven
+            from orchestrator.engine.redriving import items_go_on
 
             items_go_on(draft)
         pausing.reconsider(draft)
@@ -120,6 +121,10 @@ def _run_started(draft: Draft, fact: RunStarted) -> None:
         started_at=draft.now,
         timeout_at=None if timeout_s is None else draft.now + timedelta(seconds=timeout_s),
     )
+    if draft.dag.deadline_s is not None and fact.part_of is None:
+        after = timedelta(seconds=draft.dag.deadline_s)
+        is_in_time = fact.scheduled_for is not None and fact.scheduled_for + after > draft.now  # a backfill is not
+        run = replace(run, deadline_at=(fact.scheduled_for if is_in_time and fact.scheduled_for else draft.now) + after)
     if fact.part_of is not None:
         draft.begin(run, fact.nodes)
         draft.hold(fact.part_of.map, draft.nodes[fact.part_of.map].caught)
@@ -167,6 +172,10 @@ def _run_out_of_time(draft: Draft, _: RunOutOfTime) -> None:
         return
     draft.change_run(replace(run, is_out_of_time=True))
     _stop_run(draft)
+
+
+def _deadline_passed(draft: Draft, _: DeadlinePassed) -> None:
+    """`notifying` notes that the run is late, as it does whenever something else comes after the deadline."""
 
 
 def _stop_run(draft: Draft) -> None:
@@ -218,6 +227,7 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     PauseEnded: pausing.pause_ended,
     RedriveRequested: _redrive_requested,
     RunAdopted: _run_adopted,
+    DeadlinePassed: _deadline_passed,
     NotificationSent: notifying.sent,
     NotificationFailed: notifying.failed,
     NotificationExpired: notifying.expired,

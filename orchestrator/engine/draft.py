@@ -63,7 +63,7 @@ class Draft:
         run, nodes: the run as it is by now; `run` is None before it has started.
         commands: what its save entitles to.
         entering: entries that are to start, in their order, and each one's `caught`.
-        going_on: items of Maps that are to go on in a run that was redriven.
+        going_on: items of Maps that a redrive lets go on, whose turn has come.
         stopping: Parallels in which everything is to be stopped (None: the whole run), and why.
         joining: graphs in which steps depend on others (and which instance of each) -> their steps that have ended, and
             whose followers have not been looked at.
@@ -79,7 +79,7 @@ class Draft:
         self.commands: list[Command] = []
         self.entering = deque[tuple[str, str | None]]()
         self.stopping = deque[tuple[str | None, Failure]]()
-        self.going_on = list[str]()
+        self.going_on = deque[str]()
         self.joining: dict[tuple[Graph, str], list[str]] = {}
         self.progress: dict[tuple[Graph, str], Progress] = {}
 

@@ -136,6 +136,8 @@ def part_ended(draft: Draft, part: NodeState) -> NodeState | None:
     draft.put(replace(entry, stop=stop))
     begin(draft, name)
     entry = draft.nodes[name]
+    if _has_failed(place, items) or entry.stop or draft.stopped(name):
+        parts.give_up_waiting(draft, name, items)
     return entry if parts.is_over(draft, entry) else None
 
 

@@ -29,12 +29,17 @@ def owe(draft: Draft, before: RunState | None) -> None:
     run = draft.run
     if run is None:
         return
+    if run.deadline_at is not None and _is_late(draft, run, run.deadline_at, before):
+        run = replace(run, is_late=True)
+        draft.change_run(run)
     has_begun = before is not None and _has_begun(before.run, before.nodes)
     if run.part_of is not None:  # nobody's run: a part of one
         return
     events = [RunEvents.STARTED] if not has_begun and _has_begun(run, draft.nodes) else []
     if has_ended(before, run):
         events.append(_EVENT_OF[run.status])
+    if run.is_late and not (before is not None and before.run.is_late):
+        events.append(RunEvents.LATE)
     owed = [_owed(draft, run, event, *to) for event in events for to in _receivers(draft, event)]
     if owed:
         draft.change_run(replace(run, owed_notifications=(*run.owed_notifications, *owed)))
@@ -46,6 +51,12 @@ def has_ended(before: RunState | None, run: RunInfo) -> bool:
     if not run.status.is_final:
         return False
     return before is None or not before.run.status.is_final or before.run.redrives < run.redrives
+
+
+def _is_late(draft: Draft, run: RunInfo, deadline_at: datetime, before: RunState | None) -> bool:
+    """Whether a deadline has just passed of a run that is open, or was up to now."""
+    is_open = not run.status.is_final or has_ended(before, run)
+    return is_open and not run.is_late and draft.now >= deadline_at
 
 
 def _has_begun(run: RunInfo, nodes: Mapping[str, NodeState]) -> bool:
@@ -90,7 +101,7 @@ def failed(draft: Draft, fact: NotificationFailed) -> None:
 
 def payload_of(run: RunInfo, owed: OwedNotification) -> dict[str, Json]:
     """Return what is sent, JSON: the same for every try, as far as the run's own entry is."""
-    is_of_end = owed.event is not RunEvents.STARTED
+    is_of_end = owed.event not in (RunEvents.STARTED, RunEvents.LATE)
     told: dict[str, Json] = {
         "run_id": run.run_id,
         "dag": run.dag,
@@ -109,6 +120,8 @@ def payload_of(run: RunInfo, owed: OwedNotification) -> dict[str, Json]:
             "message": error.message[:MAX_MESSAGE],
             "node": error.node,
         }
+    if owed.event is RunEvents.LATE:
+        told["deadline_at"] = _rfc3339(run.deadline_at)
     return {"id": owed.notification_id, "event": owed.event.value, "at": _rfc3339(owed.at), "run": told}
 
 

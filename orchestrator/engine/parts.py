@@ -35,10 +35,13 @@ def begin(draft: Draft, place: Map, entry: NodeState, items: Items, tolerated: i
     size, number = draft.policy.part_items, items.parts
     at_once = min(number, -(-place.max_concurrency // AT_ONCE_IN_A_PART))
     runs = sum(draft.nodes[part_of(entry.node_name, n)].status is TaskStatus.RUNNING for n in range(items.begun_parts))
-    until = min(number, items.begun_parts + max(0, at_once - runs))
-    starts: list[str] = []
+    room = max(0, at_once - runs)
+    waiting = [part_of(entry.node_name, n) for n in range(items.begun_parts) if waits(draft, entry.node_name, n)]
+    starts = waiting[:room]  # by a redrive
+    until = min(number, items.begun_parts + room - len(starts))
     started = items.started
     for part in range(items.begun_parts, until):
+        known = draft.nodes.get(part_of(entry.node_name, part))
         first = part * size
         name, count = part_of(entry.node_name, part), min(size, items.count - first)
         started += count
@@ -51,12 +54,25 @@ def begin(draft: Draft, place: Map, entry: NodeState, items: Items, tolerated: i
                 target_name=draft.info.dag,
                 slice=slice_,
                 status=TaskStatus.NEW,
+                attempt=known.attempt if known is not None else 0,
             )
         )
         starts.append(name)
     if starts:
-        draft.put(replace(entry, items=replace(items, started=started, begun_parts=until)))
+        draft.put(replace(entry, items=replace(items, started=started, begun_parts=max(until, items.begun_parts))))
         draft.entering.extendleft((name, None) for name in reversed(starts))
+
+
+def waits(draft: Draft, name: str, number: int) -> bool:
+    """Whether a part that had begun waits to go on."""
+    return draft.nodes[part_of(name, number)].status is TaskStatus.NEW
+
+
+def give_up_waiting(draft: Draft, name: str, items: Items) -> None:
+    """Leave the parts as they are that were to go on, where none of them is begun any more."""
+    for number in range(items.begun_parts):
+        if waits(draft, name, number):
+            draft.put(replace(draft.nodes[part_of(name, number)], status=TaskStatus.SKIPPED))
 
 
 def failures_in(items: Items) -> int:

@@ -75,13 +75,23 @@ def adopted(draft: Draft, fact: RunAdopted) -> None:
         return
     run = replace(run, parent=now)
     draft.change_run(run)
+    if run.part_of is not None and fact.tolerated is not None:
+        entry = draft.nodes[run.part_of.map]
+        draft.put(replace(entry, items=replace(entry.items or Items(0), tolerated=fact.tolerated)))
     if not run.status.is_final:
         draft.change_run(replace(run, goes_on_at_end=fact.at if run.stop is not None else None))
-    elif refusal(draft.dag, RunState(run, draft.nodes), None) is None:
+    elif _can_go_on(draft, run):
         _redrive(draft, run, fact.at, None)
         draft.change_run(replace(draft.info, is_resuming=True))
     else:  # it has completed, or can do no more: that is the attempt's end
         draft.tell_parent()
+
+
+def _can_go_on(draft: Draft, run: RunInfo) -> bool:
+    """Whether there is something to go on with; in a part of a Map that has completed, items that were tolerated."""
+    if run.status is RunStatus.COMPLETED and run.part_of is None:
+        return False
+    return not Plan.of_run(draft.dag, RunState(run, draft.nodes)).is_empty
 
 
 def ended(draft: Draft) -> None:
@@ -94,12 +104,11 @@ def ended(draft: Draft) -> None:
 
 
 def items_go_on(draft: Draft) -> None:
-    """Let items of Maps go on that had not completed; they are entered ahead of what waits already."""
-    names, draft.going_on = draft.going_on, []
-    for name in reversed(names):
-        plan = Plan.of_item(draft.dag, draft.nodes, name)
+    """Let items of Maps go on that had not completed, now that there is room for them."""
+    while draft.going_on:
+        plan = Plan.of_item(draft.dag, draft.nodes, draft.going_on.popleft())
         _apply(draft, plan)
-        draft.entering.extendleft(reversed(plan.entering))
+        draft.entering.extend(plan.entering)
 
 
 def _redrive(draft: Draft, run: RunInfo, at: datetime, start_from: str | None) -> None:
@@ -107,6 +116,7 @@ def _redrive(draft: Draft, run: RunInfo, at: datetime, start_from: str | None) -
     plan = Plan.of_run(draft.dag, RunState(run, draft.nodes), start_from)
     draft.change_run(_going_on(draft, run, at, plan))
     _apply(draft, plan)
+    items_go_on(draft)
     entering = [*plan.entering, *draft.entering]
     draft.entering.clear()
     draft.change_run(replace(draft.info, held=tuple(Held(*each) for each in entering)))
@@ -117,11 +127,7 @@ def _apply(draft: Draft, plan: Plan) -> None:
     run, entered = draft.info, {name for name, _ in plan.entering}
     for name in plan.again:
         node = draft.nodes[name]
-        fresh = (
-            NodeState(node_name=name, node_type=NodeTypes.ITEM, status=TaskStatus.NEW)
-            if node.node_type is NodeTypes.ITEM
-            else new_state(draft.dag.place(name), instance_of(name))
-        )
+        fresh = _fresh(draft, node)
         goes_on = _goes_on(run, node) if name in entered and name != plan.chosen else None
         draft.put(replace(fresh, attempt=node.attempt, goes_on=goes_on))
     for name, numbers in plan.opened:
@@ -131,8 +137,70 @@ def _apply(draft: Draft, plan: Plan) -> None:
     draft.progress.clear()
     for name, at_once in plan.maps:
         draft.put(_opened_map(draft.nodes[name], at_once))
-    for name, _ in reversed(plan.maps):
+    for name, numbers in plan.parts:
+        _open_parts(draft, name, numbers, plan.chosen)
+    for name, _ in reversed((*plan.maps, *plan.parts)):
         begin(draft, name)
+
+
+def _fresh(draft: Draft, node: NodeState) -> NodeState:
+    """Return an entry as it is before its node is come to."""
+    name, part_of = node.node_name, draft.info.part_of
+    if node.node_type is NodeTypes.ITEM:
+        return NodeState(node_name=name, node_type=NodeTypes.ITEM, status=TaskStatus.NEW)
+    if node.node_type is NodeTypes.PART:
+        return NodeState(
+            node_name=name,
+            node_type=NodeTypes.PART,
+            target_type=node.target_type,
+            target_name=node.target_name,
+            slice=node.slice,
+            status=TaskStatus.NEW,
+        )
+    fresh = new_state(draft.dag.place(name), instance_of(name))
+    if part_of is not None and part_of.map == name and node.items is not None:
+        return replace(fresh, items=replace(node.items, started=0, ended=0, again=(), failed=()))
+    return fresh
+
+
+def _open_parts(draft: Draft, name: str, numbers: tuple[int, ...], chosen: str | None) -> None:
+    """Let a Map of very many items run on: some of its parts go on, in their own runs, when there is room."""
+    entry = draft.nodes[name]
+    items, ended = entry.items or Items(0), 0
+    place = draft.dag.place(name)
+    tolerated = place.tolerates(items.count) if isinstance(place, Map) else 0
+    for number in range(items.begun_parts):
+        part = draft.nodes[f"{name}[{number}]"]
+        if number not in numbers:
+            ended += part.slice.count if part.slice is not None else 0
+            continue
+        fresh = replace(_fresh(draft, part), attempt=part.attempt)
+        if part.slice is not None:
+            fresh = replace(fresh, slice=replace(part.slice, tolerated=tolerated))
+        if part.node_name != chosen:
+            fresh = replace(fresh, goes_on=_child(draft.info, part))
+        draft.put(fresh)
+    items = replace(items, ended=ended, failed=(), more_failed=0, broken_parts=())
+    draft.put(
+        replace(
+            entry,
+            status=TaskStatus.RUNNING,
+            items=items,
+            stop=None,
+            ended_at=None,
+            result=None,
+            stored_result=None,
+            error=None,
+        )
+    )
+
+
+def _child(run: RunInfo, node: NodeState) -> GoesOn | None:
+    """Return the child run that is to go on in a step's next attempt."""
+    if node.status is TaskStatus.SKIPPED:  # it was to go on before, and was not come to
+        return node.goes_on
+    child = child_of(run.run_id, node)
+    return GoesOn(child, node.attempt + 1) if child is not None else None
 
 
 def _held(draft: Draft) -> list[tuple[str, str | None]]:
@@ -144,8 +212,7 @@ def _held(draft: Draft) -> list[tuple[str, str | None]]:
 
 def _goes_on(run: RunInfo, node: NodeState) -> GoesOn | None:
     """Return the child run of a step that did not complete, which is to go on in its next attempt."""
-    child = child_of(run.run_id, node)
-    return GoesOn(child, node.attempt + 1) if child is not None and node.status is not TaskStatus.COMPLETED else None
+    return None if node.status is TaskStatus.COMPLETED else _child(run, node)
 
 
 def is_about(run: RunInfo, fact: RedriveRequested) -> bool:
@@ -179,7 +246,9 @@ def refusal(dag: DAG, state: RunState, start_from: str | None) -> str | None:
             return f"did not come by {start_from}; it can go on from a step that it came by"
     elif run.status is RunStatus.COMPLETED:
         return "has completed, so there is nothing to redrive; --from STEP runs it again from a step"
-    return "has no step from which it could go on" if Plan.of_run(dag, state, start_from).is_empty else None
+    if Plan.of_run(dag, state, start_from).is_empty:
+        return "has no step that did not complete, only its result failed; --from STEP runs it again from a step"
+    return None
 
 
 def _there_are(state: RunState) -> str:
@@ -195,6 +264,7 @@ class Plan:
         opened: Parallels that go on, and the numbers of the branches in which they do.
         maps: Maps that go on, and which of their items do at once; others that did not complete do when there is room.
         items: items of Maps that go on at once.
+        parts: Maps of very many items that go on, and which of their parts do, when there is room.
         is_finally: nothing but the `finally` goes on.
     """
 
@@ -206,12 +276,16 @@ class Plan:
         self.opened: list[tuple[str, tuple[int, ...]]] = []
         self.maps: list[tuple[str, tuple[int, ...]]] = []
         self.items: list[str] = []
+        self.parts: list[tuple[str, tuple[int, ...]]] = []
         self.is_finally = False
 
     @classmethod
     def of_run(cls, dag: DAG, state: RunState, start_from: str | None = None) -> Plan:
         """Return that of a run, from where it failed and from a chosen step."""
         plan = cls(dag, state.nodes, start_from)
+        if state.run.part_of is not None:
+            plan._part_goes_on(state.run.part_of.map)
+            return plan
         goes_on = plan._goes_on(dag, "")
         if dag.last_steps is not None and goes_on:
             plan.again += [entry for node in dag.last_steps.nodes for entry in plan._with_inner(node, "")]
@@ -229,7 +303,14 @@ class Plan:
     @property
     def is_empty(self) -> bool:
         """Whether nothing goes on."""
-        return not (self.entering or self.maps)
+        return not (self.entering or self.maps or self.parts)
+
+    def _part_goes_on(self, name: str) -> None:
+        """Find where the run of a part goes on, which holds nothing but its Map."""
+        place, state = self._dag.place(name), self._nodes[name]
+        if not self._opens(place, name) and state.status is not TaskStatus.COMPLETED:
+            self.again += self._with_inner(place, instance_of(name))
+            self.entering.append((name, state.caught))
 
     def _item_goes_on(self, name: str) -> None:
         """Find where an item goes on; where that is nowhere, it runs again as a whole."""
@@ -331,13 +412,31 @@ class Plan:
         if not isinstance(node, Map) or items is None:
             return False
         inside = (self.chosen, *self._holders)
-        at_once = tuple([index for index in range(items.started) if f"{entry}[{index}]" in inside])
+        at_once = tuple([index for index in items.begun if f"{entry}[{index}]" in inside])
+        if items.parts:
+            again = {*self._parts_to_go_on(entry, items), *at_once}
+            if again or items.begun_parts < items.parts:
+                self.parts.append((entry, tuple(sorted(again))))
+            return bool(again) or items.begun_parts < items.parts
         if not at_once and not items.failed and items.started == items.count:
             return False
         self.maps.append((entry, at_once))
         for index in at_once:
             self._item_goes_on(f"{entry}[{index}]")
         return True
+
+    def _parts_to_go_on(self, entry: str, items: Items) -> Iterator[int]:
+        """Yield the parts that did not complete, and those with items that did not; all, where that is not known."""
+        failed = iter(items.failed)
+        index = next(failed, None)
+        for number in range(items.begun_parts):
+            part = self._nodes[f"{entry}[{number}]"]
+            end = part.slice.first + part.slice.count if part.slice is not None else 0
+            is_meant = part.status is not TaskStatus.COMPLETED or items.more_failed > 0
+            while index is not None and index < end:
+                is_meant, index = True, next(failed, None)
+            if is_meant:
+                yield number
 
     def _with_inner(self, node: Node, instance: str) -> Iterator[str]:
         """Yield the entries of a node, and of all that it holds; of a Map, of the items that had begun."""
@@ -358,7 +457,7 @@ class Plan:
 
 def _holders(dag: DAG, nodes: Mapping[str, NodeState], entry: str | None) -> Iterator[str]:
     """Yield the Parallels, items and Maps around a node."""
-    if entry is not None and nodes[entry].node_type is NodeTypes.ITEM:
+    if entry is not None and nodes[entry].node_type in (NodeTypes.ITEM, NodeTypes.PART):
         entry = entry[: entry.rindex("[")]
         yield entry
     while entry is not None:
@@ -419,7 +518,10 @@ def _opened_map(state: NodeState, at_once: tuple[int, ...]) -> NodeState:
 
 def _going_on(draft: Draft, run: RunInfo, at: datetime, plan: Plan) -> RunInfo:
     """Return the run's entry as it goes on: as if it had not ended, with all its time before it."""
-    timeout_s = draft.dag.timeout_s
+    is_part = run.part_of is not None
+    timeout_s, deadline_s = (None, None) if is_part else (draft.dag.timeout_s, draft.dag.deadline_s)
+    if deadline_s is not None and run.scheduled_for is None:  # else what it is for is as late as before
+        run = replace(run, deadline_at=draft.now + timedelta(seconds=deadline_s), is_late=False)
     return replace(
         run,
         status=RunStatus.RUNNING,

@@ -26,6 +26,7 @@ from orchestrator.model.facts import (
     AttemptEnded,
     CancelSettled,
     ClaimExpired,
+    DeadlinePassed,
     Fact,
     HeardFrom,
     LaunchBound,
@@ -222,6 +223,9 @@ class Ticker:
                 walk.asks += asks
             elif state.run.steered_at is not None and asks:  # it was paused from outside
                 ended = (PauseRequested(state.run.steered_at),)
+        deadline_at = state.run.deadline_at
+        if deadline_at is not None and deadline_at <= self._clock.now() and not state.run.is_late:
+            late = (*late, DeadlinePassed())
         if facts or late or ended:
             self._act_on(box, (*ended, *facts, *late), walk.acting)
         names = dict.fromkeys(fact.node_name for fact in facts)

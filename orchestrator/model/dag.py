@@ -35,6 +35,7 @@ class DAG(Fixed):
         tasks: those of them that are Tasks.
         result: the template of a run's result; None where that is its last step's.
         timeout_s: how long a run of it may take, in seconds, or None.
+        deadline_s: so long after the time that a run is for, or after its start, it should have ended; or None.
         last_steps: the DAG of its `finally`, which runs however its own steps end; or None.
         all_nodes: its nodes and those of all branches and iterators, a Parallel or Map before what is inside of it;
             those of `last_steps`.
@@ -71,6 +72,8 @@ class DAG(Fixed):
         self.result: Template | None = compile_value(definition["result"]) if "result" in definition else None
         timeout, last = definition.get("timeout"), definition.get("finally")
         self.timeout_s = None if timeout is None else parse_duration(str(timeout))
+        deadline = definition.get("deadline")
+        self.deadline_s = None if deadline is None else parse_duration(str(deadline))
         self.last_steps: DAG | None = (
             DAG(last, statuses=statuses, executions=executions) if isinstance(last, dict) else None
         )

@@ -114,6 +114,8 @@ class RunEvents(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    LATE = "late"
+    """It had not ended by its deadline."""
 
 
 class OutcomeKind(StrEnum):

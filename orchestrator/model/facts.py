@@ -99,6 +99,10 @@ class RunOutOfTime(msgspec.Struct, frozen=True):
     """The time that the run's definition gives it is over."""
 
 
+class DeadlinePassed(msgspec.Struct, frozen=True):
+    """The time has passed by which the run should have ended."""
+
+
 class CancelSettled(msgspec.Struct, frozen=True):
     """The service accepted the cancel, or there is nothing of this attempt that could run."""
 
@@ -155,10 +159,14 @@ class RedriveRequested(msgspec.Struct, frozen=True):
 
 
 class RunAdopted(msgspec.Struct, frozen=True):
-    """A later attempt of its parent's step asked, at `at`, for a child run to go on as its own."""
+    """A later attempt of its parent's step asked, at `at`, for a child run to go on as its own.
+
+    `tolerated`: of a part of a Map: how many of its items may fail now.
+    """
 
     parent: ParentRun
     at: datetime
+    tolerated: int | None = None
 
 
 class NotificationSent(msgspec.Struct, frozen=True):
@@ -205,4 +213,5 @@ Fact = (
     | PlacesLeft
     | RedriveRequested
     | RunAdopted
+    | DeadlinePassed
 )

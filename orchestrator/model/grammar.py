@@ -487,6 +487,13 @@ _TOLERATED = Key(
 _RUN_TIMEOUT = Key(
     "timeout", Kind.DURATION, "How long a run may take, its `finally` not counted.", rule=Duration("365d")
 )
+_DEADLINE = Key(
+    "deadline",
+    Kind.DURATION,
+    "By when a run should have ended, from the time that it is for, else from its start: if it has not, that is told, "
+    "and it runs on.",
+    rule=Duration("365d"),
+)
 _FINALLY = Key("finally", Kind.BRANCH, "Steps that run at the end of every run, however it ends.")
 _CHOICES = Key(
     "choices",
@@ -630,6 +637,7 @@ DEFINITION = Shape.of(
         _START,
         _STEPS,
         _RUN_TIMEOUT,
+        _DEADLINE,
         _FINALLY,
         _RUN_RESULT,
         _ABOUT,

@@ -316,6 +316,10 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Set once the run is to be cancelled: nothing is started any more."""
     timeout_at: datetime | None = None
     """When the run is given up, where its definition has a timeout."""
+    deadline_at: datetime | None = None
+    """By when it should have ended, where its definition has a deadline."""
+    is_late: bool = False
+    """Set once it had not: that is told, and it runs on."""
     is_out_of_time: bool = False
     """Set once it is: nothing is started any more."""
     ending: Ending | None = None

@@ -38,6 +38,9 @@ def log_saved(saved: Saved) -> None:
     ):
         text = f"run {'paused' if is_paused else 'resumed'}: {run.run_id} of {run.dag}"
         log.info("%s", text, extra={"run_id": run.run_id, "event_id": saved.event_id()})
+    if run.is_late and not (saved.before is not None and saved.before.run.is_late):
+        text = f"run late: {run.run_id} of {run.dag}: had not ended by {run.deadline_at:%Y-%m-%d %H:%M:%S} UTC"
+        log.warning("%s", text, extra={"run_id": run.run_id, "event_id": saved.event_id()})
     if saved.is_redriven:
         text = f"run redriven: {run.run_id} of {run.dag}, number {run.redrives}"
         log.info("%s", text, extra={"run_id": run.run_id, "event_id": saved.event_id()})

@@ -20,10 +20,21 @@ from orchestrator.testing.behaviours import Behaviour
 from tests.simulation.test_any_definition import behaviours, delays, fuzzed
 from tests.strategies import SECRETS, VARIABLES, any_definitions, inputs, json_values
 
-OF_TIMES = ("started_at", "ended_at", "claim", "due", "attempt", "failures", "losses", "execution_id", "stored_result")
+OF_TIMES = (
+    "started_at",
+    "ended_at",
+    "claim",
+    "due",
+    "attempt",
+    "failures",
+    "losses",
+    "execution_id",
+    "stored_result",
+    "goes_on",
+)
 OF_REDRIVES = (
     *("redrives", "redriven_at", "steered_at", "cancel_reason", "owed_notifications", "lost_notifications"),
-    *("queued_at", "slot"),
+    *("queued_at", "slot", "deadline_at", "is_late"),
 )
 ROUNDS = 3
 
@@ -64,7 +75,7 @@ def test_a_redriven_run_repeats_nothing_that_succeeded_and_ends_as_if_all_had_co
         chosen = data.draw(st.none() | st.none() | st.sampled_from(came_by), label="from")
         if number == ROUNDS and not is_cancelled:
             break
-        if chosen is None and run.status is RunStatus.COMPLETED:
+        if chosen is None and (run.status is RunStatus.COMPLETED or is_only_its_result(run)):
             continue
         world.redrive(run_id, chosen)
         again = redrive_message(run_id, chosen, number=run.state.run.redrives + 1)
@@ -88,12 +99,17 @@ def test_a_redriven_run_repeats_nothing_that_succeeded_and_ends_as_if_all_had_co
         assert {name: entry for name, entry in ended.items() if name not in left and entry != expected[name]} == {}
 
 
+def is_only_its_result(run):
+    """Whether all steps have completed, and the run's `result` could not be made."""
+    return run.error is not None and run.error.error_type == "Run.BadResult"
+
+
 def check_that_nothing_is_repeated(definition, before, after, chosen):
     again = [] if ended_in_finally(definition, before) else [(set(names_in(definition.get("finally"))), "")]
     for name, node in before.state.nodes.items():
         if name == chosen or (node.node_type == "End" and node.status is TaskStatus.FAILED and node.caught):
             again += beyond(definition, chosen if name == chosen else node.caught, is_itself_again=True)
-        elif node.status in (TaskStatus.FAILED, TaskStatus.CANCELLED) and not is_handled(before, node):
+        elif node.status in (TaskStatus.FAILED, TaskStatus.CANCELLED) and not is_handled(definition, before, node):
             again += beyond(definition, name, is_itself_again=False)  # what ran because it had not completed
     for name, node in before.state.nodes.items():
         may = any(step_of(name) in steps and instance_of(name).startswith(instance) for steps, instance in again)
@@ -103,10 +119,20 @@ def check_that_nothing_is_repeated(definition, before, after, chosen):
                 assert after.node(name) == node, f"{name} had completed"
 
 
-def is_handled(run, node):
-    """Whether an error of this step has led on to another one: not by a dependency."""
-    others = (other for other in run.state.nodes.values() if not other.depends_on)
-    return any(other.caught == node.node_name for other in others)
+def is_handled(definition, run, node):
+    """Whether an error of this step has led on to another one by a route."""
+    steps = {name: step for body in (definition, definition.get("finally")) for name, step in steps_in(body)}
+    routes, instance = steps[step_of(node.node_name)].get("on_error", ()), instance_of(node.node_name)
+    found = (run.state.nodes.get(route["next"] + instance) for route in routes)
+    return any(other is not None and other.caught == node.node_name for other in found)
+
+
+def steps_in(body):
+    """All steps of a body and of the bodies in it, with their names."""
+    for name, step in (body or {"steps": {}})["steps"].items():
+        yield name, step
+        for inner in bodies_in(step):
+            yield from steps_in(inner)
 
 
 def bodies_in(step):
@@ -117,11 +143,8 @@ def bodies_in(step):
 
 
 def names_in(body):
-    """All steps of a body and of the bodies in it."""
-    for name, step in (body or {"steps": {}})["steps"].items():
-        yield name
-        for inner in bodies_in(step):
-            yield from names_in(inner)
+    """The names of all steps of a body and of the bodies in it."""
+    return (name for name, _ in steps_in(body))
 
 
 def ended_in_finally(definition, run):

@@ -527,6 +527,11 @@ SINK_ERROR = {
             own_log("run ended: Failed: run_1_a of x: Task.Failed: no", "ERROR"), {"failed-runs"}, id="failed"
         ),
         pytest.param(own_log("run ended: Completed: run_1_a of x"), set(), id="completed"),
+        pytest.param(
+            own_log("run late: run_1_a of x: had not ended by 2026-01-31 06:00:00 UTC", "WARNING"),
+            {"late-runs"},
+            id="late",
+        ),
         pytest.param(own_log("run ended: Cancelled: run_1_a of x"), set(), id="cancelled by a person"),
         pytest.param(
             own_log("acknowledged, but not handled: x (kept as dead_letters/y.json)", "ERROR"),
