@@ -28,7 +28,7 @@ resource "google_storage_notification" "triggers" {
   event_types        = ["OBJECT_FINALIZE"]
   object_name_prefix = each.value == "" ? null : each.value
 
-  depends_on = [google_pubsub_topic_iam_member.buckets, google_pubsub_topic_iam_member.events]
+  depends_on = [google_pubsub_topic_iam_member.buckets]
 }
 
 # The path of the endpoint names the topic that it comes from. By that the orchestrator knows that it is a message, and no

@@ -10,6 +10,7 @@ for is wrong; 130 interrupted.
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
@@ -43,6 +44,8 @@ MOST_TIMES = 10_000
 """How many times one backfill is about at most."""
 MAX_ACTIVE = 4
 
+_AT_ONCE = 16
+"""How many runs are looked for side by side."""
 _LOOK_S = 1.0
 """How often runs are read that another process may have ended."""
 _HOW_TIME = 'write a day as in "2026-01-31", or a time as in "2026-01-31T06:00:00Z"'
@@ -144,7 +147,8 @@ def backfill(
         raise InputError("backfill: --rerun: has to know what became of the runs; name where they are by --bucket")
     looked_at = bucket if bucket.root is None or not is_cloud else None
     since = _time("--since", wanted.since, DEFAULT_ZONE) if wanted.since else now
-    rows = [_row(loaded.name, at, wanted.rerun, since, looked_at) for at in times]
+    with ThreadPoolExecutor(_AT_ONCE, "orchestrator-look") as pool:  # a read of a bucket in the cloud takes some 30 ms
+        rows = list(pool.map(lambda at: _row(loaded.name, at, wanted.rerun, since, looked_at), times))
     tally = _Tally({row.at: row for row in rows})
     if wanted.is_dry:
         _tell_plan(console, wanted, loaded.name, tally)

@@ -35,6 +35,8 @@ STYLES: Mapping[str, str] = {
 }
 """Severity -> the style of its word."""
 
+_MAX_CHILDREN = 10
+
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -105,11 +107,13 @@ def logs(
     console.styled(line for said in lines for line in shown(said, width))
     if wanted.is_following:
         _follow(console, bucket, source, wanted, clock, width, sleep)
-    elif not lines:
+    found = [each for each in children(state) if wanted.node_name in (None, each[0].node_name)]
+    for node, child in found[:_MAX_CHILDREN]:  # what they say is theirs
+        console.err(f"{node.node_name} is run {child}: orchestrator logs {child}")
+    if len(found) > _MAX_CHILDREN:
+        console.err(f"… and {len(found) - _MAX_CHILDREN:,} more: orchestrator runs --parent {wanted.run_id}")
+    if not (lines or found or wanted.is_following):
         console.err(_nothing(bucket, wanted))
-    for node, child in children(state):  # what they say is theirs
-        if wanted.node_name in (None, node.node_name):
-            console.err(f"{node.node_name} is run {child}: orchestrator logs {child}")
     return 0
 
 

@@ -38,6 +38,8 @@ examples:
   orchestrator cancel run_1791283200_5c1e9f0b2a47 --reason "wrong day" --wait
   orchestrator redrive run_1791283200_5c1e9f0b2a47
   orchestrator graph my_dag --format dot | dot -Tsvg > my_dag.svg
+  orchestrator schedule dag_definitions --next 3
+  orchestrator backfill my_dag --from 2026-01-01 --to 2026-02-01 --dry-run
 
 exit codes:
   0  done and Completed        2  what was asked for is wrong; the message says where
@@ -258,7 +260,7 @@ def _prune(console: Console, args: Namespace) -> int:
 
 def _pools(console: Console, args: Namespace) -> int:
     from orchestrator.cli.bucket import open_to_read
-    from orchestrator.cli.queues import pools
+    from orchestrator.cli.pools import pools
     from orchestrator.runtime.settings import Settings
 
     settings = Settings.read(os.environ)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from orchestrator.cli.board import board, seconds_of, target_of
 from orchestrator.cli.console import Console
 from orchestrator.cli.lines import counted, cut, pad, printable, took
-from orchestrator.model.enums import NodeTypes, TaskStatus
+from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus
 from orchestrator.model.run_state import NodeState, RunState, child_of
 
 if TYPE_CHECKING:
@@ -82,8 +82,9 @@ class LinesView:
                 changes += _changes(rank, before, node, state, now)
         self._before = state.nodes
         is_queued, self._is_queued = self._is_queued, state.run.waits_for_slot
-        if is_queued and not self._is_queued and not state.run.status.is_final:
-            self.say(f"run {state.run.run_id} begins")
+        if is_queued and not self._is_queued and state.run.status is not RunStatus.CANCELLED:
+            began_at = state.run.started_at if not state.run.redrives else now
+            self._write(f"{clock(began_at)} run {state.run.run_id} begins")
         if changes:
             self._width = self._width or min(32, max(map(len, state.nodes)))
             self._write(*map(self._line, sorted(changes)))

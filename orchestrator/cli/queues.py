@@ -1,35 +1,12 @@
-"""`orchestrator pools`: who holds the slots of pools and of DAGs with max_active_runs, and how many wait for one. And
-what a run waits for, in words."""
-
-from collections.abc import Iterator, Mapping
+"""What a run waits for, in words: its turn, slots of pools, and behind whom."""
 
 from orchestrator.cli.bucket import Bucket
-from orchestrator.cli.console import Console
-from orchestrator.cli.lines import Line, columns, counted, line, listed, pad
-from orchestrator.model.commands import Json
+from orchestrator.cli.lines import Line, counted, line, listed
 from orchestrator.model.run_state import RunState, Slot
-from orchestrator.model.slots import NO_LIMIT, Place, Slots, decode, pool_queue, queue_of, slots_key
-from orchestrator.runtime.catalog import as_json
+from orchestrator.model.slots import NO_LIMIT, Slots, decode, slots_key
 
-_HEADING = ("Queue", "Limit", "Held", "Waiting")
 _MOST = 20
 """So many steps that wait are told of one by one."""
-
-
-def pools(console: Console, bucket: Bucket, limits: Mapping[str, int], *, is_json: bool) -> int:
-    """Write all queues: of the pools in POOLS, of those that were used, of the DAGs whose runs were limited."""
-    found = {pool_queue(pool): Slots(limit) for pool, limit in limits.items()}
-    for key in bucket.store.list("slots/"):
-        slots = _load(bucket, queue_of(key))
-        if slots is not None:
-            found[queue_of(key)] = slots
-    if is_json:
-        console.document(as_json([_as_json(queue, found[queue]) for queue in sorted(found)]))
-    elif found:
-        console.styled(_table({name_of(queue): found[queue] for queue in sorted(found)}))
-    else:
-        console.err(f"nothing shares a limit in {bucket.url}: no pool in POOLS, no DAG with max_active_runs")
-    return 0
 
 
 def waiting_lines(state: RunState, bucket: Bucket) -> list[Line]:
@@ -58,7 +35,7 @@ def _place(slot: Slot, bucket: Bucket, what: str) -> str:
     name = f"{name_of(slot.queue)}: " if slot.queue.startswith("pool/") else ""
     if not slot.ticket:
         return f"{name}not before it is resumed"
-    slots = _load(bucket, slot.queue) or Slots()
+    slots = load_slots(bucket, slot.queue) or Slots()
     number = slots.place_of(slot.ticket)
     if number is None:
         return f"{name}it is about to {'start' if slots.holds(slot.ticket) else 'ask'}"
@@ -72,33 +49,8 @@ def _ordinal(number: int) -> str:
     return f"{number:,}{ending}"
 
 
-def _load(bucket: Bucket, queue: str) -> Slots | None:
+def load_slots(bucket: Bucket, queue: str) -> Slots | None:
+    """Return a queue, or None where nobody has asked for a slot of it yet. Raises CorruptState."""
     key = slots_key(queue)
     found = bucket.store.get(key)
     return decode(found[0], key) if found is not None else None
-
-
-def _table(found: Mapping[str, Slots]) -> Iterator[Line]:
-    rows = [
-        (name, "" if slots.limit >= NO_LIMIT else str(slots.limit), str(len(slots.held)), str(len(slots.waiting)))
-        for name, slots in found.items()
-    ]
-    widths = columns([_HEADING, *rows])
-    for number, (name, *numbers) in enumerate([_HEADING, *rows]):
-        cells = [pad(name, widths[0])]
-        cells += [pad(each, width, is_number=True) for each, width in zip(numbers, widths[1:], strict=True)]
-        yield line("  ".join(cells), "" if number else "dim")
-
-
-def _as_json(queue: str, slots: Slots) -> Json:
-    return {
-        "queue": queue,
-        "limit": None if slots.limit >= NO_LIMIT else slots.limit,
-        "held": [_place_as_json(place) for place in slots.held],
-        "waiting": [_place_as_json(place) for place in slots.waiting],
-    }
-
-
-def _place_as_json(place: Place) -> Json:
-    """Its ticket is nobody's business: who knows it, could say that it holds a slot."""
-    return {"holder": place.holder, "run_id": place.run_id, "since": place.since, "priority": place.priority}

@@ -21,7 +21,7 @@ from orchestrator.cli.console import Console
 from orchestrator.cli.definitions import find, load
 from orchestrator.cli.follow import Interrupted, News, follow
 from orchestrator.cli.inputs import read_inputs
-from orchestrator.cli.lines import counted, plain
+from orchestrator.cli.lines import counted, listed, plain
 from orchestrator.cli.progress import View, view_for
 from orchestrator.cli.queues import waiting_lines
 from orchestrator.cli.sources import missing_modules, missing_sources
@@ -41,6 +41,9 @@ from orchestrator.runtime.executor import DAGExecutor
 from orchestrator.runtime.jobs import missing_settings
 from orchestrator.runtime.registry import open_store
 from orchestrator.runtime.settings import Settings
+
+_CHILDREN_S = 0.1
+"""How often it is looked whether child runs have ended that outlive their parent."""
 
 _RUN_ID_HOW = "write 1 to 128 of A-Z a-z 0-9 _ -, beginning with a letter or digit"
 
@@ -197,15 +200,22 @@ class _Session:
         state, self._run_id = bucket.load(wanted.run_id), wanted.run_id
         if state.run.dag != name:
             raise InputError(f'run {wanted.run_id}: is one of "{state.run.dag}"; {self._wanted.path} is "{name}"')
-        dag = DefinitionStatus(bucket.store).load(state.run.definition)
-        again = {*Plan(dag, state, wanted.start_from).again}
-        check_sources((task for task in dag.all_tasks if task.node_name in again), self._folder, self._settings)
+        dag, beside = DefinitionStatus(bucket.store).load(state.run.definition), Beside(name, file)
+        again = {*Plan.of_run(dag, state, wanted.start_from).again}
+        for child, (folder, tasks) in tasks_by_folder(name, self._folder, dag, beside).items():
+            check_sources(
+                (x for x in tasks if child != name or x.node_name in again or x.node_name not in state.nodes),
+                folder,
+                self._settings,
+            )
+        folders = beside.folders if starts_others(dag.all_tasks) else {name: self._folder}
         view = view_for(self._console, is_json=self._wanted.is_json, is_verbose=self._wanted.is_verbose, before=state)
-        with self._executor(Catalog({}), {name: self._folder}) as executor:
+        with self._executor(Catalog(beside), folders) as executor:
             kept = sum(node.status is TaskStatus.COMPLETED for name, node in state.nodes.items() if name not in again)
             executor.redrive(wanted.run_id, wanted.start_from)
             steps = f"{kept:,} of {counted(len(state.nodes), 'step')} had completed"
             view.say(f"run {wanted.run_id} of {name} goes on; {steps}")
+            self._say_what_waits(executor)
             state = self._to_its_end(executor, view)
         self._show_summary(state)
         return state
@@ -267,7 +277,19 @@ class _Session:
             )
         finally:
             view.close()
-        return executor.wait(self._run_id)
+        state = executor.wait(self._run_id)
+        self._await_children(executor)
+        return state
+
+    def _await_children(self, executor: DAGExecutor) -> None:
+        """Let child runs end that outlive their parent: those that were cancelled, and what they still have to do."""
+        left = executor.open_run_ids
+        if left:
+            words = f"{counted(len(left), 'child run')} still to end: {listed(left)}"
+            self._console.err(f"run {self._run_id} has ended; {words}")
+        while executor.open_run_ids:
+            self._trouble.check()
+            self._news.wait(_CHILDREN_S)
 
     def _show_summary(self, state: RunState) -> None:
         if self._wanted.is_json:

@@ -263,5 +263,6 @@ JUDGED_ELSEWHERE: Mapping[str, str] = {
     "definitions": "a path without a DAG is a problem of `validate` itself",
     "unknown_types": "the grammar knows the target types, and a test that Terraform knows the same",
     "too_long": "a filter is Terraform's own; it takes some hundred jobs of one type, and `terraform plan` says it",
+    "pools_without_limit": "the limits are a setting of the deployment, POOLS, which `validate` does not have",
 }
 """Precondition -> why it has no row."""

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
-from orchestrator.engine.draft import NO_TIMES, Draft, bare_launch
+from orchestrator.engine.draft import NO_TIMES, Draft, bare_launch, child_going_on
 from orchestrator.engine.ending import end
 from orchestrator.engine.retry import wait_s
 from orchestrator.model.commands import EMPTY, Cancel, Failure, Json, Launch, Withdraw
@@ -134,6 +134,7 @@ def _launch_of(
         trace=made.trace,
         started_at=node.started_at,
         secrets=task.secrets,
+        goes_on=child_going_on(node, attempt),
         depth=draft.info.parent.depth if draft.info.parent is not None else 0,
         scheduled_for=draft.info.scheduled_for,
     )

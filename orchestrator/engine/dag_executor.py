@@ -14,6 +14,8 @@ from functools import cached_property
 from threading import BoundedSemaphore, Condition, Lock, Thread
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from orchestrator.engine.acting import Actor
 from orchestrator.engine.address import (
     Known,
@@ -44,12 +46,13 @@ from orchestrator.model.commands import EMPTY, AskSlot, Command, Json, Launch, N
 from orchestrator.model.enums import TaskStatus
 from orchestrator.model.errors import (
     LaunchRefused,
+    LaunchUncertain,
     NotYet,
     OrchestratorError,
     StoreUnavailable,
     VersionConflict,
 )
-from orchestrator.model.facts import AttemptEnded, Fact, LaunchBound, LaunchFailed
+from orchestrator.model.facts import AttemptEnded, Fact, LaunchBound, LaunchFailed, RunAdopted
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import RunState
 from orchestrator.ports import (
@@ -267,10 +270,10 @@ class DAGExecutor:
 
         return PartRuns(self._store, self._definitions, self._large_results).start(launch, run_id)
 
-    def make_child(self, launch: Launch, run_id: str) -> None:
-        """Make the child run of a Dag Task's launch; it is durable when this returns, and has not begun.
+    def make_child(self, launch: Launch, run_id: str) -> str:
+        """Make the child run of a Dag Task's launch, or let one go on; return its id.
 
-        Once for a launch, however often it is asked for.
+        It is durable when this returns, and has not begun. Once for a launch, however often it is asked for.
 
         Raises:
             LaunchRefused: it can never be: there is no such DAG, its input is wrong, …
@@ -280,6 +283,8 @@ class DAGExecutor:
 
         try:
             check_child(launch)
+            if launch.goes_on is not None and self._let_child_go_on(launch, launch.goes_on):
+                return launch.goes_on
             entry = Entry(self._start_of(launch, run_id))
             self._lead_or_wait(self._box(run_id), entry)
             made = _result(entry).verdict
@@ -287,6 +292,22 @@ class DAGExecutor:
                 raise LaunchRefused(f"run {run_id}: was pruned", error_type="Dag.Pruned")
         except OrchestratorError as exc:
             raise refusal_of(exc, launch) from exc
+        return run_id
+
+    def _let_child_go_on(self, launch: Launch, run_id: str) -> bool:
+        """Make a child run that of a later attempt; False where it is gone, or never was."""
+        loaded = OrchestrationStatus(self._store, run_id).load()
+        if loaded is None or loaded[0].run.parent is None:
+            return False
+        run, parent = loaded[0].run, loaded[0].run.parent
+        if (parent.run_id, parent.node) != (launch.run_id, launch.node_name):
+            return False
+        if run.pruned_at is not None:
+            raise LaunchUncertain(f"run {run_id}: is being deleted by prune")
+        if parent.attempt < launch.attempt:
+            adopted = RunAdopted(replace(parent, attempt=launch.attempt), self._clock.now())
+            self._apply(self._box(run_id), (adopted,))
+        return True
 
     def look_after(self, run_id: str, marker: str | None = None) -> tuple[str, ...] | None:
         """Do a Tick's work for one run; see `Ticker.look_after`."""

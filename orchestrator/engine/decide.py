@@ -33,6 +33,7 @@ from orchestrator.model.facts import (
     RedriveRequested,
     ResumeRequested,
     RunAdmitted,
+    RunAdopted,
     RunOutOfTime,
     RunStarted,
     SlotGranted,
@@ -60,17 +61,28 @@ def decide(
         _APPLY[type(fact)](draft, fact)
         _go_on(draft)
     if draft.joining:
-        from orchestrator.engine.joining import look  # only where steps depend on others
+        _join(draft)
+    if draft.run is not None and draft.run.goes_on_at_end is not None and draft.run.status.is_final:
+        from orchestrator.engine.redriving import ended  # hardly any run does
 
-        while draft.joining:  # once for all facts: each look is at all that waits for what has ended
-            look(draft)
-            _go_on(draft)
+        ended(draft)
+        _go_on(draft)
+        _join(draft)
     notifying.owe(draft, state)
     if draft.takes_slots:
         from orchestrator.engine.queueing import settle
 
         settle(draft, state)
     return draft.decision()
+
+
+def _join(draft: Draft) -> None:
+    """Look at what waits for what has ended, once for all facts."""
+    from orchestrator.engine.joining import look  # only where steps depend on others
+
+    while draft.joining:
+        look(draft)
+        _go_on(draft)
 
 
 def _go_on(draft: Draft) -> None:
@@ -109,30 +121,24 @@ def _run_started(draft: Draft, fact: RunStarted) -> None:
         draft.change_run(replace(draft.info, is_resuming=True))
         return
     draft.begin(run, map(new_state, draft.dag.first_nodes))
-    if (
-        fact.parent is not None
-    ):  # who launches it only makes it: it begins as a paused run goes on, by a message or the Tick
-        for node in draft.dag.start_nodes:
-            draft.hold(node.node_name, None)
+    entering = [(node.node_name, None) for node in draft.dag.start_nodes]
+    if fact.parent is not None:
+        # Who launches it only makes it: it begins as a paused run goes on, by a message or the Tick.
+        for name, caught in entering:
+            draft.hold(name, caught)
         draft.change_run(replace(draft.info, is_resuming=True))
     elif draft.dag.max_active_runs is not None:
         from orchestrator.engine.queueing import enqueue
 
-        enqueue(draft)
+        enqueue(draft, entering)
     else:
-        _enter(draft)
+        draft.entering.extend(entering)
 
 
 def _run_admitted(draft: Draft, fact: RunAdmitted) -> None:
     from orchestrator.engine.queueing import admitted
 
-    if admitted(draft, fact):
-        _enter(draft)
-
-
-def _enter(draft: Draft) -> None:
-    """Start what the run begins with."""
-    draft.entering.extend((node.node_name, None) for node in draft.dag.start_nodes)
+    admitted(draft, fact)
 
 
 def _cancel_requested(draft: Draft, fact: CancelRequested) -> None:
@@ -141,10 +147,14 @@ def _cancel_requested(draft: Draft, fact: CancelRequested) -> None:
         return
     if not draft.run.status.is_final and not draft.run.stop and not draft.run.ending:
         draft.change_run(replace(draft.run, cancel_reason=fact.reason))
-        if draft.run.waits_for_slot:  # nothing of it has started, so nothing is to be tidied up by a `finally`
-            end_run(draft, Ending(RunStatus.CANCELLED, draft.run.stop))
-        else:
+        if not draft.run.waits_for_slot:
             _stop_run(draft)
+        elif draft.run.redrives:
+            draft.change_run(replace(draft.run, status=RunStatus.RUNNING, slot=None))
+            _stop_run(draft)
+        else:  # nothing of it has started, so nothing is to be tidied up by a `finally`
+            draft.change_run(replace(draft.run, held=()))
+            end_run(draft, Ending(RunStatus.CANCELLED, draft.run.stop))
 
 
 def _run_out_of_time(draft: Draft, _: RunOutOfTime) -> None:
@@ -166,6 +176,12 @@ def _redrive_requested(draft: Draft, fact: RedriveRequested) -> None:
     from orchestrator.engine.redriving import redrive_requested  # hardly any event asks for it
 
     redrive_requested(draft, fact)
+
+
+def _run_adopted(draft: Draft, fact: RunAdopted) -> None:
+    from orchestrator.engine.redriving import adopted
+
+    adopted(draft, fact)
 
 
 def _time_came(draft: Draft, fact: TimeCame) -> None:
@@ -197,6 +213,7 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     ResumeRequested: pausing.resume_requested,
     PauseEnded: pausing.pause_ended,
     RedriveRequested: _redrive_requested,
+    RunAdopted: _run_adopted,
     NotificationSent: notifying.sent,
     NotificationFailed: notifying.failed,
     NotificationExpired: notifying.expired,

@@ -249,4 +249,10 @@ def bare_launch(dag: DAG, run: RunInfo, node: NodeState) -> Launch:
         lease_end=claim.lease_end if claim else None,
         trace=claim.trace if claim else "",
         started_at=node.started_at,
+        goes_on=child_going_on(node, node.attempt),
     )
+
+
+def child_going_on(node: NodeState, attempt: int) -> str | None:
+    """Return the child run that is to go on for an attempt, if one is."""
+    return node.goes_on.run_id if node.goes_on is not None and node.goes_on.attempt == attempt else None

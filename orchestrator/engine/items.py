@@ -45,9 +45,18 @@ def begin(draft: Draft, name: str) -> None:
 
         parts.begin(draft, place, entry, items, place.tolerates(items.count))
         return
-    until = min(items.count, items.ended + (items.at_once or place.max_concurrency))
-    if until <= items.started:
+    running = items.started - items.ended - len(items.again)
+    room = (items.at_once or place.max_concurrency) - running
+    again = items.again[: max(0, room)]
+    until = min(items.count, items.started + room - len(again))
+    if until <= items.started and not again:
         return
+    draft.put(replace(entry, items=replace(items, started=max(until, items.started), again=items.again[len(again) :])))
+    if again:
+        from orchestrator.engine.redriving import item_goes_on  # hardly any Map is redriven
+
+        for index in reversed(again):
+            item_goes_on(draft, item_of(name, index))
     starts: list[str] = []
     for index in range(items.first + items.started, items.first + until):
         item = item_of(name, index)
@@ -62,9 +71,10 @@ def begin(draft: Draft, name: str) -> None:
             )
         )
         for node in place.iterator.first_nodes:
-            draft.put(new_state(node, instance))
+            fresh, known = new_state(node, instance), draft.nodes.get(node.node_name + instance)
+            # Where the Map runs again as a whole, the numbers of attempts go on.
+            draft.put(fresh if known is None else replace(fresh, attempt=known.attempt))
         starts += [first.node_name + instance for first in place.iterator.start_nodes]
-    draft.put(replace(entry, items=replace(items, started=until)))
     # Ahead of what waits already, as the branches of a Parallel.
     draft.entering.extendleft((start, entry.caught) for start in reversed(starts))
 
@@ -99,8 +109,20 @@ def item_ended(
             draft.stopping.append((name, stop))
     draft.put(replace(entry, items=items, stop=stop))
     begin(draft, name)
+    return over(draft, name)
+
+
+def over(draft: Draft, name: str) -> NodeState | None:
+    """Return the entry of a Map if none of its items runs and none begins any more, else None."""
     entry = draft.nodes[name]
-    return entry if entry.items is not None and entry.items.started == entry.items.ended else None
+    items = entry.items
+    if items is None or items.started > items.ended + len(items.again):
+        return None
+    if items.again:  # it has failed, or is stopped, before they were come to: they are as they were
+        failed = tuple(sorted((*items.failed, *items.again)))
+        entry = replace(entry, items=replace(items, ended=items.started, again=(), failed=failed))
+        draft.put(entry)
+    return entry
 
 
 def part_ended(draft: Draft, part: NodeState) -> NodeState | None:

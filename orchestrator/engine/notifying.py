@@ -50,7 +50,7 @@ def has_ended(before: RunState | None, run: RunInfo) -> bool:
 
 def _has_begun(run: RunInfo, nodes: Mapping[str, NodeState]) -> bool:
     """Whether a run has started: a child run is made first, and begins later; one that is queued waits for its turn."""
-    if run.queued_at is None and (run.parent is None or not run.held):
+    if run.redrives or (run.queued_at is None and (run.parent is None or not run.held)):
         return True
     return any(node.status not in (TaskStatus.NEW, TaskStatus.SKIPPED) for node in nodes.values())
 

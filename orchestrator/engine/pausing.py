@@ -67,8 +67,8 @@ def pause_ended(draft: Draft, _: PauseEnded) -> None:
     run = draft.run
     if run is None or not run.is_resuming or run.status is RunStatus.PAUSED or run.status.is_final:
         return
-    held = run.held
-    draft.change_run(replace(run, held=(), is_resuming=False))
+    held = () if run.waits_for_slot else run.held  # what waits for its turn goes on waiting
+    draft.change_run(replace(run, held=run.held if run.waits_for_slot else (), is_resuming=False))
     draft.entering.extend((each.node, each.caught) for each in held)
     for node in tuple(draft.nodes.values()):
         if node.status is TaskStatus.RUNNING and node.owed_cancel is None:

@@ -8,7 +8,7 @@ gave back is recognised by its ticket, which the run document has no more.
 Only runs whose DAG has `max_active_runs` or Tasks with a `pool` come by here.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 
 from msgspec.structs import replace
@@ -16,38 +16,41 @@ from msgspec.structs import replace
 from orchestrator.engine.draft import NO_TIMES, Draft
 from orchestrator.engine.ending import end
 from orchestrator.model.commands import AskSlot, Failure, ReleaseSlot
+from orchestrator.model.dag import DAG
 from orchestrator.model.enums import RunStatus, TaskStatus
 from orchestrator.model.facts import RunAdmitted
 from orchestrator.model.ids import launch_id_of, nonce_of
-from orchestrator.model.run_state import NodeState, RunInfo, RunState, Slot
+from orchestrator.model.run_state import Held, NodeState, RunInfo, RunState, Slot
 from orchestrator.model.slots import dag_queue, pool_queue
 
 # -- runs ----------------------------------------------------------------------------------------------
 
 
-def enqueue(draft: Draft) -> None:
-    """Have a run that begins wait for its turn: nothing of it has started."""
+def enqueue(draft: Draft, entering: Iterable[tuple[str, str | None]]) -> None:
+    """Have a run wait for its turn that begins, or goes on by a redrive; what it would enter is held in it."""
     run = draft.info
     slot = Slot(dag_queue(run.dag), _ticket(draft, run.run_id), draft.now)
-    draft.change_run(replace(run, status=RunStatus.QUEUED, queued_at=draft.now, slot=slot, timeout_at=None))
+    held = tuple(Held(name, caught) for name, caught in entering)
+    draft.change_run(replace(run, status=RunStatus.QUEUED, queued_at=draft.now, slot=slot, timeout_at=None, held=held))
 
 
-def admitted(draft: Draft, fact: RunAdmitted) -> bool:
-    """It is the run's turn; whether it is to be entered now."""
+def admitted(draft: Draft, fact: RunAdmitted) -> None:
+    """It is the run's turn."""
     run = draft.run
-    if run is None or run.status is not RunStatus.QUEUED or not _waits_by(run.slot, fact.ticket):
-        return False
+    if run is None or run.slot is None or run.status is not RunStatus.QUEUED or not _waits_by(run.slot, fact.ticket):
+        return
     timeout_s = draft.dag.timeout_s
     draft.change_run(
         replace(
             run,
             status=RunStatus.RUNNING,
-            started_at=draft.now,
+            started_at=run.started_at if run.redrives else draft.now,
             timeout_at=None if timeout_s is None else draft.now + timedelta(seconds=timeout_s),
-            slot=replace(run.slot, is_held=True) if run.slot is not None else None,
+            slot=replace(run.slot, is_held=True),
+            held=(),
         )
     )
-    return True
+    draft.entering.extend((each.node, each.caught) for each in run.held)
 
 
 # -- attempts ------------------------------------------------------------------------------------------
@@ -138,18 +141,22 @@ def _differences(
             yield (was.slot, node.slot, node, was.attempt) if was is not None else (None, node.slot, node, 0)
 
 
-def asks_of(state: RunState, limits: Mapping[str, int]) -> list[AskSlot]:
+def asks_of(dag: DAG, state: RunState, waiting: Iterable[NodeState], limits: Mapping[str, int]) -> list[AskSlot]:
     """What is waited for in a run, in its own order: what the Tick asks for again, lest it was never asked for.
 
     Args:
+        dag: of the run's own definition.
+        waiting: its nodes that wait for slots.
         limits: of pools, as they are here.
     """
     run = state.run
-    asks = [_ask(run, run.slot, None, None)] if run.slot is not None and run.waits_for_slot and run.slot.ticket else []
-    for node in state.nodes.values():
-        if node.slot is not None and node.waits_for_slot and node.slot.ticket:
-            asks.append(_ask(run, node.slot, limits.get(node.slot.queue.partition("/")[2]), node))
-    return asks
+    asks = (
+        [_ask(run, run.slot, dag.max_active_runs, None)]
+        if run.slot is not None and run.waits_for_slot and run.slot.ticket
+        else []
+    )
+    slots = ((node, node.slot) for node in waiting if node.slot is not None and node.slot.ticket)
+    return asks + [_ask(run, slot, limits.get(node.pool), node) for node, slot in slots]
 
 
 def _ask(run: RunInfo, slot: Slot, limit: int | None, node: NodeState | None) -> AskSlot:
@@ -165,9 +172,8 @@ def has_ticket(state: RunState, holder: str, ticket: str) -> bool:
     return slot is not None and slot.ticket == ticket
 
 
-def _waits_by(slot: Slot | None, ticket: str) -> bool:
-    """Whether a slot is waited for by this ticket."""
-    return slot is not None and not slot.is_held and bool(ticket) and slot.ticket == ticket
+def _waits_by(slot: Slot, ticket: str) -> bool:
+    return not slot.is_held and bool(ticket) and slot.ticket == ticket
 
 
 def _ticket(draft: Draft, holder: str) -> str:

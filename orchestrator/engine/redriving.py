@@ -16,19 +16,32 @@ it has failed, it goes on by the same rules.
 A step that is New again keeps the number of its last attempt, and with it its place in the run: the next is another.
 """
 
+from __future__ import annotations
+
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
 from orchestrator.engine.draft import Draft, new_state
 from orchestrator.engine.ending import led_to
+from orchestrator.engine.items import begin
 from orchestrator.model.dag import DAG
-from orchestrator.model.enums import RunStatus, TaskStatus, Triggers
-from orchestrator.model.facts import RedriveRequested
-from orchestrator.model.ids import beside, instance_of
-from orchestrator.model.nodes import End, Graph, Node, Parallel
-from orchestrator.model.run_state import Ending, NodeState, OwedNotification, RunInfo, RunState
+from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus, Triggers
+from orchestrator.model.facts import RedriveRequested, RunAdopted
+from orchestrator.model.ids import beside, instance_of, step_of
+from orchestrator.model.nodes import End, Graph, Map, Node, Parallel
+from orchestrator.model.run_state import (
+    Ending,
+    GoesOn,
+    Held,
+    Items,
+    NodeState,
+    OwedNotification,
+    RunInfo,
+    RunState,
+    child_of,
+)
 from orchestrator.model.words import did_you_mean, listed
 
 _NOT_COME_TO = (TaskStatus.NEW, TaskStatus.SKIPPED)
@@ -39,15 +52,98 @@ def redrive_requested(draft: Draft, fact: RedriveRequested) -> None:
     run = draft.run
     if run is None or not is_about(run, fact) or refusal(draft.dag, RunState(run, draft.nodes), fact.start_from):
         return
-    plan = Plan(draft.dag, RunState(run, draft.nodes), fact.start_from)
+    _redrive(draft, run, fact.at, fact.start_from)
+    if draft.dag.max_active_runs is not None and run.parent is None:
+        from orchestrator.engine.queueing import enqueue
+
+        enqueue(draft, _held(draft))
+    else:
+        draft.entering.extend(_held(draft))
+
+
+def adopted(draft: Draft, fact: RunAdopted) -> None:
+    """Let a child run go on for a later attempt of its parent's step.
+
+    What is entered again is held, as in a child run that was made: it begins by a message, or by the Tick. A run that
+    goes on anyway does so for that attempt; one that is being stopped goes on once it has ended.
+    """
+    run = draft.run
+    if run is None or run.parent is None or run.pruned_at is not None:
+        return
+    was, now = run.parent, fact.parent
+    if (was.run_id, was.node) != (now.run_id, now.node) or was.attempt >= now.attempt:
+        return
+    run = replace(run, parent=now)
+    draft.change_run(run)
+    if not run.status.is_final:
+        draft.change_run(replace(run, goes_on_at_end=fact.at if run.stop is not None else None))
+    elif refusal(draft.dag, RunState(run, draft.nodes), None) is None:
+        _redrive(draft, run, fact.at, None)
+        draft.change_run(replace(draft.info, is_resuming=True))
+    else:  # it has completed, or can do no more: that is the attempt's end
+        draft.tell_parent()
+
+
+def ended(draft: Draft) -> None:
+    """Let a run go on that has ended, and was to go on then."""
+    run, at = draft.info, draft.info.goes_on_at_end
+    draft.change_run(replace(run, goes_on_at_end=None))
+    if at is not None and refusal(draft.dag, RunState(run, draft.nodes), None) is None:
+        _redrive(draft, draft.info, at, None)
+        draft.entering.extend(_held(draft))
+
+
+def item_goes_on(draft: Draft, name: str) -> None:
+    """Let an item of a Map go on that had not completed; it is entered ahead of what waits already."""
+    plan = Plan.of_item(draft.dag, draft.nodes, name)
+    _apply(draft, plan)
+    draft.entering.extendleft(reversed(plan.entering))
+
+
+def _redrive(draft: Draft, run: RunInfo, at: datetime, start_from: str | None) -> None:
+    """Write that a run goes on; what it goes on with is held."""
+    plan = Plan.of_run(draft.dag, RunState(run, draft.nodes), start_from)
+    draft.change_run(_going_on(draft, run, at, plan))
+    _apply(draft, plan)
+    entering = [*plan.entering, *draft.entering]
+    draft.entering.clear()
+    draft.change_run(replace(draft.info, held=tuple(Held(*each) for each in entering)))
+
+
+def _apply(draft: Draft, plan: Plan) -> None:
+    """Write what a plan makes of the nodes; what it enters is left to the caller."""
+    run, entered = draft.info, {name for name, _ in plan.entering}
     for name in plan.again:
-        fresh = new_state(draft.dag.place(name))
-        draft.put(replace(fresh, node_name=name, attempt=draft.nodes[name].attempt))
+        node = draft.nodes[name]
+        fresh = (
+            NodeState(node_name=name, node_type=NodeTypes.ITEM, status=TaskStatus.NEW)
+            if node.node_type is NodeTypes.ITEM
+            else new_state(draft.dag.place(name), instance_of(name))
+        )
+        goes_on = _goes_on(run, node) if name in entered and name != plan.chosen else None
+        draft.put(replace(fresh, attempt=node.attempt, goes_on=goes_on))
     for name, numbers in plan.opened:
         draft.put(_opened(draft.nodes[name], numbers))
+    for name in plan.items:
+        draft.put(replace(draft.nodes[name], status=TaskStatus.RUNNING, last=None, ended_at=None, error=None))
     draft.progress.clear()
-    draft.change_run(_going_on(draft, run, fact, plan))
-    draft.entering.extend(plan.entering)
+    for name, at_once in plan.maps:
+        draft.put(_opened_map(draft.nodes[name], at_once))
+    for name, _ in reversed(plan.maps):
+        begin(draft, name)
+
+
+def _held(draft: Draft) -> list[tuple[str, str | None]]:
+    """Take what is held out of the run."""
+    held = draft.info.held
+    draft.change_run(replace(draft.info, held=()))
+    return [(each.node, each.caught) for each in held]
+
+
+def _goes_on(run: RunInfo, node: NodeState) -> GoesOn | None:
+    """Return the child run of a step that did not complete, which is to go on in its next attempt."""
+    child = child_of(run.run_id, node)
+    return GoesOn(child, node.attempt + 1) if child is not None and node.status is not TaskStatus.COMPLETED else None
 
 
 def is_about(run: RunInfo, fact: RedriveRequested) -> bool:
@@ -63,7 +159,7 @@ def entered(dag: DAG, state: RunState, fact: RedriveRequested) -> tuple[str, ...
     """Return the nodes that a request lets start at once, by their names in the run document."""
     if refusal(dag, state, fact.start_from) is not None:
         return ()
-    return tuple(name for name, _ in Plan(dag, state, fact.start_from).entering)
+    return tuple(name for name, _ in Plan.of_run(dag, state, fact.start_from).entering)
 
 
 def refusal(dag: DAG, state: RunState, start_from: str | None) -> str | None:
@@ -81,7 +177,7 @@ def refusal(dag: DAG, state: RunState, start_from: str | None) -> str | None:
             return f"did not come by {start_from}; it can go on from a step that it came by"
     elif run.status is RunStatus.COMPLETED:
         return "has completed, so there is nothing to redrive; --from STEP runs it again from a step"
-    return None if Plan(dag, state, start_from).entering else "has no step from which it could go on"
+    return "has no step from which it could go on" if Plan.of_run(dag, state, start_from).is_empty else None
 
 
 def _there_are(state: RunState) -> str:
@@ -95,23 +191,53 @@ class Plan:
         entering: nodes that are entered, and each one's `caught`.
         again: nodes that are New again.
         opened: Parallels that go on, and the numbers of the branches in which they do.
+        maps: Maps that go on, and which of their items do at once; others that did not complete do when there is room.
+        items: items of Maps that go on at once.
         is_finally: nothing but the `finally` goes on.
     """
 
-    def __init__(self, dag: DAG, state: RunState, start_from: str | None = None) -> None:
-        self._dag, self._nodes, self._chosen = dag, state.nodes, start_from
-        self._holders = set(_holders(dag, start_from))
+    def __init__(self, dag: DAG, nodes: Mapping[str, NodeState], start_from: str | None = None) -> None:
+        self._dag, self._nodes, self.chosen = dag, nodes, start_from
+        self._holders = set(_holders(dag, nodes, start_from))
         self.entering: list[tuple[str, str | None]] = []
         self.again: list[str] = []
         self.opened: list[tuple[str, tuple[int, ...]]] = []
-        goes_on = self._goes_on(dag, "")
+        self.maps: list[tuple[str, tuple[int, ...]]] = []
+        self.items: list[str] = []
         self.is_finally = False
-        if dag.last_steps is None:
+
+    @classmethod
+    def of_run(cls, dag: DAG, state: RunState, start_from: str | None = None) -> Plan:
+        """Return that of a run, from where it failed and from a chosen step."""
+        plan = cls(dag, state.nodes, start_from)
+        goes_on = plan._goes_on(dag, "")
+        if dag.last_steps is not None and goes_on:
+            plan.again += [entry for node in dag.last_steps.nodes for entry in plan._with_inner(node, "")]
+        elif dag.last_steps is not None:
+            plan.is_finally = plan._goes_on(dag.last_steps, "")
+        return plan
+
+    @classmethod
+    def of_item(cls, dag: DAG, nodes: Mapping[str, NodeState], name: str) -> Plan:
+        """Return that of one item of a Map that had not completed."""
+        plan = cls(dag, nodes)
+        plan._item_goes_on(name)
+        return plan
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing goes on."""
+        return not (self.entering or self.maps)
+
+    def _item_goes_on(self, name: str) -> None:
+        """Find where an item goes on; where that is nowhere, it runs again as a whole."""
+        place, instance = self._dag.place(name), instance_of(name)
+        self.items.append(name)
+        if not isinstance(place, Map) or (name != self.chosen and self._goes_on(place.iterator, instance)):
             return
-        if goes_on:
-            self.again += [node.node_name for node in dag.last_steps.all_nodes]
-        else:
-            self.is_finally = self._goes_on(dag.last_steps, "")
+        caught = self._nodes[name].caught
+        self.again += [entry for node in place.iterator.nodes for entry in self._with_inner(node, instance)]
+        self.entering += [(first.node_name + instance, caught) for first in place.iterator.start_nodes]
 
     def _goes_on(self, graph: Graph, instance: str) -> bool:
         """Find where an instance of a graph goes on; return whether it does."""
@@ -119,13 +245,11 @@ class Plan:
         for node in graph.nodes:
             entry = node.node_name + instance
             if node.node_name in found:
-                numbers = self._open_branches(node, entry)
-                if numbers:
-                    self.opened.append((entry, numbers))
+                if self._opens(node, entry):
                     continue
                 self.entering.append((entry, found[node.node_name]))
             if node.node_name in going:
-                self.again += _with_inner(node, instance)
+                self.again += self._with_inner(node, instance)
         return bool(found)
 
     def _found(self, graph: Graph, instance: str) -> tuple[dict[str, str | None], set[str]]:
@@ -138,7 +262,7 @@ class Plan:
             if self._waits(node, awaited.get(name, ()), going, instance):
                 going.add(name)
                 continue
-            if state.node_name == self._chosen or state.node_name in self._holders or name in causes:
+            if state.node_name == self.chosen or state.node_name in self._holders or name in causes:
                 found[name] = state.caught
             elif state.status in _NOT_COME_TO:
                 starts, caught = self._starts(node, awaited.get(name, ()), instance)
@@ -190,20 +314,58 @@ class Plan:
         following, _ = led_to(node, state)
         return following is not None and self._nodes[beside(state.node_name, following)].status not in _NOT_COME_TO
 
-    def _open_branches(self, node: Node, entry: str) -> tuple[int, ...]:
-        """Return the branches in which a Parallel goes on; none where it is to be entered as if for the first time."""
-        if not isinstance(node, Parallel) or entry == self._chosen or self._nodes[entry].status in _NOT_COME_TO:
-            return ()
-        instance = instance_of(entry)
-        return tuple([number for number, branch in enumerate(node.branches) if self._goes_on(branch, instance)])
+    def _opens(self, node: Node, entry: str) -> bool:
+        """Whether a Parallel or Map goes on inside; if not, it is to be entered as if for the first time."""
+        state = self._nodes[entry]
+        if entry == self.chosen or state.status in _NOT_COME_TO:
+            return False
+        if isinstance(node, Parallel):
+            instance = instance_of(entry)
+            numbers = [number for number, branch in enumerate(node.branches) if self._goes_on(branch, instance)]
+            if numbers:
+                self.opened.append((entry, tuple(numbers)))
+            return bool(numbers)
+        items = state.items
+        if not isinstance(node, Map) or items is None:
+            return False
+        inside = (self.chosen, *self._holders)
+        at_once = tuple([index for index in range(items.started) if f"{entry}[{index}]" in inside])
+        if not at_once and not items.failed and items.started == items.count:
+            return False
+        self.maps.append((entry, at_once))
+        for index in at_once:
+            self._item_goes_on(f"{entry}[{index}]")
+        return True
+
+    def _with_inner(self, node: Node, instance: str) -> Iterator[str]:
+        """Yield the entries of a node, and of all that it holds; of a Map, of the items that had begun."""
+        yield node.node_name + instance
+        if isinstance(node, Parallel):
+            for branch in node.branches:
+                for inner in branch.nodes:
+                    yield from self._with_inner(inner, instance)
+        elif isinstance(node, Map):
+            steps = {inner.node_name for inner in node.iterator.all_nodes} | {node.node_name}
+            inside = f"{instance}["
+            yield from (
+                name
+                for name in self._nodes
+                if name[-1:] == "]" and instance_of(name).startswith(inside) and step_of(name) in steps
+            )
 
 
-def _holders(dag: DAG, entry: str | None) -> Iterator[str]:
-    """Yield the Parallels around a node."""
+def _holders(dag: DAG, nodes: Mapping[str, NodeState], entry: str | None) -> Iterator[str]:
+    """Yield the Parallels, items and Maps around a node."""
+    if entry is not None and nodes[entry].node_type is NodeTypes.ITEM:
+        entry = entry[: entry.rindex("[")]
+        yield entry
     while entry is not None:
         around = dag.place(entry).parent_dag.parent_node
         entry = None if around is None else beside(entry, around.node_name)
         if entry is not None:
+            yield entry
+        if entry is not None and isinstance(around, Map):
+            entry = entry[: entry.rindex("[")]
             yield entry
 
 
@@ -217,14 +379,6 @@ def _awaited(graph: Graph) -> Mapping[str, Collection[str]]:
         for edge in node.edges:
             found.setdefault(edge.next, []).append(node.node_name)
     return found
-
-
-def _with_inner(node: Node, instance: str) -> Iterator[str]:
-    """Yield the entries of a node, and of all that it holds."""
-    yield node.node_name + instance
-    if isinstance(node, Parallel):
-        for branch in node.branches:
-            yield from (inner.node_name + instance for inner in branch.all_nodes)
 
 
 def _opened(state: NodeState, numbers: tuple[int, ...]) -> NodeState:
@@ -244,14 +398,31 @@ def _opened(state: NodeState, numbers: tuple[int, ...]) -> NodeState:
     )
 
 
-def _going_on(draft: Draft, run: RunInfo, fact: RedriveRequested, plan: Plan) -> RunInfo:
+def _opened_map(state: NodeState, at_once: tuple[int, ...]) -> NodeState:
+    """Return a Map that runs on: in these of its items at once, in others that did not complete when there is room."""
+    items = state.items or Items(0)
+    again = tuple([index for index in items.failed if index not in at_once])
+    ended = items.started - len(again) - len(at_once)
+    return replace(
+        state,
+        status=TaskStatus.RUNNING,
+        items=replace(items, ended=ended, again=again, failed=()),
+        stop=None,
+        ended_at=None,
+        result=None,
+        stored_result=None,
+        error=None,
+    )
+
+
+def _going_on(draft: Draft, run: RunInfo, at: datetime, plan: Plan) -> RunInfo:
     """Return the run's entry as it goes on: as if it had not ended, with all its time before it."""
     timeout_s = draft.dag.timeout_s
     return replace(
         run,
         status=RunStatus.RUNNING,
         redrives=run.redrives + 1,
-        redriven_at=fact.at,
+        redriven_at=at,
         ended_at=None,
         error=None,
         ending=Ending(RunStatus.COMPLETED) if plan.is_finally else None,
@@ -260,6 +431,10 @@ def _going_on(draft: Draft, run: RunInfo, fact: RedriveRequested, plan: Plan) ->
         timeout_at=None if timeout_s is None else draft.now + timedelta(seconds=timeout_s),
         held=(),
         is_resuming=False,
+        goes_on_at_end=None,
+        result=None,
+        stored_result=None,
+        result_of=None,
         owed_notifications=tuple(_kept(each, run) for each in run.owed_notifications),
     )
 

@@ -204,6 +204,8 @@ class SlotKeeper:
         perhaps: set[str] = set()
         saves = faults = 0
         while True:
+            if line.pace.is_shared(self._seconds()):
+                line.saved = None  # a read costs less than a write that is refused
             was_cached = line.saved is not None
             before, version = line.saved or self._load(key)
             asks = [ask for request in batch for ask in request.asks]
@@ -233,7 +235,9 @@ class SlotKeeper:
                 perhaps |= fresh
                 if faults >= MAX_FAULTS:
                     raise
-                self._sleep(self._spread() * min(1.0, 0.05 * 2**faults))
+                line.pace.lost(self._seconds())  # most likely others write it as often as it may be written
+                self._linger(line, saves + faults)
+                batch += line.take()
                 continue
             line.pace.saved(self._seconds())
             break
@@ -249,7 +253,7 @@ class SlotKeeper:
 
     def _limit(self, slots: Slots, asks: Sequence[AskSlot]) -> int | None:
         """How many slots there are, as is known here: as deployed, else as the queue says, else as a run's own
-        definition does. None where nothing new is known."""
+        definition does, else one. None where nothing new is known."""
         for ask in asks:
             if ask.queue != dag_queue(ask.dag):
                 if ask.limit is not None:
@@ -260,7 +264,9 @@ class SlotKeeper:
             except (UnknownDag, DefinitionError):
                 continue
             return NO_LIMIT if most is None else most
-        return next((ask.limit for ask in asks if ask.limit is not None), None) if not slots.limit else None
+        if slots.limit or not asks:
+            return None
+        return next((ask.limit for ask in asks if ask.limit is not None), 1)
 
     def _tell(self, queue: str, places: Sequence[Place]) -> None:
         """Tell those who are let in, and did not just ask; who is not told, is by the next Tick."""

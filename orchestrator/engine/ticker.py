@@ -216,14 +216,22 @@ class Ticker:
         is_over = state.run.timeout_at is not None and state.run.timeout_at <= self._clock.now()
         late: tuple[Fact, ...] = (RunOutOfTime(),) if is_over and state.run.stop is None else ()
         ended: tuple[Fact, ...] = (PauseEnded(),) if state.run.is_resuming else ()
-        if state.run.status is not RunStatus.PAUSED:
-            walk.asks += _asks(state, self._policy)
-        elif state.run.steered_at is not None and _asks(state, self._policy):  # it was paused from outside
-            ended = (PauseRequested(state.run.steered_at),)
+        if work.waiting or state.run.waits_for_slot:
+            asks = self._asks(state, work)
+            if state.run.status is not RunStatus.PAUSED:
+                walk.asks += asks
+            elif state.run.steered_at is not None and asks:  # it was paused from outside
+                ended = (PauseRequested(state.run.steered_at),)
         if facts or late or ended:
             self._act_on(box, (*ended, *facts, *late), walk.acting)
         names = dict.fromkeys(fact.node_name for fact in facts)
         return tuple(state.launch_id(name) for name in names)
+
+    def _asks(self, state: RunState, work: Chores) -> list[AskSlot]:
+        """What a run waits for of queues; what that needs is loaded where there is something."""
+        from orchestrator.engine.queueing import asks_of
+
+        return asks_of(self._witness.dag_of(state), state, work.waiting, self._policy.pools)
 
     def _take_turns(self, walk: _Walk) -> None:
         """See to what waits for slots: one look at each queue, for all runs together."""
@@ -356,15 +364,6 @@ class Ticker:
         if at is None or self._clock.now() - at < timedelta(seconds=self._policy.marker_age_s):
             return ()
         raise RunNotFound(f"{marker}: marks a run since {at.isoformat()}, but runs/{run_id}.json does not exist")
-
-
-def _asks(state: RunState, policy: Policy) -> list[AskSlot]:
-    """What a run waits for of queues; what that needs is loaded where there is something."""
-    if not state.run.waits_for_slot and not any(node.waits_for_slot for node in state.nodes.values()):
-        return []
-    from orchestrator.engine.queueing import asks_of
-
-    return asks_of(state, policy.pools)
 
 
 class _Walk:

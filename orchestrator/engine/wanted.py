@@ -1,6 +1,6 @@
 """Which results a decision may ask for: told from its facts and the ways of the DAG, before it is made again. Pure."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import lru_cache
 
 from orchestrator.model.dag import DAG
@@ -50,7 +50,10 @@ def _asked(dag: DAG) -> Mapping[str, tuple[str, ...]]:
         step = steps[node.node_name] if isinstance(steps, dict) else None
         inner = ("branches", "iterator")
         own = {key: value for key, value in step.items() if key not in inner} if isinstance(step, dict) else None
-        found[node.node_name] = tuple(sorted(names_in(own, "steps")))
+        named = names_in(own, "steps")
+        if graph is dag and node.is_end:  # the run's own result may be made when it has ended
+            named |= names_in(dag.definition.get("result"), "steps")
+        found[node.node_name] = tuple(sorted(named))
         while graph.parent_node is not None and not isinstance(graph.parent_node, Map):
             graph = graph.parent_node.parent_dag
         if graph.parent_node is not None and asks_for(own, "item"):
@@ -71,7 +74,7 @@ def _entered(dag: DAG, state: RunState, facts: Sequence[Fact]) -> Iterator[tuple
             yield from ((name, dag.place(name)) for name in entered(dag, state, fact))
     if len(about) < len(facts) and dag.last_steps is not None:  # about the run: it may be at its end
         waiting.extend((first.node_name, False) for first in dag.last_steps.start_nodes)
-    seen = set[str]()
+    seen, ending = set[str](), set(about)
     while waiting:
         name, is_over = waiting.pop()
         if name in seen:
@@ -80,14 +83,27 @@ def _entered(dag: DAG, state: RunState, facts: Sequence[Fact]) -> Iterator[tuple
         if not is_over and known is not None and known.status is not TaskStatus.NEW:
             continue
         seen.add(name)
+        ending.add(name)
         node = dag.place(name)
         yield name, node
         if is_over or not (isinstance(node, Task) or (isinstance(node, Wait) and node.for_s is not None)):
-            waiting.extend(_following(dag, state, name, node, is_over))
+            waiting.extend(_following(dag, state, name, node, is_over, ending))
 
 
-def _following(dag: DAG, state: RunState, name: str, node: Node, is_over: bool) -> Iterator[tuple[str, bool]]:
-    """Yield what may start when a node starts that launches nothing, or is over; and whether that is over by then."""
+def _following(
+    dag: DAG, state: RunState, name: str, node: Node, is_over: bool, ending: Set[str]
+) -> Iterator[tuple[str, bool]]:
+    """Yield what may start when a node starts that launches nothing, or is over; and whether that is over by then.
+
+    Args:
+        ending: the nodes that may be over by then.
+    """
+
+    def may_be_over(step: str) -> bool:
+        other = beside(name, step)
+        known = state.nodes.get(other)
+        return other in ending or (known is not None and known.status.is_final)
+
     if isinstance(node, Parallel) and not is_over:
         starts = (first for branch in node.branches for first in branch.start_nodes)
         yield from ((beside(name, first.node_name), False) for first in starts)
@@ -95,7 +111,10 @@ def _following(dag: DAG, state: RunState, name: str, node: Node, is_over: bool) 
         yield from ((f"{first.node_name}{instance_of(name)}[0]", False) for first in node.iterator.start_nodes)
     graph = node.parent_dag
     if graph.dependencies is not None:
-        yield from ((beside(name, other), False) for other in graph.dependencies.followers[node.node_name])
+        followers, awaited = graph.dependencies.followers[node.node_name], graph.dependencies.awaited
+        yield from ((beside(name, each), False) for each in followers if all(map(may_be_over, awaited[each])))
+        if not all(may_be_over(each.node_name) for each in graph.nodes):
+            return
     else:
         yield from ((beside(name, edge.next), False) for edge in node.edges)
     parent = graph.parent_node

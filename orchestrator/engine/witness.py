@@ -32,6 +32,7 @@ from orchestrator.engine.draft import bare_launch
 from orchestrator.engine.run_box import Answer, Entry, RunBox
 from orchestrator.engine.status import DefinitionStatus
 from orchestrator.model.commands import Cancel, Command, Execution, Launch, ReleaseSlot, Remind
+from orchestrator.model.dag import DAG
 from orchestrator.model.enums import NOTHING_RUNS, DueKind, TargetTypes, TaskStatus
 from orchestrator.model.errors import InputError, LaunchUncertain, NotYet, RunExists
 from orchestrator.model.events import CompletionEvent
@@ -212,7 +213,11 @@ class Witness:
 
     def bare(self, state: RunState, node: NodeState) -> Launch:
         """The launch of a node's current attempt, as far as `find` and `cancel` need it."""
-        return bare_launch(self._definitions.load(state.run.definition, state.run.dag), state.run, node)
+        return bare_launch(self.dag_of(state), state.run, node)
+
+    def dag_of(self, state: RunState) -> DAG:
+        """The DAG of a run's own definition."""
+        return self._definitions.load(state.run.definition, state.run.dag)
 
     def _completion(
         self, entry: Entry, item: Completion, state: RunState, box: RunBox

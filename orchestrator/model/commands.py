@@ -93,6 +93,8 @@ class Launch(msgspec.Struct, frozen=True):
     """When its step started: nothing was launched for it before, so that `find` need not look further back."""
     secrets: tuple[str, ...] = ()
     """Names of the secrets in `parameters`: marked there, until its target is called."""
+    goes_on: str | None = None
+    """Of a Dag Task: the child run that is to go on for it, where there still is one."""
     depth: int = 0
     """How many runs stand above its run."""
     scheduled_for: datetime | None = None

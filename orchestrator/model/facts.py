@@ -150,6 +150,13 @@ class RedriveRequested(msgspec.Struct, frozen=True):
     start_from: str | None = None
 
 
+class RunAdopted(msgspec.Struct, frozen=True):
+    """A later attempt of its parent's step asked, at `at`, for a child run to go on as its own."""
+
+    parent: ParentRun
+    at: datetime
+
+
 class NotificationSent(msgspec.Struct, frozen=True):
     """Its receiver has accepted it."""
 
@@ -192,4 +199,5 @@ Fact = (
     | RunAdmitted
     | SlotGranted
     | RedriveRequested
+    | RunAdopted
 )

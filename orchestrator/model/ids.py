@@ -80,6 +80,12 @@ def triggered_start_of(dag: str, cause: str) -> str:
     return f"{dag} triggered by {cause}"
 
 
+def cause_of(dag: str, message_id: str) -> str | None:
+    """Return what triggered a run, None where something else started it."""
+    begin = triggered_start_of(dag, "")
+    return message_id.removeprefix(begin) if message_id.startswith(begin) else None
+
+
 def launch_id_of(run_id: str, node_name: str, attempt: int) -> str:
     """Return `run_id/node/attempt`; none of the parts can hold a slash."""
     return f"{run_id}/{node_name}/{attempt}"

@@ -87,6 +87,13 @@ class BranchState(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.starts or (self.start,)
 
 
+class GoesOn(msgspec.Struct, frozen=True):
+    """The child run that one attempt of a Dag Task lets go on, in place of a new one."""
+
+    run_id: str
+    attempt: int
+
+
 class Items(msgspec.Struct, frozen=True, omit_defaults=True):
     """The items of a Map that has started, in the order of its list, and how far it has come with them."""
 
@@ -98,6 +105,8 @@ class Items(msgspec.Struct, frozen=True, omit_defaults=True):
     started: int = 0
     """So many have been started: those of the indices below this."""
     ended: int = 0
+    again: tuple[int, ...] = ()
+    """The indices of those that had not completed and are to go on by a redrive, and have not been come to."""
     failed: tuple[int, ...] = ()
     """The indices of those that have not completed, in their order."""
     parts: int = 0
@@ -169,6 +178,8 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     due: Mapping[str, datetime] = EMPTY  # type: ignore[assignment]  # a dict of times; EMPTY is shared
     """DueKind -> when: what is to happen at this node if nothing else happens before."""
     owed_cancel: OwedCancel | None = None
+    goes_on: GoesOn | None = None
+    """Of a Dag Task that a redrive has entered again: which child run is to go on, and in which attempt."""
     stop: Failure | None = None
     """Of a Running node: why no attempt at it is started any more; of a Parallel or Map: why nothing in it is."""
     open_branches: int = 0
@@ -320,6 +331,8 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """How often it went on after it had ended."""
     redriven_at: datetime | None = None
     """When that was asked for last: what was asked for before, was asked of the run that had ended."""
+    goes_on_at_end: datetime | None = None
+    """Of a child run that is being stopped: when its parent asked for it to go on, which it does once it has ended."""
     steered_at: datetime | None = None
     """When the pause or resume was asked for that was applied last; older ones come too late."""
     held: tuple[Held, ...] = ()
@@ -333,7 +346,7 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     def was_redriven_since(self, at: datetime | None) -> bool:
         """Whether what was asked of it at `at` was asked of the run that had ended then."""
-        return at is not None and self.redriven_at is not None and at <= self.redriven_at
+        return at is not None and self.redriven_at is not None and at < self.redriven_at
 
     @property
     def waits_for_slot(self) -> bool:
@@ -365,6 +378,8 @@ def child_of(run_id: str, node: NodeState) -> str | None:
     """Return the id of the child run of a Dag Task's current attempt; None for what has none."""
     if node.target_type != TargetTypes.DAG or not node.attempt or node.started_at is None:
         return None
+    if node.execution_id is None and node.goes_on is not None and node.goes_on.attempt == node.attempt:
+        return node.goes_on.run_id
     return node.execution_id or child_run_id(launch_id_of(run_id, node.node_name, node.attempt), node.started_at)
 
 

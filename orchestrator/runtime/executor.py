@@ -85,7 +85,7 @@ class WithOwn(Mapping[str, Target]):
         store: ObjectStore,
         broker: Broker,
         notifier: Notifier,
-        make_child: Callable[[Launch, str], None],
+        make_child: Callable[[Launch, str], str],
     ) -> None:
         self._others, self._store, self._broker, self._notifier = others, store, broker, notifier
         self._make_child = make_child
@@ -293,6 +293,12 @@ class DAGExecutor(dag_executor.DAGExecutor):
             child = child_of(state.run.run_id, node) if node.status is TaskStatus.RUNNING else None
             if child is not None and OrchestrationStatus(self.store, child).load() is not None:
                 self.resume(child)
+
+    @property
+    def open_run_ids(self) -> list[str]:
+        """Ids of the runs that this process looks after and that have not ended, child runs too."""
+        with self._changed:
+            return sorted(self._mine - self._ended.keys())
 
     def wait(self, run_id: str, timeout_s: float | None = None) -> RunState:
         """Return the run as it ended.

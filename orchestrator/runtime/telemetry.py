@@ -184,6 +184,8 @@ class Telemetry:
             "orchestrator.definition": run.definition,
             "orchestrator.status": str(run.status),
         }
+        if run.parent is not None:
+            attributes["orchestrator.parent"] = launch_id_of(run.parent.run_id, run.parent.node, run.parent.attempt)
         began_at = run.started_at
         if run.redriven_at is not None:
             began_at = min(run.redriven_at, ended_at)

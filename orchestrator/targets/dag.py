@@ -21,8 +21,9 @@ from orchestrator.ports import ObjectStore
 
 log = logging.getLogger("orchestrator")
 
-Make = Callable[[Launch, str], None]
-"""Makes the child run of a launch under this run id, once; raises LaunchRefused or LaunchUncertain."""
+Make = Callable[[Launch, str], str]
+"""Makes the child run of a launch under this run id, once, or lets the one go on that it names; returns its id. Raises
+LaunchRefused or LaunchUncertain."""
 
 _CALL_LIMIT_S = 30.0
 
@@ -56,8 +57,7 @@ class DagTarget:
 
     def launch(self, launch: Launch) -> Execution:
         """Make the child run and let it begin. Raises LaunchRefused, LaunchUncertain."""
-        run_id = _child(launch)
-        self._make(launch, run_id)
+        run_id = self._make(launch, _child(launch))
         try:
             self._publish(begin_message(run_id))
         except OrchestratorError as exc:
@@ -65,7 +65,10 @@ class DagTarget:
         return Execution(run_id)
 
     def find(self, launch: Launch) -> Execution | None:
-        """Return the child run of this launch, if it was made."""
+        """Return the child run of this launch, if it was made, or was let go on for it."""
+        found = self._read(launch.goes_on) if launch.goes_on is not None else None
+        if found is not None and found[1].parent is not None and found[1].parent.attempt == launch.attempt:
+            return Execution(found[1].run_id)
         run_id = _child(launch)
         return Execution(run_id) if self._read(run_id) is not None else None
 

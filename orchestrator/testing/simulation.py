@@ -366,8 +366,8 @@ class Simulation:
             words += f", due {', '.join(f'{kind} at {_utc(at)}' for kind, at in node.due.items())}"
         return words
 
-    def _make_child(self, launch: Launch, run_id: str) -> None:
-        self._any_executor().make_child(launch, run_id)
+    def _make_child(self, launch: Launch, run_id: str) -> str:
+        return self._any_executor().make_child(launch, run_id)
 
     def _is_faked(self, launch: Launch) -> bool:
         """Whether a Dag Task is faked: told to be, or there is no definition of its DAG here."""

@@ -67,6 +67,16 @@ def test_a_child_run_has_the_parameters_as_its_input_and_its_result_is_the_step_
     assert kid.launches("Work")[0].parameters == {"day": "monday"}
 
 
+def test_each_item_of_a_map_may_be_a_child_run():
+    inner = dag(("Each", child(parameters={"day": "${item}"})))
+    family = {"parent": dag(("All", {"type": "Map", "items": ["mon", "tue"], "iterator": inner})), "kid": KID}
+    world = Simulation(family, targets={"Work": lambda parameters: {"rows": len(parameters["day"])}})
+    run = world.finish(world.start(dag="parent"))
+    assert run.result("All") == [{"rows": 3}, {"rows": 3}]
+    kids = {kid.state.run.parent.node: kid.state.run.input for kid in children_of(world, run.run_id)}
+    assert kids == {"Each[0]": {"day": "mon"}, "Each[1]": {"day": "tue"}}
+
+
 def test_a_child_run_is_for_the_time_that_its_parent_is_for():
     world = Simulation(FAMILY, targets={"Work": returns({"rows": 7})})
     world.send({**start_message("parent", {"day": "x"}), "scheduled_for": "2026-01-01T06:30:00Z"})
@@ -396,9 +406,13 @@ def test_run_finds_the_children_beside_the_path_and_status_shows_them(place, cap
     kid = place.document("mine")["Load"]["execution_id"]
     assert place.document("mine")["Load"]["result"] == 3
     assert main(["status", "mine"]) == 0
-    assert f"child run: Load  {kid}  Completed, 1 of 1 steps ended" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"Dag kid {kid[:20]}" in out
+    assert f"child run: Load  {kid}  Completed, 1 of 1 steps ended" in out
     assert main(["status", kid]) == 0
     assert "child of: mine, step Load, attempt 1" in capsys.readouterr().out
+    assert main(["runs"]) == 0
+    assert "child of mine" in capsys.readouterr().out
     assert main(["runs", "--parent", "mine", "--json"]) == 0
     (listed,) = json.loads(capsys.readouterr().out)
     assert (listed["run_id"], listed["parent"]) == (kid, "mine")
@@ -510,3 +524,30 @@ def test_logs_of_a_dag_step_name_its_child_run(place, capsys):
     assert main(["logs", "mine", "Load"]) == 0
     kid = place.document("mine")["Load"]["execution_id"]
     assert f"Load is run {kid}: orchestrator logs {kid}" in capsys.readouterr().err
+
+
+def test_run_waits_for_a_cancelled_child_that_outlives_its_parent(place):
+    place.dag("parent", {"Load": child(timeout="300ms")})
+    place.dag("kid", {"Work": place.task("wait_for", "After", name="work", path="go"), "After": place.task("echo")})
+    process = place.start("run", "parent", "--run-id", "mine")
+    until(lambda: "mine" in place.run_ids() and place.document("mine")["$run"]["status"] == "Failed")
+    kid = next(each for each in place.run_ids() if each != "mine")
+    assert place.document(kid)["$run"]["status"] == "Running"  # a function that was called cannot be stopped
+    assert process.poll() is None
+    (place.root / "go").touch()
+    assert process.wait(60) == 1
+    assert f"run mine has ended; 1 child run still to end: {kid}" in process.stderr.read()
+    assert place.document(kid)["$run"]["status"] == "Cancelled"
+
+
+def test_cancelling_a_family_that_a_killed_process_left_ends_all_of_it(place):
+    place.dag("parent", {"Load": child()})
+    place.dag("kid", {"Down": child("leaf")})
+    place.dag("leaf", {"Work": place.task("wait_for", name="work", path="go")})
+    process = place.start("run", "parent", "--run-id", "mine")
+    until(lambda: "work" in place.calls())
+    process.kill()
+    process.wait()
+    assert main(["cancel", "mine"]) == 0
+    assert {place.document(each)["$run"]["status"] for each in place.run_ids()} == {"Cancelled"}
+    assert len(place.run_ids()) == 3

@@ -8,6 +8,7 @@ from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.pruning import Pruner
 from orchestrator.model.enums import RunStatus, TaskStatus
 from orchestrator.model.messages import cancel_message, pause_message, resume_message
+from orchestrator.model.policy import Policy
 from orchestrator.model.slots import Slots, decode, encode
 from orchestrator.testing import Faults, Simulation, fails, in_turn, returns
 from tests.support.world import World, chain, dag, parallel, task
@@ -147,10 +148,67 @@ def test_an_instance_that_does_not_know_the_dag_keeps_to_the_limit_that_was_told
     assert [world.state(run_id).run.status for run_id in runs] == ["Running", "Running", "Queued"]
 
 
+@pytest.mark.parametrize(
+    ("definition", "queue", "expected"), [({**ONE, "max_active_runs": 2}, "dag/dag", 2), (pooled(3), "pool/api", 1)]
+)
+def test_what_was_killed_before_it_asked_is_let_in_by_an_instance_that_knows_no_limit(definition, queue, expected):
+    world = World(definition, pools={"api": 2})
+    for number in range(3):
+        world.start(f"m{number}")
+    world.store.delete(f"slots/{queue}.json")
+    for run_id in list(world.store.list("runs/")):  # as if nobody had got to asking
+        found = world.store.get(run_id)
+        world.store.put(run_id, found[0].replace(b',"held":true', b""), expect=found[1])
+    world.catalog, world.policy = Catalog({}), Policy(world.policy.targets)
+    world.instance().tick()
+    assert (slots(world.store, queue).limit, len(slots(world.store, queue).held)) == (expected, expected)
+
+
 def test_a_lost_message_costs_a_tick_and_not_the_turn():
     world = simulated(ONE, faults=Faults(lost=1.0), without_outcome=[])
     runs = [world.start() for _ in range(3)]
     assert all(minutes <= 5 * n for n, minutes in enumerate(began(world, runs)))
+
+
+def test_a_redriven_run_waits_for_its_turn_again():
+    definition = {**chain("A", "B"), "max_active_runs": 1}
+    world = simulated(definition, targets={"B": in_turn(fails(), returns(1).after("1m"))})
+    first = world.start()
+    assert world.finish(first).status == "Failed"
+    second = world.start()
+    world.redrive(first)
+    world.forward("1s")
+    assert [world.run(run_id).status for run_id in (first, second)] == ["Queued", "Running"]
+    assert [each.node for each in world.run(first).state.run.held] == ["B"]
+    assert [world.finish(run_id).status for run_id in (second, first)] == ["Failed", "Completed"]
+    assert launched(world, first) == ["A", "B", "B"]
+    assert world.run(first).state.run.started_at < world.run(second).state.run.started_at
+    assert world.run(first).state.run.ended_at - world.run(second).state.run.ended_at == MINUTE
+    assert slots(world.store, "dag/dag").held == ()
+
+
+@pytest.mark.parametrize("is_paused", [False, True])
+def test_a_redriven_run_that_waits_for_its_turn_is_cancelled_at_once(is_paused):
+    branches = parallel(chain("A"), chain("B"))
+    last = {"start": "Z", "steps": {"Z": {"type": "Pass", "result": 1}}}
+    definition = {**dag(P=branches), "max_active_runs": 1, "finally": last}
+    world = simulated(definition, targets={"B": fails()})
+    first = world.start()
+    assert world.finish(first).status == "Failed"
+    second = world.start()
+    world.forward("1s")
+    world.redrive(first)
+    world.forward("1s")
+    if is_paused:
+        world.pause(first)
+        world.forward("1s")
+    world.cancel(first)
+    world.forward("1s")
+    run = world.run(first)
+    assert (run.status, run.node("B").status, run.state.run.held) == ("Cancelled", "Cancelled", ())
+    assert launched(world, first) == ["A", "B"]
+    assert slots(world.store, "dag/dag").waiting == ()
+    assert world.finish(second).status == "Failed"
 
 
 # -- pools -----------------------------------------------------------------------------------------------
@@ -331,3 +389,16 @@ def test_pause_from_outside_gives_places_up_at_the_next_tick():
     world.executor.execute(resume_message(queued), publish_time=world.clock.now())
     assert world.state(queued).run.status is RunStatus.QUEUED
     assert len(slots(world.store, "dag/dag").waiting) == 1
+
+
+def test_items_of_a_map_share_a_pool():
+    iterator = dag(Load=task(pool="api"))
+    world = simulated(dag(Each={"type": "Map", "items": [1, 2, 3, 4], "iterator": iterator}), pools={"api": 2})
+    run_id = world.start()
+    assert launched(world, run_id) == ["Load[0]", "Load[1]"]
+    assert [place.holder for place in slots(world.store, "pool/api").waiting] == [
+        f"{run_id}/Load[2]/1",
+        f"{run_id}/Load[3]/1",
+    ]
+    run = world.finish(run_id)
+    assert (run.status, run.state.run.ended_at - run.state.run.started_at) == ("Completed", 2 * MINUTE)

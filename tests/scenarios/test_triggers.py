@@ -422,6 +422,16 @@ def test_a_push_to_the_deployed_function_under_the_path_of_another_topic_is_a_me
     assert len(list(deployed.executor().store.list("runs/"))) == 2
 
 
+def test_the_status_of_a_run_says_what_triggered_it(tmp_path, monkeypatch, capsys):
+    from orchestrator.cli.main import main
+
+    definition = {**on_object(), "start": "A", "steps": {"A": {"type": "Pass", "result": 1}}}
+    with DAGExecutor(definition, f"file://{tmp_path}") as executor:
+        run_id = executor.execute(an_object()).run_id
+    assert main(["status", run_id, "--bucket", f"file://{tmp_path}"]) == 0
+    assert "triggered by: gs://landing/in/a.csv#1769841000123456" in capsys.readouterr().out
+
+
 def test_functions_framework_says_which_topic_a_push_is_from():
     from flask import Flask, request
     from functions_framework.event_conversion import background_event_to_cloud_event

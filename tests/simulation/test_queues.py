@@ -17,6 +17,7 @@ from orchestrator.model.errors import OrchestratorError
 from orchestrator.model.messages import cancel_message, pause_message, resume_message, start_message
 from orchestrator.model.slots import decode
 from orchestrator.stores.memory import MemoryStore
+from orchestrator.testing import Simulation, returns
 from tests.support.world import NotedTarget, World, chain, completion, dag, parallel, task
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))
@@ -230,3 +231,19 @@ def test_never_more_is_under_way_than_the_limits_allow_and_everybody_gets_throug
     assert list(world.store.list("open/")) == []
     waiting = [key for key in world.store.list("slots/") if decode(world.store.get(key)[0], key).waiting]
     assert waiting == []
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(st.integers(1, 3), st.lists(st.tuples(st.integers(-2, 2), st.integers(0, 3)), min_size=1, max_size=9))
+def test_those_who_all_wait_begin_by_priority_then_as_they_came(most, runs):
+    world = Simulation({**chain("A"), "max_active_runs": most}, default=returns(1).after("1h"))
+    first = [world.start() for _ in range(most)]
+    waiting = []
+    for priority, gap_s in runs:
+        world.forward(f"{gap_s}s")
+        waiting.append(world.start(priority=priority))
+    begun = {run_id: world.finish(run_id).state.run.started_at for run_id in waiting}
+    expected = sorted(range(len(runs)), key=lambda number: -runs[number][0])
+    order = [begun[waiting[number]] for number in expected]
+    assert order == sorted(order)
+    assert all(world.run(run_id).status is RunStatus.COMPLETED for run_id in first + waiting)

@@ -56,6 +56,13 @@ def test_each_time_of_the_while_has_a_run(place, capsys):
     assert capsys.readouterr().out.endswith("3 runs of d Completed, 0 did not, 0 left alone\n")
 
 
+def test_the_status_of_a_run_says_for_when_it_is(place, capsys):
+    main(["backfill", "d", *WHILE])
+    capsys.readouterr()
+    assert main(["status", place.run_ids()[0]]) == 0
+    assert "scheduled for: 2026-01-01 05:00:00 UTC" in capsys.readouterr().out
+
+
 def test_what_is_there_is_left_alone_whoever_started_it(place, capsys):
     world = World({"d": json.loads((place.root / "d" / "dag.json").read_text())})
     by_scheduler = world.executor.execute(

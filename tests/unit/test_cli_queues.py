@@ -25,6 +25,11 @@ def limited(place: Place, **keys: object) -> None:
     (folder / "dag.json").write_text(json.dumps({**definition, "max_active_runs": 1}))
 
 
+def waiting(place: Place, queue: str) -> int:
+    """How many wait in a queue."""
+    return len(json.loads((place.root / f".orchestrator/slots/{queue}.json").read_text())["waiting"])
+
+
 def test_runs_of_several_terminals_wait_for_each_other_and_say_so(place, capsys):
     limited(place)
     first = place.start("run", "slow", "--run-id", "first")
@@ -33,7 +38,7 @@ def test_runs_of_several_terminals_wait_for_each_other_and_say_so(place, capsys)
     until(lambda: "second" in place.run_ids())
     third = place.start("run", "slow", "--run-id", "third", "--priority", "7")
     until(lambda: "third" in place.run_ids())
-    until(lambda: len(json.loads((place.root / ".orchestrator/slots/dag/slow.json").read_text())["waiting"]) == 2)
+    until(lambda: waiting(place, "dag/slow") == 2)
 
     assert main(["status", "second"]) == 0
     said = capsys.readouterr().out
@@ -98,7 +103,7 @@ def test_steps_of_one_pool_wait_for_each_other_and_status_says_so(place, capsys,
     first = place.start("run", "slow", "--run-id", "first")
     until(lambda: place.calls() == ["A"])
     other = place.start("run", "other", "--run-id", "other")
-    until(lambda: "other" in place.run_ids() and place.statuses("other")["B"] == ("Running", 1))
+    until(lambda: waiting(place, "pool/api") == 1)
     assert main(["status", "other"]) == 0
     said = capsys.readouterr().out
     assert "waits for pool api" in said

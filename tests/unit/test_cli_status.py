@@ -202,6 +202,9 @@ def test_runs_as_json(many, capsys):
         "ended_at": None,
         "owner": None,
         "tags": [],
+        "parent": None,
+        "priority": 0,
+        "queued_at": None,
     }
 
 

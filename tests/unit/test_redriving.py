@@ -6,6 +6,7 @@ import pytest
 
 from orchestrator.engine.redriving import refusal
 from orchestrator.model.dag import DAG
+from orchestrator.model.enums import RunStatus
 from orchestrator.model.errors import InputError
 from orchestrator.testing import fails, in_turn, never_ends, returns, takes
 from orchestrator.testing.simulation import Simulation
@@ -162,3 +163,147 @@ def test_the_table_is_derived_from_the_document_alone():
     run = world.finish(world.start())
     assert refusal(DAG(FORK), run.state, None) is None
     assert refusal(DAG(FORK), run.state, "Z") is not None
+
+
+def test_a_redriven_run_waits_for_its_turn_as_one_that_starts():
+    steps = {"start": "A", "max_active_runs": 1, "steps": {"A": task("B"), "B": task()}}
+    world = Simulation(steps, targets={"B": fails(times=1)})
+    first = world.start()
+    world.finish(first)
+    started_at = world.run(first).state.run.started_at
+    world.forward("1m")
+    second = world.start()
+    world.redrive(first)
+    assert world.run(first).status is RunStatus.QUEUED
+    world.pause(first)
+    world.forward("1ms")
+    world.resume(first)
+    world.finish(second)
+    run = world.finish(first)
+    assert (run.status, run.state.run.started_at, run.node("A").attempt) == ("Completed", started_at, 1)
+    assert run.launches("B")[-1].attempt == 2
+
+
+def test_a_redriven_run_that_is_cancelled_in_the_queue_ends():
+    steps = {"start": "P", "max_active_runs": 1, "steps": {"P": parallel(chain("A"), chain("B"))}}
+    world = Simulation(steps, targets={"B": fails(times=1).then(takes("1h"))})
+    first = world.start()
+    world.finish(first)
+    second = world.start()
+    world.redrive(first)
+    world.cancel(first)
+    run = world.finish(first)
+    assert (run.status, run.node("P").status, run.node("A").status) == ("Cancelled", "Cancelled", "Completed")
+    world.finish(second)
+    world.redrive(first)
+    assert world.finish(first).status == "Completed"
+
+
+# -- Maps ------------------------------------------------------------------------------------------------
+
+
+def mapping(**keys):
+    """A Map of two steps an item, and a step after it."""
+    body = chain("F", "G")
+    each = {"type": "Map", "items": "${run.input.items}", "iterator": body, "next": "E", "max_concurrency": 2}
+    return dag(M={**each, **keys}, E=task(parameters={"all": "${steps.M.result}"}))
+
+
+def mapped(world, items="abcdef"):
+    run_id = world.start({"items": list(items)})
+    return run_id, world.finish(run_id)
+
+
+def launched_since(before, after):
+    return sorted(f"{x.node_name}/{x.attempt}" for x in after.all_launches[len(before.all_launches) :])
+
+
+def test_only_the_items_that_failed_or_never_ran_run_again_each_from_where_it_failed():
+    world = Simulation(
+        mapping(tolerated_failures=1),
+        targets={"G[1]": fails(times=1).then(returns("one")), "F[2]": fails(times=1)},
+        default=returns("ok"),
+    )
+    run_id, before = mapped(world)
+    assert before.status == "Failed"
+    began = before.node("M").items.started
+    assert began < 6
+    world.redrive(run_id)
+    run = world.finish(run_id)
+    never = [f"{step}[{index}]/1" for index in range(began, 6) for step in "FG"]
+    assert launched_since(before, run) == sorted(["E/1", "F[2]/2", "G[1]/2", "G[2]/1", *never])
+    assert run.launches("E")[-1].parameters == {"all": ["ok", "one", "ok", "ok", "ok", "ok"]}
+    assert (run.node("M").items.failed, run.node("M").items.again) == ((), ())
+
+
+def test_no_more_items_run_at_once_than_may():
+    world = Simulation(mapping(tolerated_failures=5), targets={"F": fails(times=1).then(takes("1h"))})
+    run_id, before = mapped(world)
+    assert before.node("M").items.failed == (0, 1, 2, 3, 4, 5)
+    world.redrive(run_id)
+    at_once = set()
+    while world.run(run_id).status == "Running":
+        nodes = world.run(run_id).state.nodes.values()
+        at_once.add(sum(node.node_name.startswith("F") and node.status == "Running" for node in nodes))
+        world.forward("10m")
+    assert max(at_once) == 2
+
+
+def test_items_that_fail_again_make_it_fail_again_and_those_not_come_to_stay_as_they_were():
+    world = Simulation(mapping(max_concurrency=1, tolerated_failures=1), targets={"F": fails()})
+    run_id, before = mapped(world)
+    assert before.node("M").items.failed == (0, 1)
+    world.redrive(run_id)
+    run = world.finish(run_id)
+    assert (run.status, run.node("M").items.failed, run.node("M").items.again) == ("Failed", (0, 1), ())
+    world = Simulation(mapping(max_concurrency=1), targets={"F": fails()})
+    run_id, _ = mapped(world)
+    world.redrive(run_id)
+    assert world.finish(run_id).node("F[0]").attempt == 2
+
+
+def test_items_whose_failure_was_tolerated_are_kept_where_the_run_failed_behind_the_map():
+    world = Simulation(mapping(tolerated_failures=1), targets={"F[1]": fails(), "E": fails(times=1)})
+    run_id, before = mapped(world)
+    world.redrive(run_id)
+    run = world.finish(run_id)
+    assert (run.status, launched_since(before, run)) == ("Completed", ["E/2"])
+    assert run.node("M") == before.node("M")
+
+
+def test_from_a_step_of_an_item_an_item_and_the_map():
+    world = Simulation(mapping(), default=returns("ok"))
+    run_id, before = mapped(world, "abc")
+    for chosen, expected in (
+        ("G[1]", ["E/2", "G[1]/2"]),
+        ("M[1]", ["E/3", "F[1]/2", "G[1]/3"]),
+        ("M", ["E/4", "F[0]/2", "F[1]/3", "F[2]/2", "G[0]/2", "G[1]/4", "G[2]/2"]),
+    ):
+        world.redrive(run_id, chosen)
+        run = world.finish(run_id)
+        assert (run.status, launched_since(before, run)) == ("Completed", expected)
+        before = run
+
+
+def test_a_map_that_was_cancelled_goes_on_with_what_ran_and_with_what_never_did():
+    world = Simulation(mapping(), targets={"G[1]": takes("1h")}, default=returns("ok"))
+    run_id = world.start({"items": list("abcdef")})
+    world.cancel(run_id, after="30s")
+    before = world.finish(run_id)
+    assert before.status == "Cancelled"
+    world.redrive(run_id)
+    run = world.finish(run_id)
+    assert run.status == "Completed"
+    assert all(launch.attempt == 1 for launch in run.all_launches)
+
+
+def test_a_map_in_an_item_of_a_map_goes_on_in_its_own_items():
+    inner = {"type": "Map", "items": [1, 2], "iterator": chain("X")}
+    world = Simulation(
+        dag(M={"type": "Map", "items": ["a", "b"], "iterator": dag(In=inner)}), targets={"X[1][0]": fails(times=1)}
+    )
+    run_id = world.start()
+    before = world.finish(run_id)
+    world.redrive(run_id)
+    run = world.finish(run_id)
+    assert (run.status, launched_since(before, run)) == ("Completed", ["X[1][0]/2"])

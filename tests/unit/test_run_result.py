@@ -119,3 +119,24 @@ def test_what_a_result_cannot_ask_about(result, problem):
     made = definition(result=result, **{"finally": {"start": "F", "steps": {"F": passing(9)}}})
     (found,) = problems(made)
     assert found.startswith(problem)
+
+
+def test_the_large_results_that_a_result_asks_for_are_fetched_at_once(monkeypatch):
+    from orchestrator.engine.large_results import LargeResults
+
+    fetched = []
+    real = LargeResults.brought_back
+
+    def noted(self, state, needed, ahead=()):
+        fetched.append({needed, *ahead})
+        return real(self, state, needed, ahead)
+
+    monkeypatch.setattr(LargeResults, "brought_back", noted)
+    names = [f"S{n}" for n in range(5)]
+    large = ["x" * 1000] * 100
+    steps = {name: passing(large, after) for name, after in zip(names, [*names[1:], "W"], strict=True)}
+    steps["W"] = {"type": "Wait", "for": "1ms"}
+    sizes = {name: f"${{size(steps.{name}.result)}}" for name in names}
+    _run, result = ended({"start": "S0", "steps": steps, "result": sizes})
+    assert result == dict.fromkeys(names, 100)
+    assert fetched == [set(names)]
