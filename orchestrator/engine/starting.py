@@ -29,7 +29,7 @@ def start_waiting(draft: Draft) -> None:
         elif state.status is TaskStatus.NEW and draft.is_paused:
             draft.hold(name, caught)
         elif state.status is TaskStatus.NEW and state.node_type is NodeTypes.PART:
-            claim(draft, replace(state, started_at=draft.now), 1)
+            claim(draft, replace(state, started_at=draft.now), state.attempt + 1)
         elif state.status is TaskStatus.NEW:
             node = draft.dag.place(name)
             _START[type(node)](draft, node, replace(state, started_at=draft.now, caught=caught))
