@@ -41,7 +41,6 @@ def begin(draft: Draft, place: Map, entry: NodeState, items: Items, tolerated: i
     until = min(number, items.begun_parts + room - len(starts))
     started = items.started
     for part in range(items.begun_parts, until):
-        known = draft.nodes.get(part_of(entry.node_name, part))
         first = part * size
         name, count = part_of(entry.node_name, part), min(size, items.count - first)
         started += count
@@ -57,7 +56,6 @@ def begin(draft: Draft, place: Map, entry: NodeState, items: Items, tolerated: i
                 target_name=draft.info.dag,
                 slice=slice_,
                 status=TaskStatus.NEW,
-                attempt=known.attempt if known is not None else 0,
             )
         )
         starts.append(name)
