@@ -44,7 +44,8 @@ resource "google_pubsub_subscription" "triggers" {
   message_retention_duration = "604800s"
 
   push_config {
-    push_endpoint = "${google_cloudfunctions2_function.orchestrator.service_config[0].uri}/${each.key}"
+    # A topic's name may hold a %, and a path is decoded.
+    push_endpoint = "${google_cloudfunctions2_function.orchestrator.service_config[0].uri}/${replace(each.key, "%", "%25")}"
 
     oidc_token {
       service_account_email = google_service_account.acting["push"].email

@@ -57,6 +57,9 @@ SECRETS = {"key": "open-sesame-1234"}
 KEPT = ("Dag", "Callback")
 """Target types whose parameters stand in a document, so that no secret can be in them."""
 
+POOLS = {"api": 1, "bigquery": 2}
+"""Likewise: how many slots each pool has."""
+
 # -- what people and machines get wrong ------------------------------------------------------------------
 
 _WORDS = sorted({"start", "steps", "next", "end", "branches", "type", "A", "B", "P", "Task", "Parallel", "Function"})
@@ -348,6 +351,8 @@ class _Drawer:
         raise NotImplementedError(f"{row.name}: tests/strategies.py has no strategy for {row.kind}; write one")
 
     def strings(self, row: Key) -> st.SearchStrategy[str]:
+        if row.name == "pool":  # so few that steps meet in them
+            return st.sampled_from(sorted(POOLS))
         match row.rule:
             case Choice(allowed=allowed):
                 return st.sampled_from(allowed)

@@ -52,7 +52,7 @@ from orchestrator.model.errors import (
     StoreUnavailable,
     VersionConflict,
 )
-from orchestrator.model.facts import AttemptEnded, Fact, LaunchBound, LaunchFailed, RunAdopted
+from orchestrator.model.facts import AttemptEnded, Fact, LaunchBound, LaunchFailed, PlacesLeft, RunAdopted
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import RunState
 from orchestrator.ports import (
@@ -317,6 +317,16 @@ class DAGExecutor:
     def look_after(self, run_id: str, marker: str | None = None) -> tuple[str, ...] | None:
         """Do a Tick's work for one run; see `Ticker.look_after`."""
         return self._ticker.look_after(run_id, marker)
+
+    def leave_queues(self, run_id: str) -> None:
+        """Have a run wait in no queue until somebody looks after it again, so that others are let in before it."""
+        box = self._box(run_id)
+        loaded = box.status.load()
+        if loaded is None:
+            return
+        state = loaded[0]
+        if state.run.waits_for_slot or any(node.waits_for_slot for node in state.nodes.values()):
+            self._apply(box, (PlacesLeft(),))
 
     def close(self) -> None:
         """Finish what can be finished at once; everything else is for a Tick, here or elsewhere."""

@@ -31,6 +31,7 @@ from orchestrator.model.facts import (
     NotificationSent,
     PauseEnded,
     PauseRequested,
+    PlacesLeft,
     RedriveRequested,
     ResumeRequested,
     RunAdmitted,
@@ -139,7 +140,7 @@ def _run_started(draft: Draft, fact: RunStarted) -> None:
     elif draft.dag.max_active_runs is not None:
         from orchestrator.engine.queueing import enqueue
 
-        enqueue(draft, entering)
+        enqueue(draft)
     else:
         draft.entering.extend(entering)
 
@@ -162,7 +163,6 @@ def _cancel_requested(draft: Draft, fact: CancelRequested) -> None:
             draft.change_run(replace(draft.run, status=RunStatus.RUNNING, slot=None))
             _stop_run(draft)
         else:  # nothing of it has started, so nothing is to be tidied up by a `finally`
-            draft.change_run(replace(draft.run, held=()))
             end_run(draft, Ending(RunStatus.CANCELLED, draft.run.stop))
 
 
@@ -232,5 +232,6 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     NotificationFailed: notifying.failed,
     NotificationExpired: notifying.expired,
     RunAdmitted: _run_admitted,
+    PlacesLeft: pausing.places_left,
     SlotGranted: attempts.slot_granted,
 }

@@ -41,20 +41,21 @@ def begin(draft: Draft, place: Map, entry: NodeState, items: Items, tolerated: i
     until = min(number, items.begun_parts + room - len(starts))
     started = items.started
     for part in range(items.begun_parts, until):
-        known = draft.nodes.get(part_of(entry.node_name, part))
         first = part * size
         name, count = part_of(entry.node_name, part), min(size, items.count - first)
         started += count
         slice_ = Slice(first, count, place.max_concurrency // at_once, tolerated - failures_in(items))
+        known = draft.nodes.get(name)
         draft.put(
             NodeState(
                 node_name=name,
                 node_type=NodeTypes.PART,
+                # Where the Map runs again, the numbers of attempts go on.
+                attempt=known.attempt if known is not None else 0,
                 target_type=TargetTypes.DAG.value,
                 target_name=draft.info.dag,
                 slice=slice_,
                 status=TaskStatus.NEW,
-                attempt=known.attempt if known is not None else 0,
             )
         )
         starts.append(name)

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from orchestrator.engine import attempts
 from orchestrator.engine.draft import Draft
 from orchestrator.model.enums import DueKind, RunStatus, TaskStatus
-from orchestrator.model.facts import PauseEnded, PauseRequested, ResumeRequested
+from orchestrator.model.facts import PauseEnded, PauseRequested, PlacesLeft, ResumeRequested
 from orchestrator.model.run_state import NodeState, RunInfo
 
 
@@ -77,6 +77,16 @@ def pause_ended(draft: Draft, _: PauseEnded) -> None:
         from orchestrator.engine.queueing import ask_again
 
         ask_again(draft)
+
+
+def places_left(draft: Draft, _: PlacesLeft) -> None:
+    """Wait in no queue until a Tick looks after the run again; then it comes back to where it was."""
+    if draft.run is None or draft.run.status.is_final or draft.is_paused or not draft.takes_slots:
+        return
+    from orchestrator.engine.queueing import give_up_places
+
+    if give_up_places(draft):
+        draft.change_run(replace(draft.info, is_resuming=True))
 
 
 def reconsider(draft: Draft) -> None:

@@ -26,8 +26,8 @@ from orchestrator.model.slots import dag_queue, pool_queue
 # -- runs ----------------------------------------------------------------------------------------------
 
 
-def enqueue(draft: Draft, entering: Iterable[tuple[str, str | None]]) -> None:
-    """Have a run wait for its turn that begins, or goes on by a redrive; what it would enter is held in it."""
+def enqueue(draft: Draft, entering: Iterable[tuple[str, str | None]] = ()) -> None:
+    """Have a run wait for its turn that begins or, by a redrive, goes on: with what it would enter then held in it."""
     run = draft.info
     slot = Slot(dag_queue(run.dag), _ticket(draft, run.run_id), draft.now)
     held = tuple(Held(name, caught) for name, caught in entering)
@@ -50,7 +50,10 @@ def admitted(draft: Draft, fact: RunAdmitted) -> None:
             held=(),
         )
     )
-    draft.entering.extend((each.node, each.caught) for each in run.held)
+    if run.held:
+        draft.entering.extend((each.node, each.caught) for each in run.held)
+    else:
+        draft.entering.extend((node.node_name, None) for node in draft.dag.start_nodes)
 
 
 # -- attempts ------------------------------------------------------------------------------------------
@@ -73,11 +76,18 @@ def wait_for_slot(draft: Draft, node: NodeState, attempt: int, pool: str) -> Non
 # -- pauses --------------------------------------------------------------------------------------------
 
 
-def give_up_places(draft: Draft) -> None:
-    """A paused run waits in no queue. It keeps since when it waits, so it comes back to where it was."""
+def give_up_places(draft: Draft) -> bool:
+    """A paused run waits in no queue. It keeps since when it waits, so it comes back to where it was.
+
+    Returns:
+        Whether it had a place anywhere.
+    """
+    given_up = False
     for slot, put in _waiting(draft):
         if slot.ticket:
             put(replace(slot, ticket=""))
+            given_up = True
+    return given_up
 
 
 def ask_again(draft: Draft) -> None:

@@ -133,6 +133,10 @@ class RunAdmitted(msgspec.Struct, frozen=True):
     ticket: str
 
 
+class PlacesLeft(msgspec.Struct, frozen=True):
+    """Who runs the run ends, and may be long in coming back: it is not to keep others waiting in queues."""
+
+
 class SlotGranted(msgspec.Struct, frozen=True):
     """An attempt holds the slot of its pool that it asked for with this ticket."""
 
@@ -206,6 +210,7 @@ Fact = (
     | PauseEnded
     | RunAdmitted
     | SlotGranted
+    | PlacesLeft
     | RedriveRequested
     | RunAdopted
     | DeadlinePassed

@@ -17,7 +17,7 @@ from orchestrator.engine.saved import Saved
 from orchestrator.engine.status import DefinitionStatus, OrchestrationStatus, marker_of
 from orchestrator.model.commands import Json, Launch, Notify
 from orchestrator.model.enums import TargetTypes, TaskStatus
-from orchestrator.model.errors import InputError, OrchestratorError, RunNotFound
+from orchestrator.model.errors import BrokerUnavailable, InputError, OrchestratorError, RunNotFound
 from orchestrator.model.messages import redrive_message, start_message
 from orchestrator.model.policy import Policy, TargetRules
 from orchestrator.model.run_state import RunState, child_of
@@ -86,9 +86,11 @@ class WithOwn(Mapping[str, Target]):
         broker: Broker,
         notifier: Notifier,
         make_child: Callable[[Launch, str], str],
+        *,
+        delivers_here: bool,
     ) -> None:
         self._others, self._store, self._broker, self._notifier = others, store, broker, notifier
-        self._make_child = make_child
+        self._make_child, self._delivers_here = make_child, delivers_here
         self._lock = Lock()
         self._made: dict[str, Target] = {}
 
@@ -104,10 +106,22 @@ class WithOwn(Mapping[str, Target]):
         if target_key == TargetTypes.DAG:
             from orchestrator.targets.dag import DagTarget
 
-            return DagTarget(self._store, self._broker.publish, self._make_child)
+            begin = self._begin_apart if self._delivers_here else None
+            return DagTarget(self._store, self._broker.publish, self._make_child, begin=begin)
         from orchestrator.targets.callback import CallbackTarget
 
         return CallbackTarget(self._store, self._notifier)
+
+    def _begin_apart(self, event: Mapping[str, Json]) -> None:
+        """Deliver what lets a child run begin in a thread of its own.
+
+        A bus of this process delivers in the publisher's: there a child that ends at once would lead its parent on, and
+        that its next child, each further down the stack.
+        """
+        try:
+            Thread(target=self._broker.publish, args=(event,), name="orchestrator-begin", daemon=True).start()
+        except RuntimeError as exc:  # the machine has no thread left
+            raise BrokerUnavailable(f"a child run cannot be begun now: {exc}") from exc
 
     def __iter__(self) -> Iterator[str]:
         yield from self._others
@@ -199,7 +213,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
             hosts = self._parts.hosts
             instance = self._parts.hosts.me
         notifier = notifier or LazyNotifier(settings, clock)
-        targets = WithOwn(targets, store, used_broker, notifier, self.make_child)
+        targets = WithOwn(targets, store, used_broker, notifier, self.make_child, delivers_here=broker is None)
         self._tick_interval_s = settings.tick_interval_s
         self._given_on_saved = on_saved
         self._ended: dict[str, RunState] = {}
@@ -351,6 +365,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
             self._own_broker.close()
         if self._timer is not None:
             self._timer.join(timeout=5.0)
+        self._leave_queues()
         super().close()
         for run_id in tuple(self._ended):
             self._clear_marker(run_id)
@@ -360,6 +375,14 @@ class DAGExecutor(dag_executor.DAGExecutor):
                 close()
         if self._parts is not None:
             self._parts.close()
+
+    def _leave_queues(self) -> None:
+        """Keep nobody waiting behind runs that nobody runs for now."""
+        for run_id in tuple(self._mine - self._ended.keys()) if self._own_broker is not None else ():
+            try:
+                self.leave_queues(run_id)
+            except OrchestratorError as exc:
+                log.warning("it keeps its places in queues: %s", exc, extra={"run_id": run_id})
 
     def _await_notifications(self) -> None:
         """Let those be sent, and noted, that this process has in hand; others can be sent by `resume`."""
@@ -402,7 +425,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
 
     def _drives_here(self, run_id: str) -> bool:
         """Whether a run whose turn has come is to go on here: on a bus of its own, a process runs what is its own."""
-        return self._own_broker is None or run_id in self._mine
+        return self._own_broker is None or (run_id in self._mine and not self._stopping.is_set())
 
     def _trace(self, saved: Saved) -> None:
         try:

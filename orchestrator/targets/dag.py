@@ -35,6 +35,7 @@ class DagTarget:
         store: where runs lie.
         publish: to the topic that events come from.
         make: makes child runs.
+        begin: publishes what lets a child run begin, where that is not to be delivered as all else is.
         launch_limit_s: how long a launch may take.
     """
 
@@ -50,16 +51,18 @@ class DagTarget:
         publish: Callable[[Mapping[str, Json]], object],
         make: Make,
         *,
+        begin: Callable[[Mapping[str, Json]], object] | None = None,
         launch_limit_s: float = _CALL_LIMIT_S,
     ) -> None:
         self._store, self._publish, self._make = store, publish, make
+        self._begin = begin or publish
         self.launch_limit_s = launch_limit_s
 
     def launch(self, launch: Launch) -> Execution:
         """Make the child run and let it begin. Raises LaunchRefused, LaunchUncertain."""
         run_id = self._make(launch, _child(launch))
         try:
-            self._publish(begin_message(run_id))
+            self._begin(begin_message(run_id))
         except OrchestratorError as exc:
             log.warning("cannot tell a child run to begin; the Tick does: %s", exc, extra={"run_id": run_id})
         return Execution(run_id)

@@ -416,11 +416,12 @@ def simulate(
     cancel_after: str | None = None,
     within: str = "400d",
     secrets: Mapping[str, str] | None = None,
+    pools: Mapping[str, int] = EMPTY,  # type: ignore[assignment]  # as above
 ) -> SimulatedRun:
     """Run a definition once, to its end, on fake targets and in virtual time.
 
     Args:
-        definition, targets, default, seed, faults, instances, variables, secrets: as Simulation has them.
+        definition, targets, default, seed, faults, instances, variables, secrets, pools: as Simulation has them.
         input: the run's.
         dag: which of several definitions to start.
         cancel_after: cancel the run after this virtual time.
@@ -439,6 +440,7 @@ def simulate(
         instances=instances,
         variables=variables,
         secrets=secrets,
+        pools=pools,
     )
     try:
         run_id = world.start(input, dag=dag)

@@ -239,6 +239,14 @@ def test_a_child_tells_of_its_start_and_its_end_once_each_and_only_when_it_has_b
     assert [each.payload["event"] for each in kid.notifications] == ["started", "completed"]
 
 
+def test_hundreds_of_children_that_end_at_once_follow_one_another(caplog):
+    quick = dag(("A", {"type": "Pass", "result": 1}))
+    with DAGExecutor({"parent": dag(*((f"S{n}", child()) for n in range(300))), "kid": quick}, "memory://") as executor:
+        run = executor.wait(executor.start("parent"), 60)
+    assert run.run.status is RunStatus.COMPLETED
+    assert [record.getMessage() for record in caplog.records] == []
+
+
 # -- the target by itself ------------------------------------------------------------------------------
 
 LAUNCH = Launch("Load", "Dag", "kid", {"day": "x"}, run_id="run_1_000000000000", nonce="n")
@@ -527,7 +535,7 @@ def test_logs_of_a_dag_step_name_its_child_run(place, capsys):
 
 
 def test_run_waits_for_a_cancelled_child_that_outlives_its_parent(place):
-    place.dag("parent", {"Load": child(timeout="300ms")})
+    place.dag("parent", {"Load": child(timeout="3s")})
     place.dag("kid", {"Work": place.task("wait_for", "After", name="work", path="go"), "After": place.task("echo")})
     process = place.start("run", "parent", "--run-id", "mine")
     until(lambda: "mine" in place.run_ids() and place.document("mine")["$run"]["status"] == "Failed")

@@ -10,7 +10,7 @@ from orchestrator.model.enums import RunStatus, TaskStatus
 from orchestrator.model.messages import cancel_message, pause_message, resume_message
 from orchestrator.model.policy import Policy
 from orchestrator.model.slots import Slots, decode, encode
-from orchestrator.testing import Faults, Simulation, fails, in_turn, returns
+from orchestrator.testing import Faults, Simulation, fails, in_turn, returns, simulate
 from tests.support.world import World, chain, dag, parallel, task
 
 ONE = {**chain("A"), "max_active_runs": 1}
@@ -236,8 +236,7 @@ def test_a_run_of_higher_priority_is_next_in_a_pool():
 
 
 def test_a_task_that_waits_for_a_slot_is_not_timed_out():
-    world = simulated(pooled(4, timeout="90s"))
-    run = world.finish(world.start())
+    run = simulate(pooled(4, timeout="90s"), default=returns(1).after("1m"), pools={"api": 1})
     assert {node.status for node in run.state.nodes.values()} == {TaskStatus.COMPLETED}
     assert run.state.run.ended_at - run.state.run.started_at == 4 * MINUTE
 
@@ -402,3 +401,13 @@ def test_items_of_a_map_share_a_pool():
     ]
     run = world.finish(run_id)
     assert (run.status, run.state.run.ended_at - run.state.run.started_at) == ("Completed", 2 * MINUTE)
+
+
+def test_parts_of_a_map_share_a_pool_and_take_no_slot_of_their_dag():
+    each = {"type": "Map", "items": [*range(120)], "max_concurrency": 1000, "iterator": dag(Load=task(pool="api"))}
+    world = simulated({**dag(Each=each), "max_active_runs": 1}, pools={"api": 40})
+    run = world.finish(world.start())
+    assert run.status == "Completed"
+    assert run.state.run.ended_at - run.state.run.started_at == 3 * MINUTE
+    assert len([launch for part in world.runs for launch in part.all_launches if launch.node_name != "Each"]) >= 120
+    assert slots(world.store, "pool/api").held == slots(world.store, "dag/dag").held == ()

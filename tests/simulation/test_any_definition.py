@@ -33,7 +33,7 @@ from orchestrator.testing import (
     refuses,
     returns,
 )
-from tests.strategies import SECRETS, VARIABLES, any_definitions, inputs, json_values, mutations_of
+from tests.strategies import POOLS, SECRETS, VARIABLES, any_definitions, inputs, json_values, mutations_of
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "100"))
 """In CI: a few seconds of them."""
@@ -120,6 +120,7 @@ def test_every_run_ends_and_nothing_in_it_is_left(caplog, definition, data):
         cannot_be_cancelled=data.draw(types, label="cannot be cancelled"),
         variables=VARIABLES,
         secrets=SECRETS,
+        pools=POOLS,
     )
     run_id = world.start(data.draw(inputs, label="input"))
     if data.draw(st.integers(0, 3), label="cancel it") == 3:

@@ -5,6 +5,7 @@ At no moment is more under way than the limits allow, and in the end everybody h
 
 import os
 import random
+from contextlib import suppress
 from datetime import datetime
 
 from hypothesis import given, settings
@@ -13,8 +14,8 @@ from hypothesis import strategies as st
 from orchestrator.engine.dag_executor import DAGExecutor
 from orchestrator.model.commands import Outcome
 from orchestrator.model.enums import RunStatus, TaskStatus
-from orchestrator.model.errors import OrchestratorError
-from orchestrator.model.messages import cancel_message, pause_message, resume_message, start_message
+from orchestrator.model.errors import InputError, OrchestratorError
+from orchestrator.model.messages import cancel_message, pause_message, redrive_message, resume_message, start_message
 from orchestrator.model.slots import decode
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.testing import Simulation, returns
@@ -123,7 +124,8 @@ class Machinery(World):
         message = event, message_id, published_at = self.pending[number]
 
         def handle(instance: DAGExecutor) -> None:
-            instance.execute(event, message_id=message_id, publish_time=published_at)
+            with suppress(InputError):  # there was nothing to redrive
+                instance.execute(event, message_id=message_id, publish_time=published_at)
             if self.rng.random() > 0.1:  # else it comes once more
                 self.pending.remove(message)
 
@@ -162,7 +164,7 @@ class Machinery(World):
                     tickets.setdefault(node.slot.queue, set()).add(node.slot.ticket)
                 assert not is_under_way or (state.run.dag, node.node_name) not in POOL_OF or node.slot.is_held
                 if state.run.waits_for_slot:
-                    assert node.status is TaskStatus.NEW
+                    assert node.status is not TaskStatus.RUNNING or not node.attempt
         for key in self.store.list("slots/"):
             slots = decode(self.store.get(key)[0], key)
             queue = key.removeprefix("slots/").removesuffix(".json")
@@ -174,7 +176,9 @@ class Machinery(World):
 def step(world: Machinery) -> None:
     """Let something happen."""
     rng = world.rng
-    match rng.choice(["start", "deliver", "deliver", "deliver", "end", "end", "tick", "kill", "lose", "steer"]):
+    match rng.choice(
+        ["start", "deliver", "deliver", "deliver", "end", "end", "tick", "kill", "lose", "steer", "leave"]
+    ):
         case "start" if len(list(world.store.list("runs/"))) < 14:
             world.send(start_message(rng.choice(list(DAGS)), priority=rng.choice([None, None, -5, 20])))
         case "deliver" if world.pending:
@@ -193,9 +197,13 @@ def step(world: Machinery) -> None:
             world.pending.remove(rng.choice(ours))
         case "steer":
             runs = [state.run.run_id for state in world.runs()]
-            message = rng.choice([cancel_message, pause_message, pause_message, resume_message, resume_message])
+            message = rng.choice([cancel_message, *(pause_message, resume_message, redrive_message) * 2])
             if runs:
                 world.send(message(rng.choice(runs)))
+        case "leave":
+            runs = [state.run.run_id for state in world.runs()]
+            if runs:
+                world.on_some(lambda instance: instance.leave_queues(rng.choice(runs)))
 
 
 @settings(max_examples=EXAMPLES, deadline=None)

@@ -1,6 +1,7 @@
 """What the command line says of queues: what a run waits for, who holds slots; and runs of several terminals."""
 
 import json
+import signal
 import sys
 
 import pytest
@@ -81,6 +82,25 @@ def test_a_queued_run_is_cancelled_from_another_terminal(place, capsys):
     assert place.statuses("second") == {"A": ("Skipped", 0)}
     (place.root / "go").touch()
     assert first.wait(60) == 0
+
+
+def test_a_run_that_is_interrupted_while_it_waits_lets_others_pass_and_comes_back(place, capsys):
+    limited(place)
+    first = place.start("run", "slow", "--run-id", "first")
+    until(lambda: place.calls() == ["A"])
+    second = place.start("run", "slow", "--run-id", "second")
+    until(lambda: "second" in place.run_ids() and waiting(place, "dag/slow") == 1)
+    second.send_signal(signal.SIGINT)
+    assert second.wait(60) == 130
+    assert waiting(place, "dag/slow") == 0
+    assert main(["status", "second"]) == 0
+    assert "waits for its turn: not before it is resumed" in capsys.readouterr().out
+    third = place.start("run", "slow", "--run-id", "third")
+    until(lambda: "third" in place.run_ids() and waiting(place, "dag/slow") == 1)
+    (place.root / "go").touch()
+    assert [first.wait(60), third.wait(60)] == [0, 0]
+    assert main(["run", "slow", "--resume", "second"]) == 0
+    assert place.document("second")["$run"]["status"] == "Completed"
 
 
 def test_a_killed_process_leaves_its_slot_to_nobody_until_its_run_is_finished(place):
