@@ -204,7 +204,7 @@ def _with_result(draft: Draft, last: NodeState | None, ending: Ending) -> Ending
     """Write the result of a run whose steps have completed, of which this was the last, if one was."""
     template = draft.dag.result
     if template is None:
-        if last is not None and last.result is not None:
+        if last is not None and (last.result is not None or last.stored_result is not None):
             draft.change_run(replace(draft.info, result_of=last.node_name))
         return ending
     try:
@@ -213,6 +213,11 @@ def _with_result(draft: Draft, last: NodeState | None, ending: Ending) -> Ending
         return Ending(RunStatus.FAILED, Failure("Run.BadResult", f"result: {exc}"))
     draft.change_run(replace(draft.info, result=result))
     return ending
+
+
+def completed_before(draft: Draft) -> Ending:
+    """How the steps ended before the `finally` of a redriven run, which had completed; the run has its result again."""
+    return _with_result(draft, _only_last(draft, draft.dag, ""), Ending(RunStatus.COMPLETED))
 
 
 def _end_part(draft: Draft, node: NodeState) -> None:
