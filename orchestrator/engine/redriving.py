@@ -197,7 +197,7 @@ def _open_parts(draft: Draft, name: str, numbers: tuple[int, ...], chosen: str |
 
 def _child(run: RunInfo, node: NodeState) -> GoesOn | None:
     """Return the child run that is to go on in a step's next attempt."""
-    if node.status is TaskStatus.SKIPPED:  # it was to go on before, and was not come to
+    if node.goes_on is not None and node.goes_on.attempt > node.attempt:  # it was to go on before, and was not come to
         return node.goes_on
     child = child_of(run.run_id, node)
     return GoesOn(child, node.attempt + 1) if child is not None else None

@@ -140,6 +140,23 @@ def test_cancelling_a_redriven_parent_cancels_the_child_that_goes_on():
     assert launched(world).count("A/1") == 1
 
 
+def test_a_child_that_was_to_go_on_and_was_cancelled_before_that_goes_on_later():
+    world = Simulation(
+        {**family_of(), "parent": {**family_of()["parent"], "max_active_runs": 1}}, targets={"B": fails(times=1)}
+    )
+    run_id = world.start(dag="parent")
+    world.finish(run_id)
+    other = world.start(dag="parent")
+    world.redrive(run_id)
+    world.cancel(run_id)
+    assert world.finish(run_id).node("Load").attempt == 1
+    world.finish(other)
+    world.redrive(run_id)
+    assert world.finish(run_id).status == "Completed"
+    (kid,) = children_of(world, run_id)
+    assert (kid.status, kid.node("A").attempt) == ("Completed", 1)
+
+
 # -- killed in between -------------------------------------------------------------------------------------
 
 LAUNCH = Launch("Load", "Dag", "kid", run_id="run_1_parent", attempt=1)

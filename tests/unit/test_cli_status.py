@@ -202,6 +202,7 @@ def test_runs_as_json(many, capsys):
         "ended_at": None,
         "owner": None,
         "tags": [],
+        "is_late": False,
         "parent": None,
         "priority": 0,
         "queued_at": None,

@@ -30,6 +30,7 @@ from orchestrator.model.events import (
     MessageEvent,
     ObjectEvent,
     PauseEvent,
+    RedriveEvent,
     ReminderEvent,
     ResumeEvent,
     StartEvent,
@@ -291,6 +292,9 @@ def failed(message, error_type="Task.Failed"):
             id="a rejection that says nothing more",
         ),
         pytest.param("resume", (ResumeEvent, {"run_id": RUN}), id="a resume"),
+        pytest.param(
+            "redrive", (RedriveEvent, {"run_id": RUN, "start_from": "Step1", "number": 1}), id="a redrive from a step"
+        ),
         pytest.param("cancel", (CancelEvent, {"run_id": RUN, "reason": "wrong day"}), id="a cancel"),
     ],
 )
@@ -642,6 +646,10 @@ def test_what_is_missing_or_odd_in_an_event(data, field, expected):
         pytest.param(but("heartbeat", "nonce", ...), "heartbeat.nonce: is missing", id="a heartbeat without proof"),
         pytest.param(but("pause", "run_id", ...), "pause.run_id: is missing", id="pause what?"),
         pytest.param(but("resume", "run_id", 7), "resume.run_id: is", id="resume what?"),
+        pytest.param(but("redrive", "run_id", None), "redrive.run_id: is", id="redrive what?"),
+        pytest.param(but("redrive", "from", "a/b"), "redrive.from: is", id="redrive from where?"),
+        pytest.param(but("redrive", "number", 0), "redrive.number: is", id="redrive which?"),
+        pytest.param(but("redrive", "number", True), "redrive.number: is", id="a redrive that is true"),
         pytest.param(but("cancel", "run_id", ...), "cancel.run_id: is missing", id="cancel what?"),
         pytest.param(but("cancel", "reason", {}), "cancel.reason: is an object; it has to be text", id="why?"),
         pytest.param(
