@@ -16,7 +16,7 @@ from orchestrator.model.commands import Outcome
 from orchestrator.model.enums import RunStatus, TaskStatus
 from orchestrator.model.errors import InputError, NotYet, RunNotFound
 from orchestrator.model.messages import cancel_message, pause_message, redrive_message
-from orchestrator.model.run_state import RunState
+from orchestrator.model.run_state import RunState, run_result
 from orchestrator.runtime.story import log_saved
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.testing import fails, returns
@@ -124,6 +124,19 @@ def test_a_step_that_waits_to_be_come_to_again_is_not_ended_by_its_last_attempt(
     assert world.executor.execute(completion(last)).verdict == "unchanged"
     node = world.state(run_id).nodes["B"]
     assert (node.status, node.attempt, node.result) == (TaskStatus.NEW, 1, None)
+
+
+@pytest.mark.parametrize("own", [{}, {"result": "${steps.A.result.n + 1}"}])
+def test_a_run_whose_finally_alone_had_failed_has_its_result_in_the_end(own):
+    world = RedrivingWorld({**dag(A=task()), "finally": dag(Z=task()), **own})
+    run_id = world.start()
+    world.end("A", Outcome.completed({"n": 1}))
+    world.end("Z", FAILED)
+    assert run_result(world.state(run_id)) == (None, None)
+    world.redrive(run_id)
+    world.end("Z")
+    assert world.state(run_id).run.status is RunStatus.COMPLETED
+    assert run_result(world.state(run_id)) == (2 if own else {"n": 1}, None)
 
 
 def test_a_run_that_was_out_of_time_has_all_its_time_again():
