@@ -179,10 +179,7 @@ def _outermost_ended(draft: Draft, stopped_at: NodeState | None, last: NodeState
         ending = _with_result(draft, last, ending)
     if draft.info.ending is not None:  # these were the last steps: their failure is the run's, unless that has one
         before = draft.info.ending
-        ended = ending if before.status is RunStatus.COMPLETED else before
-        if ended.status is RunStatus.COMPLETED and draft.info.redrives and draft.info.result is None:
-            ended = _with_result(draft, _only_last(draft, draft.dag, ""), ended)  # a failed run's was taken back
-        end_run(draft, ended)
+        end_run(draft, ending if before.status is RunStatus.COMPLETED else before)
     elif last_steps is not None:
         draft.change_run(replace(draft.info, ending=ending))
         draft.entering.extend((node.node_name, None) for node in last_steps.start_nodes)
