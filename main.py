@@ -21,7 +21,7 @@ def on_event(event: CloudEvent) -> None:
         # and a wrong setting is an error of an event, not a container that does not start.
         from orchestrator.runtime.gcp import handle
 
-        handle(event.data, event_id=event["id"], event_time=event["time"])
+        handle(event.data, event_id=event["id"], event_time=event["time"], source=event["source"])
     finally:
         if not gc.isenabled():
             gc.freeze()  # and later collections need not look through it either

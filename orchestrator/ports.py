@@ -156,6 +156,14 @@ class Asked(Protocol):
     """How long after its claim an attempt is first asked about, in seconds; 0 = an event tells, no question is due."""
 
 
+@runtime_checkable
+class Patient(Protocol):
+    """A Target without `has_outcome` whose executions may take longer than others' before they are given up."""
+
+    default_timeout_s: float
+    """Timeout of an attempt whose author gave none, in seconds."""
+
+
 class Observer(Protocol):
     """Is told what an instance does, for traces and metrics. What it raises is logged, and changes nothing.
 

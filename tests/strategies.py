@@ -54,6 +54,9 @@ VARIABLES = {"project": "p"}
 SECRETS = {"key": "open-sesame-1234"}
 """Likewise, of what is kept nowhere."""
 
+KEPT = ("Dag", "Callback")
+"""Target types whose parameters stand in a document, so that no secret can be in them."""
+
 # -- what people and machines get wrong ------------------------------------------------------------------
 
 _WORDS = sorted({"start", "steps", "next", "end", "branches", "type", "A", "B", "P", "Task", "Parallel", "Function"})
@@ -153,10 +156,16 @@ class _Body:
 
     steps: dict[str, dict]
     inner: dict[str, list["_Body"]] = field(default_factory=dict)
+    may_depend: bool = False
+    """Whether its steps may depend on others."""
 
     @property
-    def start(self) -> str:
-        return next(iter(self.steps))
+    def entries(self) -> list[str]:
+        """The steps that it starts with; without dependencies, the first alone."""
+        if not any("depends_on" in step for step in self.steps.values()):
+            return [next(iter(self.steps))]
+        led_to = {other for name in self.steps for other in self.ways(name)}
+        return [name for name, step in self.steps.items() if name not in led_to and "depends_on" not in step]
 
     def names(self) -> Iterator[str]:
         for name in self.steps:
@@ -170,7 +179,8 @@ class _Body:
 
     def ways(self, name: str) -> set[str]:
         """Steps of this body that are named anywhere in a step; no step is called like anything else."""
-        return {text for text in _strings(self.steps[name]) if text in self.steps}
+        step = {key: value for key, value in self.steps[name].items() if key != "depends_on"}
+        return {text for text in _strings(step) if text in self.steps}
 
     def beyond(self, name: str) -> set[str]:
         """All that ways from a step lead to."""
@@ -180,6 +190,16 @@ class _Body:
             for other in self.ways(waiting.pop()) - found:
                 found.add(other)
                 waiting.append(other)
+        return found
+
+    def ended_before(self) -> dict[str, set[str]]:
+        """Name -> the steps of this body that have certainly ended when a step starts; they stand before it."""
+        found: dict[str, set[str]] = {}
+        for name, step in self.steps.items():
+            waits_for = step.get("depends_on") or [other for other in self.steps if name in self.ways(other)]
+            each = [found[other] | {other} for other in waits_for]
+            is_early = step.get("trigger") == "one_failed"
+            found[name] = set() if not each else set.intersection(*each) if is_early else set.union(*each)
         return found
 
 
@@ -199,18 +219,20 @@ class _Drawer:
 
     def stands(self, row: Key, label: str) -> bool:
         """Draw whether a key that is not required stands there: what says how a run goes on, does so more often."""
-        quarters = 3 if row.kind is Kind.STEP else 2 if row.shape is not None or row.kind is Kind.DURATION else 1
+        often = row.kind in (Kind.STEP, Kind.STEP_NAMES) or row.needs == "depends_on"
+        quarters = 3 if often else 2 if row.shape is not None or row.kind is Kind.DURATION else 1
         return self.draw(st.integers(1, 4), label=label) > 4 - quarters
 
     # ---- steps: each may name those that stand behind it, so there are no cycles ------------------------
 
     def body(self, depth: int) -> _Body:
         names = [f"S{next(self.numbers)}" for _ in range(self.draw(st.integers(1, self.max_steps), label="steps"))]
-        body = _Body({})
+        body = _Body({}, may_depend=self.draw(st.booleans(), label="may depend"))
         for place, name in enumerate(names):
             body.steps[name] = self.step(body, name, names[place + 1 :], depth)
-        reached = {body.start} | body.beyond(body.start)
-        body.steps = {name: step for name, step in body.steps.items() if name in reached}
+        if not any("depends_on" in step for step in body.steps.values()):
+            reached = {names[0]} | body.beyond(names[0])
+            body.steps = {name: step for name, step in body.steps.items() if name in reached}
         return body
 
     def step(self, body: _Body, name: str, later: list[str], depth: int) -> dict:
@@ -232,13 +254,23 @@ class _Drawer:
         for key, row in shape.keys.items():
             if key in fixed or (not later and _leads_on(row)):
                 continue
+            if row.kind is Kind.STEP_NAMES and not self.can_depend(body, name):
+                continue
             if row.is_required or row.unless_requested or self.stands(row, f"{name}.{key}"):
                 found[key] = self.value(row, later, body, name, depth)
         for key, row in shape.keys.items():
             if row.unless and not {key, row.unless} & found.keys():
                 found[key] = self.value(row, later, body, name, depth)
+        if fixed.get("target_type") in KEPT and "parameters" in found:
+            found["parameters"] = {each: _Hole(Kind.ANY, each) for each in found["parameters"]}
         self.repair(shape, found)
         return found
+
+    @staticmethod
+    def can_depend(body: _Body, name: str) -> bool:
+        """Whether a step may depend on those that stand before it: none of them leads to it."""
+        is_led_to = any(name in _strings(step) for step in body.steps.values())
+        return body.may_depend and bool(body.steps) and not is_led_to
 
     def repair(self, shape: Shape, found: dict) -> None:
         """Take out what cannot stand together."""
@@ -256,6 +288,9 @@ class _Drawer:
         match row.kind:
             case Kind.STEP:
                 return self.draw(st.sampled_from(later), label=f"{name}.{row.name}")
+            case Kind.STEP_NAMES:
+                some = st.lists(st.sampled_from(list(body.steps)), min_size=1, max_size=3, unique=True)
+                return self.draw(some, label=f"{name}.{row.name}")
             case Kind.BRANCHES:
                 number = self.draw(st.integers(1, self.max_branches), label="branches")
                 body.inner[name] = [self.body(depth + 1) for _ in range(number)]
@@ -335,9 +370,11 @@ class _Drawer:
             for route in step.get("on_error", ())
             if isinstance(route, dict)
         }
+        caught |= {name for name, step in body.steps.items() if step.get("trigger") == "one_failed"}
         caught |= {name for first in caught for name in body.beyond(first)}
+        ended = body.ended_before()
         for name, step in body.steps.items():
-            earlier = [other for other in body.steps if name in body.beyond(other)]
+            earlier = [other for other in body.steps if other in ended[name]]
             known = (*before, *(each for other in earlier for each in body.with_inner(other)))
             has_error = catches or name in caught
             made = {key: self.fill(value, known, has_error) for key, value in step.items()}
@@ -350,7 +387,34 @@ class _Drawer:
         for key, value in extra.items():
             if isinstance(value, _Body):  # it runs when all that is here has ended
                 extra[key] = self.filled(value, BRANCH, tuple(body.names()), True)
-        return {**extra, "start": body.start, "steps": {name: steps[name] for name in order}}
+            elif key == "triggers":
+                extra[key] = self.fill_trigger(value)
+            elif isinstance(value, _Hole):  # the run's result: likewise, if nothing has failed
+                extra[key] = self.fill(value, tuple(body.names()), False)
+        entries = body.entries
+        if len(entries) > 1 or (len(steps) > 1 and any("depends_on" in step for step in steps.values())):
+            extra.pop("start", None)
+            start = {}
+            if len(entries) == 1 and self.draw(st.booleans(), label="start"):
+                start = {"start": entries[0]}
+        else:
+            start = {"start": entries[0]}
+        return {**extra, **start, "steps": {name: steps[name] for name in order}}
+
+    def fill_trigger(self, value: object):
+        """Fill the holes of triggers, which are where there is no run yet."""
+        if isinstance(value, dict):
+            return {key: self.fill_trigger(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [self.fill_trigger(inner) for inner in value]
+        if not isinstance(value, _Hole):
+            return value
+        if value.kind is Kind.CONDITION:
+            return self.draw(
+                st.sampled_from(["${event.size > 0}", "${event.data.is_new}", "${true}"]), label=value.name
+            )
+        expressions = st.sampled_from(["${event.name}", "${event}", "for ${event.data.day}", "${var.project}"])
+        return self.draw(json_values | expressions, label=value.name)
 
     def fill(self, value: object, known: tuple[str, ...], has_error: bool):
         if isinstance(value, dict):
@@ -411,3 +475,60 @@ def any_definitions(
     """
     drawer = _Drawer(draw, max_depth, max_steps, max_branches, most)
     return drawer.filled(drawer.body(0), DEFINITION)
+
+
+# -- graphs in which steps depend on others ----------------------------------------------------------------
+
+
+@st.composite
+def dependent_definitions(draw, max_depth: int = 1, max_steps: int = 7) -> dict:
+    """Draw a valid definition in which steps depend on others, mixed with all kinds of ways, in all kinds of bodies.
+
+    Its Tasks are Functions; conditions are `${true}` or `${false}`.
+    """
+    numbers = count()
+
+    def body(depth: int) -> dict:
+        names = [f"S{next(numbers)}" for _ in range(draw(st.integers(2, max_steps)))]
+        steps, led_to = {}, set()
+        for place, name in enumerate(names):
+            later = names[place + 1 :]
+            step = steps[name] = a_step(depth, later)
+            is_last_to_depend = place == len(names) - 1 and not any("depends_on" in each for each in steps.values())
+            if place and name not in led_to and (is_last_to_depend or draw(st.integers(0, 3))):
+                some = st.lists(st.sampled_from(names[:place]), min_size=1, max_size=4, unique=True)
+                step["depends_on"] = draw(some)
+                trigger = draw(st.sampled_from([None, None, "all_completed", "all_done", "one_failed"]))
+                step.update({"trigger": trigger} if trigger else {})
+            led_to |= {
+                text
+                for key, value in step.items()
+                if key not in ("depends_on", "branches")
+                for text in _strings(value)
+                if text in later
+            }
+        if not any("depends_on" in step for step in steps.values()):  # the last one is led to
+            steps[f"S{next(numbers)}"] = task(depends_on=[names[0]])
+        order = draw(st.permutations(list(steps)))
+        return {"steps": {name: steps[name] for name in order}}
+
+    def a_step(depth: int, later: list[str]) -> dict:
+        way = st.sampled_from(later) if later else None
+        kind = draw(st.sampled_from(["Task", "Task", "Task", "Pass", "Condition", "Parallel"]))
+        if kind == "Condition" and way is not None:
+            when = draw(st.sampled_from(["${true}", "${false}"]))
+            return {"type": "Condition", "choices": [{"when": when, "next": draw(way)}], "default": draw(way)}
+        if kind == "Parallel" and depth < max_depth:
+            step = {"type": "Parallel", "branches": [body(depth + 1) for _ in range(draw(st.integers(1, 2)))]}
+        elif kind == "Pass":
+            step = {"type": "Pass", "result": 1}
+        else:
+            step = task(target=draw(st.sampled_from(["f", "g"])))
+        if way is not None and draw(st.booleans()):
+            step["next"] = draw(way)
+        if way is not None and draw(st.integers(0, 2)) == 2:
+            step["on_error"] = [{"next": draw(way)}]
+        return step
+
+    found = body(0)
+    return {**found, "finally": body(0)} if draw(st.integers(0, 3)) == 3 else found

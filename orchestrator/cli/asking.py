@@ -8,7 +8,7 @@ from orchestrator.model.errors import BrokerUnavailable, InputError
 from orchestrator.ports import Broker, Clock
 from orchestrator.runtime.settings import Settings
 
-_DONE: Mapping[str, str] = {"cancel": "cancelled", "pause": "paused", "resume": "resumed"}
+_DONE: Mapping[str, str] = {"cancel": "cancelled", "pause": "paused", "resume": "resumed", "approve": "answered"}
 
 
 def publish(

@@ -91,7 +91,9 @@ def board(state: RunState, now: datetime, width: int, height: int, signs: Signs 
 
 def tree(state: RunState, signs: Signs = UNICODE) -> Iterator[tuple[str, NodeState]]:
     """Yield (what is drawn before its name, node) in definition order, a Parallel before what is inside."""
-    inside = {name for node in state.nodes.values() for members in _branches(state, node) for name in members}
+    dependants = _dependants(state)
+    branches_of = {name: _branches(state, node, dependants) for name, node in state.nodes.items() if node.branches}
+    inside = {name for branches in branches_of.values() for members in branches for name in members}
     rank = {name: number for number, name in enumerate(state.nodes)}
     shown: set[str] = set()
 
@@ -104,7 +106,7 @@ def tree(state: RunState, signs: Signs = UNICODE) -> Iterator[tuple[str, NodeSta
             node = state.nodes[name]
             yield prefix, node
             prefix = before + trunk
-            branches = _branches(state, node)
+            branches = branches_of.get(name, ())
             for number, members in enumerate(branches, start=1):
                 is_last = number == len(branches)
                 sign, down = (signs.last_branch, "   ") if is_last else (signs.branch, signs.trunk)
@@ -175,9 +177,10 @@ def run_seconds(state: RunState, now: datetime) -> float:
 
 
 def ends(state: RunState) -> list[NodeState]:
-    """Return the nodes that a run ends with: its last one, and for a Parallel those of its branches."""
+    """Return the nodes that a run ends with: those that nothing follows, and for a Parallel those of its branches."""
 
     seen: set[str] = set()
+    dependants = _dependants(state)
 
     def within(names: Sequence[str]) -> Iterator[NodeState]:
         for name in names:
@@ -185,30 +188,43 @@ def ends(state: RunState) -> list[NodeState]:
             if name in seen:
                 continue
             seen.add(name)
-            if node.status is TaskStatus.SKIPPED or (node.next is not None and node.status is TaskStatus.COMPLETED):
+            is_followed = node.next is not None or node.node_name in dependants
+            if node.status is TaskStatus.SKIPPED or (is_followed and node.status is TaskStatus.COMPLETED):
                 continue
             if node.next is None and node.node_type is NodeTypes.PARALLEL:
-                for members in _branches(state, node):
+                for members in _branches(state, node, dependants):
                     yield from within(members)
             elif node.next is None and node.node_type is not NodeTypes.CONDITION:
                 yield node
 
-    inside = {name for node in state.nodes.values() for members in _branches(state, node) for name in members}
+    inside = {
+        name for node in state.nodes.values() for members in _branches(state, node, dependants) for name in members
+    }
     return list(within([name for name in state.nodes if name not in inside]))
 
 
-def _branches(state: RunState, node: NodeState) -> list[list[str]]:
+def _dependants(state: RunState) -> Mapping[str, list[str]]:
+    """Return name -> the nodes that depend on it."""
+    found: dict[str, list[str]] = {}
+    for name, node in state.nodes.items():
+        for other in node.depends_on:
+            found.setdefault(other, []).append(name)
+    return found
+
+
+def _branches(state: RunState, node: NodeState, dependants: Mapping[str, list[str]]) -> list[list[str]]:
     """Return the names of the nodes of each branch of a Parallel, without those in Parallels in it."""
     found = []
     for branch in node.branches:
         members: dict[str, None] = {}
-        waiting = [branch.start]
+        waiting = list(reversed(branch.entries))
         while waiting:
             name = waiting.pop()
             if name in state.nodes and name not in members:
                 members[name] = None
                 node = state.nodes[name]
-                waiting.extend(reversed([*([node.next] if node.next is not None else []), *node.leads_to]))
+                following = [*([node.next] if node.next is not None else []), *node.leads_to]
+                waiting.extend(reversed([*following, *dependants.get(name, ())]))
         found.append(list(members))
     return found
 

@@ -4,13 +4,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from orchestrator.cli.children import Beside, child_problems
 from orchestrator.cli.definitions import Written
 from orchestrator.cli.deployment import Deployment
 from orchestrator.cli.function_source import source_problems
 from orchestrator.cli.importable import Zip
 from orchestrator.cli.lines import listed
 from orchestrator.cli.steps import Step, steps_of
-from orchestrator.model.enums import TargetTypes
+from orchestrator.model.enums import NOWHERE_ELSE, TargetTypes
 from orchestrator.model.words import at, did_you_mean
 
 LIMITS_S: Mapping[str, tuple[float, str]] = {
@@ -36,7 +37,7 @@ RUNS_AS = (TargetTypes.DATAPROC, TargetTypes.BATCH, TargetTypes.VERTEX_PIPELINE)
 """Whose jobs run as an account that the deployment has to name: `act_as` of terraform/modules/definitions/services.tf,
 but for Dataflow, whose workers have one of their own."""
 
-_RUN_HERE = ("", TargetTypes.FUNCTION)
+_RUN_HERE = ("", *NOWHERE_ELSE)
 """Which target types have no place of their own; "" is a problem of the grammar."""
 
 
@@ -54,6 +55,7 @@ def problems(written: Written, deployment: Deployment) -> Iterator[str]:
     for step in steps:
         yield from _of_step(step, written, deployment, zip_)
     yield from _sources(steps, written)
+    yield from child_problems(written.name, written.definition, Beside(written.name, written.file, written.definition))
 
 
 def types_without_accounts(written: Written, deployment: Deployment) -> list[str]:

@@ -190,7 +190,7 @@ def _runs(console: Console, args: Namespace) -> int:
     from orchestrator.runtime.settings import Settings
 
     bucket = open_to_read(args.bucket, Settings.read(os.environ))
-    wanted = Filter(args.dag, frozenset(map(RunStatus, args.status)), frozenset(args.tag))
+    wanted = Filter(args.dag, frozenset(map(RunStatus, args.status)), frozenset(args.tag), args.parent)
     return runs(console, bucket, limit=args.limit, wanted=wanted, is_json=args.json, now=datetime.now(UTC))
 
 
@@ -218,6 +218,17 @@ def _resume(console: Console, args: Namespace) -> int:
     return resume(console, open_to_read(args.bucket, settings), wanted, settings, os.environ, SystemClock())
 
 
+def _approve(console: Console, args: Namespace) -> int:
+    from orchestrator.cli.approve import Wanted, approve
+    from orchestrator.cli.bucket import open_to_read
+    from orchestrator.runtime.clock import SystemClock
+    from orchestrator.runtime.settings import Settings
+
+    settings = Settings.read(os.environ)
+    wanted = Wanted(args.run_id, args.node, args.reject, args.result, args.reason, args.json, args.topic)
+    return approve(console, open_to_read(args.bucket, settings), wanted, settings, os.environ, SystemClock())
+
+
 def _prune(console: Console, args: Namespace) -> int:
     from orchestrator.cli.bucket import open_to_read
     from orchestrator.cli.prune import Wanted, prune
@@ -242,6 +253,7 @@ COMMANDS: Mapping[str, Callable[[Console, Namespace], int]] = {
     "cancel": _cancel,
     "pause": _pause,
     "resume": _resume,
+    "approve": _approve,
     "prune": _prune,
 }
 
@@ -357,6 +369,7 @@ def _parser() -> ArgumentParser:
     found = command("runs", "list runs, newest first")
     found.add_argument("--bucket", metavar="URL", help=_BUCKET)
     _filters(found)
+    found.add_argument("--parent", metavar="RUN_ID", help="only the child runs of this run")
     found.add_argument("--limit", metavar="N", type=_positive, default=20, help="how many at most (20)")
     found.add_argument("--json", action="store_true", help="write one JSON list, and nothing else")
 
@@ -394,6 +407,17 @@ def _parser() -> ArgumentParser:
         found.add_argument("--bucket", metavar="URL", help=_BUCKET)
         found.add_argument("--topic", metavar="TOPIC", help="in the cloud: its topic (by default EVENTS_TOPIC)")
         found.add_argument("--json", action="store_true", help="write run_id and status, and nothing else")
+
+    usage = "orchestrator approve RUN_ID NODE [--reject [--reason TEXT] | --result JSON] [--bucket URL] [--topic TOPIC]"
+    found = command("approve", "answer a Callback step that waits: approve it, or reject it", f"{usage} [--json]")
+    found.add_argument("run_id", metavar="RUN_ID")
+    found.add_argument("node", metavar="NODE", help="the step that waits")
+    found.add_argument("--reject", action="store_true", help="it fails with Callback.Rejected")
+    found.add_argument("--reason", metavar="TEXT", help="why it is rejected; it is kept in the run document")
+    found.add_argument("--result", metavar="JSON", help="the result that it completes with (null)")
+    found.add_argument("--bucket", metavar="URL", help=_BUCKET)
+    found.add_argument("--topic", metavar="TOPIC", help="in the cloud: its topic (by default EVENTS_TOPIC)")
+    found.add_argument("--json", action="store_true", help="write run_id, node and answer, and nothing else")
 
     usage = "orchestrator prune --older-than TIME [--dag NAME] [--status STATUS …] [--tag TAG …] [--dry-run] [--json]"
     found = command("prune", "delete old runs that have ended, and what belongs to them", usage)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from orchestrator.cli.board import board
 from orchestrator.cli.bucket import Bucket, open_to_read
+from orchestrator.cli.children import Beside, starts_others, tasks_by_folder
 from orchestrator.cli.console import Console
 from orchestrator.cli.definitions import find, load
 from orchestrator.cli.follow import Interrupted, News, follow
@@ -120,9 +121,12 @@ class _Session:
         loaded = load(self._wanted.path)
         self._folder = loaded.folder
         run_input = read_inputs(self._wanted.inputs)
-        _check_sources(loaded.dag.all_tasks, self._folder, self._settings)
+        beside = Beside(loaded.name, loaded.file, loaded.definition)
+        for folder, tasks in tasks_by_folder(loaded.name, self._folder, loaded.dag, beside).values():
+            _check_sources(tasks, folder, self._settings)
         view = view_for(self._console, is_json=self._wanted.is_json, is_verbose=self._wanted.is_verbose)
-        with self._executor(Catalog({loaded.name: loaded.definition}), {loaded.name: self._folder}) as executor:
+        folders = beside.folders if starts_others(loaded.dag.all_tasks) else {loaded.name: self._folder}
+        with self._executor(Catalog(beside, loaded.name), folders) as executor:
             try:
                 self._run_id = executor.start(loaded.name, run_input, run_id=self._wanted.run_id)
             except RunExists as exc:
@@ -150,12 +154,13 @@ class _Session:
                 self._console.styled(board(state, _now(), *self._console.size, self._console.signs))
             self._show_summary(state)
             return state
-        tasks = DefinitionStatus(bucket.store).load(state.run.definition).all_tasks
-        _check_sources(
-            (task for task in tasks if not state.nodes[task.node_name].status.is_final), self._folder, self._settings
-        )
+        dag, beside = DefinitionStatus(bucket.store).load(state.run.definition), Beside(name, file)
+        for child, (folder, tasks) in tasks_by_folder(name, self._folder, dag, beside).items():
+            left = (task for task in tasks if child != name or not state.nodes[task.node_name].status.is_final)
+            _check_sources(left, folder, self._settings)
+        folders = beside.folders if starts_others(dag.all_tasks) else {name: self._folder}
         view = view_for(self._console, is_json=self._wanted.is_json, is_verbose=self._wanted.is_verbose, before=state)
-        with self._executor(Catalog({}), {name: self._folder}) as executor:
+        with self._executor(Catalog(beside), folders) as executor:
             ended = sum(node.status.is_final for node in state.nodes.values())
             view.say(f"run {run_id} of {name} taken up; {ended:,} of {counted(len(state.nodes), 'step')} had ended")
             executor.resume(run_id)
@@ -194,7 +199,9 @@ class _Session:
 
     def _saved(self, saved: Saved) -> None:
         self._trouble.saved()
-        self._news.saved(saved.after)
+        run = saved.after.run
+        if run.run_id == self._run_id or (not self._run_id and run.parent is None):  # its child runs are not shown
+            self._news.saved(saved.after)
 
     def _to_its_end(self, executor: DAGExecutor, view: View) -> RunState:
         bucket = Bucket(self._url, executor.store)

@@ -49,10 +49,14 @@ class Filter:
     """One of these; any, where there are none."""
     tags: frozenset[str] = frozenset()
     """All of these."""
+    parent: str | None = None
+    """The run that they are child runs of."""
 
     def meets(self, run: RunInfo) -> bool:
         """Whether a run is meant."""
         if self.dag is not None and run.dag != self.dag:
+            return False
+        if self.parent is not None and (run.parent is None or run.parent.run_id != self.parent):
             return False
         return (not self.statuses or run.status in self.statuses) and self.tags <= set(run.tags)
 
@@ -60,6 +64,7 @@ class Filter:
         words = [f"of {self.dag}"] if self.dag else []
         words += [f"that are {' or '.join(sorted(self.statuses))}"] if self.statuses else []
         words += [f"tagged {' and '.join(sorted(self.tags))}"] if self.tags else []
+        words += [f"that {self.parent} started"] if self.parent else []
         return "".join(f" {word}" for word in words)
 
 
@@ -122,7 +127,9 @@ def table(entries: Sequence[Entry], width: int, now: datetime) -> list[Line]:
     widths = columns([_HEADING, *rows])[1:]
     widths[0] = min(widths[0], max(8, width - first - sum(widths[1:]) - 8))
     room = width - first - sum(widths) - 10
-    is_about = room > 10 and any(entry.run and (entry.run.owner or entry.run.tags) for entry in entries)
+    is_about = room > 10 and any(
+        entry.run and (entry.run.owner or entry.run.tags or entry.run.parent) for entry in entries
+    )
     lines = [_row(_HEADING, first, widths, "dim", "dim") + (((f"  {_ABOUT}", "dim"),) if is_about else ())]
     for entry in entries:
         if entry.run is None:
@@ -136,8 +143,9 @@ def table(entries: Sequence[Entry], width: int, now: datetime) -> list[Line]:
 
 
 def about_of(run: RunInfo) -> str:
-    """Return who answers for a run and its tags: `data-team #daily #finance`."""
-    return printable(" ".join([*([run.owner] if run.owner else []), *(f"#{tag}" for tag in run.tags)]))
+    """Return who answers for a run, its tags, and whose child it is: `data-team #daily #finance`."""
+    child = [f"child of {run.parent.run_id} {run.parent.node}"] if run.parent else []
+    return printable(" ".join([*([run.owner] if run.owner else []), *(f"#{tag}" for tag in run.tags), *child]))
 
 
 def _row(cells: Sequence[str], first: int, widths: Sequence[int], style: str, status_style: str) -> Line:
@@ -184,4 +192,5 @@ def _as_json(entry: Entry) -> Json:
         "ended_at": run.ended_at,
         "owner": run.owner,
         "tags": list(run.tags),
+        "parent": None if run.parent is None else run.parent.run_id,
     }

@@ -8,6 +8,7 @@ from time import monotonic, sleep
 from orchestrator.cli.about import about_lines
 from orchestrator.cli.board import board
 from orchestrator.cli.bucket import Bucket
+from orchestrator.cli.children import answer_lines, child_lines
 from orchestrator.cli.console import Console
 from orchestrator.cli.follow import News, follow
 from orchestrator.cli.lines import line
@@ -55,6 +56,8 @@ def status(console: Console, bucket: Bucket, asked: Asked, settings: Settings) -
         console.out("")
         console.styled(summary(state, bucket, _now(), console.size[0], _again(state, bucket)))
         console.styled(about_lines(state, bucket))
+        console.styled(child_lines(state, bucket))
+        console.styled(answer_lines(state, bucket))
         console.styled(links(state, bucket, settings, is_linking=console.is_linking))
         if not state.run.status.is_final and bucket.root is not None:  # elsewhere the cloud's Tick looks after it
             bucket_option = f" --bucket {shlex.quote(asked.bucket)}" if asked.bucket else ""

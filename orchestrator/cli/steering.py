@@ -13,6 +13,7 @@ from datetime import datetime
 
 from orchestrator.cli.asking import publish
 from orchestrator.cli.bucket import Bucket
+from orchestrator.cli.children import children
 from orchestrator.cli.console import Console
 from orchestrator.cli.lines import counted, line, listed
 from orchestrator.engine.pausing import paused, resumed
@@ -75,8 +76,38 @@ def steer(
     elif state.run.status is not way.status:
         message = way.message(wanted.run_id)
         message_id = publish(way.word, message, wanted.topic, bucket, settings, environment, clock, broker_of)
-    _tell(console, bucket, state, way, message_id, is_json=wanted.is_json)
+    told = _steer_children(
+        bucket,
+        way,
+        state,
+        clock,
+        lambda message: publish(way.word, message, wanted.topic, bucket, settings, environment, clock, broker_of),
+    )
+    _tell(console, bucket, state, way, message_id, told, is_json=wanted.is_json)
     return 0
+
+
+def _steer_children(
+    bucket: Bucket, way: Way, state: RunState, clock: Clock, ask: Callable[[Mapping[str, Json]], str]
+) -> int:
+    """Have the child runs of a run, and theirs, do as it does; return how many were told."""
+    told, waiting = 0, [child for _, child in children(state, are_running=True)]
+    while waiting:
+        child = bucket.find(waiting.pop())
+        if child is None or child.run.status.is_final:
+            continue
+        waiting += [each for _, each in children(child, are_running=True)]
+        if child.run.stop is not None or child.run.status is way.status:
+            continue
+        if bucket.root is None:
+            ask(way.message(child.run.run_id))
+        else:
+            try:
+                _save(bucket, way, child.run.run_id, clock.now())
+            except InputError:  # it has ended meanwhile
+                continue
+        told += 1
+    return told
 
 
 def _check(run: RunInfo, way: Way) -> None:
@@ -108,24 +139,32 @@ def _save(bucket: Bucket, way: Way, run_id: str, now: datetime) -> RunState:
 
 
 def _tell(
-    console: Console, bucket: Bucket, state: RunState, way: Way, message_id: str | None, *, is_json: bool
+    console: Console,
+    bucket: Bucket,
+    state: RunState,
+    way: Way,
+    message_id: str | None,
+    told_children: int,
+    *,
+    is_json: bool,
 ) -> None:
     run = state.run
+    also = f", with {counted(told_children, 'child run')}" if told_children else ""
     if is_json:
         told: dict[str, Json] = {"run_id": run.run_id, "status": run.status}
         console.document(as_json(told if message_id is None else {**told, "message_id": message_id}))
         return
     if message_id is not None:
-        console.out(f"run {run.run_id}: asked to {way.word}, by message {message_id}")
+        console.out(f"run {run.run_id}: asked to {way.word}{also}, by message {message_id}")
         return
     if way is PAUSE:
         runs = [node.node_name for node in state.nodes.values() if node.status is TaskStatus.RUNNING and node.claim]
         still = f"; {counted(len(runs), 'step')} still at work: {listed(runs)}" if runs else ""
-        console.out(f"run {run.run_id} is paused{still}")
+        console.out(f"run {run.run_id} is paused{also}{still}")
         again = f"orchestrator resume {run.run_id} --bucket {shlex.quote(bucket.url)}"
         console.styled([line("let it go on with:", "dim"), line(f"  {again}")])
     else:
-        console.out(f"run {run.run_id} goes on")
+        console.out(f"run {run.run_id} goes on{also}")
         again = f"orchestrator run PATH --resume {run.run_id} --bucket {shlex.quote(bucket.url)}"
         if bucket.root is not None:
             console.styled([line("if nothing runs it any more, finish it with:", "dim"), line(f"  {again}")])

@@ -3,6 +3,8 @@
 from datetime import datetime
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from orchestrator.cli.board import STYLES, ends, run_seconds
 from orchestrator.cli.bucket import Bucket, short
 from orchestrator.cli.lines import Line, cut, line, printable, took
@@ -28,7 +30,7 @@ def summary(state: RunState, bucket: Bucket, now: datetime, width: int, again: s
     run = state.run
     lines: list[Line] = []
     if run.status is RunStatus.COMPLETED:
-        lines += outcome_lines(ends(state), width, size_of)
+        lines += outcome_lines(_results(state), width, size_of)
         lines += [line("")] if lines else []
     seconds = took(run_seconds(state, now))
     lines.append(((run.status, STYLES[run.status]), (f" {'in' if run.status.is_final else 'for'} {seconds}", "")))
@@ -42,6 +44,15 @@ def summary(state: RunState, bucket: Bucket, now: datetime, width: int, again: s
     if run.status is RunStatus.FAILED:
         lines += [(("next: ", "dim"), (f"{advice(state)}, then start a new run:", "")), line(f"  {again}")]
     return lines
+
+
+def _results(state: RunState) -> list[NodeState]:
+    """What came out of a run: what its definition says, else what its last steps have come to."""
+    run = state.run
+    if run.result is None and run.stored_result is None:
+        return ends(state)
+    whole = NodeState(node_name="result", node_type=NodeTypes.PASS, status=TaskStatus.COMPLETED)
+    return [replace(whole, result=run.result, stored_result=run.stored_result)]
 
 
 def reason_lines(state: RunState, bucket: Bucket) -> list[Line]:

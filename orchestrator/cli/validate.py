@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.cli.children import Beside, child_problems
 from orchestrator.cli.console import Console
 from orchestrator.cli.definitions import Loaded, Written, find_all, read_file
 from orchestrator.cli.lines import counted, listed
@@ -55,7 +56,10 @@ def validate(console: Console, wanted: Wanted, environment: Mapping[str, str]) -
                 if wanted.is_for_gcp:
                     found.append(written)  # all are judged together
                 else:
-                    _here(console, written.loaded())
+                    loaded = written.loaded()
+                    if refused := list(child_problems(name, loaded.definition, Beside(name, file, loaded.definition))):
+                        raise DefinitionError([f"{file}: {problem}" for problem in refused])
+                    _here(console, loaded)
             except DefinitionError as exc:
                 console.err(*exc.problems)
                 is_valid = False

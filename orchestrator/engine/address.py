@@ -6,8 +6,10 @@ from datetime import datetime
 
 from orchestrator.model.commands import Json
 from orchestrator.model.dag import DAG
+from orchestrator.model.errors import OrchestratorError
 from orchestrator.model.events import CompletionEvent
 from orchestrator.model.facts import Fact
+from orchestrator.model.run_state import ParentRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,17 @@ class Start:
     scheduled_for: datetime | None = None
     variables: Mapping[str, Json] = field(default_factory=dict)
     published_at: datetime | None = None
-    """Of the message or, of a scheduled start, the time that it is for."""
+    """Of the message or, of a scheduled start, the time that it is for; None of a child run's."""
+    parent: ParentRun | None = None
+    """Of a child run, which is made by this and begins by a message of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class BeginRun:
+    """A child run was made, and is to begin."""
+
+    run_id: str
+    published_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +106,15 @@ class Later:
     at: datetime
 
 
-Item = Start | Completion | Reminder | CancelRun | PauseRun | ResumeRun | Known
+@dataclass(frozen=True, slots=True)
+class StartAll:
+    """An event of others starts these runs; what else it should have started, and why that cannot be."""
+
+    starts: tuple[Start, ...]
+    problems: tuple[OrchestratorError, ...] = ()
+
+
+Item = Start | BeginRun | Completion | Reminder | CancelRun | PauseRun | ResumeRun | Known
 
 
 def labels_of(item: Item) -> dict[str, object]:

@@ -99,6 +99,8 @@ def _launch_of(
         trace=made.trace,
         started_at=node.started_at,
         secrets=task.secrets,
+        depth=draft.info.parent.depth if draft.info.parent is not None else 0,
+        scheduled_for=draft.info.scheduled_for,
     )
 
 

@@ -5,17 +5,20 @@
 The shell around the pure `decide`: it knows the ports and no adapter.
 """
 
+import dataclasses
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from threading import BoundedSemaphore, Lock, Thread
+from typing import TYPE_CHECKING
 
 from orchestrator.engine.acting import Actor
 from orchestrator.engine.address import (
     Known,
     Later,
     Start,
+    StartAll,
     TickAll,
 )
 from orchestrator.engine.catalog import Catalog
@@ -39,6 +42,7 @@ from orchestrator.engine.witness import Witness
 from orchestrator.model.commands import EMPTY, Command, Json, Launch, Notify
 from orchestrator.model.enums import TaskStatus
 from orchestrator.model.errors import (
+    LaunchRefused,
     NotYet,
     OrchestratorError,
     StoreUnavailable,
@@ -59,6 +63,9 @@ from orchestrator.ports import (
     Target,
     Version,
 )
+
+if TYPE_CHECKING:
+    from orchestrator.engine.schedules import Schedules
 
 log = logging.getLogger("orchestrator")
 
@@ -89,6 +96,7 @@ class DAGExecutor:
         variables: what `${var.NAME}` stands for in runs that start here.
         secrets: what `${secret.NAME}` stands for in launches that are made here.
         notifier: sends notifications.
+        start_missed: starts the runs that schedules have missed; None: nobody here looks after schedules.
         observer: told what else this instance does, for traces and metrics.
     """
 
@@ -110,6 +118,7 @@ class DAGExecutor:
         secrets: Secrets | None = None,
         observer: Observer | None = None,
         notifier: Notifier | None = None,
+        start_missed: Callable[[Mapping[str, Json]], object] | None = None,
     ) -> None:
         self.catalog = catalog
         self.instance = instance
@@ -142,6 +151,8 @@ class DAGExecutor:
         self._decider = Decider(
             store, clock, policy, self._definitions, self._witness, self._resolver, self._large_results, self._secrets
         )
+        self._start_missed = start_missed
+        self._schedules: Schedules | None = None
         self._boxes: OrderedDict[str, RunBox] = OrderedDict()
         self._boxes_lock = Lock()
         self._kept_bytes = 0
@@ -162,7 +173,7 @@ class DAGExecutor:
             OrchestratorError: it was not handled; `retry` says whether delivering again can help.
         """
         item = self._resolver.resolve(data, message_id, publish_time, self._clock.now())
-        if item is None or isinstance(item, (TickAll, Later)):
+        if item is None or isinstance(item, (TickAll, Later, StartAll)):
             return self._of_no_run(item, message_id)
         entry = Entry(item)
         box = self._box(item.run_id)
@@ -183,11 +194,12 @@ class DAGExecutor:
         """
         try:
             item = self._resolver.resolve(data, message_id, publish_time, self._clock.now())
-            handled = self._of_no_run(item, message_id) if item is None or isinstance(item, (TickAll, Later)) else None
+            if item is None or isinstance(item, (TickAll, Later, StartAll)):
+                handled = self._of_no_run(item, message_id)
         except Exception as exc:
             on_done(None, exc)
             return
-        if item is None or isinstance(item, (TickAll, Later)):
+        if item is None or isinstance(item, (TickAll, Later, StartAll)):
             on_done(handled, None)
             return
         entry = Entry(item, on_done=on_done)
@@ -204,9 +216,51 @@ class DAGExecutor:
         """
         return self._large_results.load(run.nodes[node_name])
 
+    def result_of_run(self, run: RunState) -> Json:
+        """Return a run's own result; null if it has none (yet). Raises as `result_of` does."""
+        return self._large_results.load_run(run)
+
     def tick(self) -> Swept:
-        """Look after all open runs: what was left, lost or is due. Each run fails alone."""
-        return self._ticker.tick()
+        """Look after all open runs: what was left, lost or is due. Each run fails alone.
+
+        Runs that schedules have missed are started first.
+        """
+        seen = self.schedules.make_up() if self._start_missed is not None else None
+        swept = self._ticker.tick()
+        if seen is None or not (seen.started or seen.problems):
+            return swept
+        return dataclasses.replace(swept, started=seen.started, problems=(*seen.problems, *swept.problems))
+
+    @property
+    def schedules(self) -> "Schedules":
+        """What starts the runs of schedules."""
+        if self._schedules is None:
+            from orchestrator.engine.schedules import Schedules  # only where a Tick comes
+
+            start = self._start_missed or self.execute
+            self._schedules = Schedules(self._store, self.catalog, self._clock, start)
+        return self._schedules
+
+    def make_child(self, launch: Launch, run_id: str) -> None:
+        """Make the child run of a Dag Task's launch; it is durable when this returns, and has not begun.
+
+        Once for a launch, however often it is asked for.
+
+        Raises:
+            LaunchRefused: it can never be: there is no such DAG, its input is wrong, …
+            LaunchUncertain: not now.
+        """
+        from orchestrator.engine.children import check_child, refusal_of  # only where there is one
+
+        try:
+            check_child(launch)
+            entry = Entry(self._resolver.child(launch, run_id))
+            self._lead_or_wait(self._box(run_id), entry)
+            made = _result(entry).verdict
+            if made == "unchanged" and OrchestrationStatus(self._store, run_id).load() is None:
+                raise LaunchRefused(f"run {run_id}: was pruned", error_type="Dag.Pruned")
+        except OrchestratorError as exc:
+            raise refusal_of(exc, launch) from exc
 
     def look_after(self, run_id: str, marker: str | None = None) -> tuple[str, ...] | None:
         """Do a Tick's work for one run; see `Ticker.look_after`."""
@@ -217,10 +271,12 @@ class DAGExecutor:
         self._actor.close()
         self._witness.close()
 
-    def _of_no_run(self, item: TickAll | Later | None, message_id: str | None) -> Handled:
+    def _of_no_run(self, item: TickAll | Later | StartAll | None, message_id: str | None) -> Handled:
         if item is None:
             log.debug("not ours", extra={"event_id": message_id})
             return Handled("not ours")
+        if isinstance(item, StartAll):
+            return self._start_all(item)
         if isinstance(item, Later):
             left_s = (item.at - self._clock.now()).total_seconds()
             try:
@@ -231,6 +287,34 @@ class DAGExecutor:
             return Handled("applied")
         self.tick()
         return Handled("ticked")
+
+    def _start_all(self, item: StartAll) -> Handled:
+        """Start what an event triggers, each run alone; all that can be are saved when this returns or raises.
+
+        Raises:
+            OrchestratorError: some could not be started; delivering again can help if it can with any of them.
+        """
+        handled: list[Handled] = []
+        problems: list[Exception] = list(item.problems)
+        for start in item.starts:
+            entry = Entry(start)
+            try:
+                self._lead_or_wait(self._box(start.run_id), entry)
+                handled.append(_result(entry))
+            except Exception as exc:
+                problems.append(exc)
+        if problems:
+            for problem in problems[1:]:
+                log.error("of several runs that an event was to start, one cannot be: %s", problem)
+            raise next((each for each in problems if isinstance(each, OrchestratorError) and each.retry), problems[0])
+        run_ids = tuple(each.run_id for each in handled if each.run_id is not None)
+        return Handled(
+            "applied" if any(each.verdict == "applied" for each in handled) else "unchanged",
+            run_ids[0] if run_ids else None,
+            sum(each.absorbed for each in handled),
+            tuple(launch_id for each in handled for launch_id in each.launches),
+            run_ids,
+        )
 
     def _apply(self, box: RunBox, facts: tuple[Fact, ...]) -> Thread | None:
         """Feed what this instance found out into the loop; return when it is saved, and acted on if that is quick.

@@ -54,12 +54,23 @@ def decide(
     draft = Draft(dag, state, now, token, policy)
     for fact in facts:
         _APPLY[type(fact)](draft, fact)
-        while draft.stopping or draft.entering:
-            pausing.reconsider(draft)
-            attempts.stop_waiting(draft)
-            start_waiting(draft)
+        _go_on(draft)
+    if draft.joining:
+        from orchestrator.engine.joining import look  # only where steps depend on others
+
+        while draft.joining:  # once for all facts: each look is at all that waits for what has ended
+            look(draft)
+            _go_on(draft)
     notifying.owe(draft, state)
     return draft.decision()
+
+
+def _go_on(draft: Draft) -> None:
+    """Stop what is to be stopped, and start what is to start."""
+    while draft.stopping or draft.entering:
+        pausing.reconsider(draft)
+        attempts.stop_waiting(draft)
+        start_waiting(draft)
 
 
 def _run_started(draft: Draft, fact: RunStarted) -> None:
@@ -76,12 +87,18 @@ def _run_started(draft: Draft, fact: RunStarted) -> None:
         message_id=fact.message_id,
         owner=draft.dag.owner,
         tags=draft.dag.tags,
+        parent=fact.parent,
         scheduled_for=fact.scheduled_for,
         started_at=draft.now,
         timeout_at=None if draft.dag.timeout_s is None else draft.now + timedelta(seconds=draft.dag.timeout_s),
     )
     draft.begin(run, map(new_state, draft.dag.all_nodes))
-    draft.entering.append((draft.dag.start_node.node_name, None))
+    if fact.parent is None:
+        draft.entering.extend((node.node_name, None) for node in draft.dag.start_nodes)
+    else:  # who launches it only makes it: it begins as a paused run goes on, by a message or the Tick
+        for node in draft.dag.start_nodes:
+            draft.hold(node.node_name, None)
+        draft.change_run(replace(draft.info, is_resuming=True))
 
 
 def _cancel_requested(draft: Draft, fact: CancelRequested) -> None:
@@ -103,6 +120,7 @@ def _stop_run(draft: Draft) -> None:
     stop = draft.info.stop
     if stop is not None:
         draft.stopping.append((None, stop))
+        draft.tell_parent()  # it is owed this
 
 
 def _time_came(draft: Draft, fact: TimeCame) -> None:

@@ -9,6 +9,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from orchestrator.engine.address import (
+    BeginRun,
     CancelRun,
     Completion,
     Known,
@@ -198,7 +199,7 @@ class Decider:
         published_at: datetime | None = None
         if isinstance(item, Completion):
             published_at = item.event.publish_time or now
-        elif isinstance(item, Reminder | CancelRun | PauseRun | ResumeRun):
+        elif isinstance(item, Reminder | BeginRun | CancelRun | PauseRun | ResumeRun):
             published_at = item.published_at
         if published_at is not None and self._resolver.is_young(published_at, now):
             raise NotYet(f"runs/{box.run_id}.json: does not exist (yet)")
@@ -207,6 +208,8 @@ class Decider:
     def _was_pruned(self, item: Start) -> bool:
         """Whether a start comes again whose run has ended and was deleted. Only an old one can be such a start."""
         published_at = item.published_at
+        if item.parent is not None:  # a claim that is taken over may be of any age
+            return self._store.get(tombstone_of(item.run_id)) is not None
         if published_at is None or (self._clock.now() - published_at).total_seconds() < PRUNED_FROM_S:
             return False
         return self._store.get(tombstone_of(item.run_id)) is not None

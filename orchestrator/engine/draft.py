@@ -1,9 +1,10 @@
 """Draft: a run under decision, and the small words that all parts of the decision share. Pure.
 
-    decide -> starting -> attempts -> ending -> draft
+    decide -> joining, starting -> attempts -> ending -> draft
 
 `decide` applies facts, `starting` starts nodes by their type, `attempts` launches Tasks and gives them up, `ending`
-writes ends and says what follows. What is to start next waits in the draft, so that none of them calls upwards.
+writes ends and says what follows, `joining` does so where steps depend on others. What is to start next waits in
+the draft, so that none of them calls upwards.
 """
 
 from collections import deque
@@ -17,7 +18,7 @@ from orchestrator.model.commands import EMPTY, Command, Failure, Launch, Remind
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import RunStatus, TaskStatus
 from orchestrator.model.ids import beside
-from orchestrator.model.nodes import Task
+from orchestrator.model.nodes import Graph, Task
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import Held, NodeState, RunInfo, RunState
 
@@ -45,6 +46,15 @@ class Decision:
     changed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The steps of a graph that have not ended, and those that have not completed: Failed or Cancelled, and Skipped."""
+
+    open: set[str]
+    failed: set[str]
+    skipped: set[str]
+
+
 class Draft:
     """The only thing that changes in a decision, and it never leaves one.
 
@@ -53,6 +63,9 @@ class Draft:
         commands: what its save entitles to.
         entering: entries that are to start, in their order, and each one's `caught`.
         stopping: Parallels in which everything is to be stopped (None: the whole run), and why.
+        joining: graphs in which steps depend on others (and which instance of each) -> their steps that have ended, and
+            whose followers have not been looked at.
+        progress: of those that were looked at, how their steps stood then.
     """
 
     def __init__(self, dag: DAG, state: RunState | None, now: datetime, token: Token, policy: Policy) -> None:
@@ -64,6 +77,8 @@ class Draft:
         self.commands: list[Command] = []
         self.entering = deque[tuple[str, str | None]]()
         self.stopping = deque[tuple[str | None, Failure]]()
+        self.joining: dict[tuple[Graph, str], list[str]] = {}
+        self.progress: dict[tuple[Graph, str], Progress] = {}
 
     def decision(self) -> Decision:
         """What has come of it."""
@@ -142,6 +157,15 @@ class Draft:
     def remind(self, node: NodeState, kind: str, at: datetime) -> None:
         """Have the run be told when something is due at a node."""
         self.commands.append(Remind(self.info.run_id, node.node_name, node.attempt, kind, at))
+
+    def tell_parent(self) -> None:
+        """Have the parent of a child run ask about it soon; should that be lost, its Tick asks."""
+        parent = self.info.parent
+        if parent is None:
+            return
+        asking = Remind(parent.run_id, parent.node, parent.attempt, None, self.now)
+        if asking not in self.commands:
+            self.commands.append(asking)
 
     def claims(self, node: NodeState) -> bool:
         """Whether this very save claims the node's attempt, so that nothing of it can run."""

@@ -2,16 +2,19 @@
 
 A node that completes is followed by its `next`, one that fails by where its `on_error` leads. One that nothing
 follows ends its branch; the last branch to end ends its Parallel, which goes on in the same way; the outermost
-branch ends the run.
+branch ends the run. Where steps depend on others, several go on at once in one graph: `joining` says what follows
+there, and when it ends.
 """
 
 from msgspec.structs import replace
 
 from orchestrator.engine.draft import NO_TIMES, Draft
+from orchestrator.engine.scope import scope_of
 from orchestrator.model.commands import Failure, Json
 from orchestrator.model.enums import RunStatus, TaskStatus
-from orchestrator.model.ids import beside
-from orchestrator.model.nodes import Graph, Parallel
+from orchestrator.model.errors import ExpressionError
+from orchestrator.model.ids import beside, instance_of
+from orchestrator.model.nodes import Graph, Node, Parallel
 from orchestrator.model.rules import rule_for
 from orchestrator.model.run_state import Ending, NodeState
 
@@ -44,40 +47,92 @@ def end(
             result=result,
             stored_result=None,
             error=error,
+            chosen=chosen,
         )
         draft.put(node)
         place = draft.dag.place(node.node_name)
+        if place.parent_dag.dependencies is not None:
+            draft.joining.setdefault((place.parent_dag, instance_of(node.node_name)), []).append(place.node_name)
+            return
         if draft.stopped(node.node_name) is None:
-            following, caught = chosen or place.next, node.caught
-            if status is not TaskStatus.COMPLETED:
-                unnamed = "Task.Failed" if status is TaskStatus.FAILED else "Task.Cancelled"
-                route = rule_for(place.routes, error.error_type if error is not None else unnamed)
-                following, caught = (route.next, node.node_name) if route is not None else (None, None)
+            following, caught = led_to(place, node)
             if following is not None:
                 draft.entering.append((beside(node.node_name, following), caught))
                 return
-        parent = place.parent_dag.parent_node
-        if parent is None:
-            _outermost_ended(draft, node)
-            return
-        state = _branch_ended(draft, parent, place.parent_dag, node)
-        if state.open_branches:
+        stopped_at = node if _stopped_short(place, node) else None
+        held_by = _graph_ended(draft, place.parent_dag, node.node_name, stopped_at, node)
+        if held_by is None:
             return
         # The Parallel ends in its turn. A loop: Parallels stand a hundred deep in one another.
-        status, error = _sum_up(draft, state)
-        node, result, chosen = state, None, None
+        node = held_by
+        status, error = _sum_up(draft, node)
+        result, chosen = None, None
 
 
-def _branch_ended(draft: Draft, parent: Parallel, branch: Graph, last: NodeState) -> NodeState:
+def end_graph(draft: Draft, graph: Graph, instance: str, stopped_at: NodeState | None) -> None:
+    """Go on from the end of a graph in which steps depend on others.
+
+    Args:
+        instance: which instance of it, as its entries' names end.
+        stopped_at: the node at which it has not come to its end; None where it has.
+    """
+    last = None if stopped_at is not None else _only_last(draft, graph, instance)
+    held_by = _graph_ended(draft, graph, graph.start_node.node_name + instance, stopped_at, last)
+    if held_by is not None:
+        status, error = _sum_up(draft, held_by)
+        end(draft, held_by, status, error=error)
+
+
+def led_to(place: Node, node: NodeState) -> tuple[str | None, str | None]:
+    """Return the step that a node which has ended leads to by a way, and what is `caught` there; None: to none."""
+    if node.status is TaskStatus.COMPLETED:
+        return node.chosen or place.next, node.caught
+    if not place.routes or node.status not in (TaskStatus.FAILED, TaskStatus.CANCELLED):
+        return None, None
+    unnamed = "Task.Failed" if node.status is TaskStatus.FAILED else "Task.Cancelled"
+    route = rule_for(place.routes, node.error.error_type if node.error is not None else unnamed)
+    return (route.next, node.node_name) if route is not None else (None, None)
+
+
+def _only_last(draft: Draft, graph: Graph, instance: str) -> NodeState | None:
+    """The one completed step of a graph that nothing follows; None where there are several, or none."""
+    needed = {name for node in graph.nodes for name in node.depends_on}
+    found = [
+        state
+        for node in graph.nodes
+        if node.node_name not in needed and not any(not edge.is_error for edge in node.edges)
+        if (state := draft.nodes[node.node_name + instance]).status is TaskStatus.COMPLETED
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def _graph_ended(
+    draft: Draft, graph: Graph, member: str, stopped_at: NodeState | None, last: NodeState | None
+) -> NodeState | None:
+    """Write that a graph has ended of which `member` is an entry; return the Parallel that ends by that, or None.
+
+    Args:
+        last: the step whose result is the graph's, where there is one such.
+    """
+    if graph.parent_node is None:
+        _outermost_ended(draft, stopped_at, last)
+        return None
+    state = _branch_ended(draft, graph.parent_node, graph, member, stopped_at)
+    return None if state.open_branches else state
+
+
+def _branch_ended(
+    draft: Draft, parent: Parallel, branch: Graph, member: str, stopped_at: NodeState | None
+) -> NodeState:
     """Write that a branch has ended, and where it stopped short of its end, if it did; return its Parallel."""
-    state = draft.nodes[beside(last.node_name, parent.node_name)]
-    if _stopped_short(draft, last):
+    state = draft.nodes[beside(member, parent.node_name)]
+    if stopped_at is not None:
         number = parent.numbers[branch.start_node.node_name]
         branches = list(state.branches)
-        branches[number] = replace(branches[number], stopped_at=last.node_name)
+        branches[number] = replace(branches[number], stopped_at=stopped_at.node_name)
         state = replace(state, branches=tuple(branches))
         if parent.stops_on_failure and state.stop is None and state.open_branches > 1:
-            stop = Failure("Parallel.Stopped", f"{state.node_name}: {last.node_name} has not completed")
+            stop = Failure("Parallel.Stopped", f"{state.node_name}: {stopped_at.node_name} has not completed")
             state = replace(state, stop=stop)
             draft.stopping.append((state.node_name, stop))
     state = replace(state, open_branches=state.open_branches - 1)
@@ -95,42 +150,61 @@ def _sum_up(draft: Draft, parallel: NodeState) -> tuple[TaskStatus, Failure | No
     return (TaskStatus.CANCELLED, None) if stopped else (TaskStatus.COMPLETED, None)
 
 
-def _outermost_ended(draft: Draft, last: NodeState) -> None:
+def _outermost_ended(draft: Draft, stopped_at: NodeState | None, last: NodeState | None) -> None:
     """The steps of the definition have ended, then those of its `finally`, if it has any; then the run has."""
-    ending, last_steps = _ending(draft, last), draft.dag.last_steps
+    ending, last_steps = _ending(draft, stopped_at), draft.dag.last_steps
+    if ending.status is RunStatus.COMPLETED and draft.info.ending is None:
+        ending = _with_result(draft, last, ending)
     if draft.info.ending is not None:  # these were the last steps: their failure is the run's, unless that has one
         before = draft.info.ending
         _end_run(draft, ending if before.status is RunStatus.COMPLETED else before)
     elif last_steps is not None:
         draft.change_run(replace(draft.info, ending=ending))
-        draft.entering.append((last_steps.start_node.node_name, None))
+        draft.entering.extend((node.node_name, None) for node in last_steps.start_nodes)
     else:
         _end_run(draft, ending)
 
 
-def _ending(draft: Draft, last: NodeState) -> Ending:
-    """How steps have ended of which this was the last: failed, completed, or stopped short of that."""
+def _ending(draft: Draft, stopped_at: NodeState | None) -> Ending:
+    """How steps have ended that stopped here: failed, or short of their end; None: they completed."""
     stop = draft.info.stop if draft.info.ending is None else None
-    if not _stopped_short(draft, last):
+    if stopped_at is None:
         return Ending(RunStatus.COMPLETED)
     if stop is not None and draft.info.is_out_of_time:
         return Ending(RunStatus.FAILED, stop)
-    if last.status is TaskStatus.FAILED:
-        return Ending(RunStatus.FAILED, _with_node(last))
-    error = _with_node(last) or stop or Failure("Run.Cancelled", "")
+    if stopped_at.status is TaskStatus.FAILED:
+        return Ending(RunStatus.FAILED, _with_node(stopped_at))
+    error = _with_node(stopped_at) or stop or Failure("Run.Cancelled", "")
     return Ending(RunStatus.CANCELLED if stop is not None else RunStatus.FAILED, error)
 
 
+def _with_result(draft: Draft, last: NodeState | None, ending: Ending) -> Ending:
+    """Write the result of a run whose steps have completed, of which this was the last, if one was."""
+    template = draft.dag.result
+    if template is None:
+        if last is not None and last.result is not None:
+            draft.change_run(replace(draft.info, result_of=last.node_name))
+        return ending
+    try:
+        result = template.resolve(scope_of(draft.info, draft.nodes, None))
+    except ExpressionError as exc:
+        return Ending(RunStatus.FAILED, Failure("Run.BadResult", f"result: {exc}"))
+    draft.change_run(replace(draft.info, result=result))
+    return ending
+
+
 def _end_run(draft: Draft, ending: Ending) -> None:
+    if ending.status is not RunStatus.COMPLETED and (draft.info.result_of or draft.info.result is not None):
+        draft.change_run(replace(draft.info, result=None, stored_result=None, result_of=None))
     for node in tuple(draft.nodes.values()):
         if node.status is TaskStatus.NEW:
             draft.put(replace(node, status=TaskStatus.SKIPPED))
     draft.change_run(replace(draft.info, status=ending.status, error=ending.error, ending=None, ended_at=draft.now))
+    draft.tell_parent()
 
 
-def _stopped_short(draft: Draft, last: NodeState) -> bool:
+def _stopped_short(place: Node, last: NodeState) -> bool:
     """Whether a branch whose last node this is has not come to its end: it failed, or something was to follow."""
-    place = draft.dag.place(last.node_name)
     return last.status is not TaskStatus.COMPLETED or any(not edge.is_error for edge in place.edges)
 
 

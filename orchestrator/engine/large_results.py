@@ -18,7 +18,7 @@ from orchestrator.model.commands import Json
 from orchestrator.model.enums import OutcomeKind
 from orchestrator.model.errors import CorruptState, VersionConflict
 from orchestrator.model.ids import key_of, launch_id_of
-from orchestrator.model.run_state import NodeState, RunState, StoredResult
+from orchestrator.model.run_state import NodeState, RunInfo, RunState, StoredResult, run_result
 from orchestrator.model.task_result import TaskResult, decode, result_object
 from orchestrator.ports import ObjectStore
 
@@ -26,6 +26,9 @@ MAX_INLINE_BYTES = 65_536
 """The largest JSON of a result that stands in the run document."""
 MAX_AHEAD_BYTES = 32 * 2**20
 """How large the results may be together that are fetched at once because a decision may ask for them."""
+
+RUN_ENTRY = "$run"
+"""In place of a node's name: what is the run's own."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -77,7 +80,21 @@ class LargeResults:
         stored = self._side_by_side(lambda each: self._store_one(after, *each), large)
         for (node, _), where in zip(large, stored, strict=True):
             changed[node.node_name] = replace(node, result=None, stored_result=where)
-        return RunState(after.run, {**after.nodes, **changed}) if changed else after
+        run = self._run_set_aside(before, after.run)
+        return RunState(run, {**after.nodes, **changed}) if changed or run is not after.run else after
+
+    def _run_set_aside(self, before: RunState | None, run: RunInfo) -> RunInfo:
+        """Return the run's own entry without its result, if that is large."""
+        if not isinstance(run.result, str | list | dict) or (before is not None and before.run.result is run.result):
+            return run
+        data = msgspec.json.encode(run.result)
+        if len(data) <= MAX_INLINE_BYTES:
+            return run
+        name = result_object(f"{key_of(launch_id_of(run.run_id, RUN_ENTRY, 0))}-{sha256(data).hexdigest()[:24]}")
+        result = TaskResult(kind=OutcomeKind.COMPLETED, result=msgspec.Raw(data), at=run.ended_at or run.started_at)
+        if not self._holds(name, msgspec.json.encode(result), run.result):
+            raise CorruptState(f"{name}: is not the result of run {run.run_id}, after which it is named; delete it")
+        return replace(run, result=None, stored_result=StoredResult(name, len(data)))
 
     def brought_back(self, state: RunState, needed: str, ahead: Iterable[str] = ()) -> RunState:
         """Return the run with the result of a node in it, for a decision; one that is spoilt says so when asked for.
@@ -113,17 +130,23 @@ class LargeResults:
             CorruptState: its object is missing, or is not what it should be.
             StoreUnavailable: it cannot be read now.
         """
-        if node.stored_result is None:
-            return node.result
-        name = node.stored_result.object
+        return node.result if node.stored_result is None else self._read(node.stored_result, node.node_name)
+
+    def load_run(self, state: RunState) -> Json:
+        """Return a run's own result, wherever it is; raises as `load` does."""
+        result, stored = run_result(state)
+        return result if stored is None else self._read(stored, f"run {state.run.run_id}")
+
+    def _read(self, stored: StoredResult, whose: str) -> Json:
+        name = stored.object
         found = self._store.get(name)
         if found is None:
-            raise CorruptState(f"{name}: is missing; it is the result of {node.node_name}")
+            raise CorruptState(f"{name}: is missing; it is the result of {whose}")
         result = decode(found[0], name)
         if result.kind is not OutcomeKind.COMPLETED or result.result is None:
             held = "no result" if result.result is None else "a result"
             raise CorruptState(
-                f"{name}: is {result.kind} with {held}; it is to be the result of {node.node_name}, which has completed"
+                f"{name}: is {result.kind} with {held}; it is to be the result of {whose}, which has completed"
             )
         return result.result
 
@@ -136,11 +159,11 @@ class LargeResults:
         document = msgspec.json.encode(result)
         # Of no launch: only what it is tells it from another of the same node.
         for name in (result_object(key), result_object(own)) if node.attempt else (result_object(own),):
-            if self._holds(name, document, node):
+            if self._holds(name, document, node.result):
                 return StoredResult(name, len(data))
         raise CorruptState(f"{name}: is not the result of {node.node_name}, after which it is named; delete it")
 
-    def _holds(self, name: str, document: bytes, node: NodeState) -> bool:
+    def _holds(self, name: str, document: bytes, wanted: Json) -> bool:
         """Write a result that is not there yet; return whether it is what is there."""
         try:
             self._store.put(name, document, expect=None)
@@ -154,5 +177,5 @@ class LargeResults:
                 left = decode(found[0], name)
             except CorruptState:
                 return False
-            return left.kind is OutcomeKind.COMPLETED and left.result == node.result
+            return left.kind is OutcomeKind.COMPLETED and left.result == wanted
         return True

@@ -13,9 +13,9 @@ from msgspec.structs import replace
 
 from orchestrator.engine.draft import Draft
 from orchestrator.model.commands import Json, Notify
-from orchestrator.model.enums import RunEvents, RunStatus
+from orchestrator.model.enums import RunEvents, RunStatus, TaskStatus
 from orchestrator.model.facts import NotificationExpired, NotificationFailed, NotificationSent
-from orchestrator.model.run_state import LostNotification, OwedNotification, RunInfo, RunState
+from orchestrator.model.run_state import LostNotification, NodeState, OwedNotification, RunInfo, RunState
 
 _EVENT_OF: Mapping[RunStatus, RunEvents] = {
     RunStatus.COMPLETED: RunEvents.COMPLETED,
@@ -29,13 +29,19 @@ def owe(draft: Draft, before: RunState | None) -> None:
     run = draft.run
     if run is None:
         return
-    events = [] if before is not None else [RunEvents.STARTED]
+    has_begun = before is not None and _has_begun(before.run, before.nodes)
+    events = [RunEvents.STARTED] if not has_begun and _has_begun(run, draft.nodes) else []
     if run.status.is_final and (before is None or not before.run.status.is_final):
         events.append(_EVENT_OF[run.status])
     owed = [_owed(draft, run, event, *to) for event in events for to in _receivers(draft, event)]
     if owed:
         draft.change_run(replace(run, owed_notifications=(*run.owed_notifications, *owed)))
         draft.commands.extend(_command(run, each) for each in owed)
+
+
+def _has_begun(run: RunInfo, nodes: Mapping[str, NodeState]) -> bool:
+    """Whether a run has started: a child run is made first, and begins later."""
+    return run.parent is None or not run.held or any(node.status is not TaskStatus.NEW for node in nodes.values())
 
 
 def expired(draft: Draft, fact: NotificationExpired) -> None:

@@ -24,6 +24,7 @@ from threading import Lock
 import msgspec
 from msgspec.structs import replace
 
+from orchestrator.engine.large_results import RUN_ENTRY
 from orchestrator.engine.status import DefinitionStatus, OrchestrationStatus, tombstone_of, trash_of
 from orchestrator.model.errors import CorruptState, OrchestratorError, VersionConflict
 from orchestrator.model.ids import RUN_ID, key_of, launch_id_of
@@ -137,7 +138,17 @@ class Pruner:
         if run.pruned_at is not None:
             return True
         is_old = run.status.is_final and run.ended_at is not None and run.ended_at < self._before
-        return is_old and not run.owed_notifications and self._is_meant(run)
+        return is_old and not run.owed_notifications and self._is_meant(run) and not self._is_needed(run)
+
+    def _is_needed(self, run: RunInfo) -> bool:
+        """Whether this is a child of a run that has not ended, which may still ask about it."""
+        if run.parent is None:
+            return False
+        try:
+            loaded = OrchestrationStatus(self._store, run.parent.run_id).load()
+        except CorruptState:  # a person is to look at it first
+            return True
+        return loaded is not None and not loaded[0].run.status.is_final
 
     def _stays(self, run: RunInfo) -> None:
         self._count("kept", 1)
@@ -211,6 +222,8 @@ class Pruner:
             # By prefix, for those that a lost race or a dead process left are named by no document.
             key = key_of(launch_id_of(state.run.run_id, node.node_name, 0))
             self._count("results", self._delete_all(f"results/{key}-"))
+        key = key_of(launch_id_of(state.run.run_id, RUN_ENTRY, 0))
+        self._count("results", self._delete_all(f"results/{key}-"))
         return state
 
     def _execution(self, key: str, going: Mapping[str, RunState]) -> None:

@@ -2,8 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from orchestrator.engine.address import (
+    BeginRun,
     CancelRun,
     Completion,
     Item,
@@ -12,27 +15,35 @@ from orchestrator.engine.address import (
     Reminder,
     ResumeRun,
     Start,
+    StartAll,
     TickAll,
 )
 from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.status import ExecutionStatus
-from orchestrator.model.commands import EMPTY, Json
+from orchestrator.model.commands import EMPTY, Json, Launch
 from orchestrator.model.dag import DAG
 from orchestrator.model.errors import EventError, NotYet, OrchestratorError, SettingsError
 from orchestrator.model.event_factory import EventFactory
 from orchestrator.model.events import (
+    BeginEvent,
     CancelEvent,
     CompletionEvent,
     DataflowEvent,
     Event,
     LaterEvent,
+    MessageEvent,
+    ObjectEvent,
     PauseEvent,
     ReminderEvent,
     ResumeEvent,
     StartEvent,
     TickEvent,
 )
-from orchestrator.model.ids import KEY_PREFIX, parse_launch_id, run_id_of, scheduled_start_of
+from orchestrator.model.ids import KEY_PREFIX, parse_launch_id, run_id_of, scheduled_start_of, triggered_start_of
+from orchestrator.model.run_state import ParentRun
+
+if TYPE_CHECKING:
+    from orchestrator.engine.triggering import Triggers
 
 
 class Resolver:
@@ -58,7 +69,7 @@ class Resolver:
 
     def resolve(
         self, data: Mapping[str, Json], message_id: str | None, publish_time: datetime | None, now: datetime
-    ) -> Item | TickAll | Later | None:
+    ) -> Item | TickAll | Later | StartAll | None:
         """Return whose event this is, or None for somebody else's.
 
         Raises:
@@ -78,10 +89,12 @@ class Resolver:
             exc.about(run_id=run_id if isinstance(run_id, str) else None, trace=trace_id)
             raise
 
-    def _addressed(self, event: Event, at: datetime, now: datetime) -> Item | TickAll | Later | None:
+    def _addressed(self, event: Event, at: datetime, now: datetime) -> Item | TickAll | Later | StartAll | None:
         match event:
             case StartEvent():
                 return self._start(event, at)
+            case BeginEvent(run_id=str(run_id)):
+                return BeginRun(run_id, at)
             case TickEvent():
                 return TickAll()
             case LaterEvent():
@@ -94,6 +107,8 @@ class Resolver:
                 return PauseRun(run_id, at)
             case ResumeEvent(run_id=str(run_id)):
                 return ResumeRun(run_id, at)
+            case ObjectEvent() | MessageEvent():
+                return self._triggered(event, at)
             case CompletionEvent():
                 return self._completion(event, at, now)
         raise EventError(f"event {event.message_id}: a {type(event).__name__} that names no run")
@@ -109,6 +124,46 @@ class Resolver:
             message_id, at = scheduled_start_of(name, due), due
         run_id = event.run_id or run_id_of(message_id, at)
         return Start(run_id, name, definition, dag, event.input, message_id, due, self._variables_of(name, dag), at)
+
+    def _triggered(self, event: ObjectEvent | MessageEvent, at: datetime) -> StartAll | None:
+        """Return what an event of others starts; None where nothing looks for it."""
+        from orchestrator.model.trigger_events import second_of
+
+        found, problems = self._triggers.runs_of(event)
+        if not found and not problems:
+            return None
+        message_id = event.message_id or self._new_message_id()
+        cause = (
+            f"{event.topic} {message_id}" if isinstance(event, MessageEvent) else f"{event.fields['uri']}#{message_id}"
+        )
+        if isinstance(event, ObjectEvent) and event.generation is not None:  # it may be told of twice, by two messages
+            cause, at = f"{event.fields['uri']}#{event.generation}", second_of(event)
+        starts = []
+        for run in found:
+            known_as = triggered_start_of(run.dag_name, cause)
+            run_id = run_id_of(known_as, at)
+            starts.append(
+                Start(run_id, run.dag_name, run.definition, run.dag, run.input, known_as, None, run.variables, at)
+            )
+        return StartAll(tuple(starts), tuple(problems))
+
+    @cached_property
+    def _triggers(self) -> "Triggers":
+        from orchestrator.engine.triggering import Triggers
+
+        return Triggers(self._catalog, self._variables_of)
+
+    def child(self, launch: Launch, run_id: str) -> Start:
+        """Return the start of the child run that a Dag Task launches.
+
+        Raises:
+            UnknownDag, DefinitionError, SettingsError: it cannot be started here.
+        """
+        name, definition, dag = self._catalog.find(launch.target_name)
+        parent = ParentRun(launch.run_id, launch.node_name, launch.attempt, launch.depth + 1)
+        variables = self._variables_of(name, dag)
+        given, due = launch.parameters, launch.scheduled_for
+        return Start(run_id, name, definition, dag, given, launch.launch_id, due, variables, parent=parent)
 
     def _variables_of(self, name: str, dag: DAG) -> Mapping[str, Json]:
         """Return the variables that a DAG asks for. Raises SettingsError where one has no value."""

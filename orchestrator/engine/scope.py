@@ -68,20 +68,21 @@ class Steps(Mapping[str, Mapping[str, Json]]):
         return len(self._nodes)
 
 
-def scope_of(run: RunInfo, nodes: Mapping[str, NodeState], node: NodeState) -> Mapping[str, object]:
-    """Return what the expressions of a node can see.
+def scope_of(run: RunInfo, nodes: Mapping[str, NodeState], node: NodeState | None) -> Mapping[str, object]:
+    """Return what the expressions of a node can see; with None, those of the run's own `result`.
 
     `run`: `run_id dag input started_at scheduled_for status`; `scheduled_for` is null in a run that no schedule
     started, `status` is Running and, for a `finally`, how the run will end. `steps`: of each step its `status`, and its
     `result` if it completed; one that lies beside the document raises ResultNeeded. `var`: the variables of the run.
     `error`: what an `on_error` has caught that led here; for a `finally`, the run's.
     """
-    caught = nodes[node.caught].error if node.caught is not None else None
+    catching = node.caught if node is not None else None
+    caught = nodes[catching].error if catching is not None else None
     if caught is None and run.ending is not None:
         caught = run.ending.error
     error: dict[str, Json] = {}
     if caught is not None:
-        error = {"type": caught.error_type, "message": caught.message, "node": caught.node or node.caught or ""}
+        error = {"type": caught.error_type, "message": caught.message, "node": caught.node or catching or ""}
     elif run.ending is not None:
         error = {"type": "", "message": "", "node": ""}  # a finally is written for runs of all kinds
     return {

@@ -10,7 +10,7 @@ from orchestrator.engine.draft import Draft
 from orchestrator.engine.ending import end
 from orchestrator.engine.scope import scope_of
 from orchestrator.model.commands import Failure
-from orchestrator.model.enums import DueKind, TaskStatus
+from orchestrator.model.enums import DueKind, TaskStatus, Triggers
 from orchestrator.model.errors import ExpressionError
 from orchestrator.model.ids import beside
 from orchestrator.model.nodes import Condition, End, Node, Parallel, Pass, Task, Wait
@@ -29,7 +29,9 @@ def new_state(node: Node) -> NodeState:
         target_type=task.target_type.value if task else None,
         target_name=task.target_name if task else None,
         invocation="sync" if task and task.target_key.endswith(".sync") else None,
-        branches=tuple(BranchState(branch.start_node.node_name) for branch in node.branches)
+        depends_on=node.depends_on,
+        trigger=None if node.trigger is Triggers.ALL_COMPLETED else node.trigger,
+        branches=tuple(BranchState.of([first.node_name for first in branch.start_nodes]) for branch in node.branches)
         if isinstance(node, Parallel)
         else (),
         status=TaskStatus.NEW,
@@ -59,8 +61,8 @@ def _start_parallel(draft: Draft, node: Node, state: NodeState) -> None:
     branches = node.branches if isinstance(node, Parallel) else ()
     draft.put(replace(state, status=TaskStatus.RUNNING, open_branches=len(branches)))
     # Ahead of what waits already, so that the order is that of the definition, at any depth.
-    starts = (beside(state.node_name, branch.start_node.node_name) for branch in reversed(branches))
-    draft.entering.extendleft((start, state.caught) for start in starts)
+    starts = (first for branch in reversed(branches) for first in reversed(branch.start_nodes))
+    draft.entering.extendleft((beside(state.node_name, first.node_name), state.caught) for first in starts)
 
 
 def _start_condition(draft: Draft, node: Node, state: NodeState) -> None:

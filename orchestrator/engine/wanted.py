@@ -41,7 +41,7 @@ def _entered(dag: DAG, state: RunState, facts: Sequence[Fact]) -> Iterator[Node]
     waiting = [(held.node, False) for held in reversed(state.run.held)]
     waiting += [(name, True) for name in reversed(dict.fromkeys(about)) if name in state.nodes]
     if len(about) < len(facts) and dag.last_steps is not None:  # about the run: it may be at its end
-        waiting.append((dag.last_steps.start_node.node_name, False))
+        waiting.extend((first.node_name, False) for first in dag.last_steps.start_nodes)
     seen = set[str]()
     while waiting:
         name, is_over = waiting.pop()
@@ -59,10 +59,14 @@ def _entered(dag: DAG, state: RunState, facts: Sequence[Fact]) -> Iterator[Node]
 def _following(dag: DAG, name: str, node: Node, is_over: bool) -> Iterator[tuple[str, bool]]:
     """Yield what may start when a node starts that launches nothing, or is over; and whether that is over by then."""
     if isinstance(node, Parallel) and not is_over:
-        yield from ((beside(name, branch.start_node.node_name), False) for branch in node.branches)
+        starts = (first for branch in node.branches for first in branch.start_nodes)
+        yield from ((beside(name, first.node_name), False) for first in starts)
     graph = node.parent_dag
-    yield from ((beside(name, edge.next), False) for edge in node.edges)
+    if graph.dependencies is not None:
+        yield from ((beside(name, other), False) for other in graph.dependencies.followers[node.node_name])
+    else:
+        yield from ((beside(name, edge.next), False) for edge in node.edges)
     if graph.parent_node is not None:
         yield beside(name, graph.parent_node.node_name), True
     elif dag.last_steps is not None and graph is not dag.last_steps:
-        yield dag.last_steps.start_node.node_name, False
+        yield from ((first.node_name, False) for first in dag.last_steps.start_nodes)

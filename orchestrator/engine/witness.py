@@ -14,18 +14,29 @@ from datetime import timedelta
 from threading import Lock
 from typing import TypeVar
 
-from orchestrator.engine.address import CancelRun, Completion, Item, Known, PauseRun, Reminder, ResumeRun, Start
+from orchestrator.engine.address import (
+    BeginRun,
+    CancelRun,
+    Completion,
+    Item,
+    Known,
+    PauseRun,
+    Reminder,
+    ResumeRun,
+    Start,
+)
 from orchestrator.engine.draft import bare_launch
 from orchestrator.engine.run_box import Answer, Entry, RunBox
 from orchestrator.engine.status import DefinitionStatus
-from orchestrator.model.commands import Command, Execution, Launch, Remind
-from orchestrator.model.enums import NOTHING_RUNS, TaskStatus
+from orchestrator.model.commands import Cancel, Command, Execution, Launch, Remind
+from orchestrator.model.enums import NOTHING_RUNS, TargetTypes, TaskStatus
 from orchestrator.model.errors import LaunchUncertain, NotYet, RunExists
 from orchestrator.model.events import CompletionEvent
 from orchestrator.model.facts import (
     AttemptEnded,
     CancelRequested,
     Fact,
+    PauseEnded,
     PauseRequested,
     ResumeRequested,
     RunStarted,
@@ -66,6 +77,8 @@ class Witness:
                 return self._completion(entry, item, state, box)
             case Reminder():
                 return self._reminder(entry, item, state, box)
+            case BeginRun():
+                return [PauseEnded()], []
             case CancelRun():
                 return [CancelRequested(item.reason)], []
             case PauseRun():
@@ -119,6 +132,7 @@ class Witness:
                 item.message_id,
                 item.scheduled_for,
                 item.variables,
+                item.parent,
             )
         ]
 
@@ -240,7 +254,9 @@ class Witness:
         if node is None or (item.kind is not None and node.due.get(item.kind) != item.at):
             return [], []
         if node.owed_cancel is not None:
-            return [], []
+            # Somebody knows more: a child run says so when it has taken a cancel in.
+            is_news = item.kind is None and node.target_type == TargetTypes.DAG
+            return [], [Cancel(self.bare(state, node), node.execution_id)] if is_news else []
         if item.kind in NOTHING_RUNS and item.kind is not None and item.at is not None:
             return [TimeCame(node.node_name, node.attempt, item.kind, item.at, False)], []
         answer = self._asked(entry, node, state, box)

@@ -93,6 +93,10 @@ class Launch(msgspec.Struct, frozen=True):
     """When its step started: nothing was launched for it before, so that `find` need not look further back."""
     secrets: tuple[str, ...] = ()
     """Names of the secrets in `parameters`: marked there, until its target is called."""
+    depth: int = 0
+    """How many runs stand above its run."""
+    scheduled_for: datetime | None = None
+    """The time, of its schedule, that its run is for."""
 
     @property
     def launch_id(self) -> str:

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from orchestrator.model.commands import Json, Launch
 from orchestrator.model.durations import parse_duration
 from orchestrator.model.enums import TaskStatus
 from orchestrator.model.errors import InputError
 from orchestrator.model.execution import ExecutionRecord
-from orchestrator.model.expressions import names_in
+from orchestrator.model.expressions import Template, compile_value, names_in
 from orchestrator.model.fixed import Fixed
 from orchestrator.model.ids import step_of
 from orchestrator.model.node_factory import NodeFactory
 from orchestrator.model.nodes import Node, Parallel, Task
+
+if TYPE_CHECKING:
+    from orchestrator.model.dependencies import Dependencies
 
 
 class DAG(Fixed):
@@ -24,9 +28,12 @@ class DAG(Fixed):
     Attributes:
         definition: the dict that it was built from.
         parent_node: the Parallel that this is a branch of; None for a whole definition.
-        start_node: where it starts.
+        start_nodes: where it starts: its `start`; where it has none, all steps that neither depend on others nor have
+            a way to them.
+        start_node: the first of these.
         nodes: its own nodes, in definition order; not those inside of branches.
         tasks: those of them that are Tasks.
+        result: the template of a run's result; None where that is its last step's.
         timeout_s: how long a run of it may take, in seconds, or None.
         last_steps: the DAG of its `finally`, which runs however its own steps end; or None.
         all_nodes: its nodes and those of all branches, a Parallel before what is inside of it; those of `last_steps`.
@@ -54,13 +61,30 @@ class DAG(Fixed):
             nodes.append(NodeFactory.create_node({"node_name": name, **step}, self))
         self.nodes: tuple[Node, ...] = tuple(nodes)
         own = {node.node_name: node for node in self.nodes}
-        self.start_node = own[str(definition["start"])]
+        start = definition.get("start")
+        self.start_nodes: tuple[Node, ...] = (own[str(start)],) if start is not None else self._entries()
+        self.start_node = self.start_nodes[0]
         self.tasks = tuple(node for node in self.nodes if isinstance(node, Task))
+        self.result: Template | None = compile_value(definition["result"]) if "result" in definition else None
         timeout, last = definition.get("timeout"), definition.get("finally")
         self.timeout_s = None if timeout is None else parse_duration(str(timeout))
         self.last_steps: DAG | None = (
             DAG(last, statuses=statuses, executions=executions) if isinstance(last, dict) else None
         )
+
+    def _entries(self) -> tuple[Node, ...]:
+        """The nodes that wait for nothing."""
+        led_to = {edge.next for node in self.nodes for edge in node.edges}
+        return tuple(node for node in self.nodes if not node.depends_on and node.node_name not in led_to)
+
+    @cached_property
+    def dependencies(self) -> Dependencies | None:
+        """What waits for what among its own nodes; None where none of them depends on others."""
+        if not any(node.depends_on for node in self.nodes):
+            return None
+        from orchestrator.model.dependencies import Dependencies  # only where there are some
+
+        return Dependencies({n.node_name: ([edge.next for edge in n.edges], n.depends_on) for n in self.nodes})
 
     @property
     def owner(self) -> str | None:
@@ -113,28 +137,36 @@ class DAG(Fixed):
     @cached_property
     def variables(self) -> frozenset[str]:
         """Names of the variables of its environment that its expressions ask for."""
-        return names_in([self.definition["steps"], self.definition.get("finally")], "var")
+        asking = [self.definition.get(key) for key in ("steps", "finally", "result", "triggers")]
+        return names_in(asking, "var")
 
     def init(self) -> tuple[Launch, ...]:
-        """Return the commands that start this DAG: those of its start node."""
-        return self.start_node.execute()
+        """Return the commands that start this DAG: those of the nodes that it starts with."""
+        launches: list[Launch] = []
+        for node in self.start_nodes:  # a loop, not a comprehension: a frame less for each level of nesting
+            launches.extend(node.execute())
+        return tuple(launches)
 
     def ordered(self) -> tuple[Node, ...]:
-        """Its own nodes, each before those that its ways lead to, else in the order of the ways."""
+        """Its own nodes, each before those that it leads to or that depend on it, else in the order of the ways."""
         own = {node.node_name: node for node in self.nodes}
-        left = dict.fromkeys(own, 0)
+        onwards = {node.node_name: [edge.next for edge in node.edges] for node in self.nodes}
         for node in self.nodes:
-            for edge in node.edges:
-                left[edge.next] += 1
+            for name in node.depends_on:
+                onwards[name].append(node.node_name)
+        left = dict.fromkeys(own, 0)
+        for names in onwards.values():
+            for name in names:
+                left[name] += 1
         found: list[Node] = []
-        waiting = [self.start_node]
+        waiting = list(reversed(self.start_nodes))
         while waiting:  # Kahn 1962, depth first, so that a branch of the ways stays together
             node = waiting.pop()
             found.append(node)
-            for edge in reversed(node.edges):
-                left[edge.next] -= 1
-                if not left[edge.next]:
-                    waiting.append(own[edge.next])
+            for name in reversed(onwards[node.node_name]):
+                left[name] -= 1
+                if not left[name]:
+                    waiting.append(own[name])
         return tuple(found)
 
     def branch(self, definition: Mapping[str, Json], parent_node: Parallel) -> DAG:

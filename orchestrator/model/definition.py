@@ -10,8 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import and_, or_
 
+from orchestrator.model.enums import TargetTypes, Triggers
 from orchestrator.model.errors import DefinitionError, ExpressionError
 from orchestrator.model.expressions import (
     EVERYWHERE,
@@ -40,6 +42,9 @@ MAX_DEPTH = 100
 MAX_VALUES = 1_000_000
 """Values in all `parameters` together: YAML aliases can make more of a few lines than fits in memory."""
 
+
+_RUN_RESULT = "$result"
+"""In place of a step's name: the `result` of the definition itself, which asks once all steps have ended."""
 
 _MARKED = re.compile(r"\$\{[^{}]*\}")
 
@@ -105,27 +110,108 @@ class _Body:
         return {name: Ways.of(self.steps[name]) for name in self.names}
 
     @cached_property
+    def waits(self) -> Mapping[str, tuple[str, ...]]:
+        """Name -> what a step names in its `depends_on`; only those that have one."""
+        steps = ((name, self.steps[name]) for name in self.names)
+        found = ((name, step["depends_on"]) for name, step in steps if isinstance(step, dict) and "depends_on" in step)
+        return {
+            name: tuple(each for each in told if isinstance(each, str)) if isinstance(told, list) else ()
+            for name, told in found
+        }
+
+    @cached_property
+    def entries(self) -> tuple[str, ...]:
+        """The steps that it starts with, as far as that can be told."""
+        start = self.start
+        if start is not None or not self.waits:
+            return (start,) if isinstance(start, str) and start in self.ways else ()
+        led_to = {name for ways in self.ways.values() for name in ways.names}
+        return tuple(name for name in self.names if name not in self.waits and name not in led_to)
+
+    @cached_property
+    def awaited(self) -> Mapping[str, Collection[str]]:
+        """Name -> the steps that must have ended for a step to be decided on, where some depend on others."""
+        found: dict[str, dict[str, None]] = {name: {} for name in self.names}
+        for name, ways in self.ways.items():
+            for other in ways.names:
+                if other in found and other not in self.waits:
+                    found[other][name] = None
+        for name, others in self.waits.items():
+            found[name] = dict.fromkeys(other for other in others if other in found and other != name)
+        return found
+
+    @cached_property
+    def onwards(self) -> Mapping[str, Collection[str]]:
+        """Name -> the steps that its ways lead to, and those that depend on it."""
+        found = {name: {other: None for other in ways.names if other in self.ways} for name, ways in self.ways.items()}
+        for name, others in self.waits.items():
+            for other in others:
+                if other in found and other != name:
+                    found[other][name] = None
+        return found
+
+    @cached_property
+    def places(self) -> Mapping[str, int]:
+        """Name -> which step it is in definition order."""
+        return {name: place for place, name in enumerate(self.names)}
+
+    @cached_property
+    def ended(self) -> Mapping[str, int]:
+        """Name -> all steps that are certain to have ended when a step starts, as bits by their places in `names`.
+
+        Of a body in which steps depend on others; without those that are in a cycle, or behind one. By `one_failed` a
+        step starts while others that it depends on run: of these, only what all of them wait for is certain.
+        """
+        left = {name: len(others) for name, others in self.awaited.items()}
+        followers: dict[str, list[str]] = {name: [] for name in self.names}
+        for name, others in self.awaited.items():
+            for other in others:
+                followers[other].append(name)
+        found: dict[str, int] = {}
+        waiting = [name for name in self.names if not left[name]]
+        while waiting:  # Kahn 1962
+            name = waiting.pop()
+            each_way = [found[other] | (1 << self.places[other]) for other in self.awaited[name]]
+            step = self.steps[name]
+            is_early = name in self.waits and isinstance(step, dict) and step.get("trigger") == Triggers.ONE_FAILED
+            found[name] = reduce(and_ if is_early else or_, each_way) if each_way else 0
+            for other in followers[name]:
+                left[other] -= 1
+                if not left[other]:
+                    waiting.append(other)
+        return found
+
+    def ends_before(self, name: str, other: str) -> bool:
+        """Whether a step has certainly ended when another one starts."""
+        if not self.waits:
+            return self.leads_to(name, other)
+        return bool(self.ended.get(other, 0) >> self.places[name] & 1)
+
+    @cached_property
     def order(self) -> Mapping[str, int]:
         """Name -> position of each step that a way from the start comes by, depth first."""
         return {name: first for name, (first, _) in self.spans.items()}
 
     @cached_property
     def spans(self) -> Mapping[str, tuple[int, int]]:
-        """Name -> position of a step on a walk of the ways from the start, and that of the last step found from it."""
+        """Name -> position of a step on a walk of the ways from the start, and that of the last step found from it.
+
+        A step that depends on others starts a way of its own.
+        """
         firsts: dict[str, int] = {}
         lasts: dict[str, int] = {}
-        start = self.start
-        walk: list[tuple[str, Iterator[str]]] = []
-        name = start if isinstance(start, str) and start in self.ways else None
-        while name is not None or walk:
-            if name is not None:
-                firsts[name] = len(firsts)
-                walk.append((name, iter(self.ways[name].names)))
-            last, onwards = walk[-1]
-            name = next((other for other in onwards if other in self.ways and other not in firsts), None)
-            if name is None:
-                lasts[last] = len(firsts) - 1
-                walk.pop()
+        for root in (*self.entries, *self.waits):
+            walk: list[tuple[str, Iterator[str]]] = []
+            name = root if root not in firsts else None
+            while name is not None or walk:
+                if name is not None:
+                    firsts[name] = len(firsts)
+                    walk.append((name, iter(self.ways[name].names)))
+                last, onwards = walk[-1]
+                name = next((other for other in onwards if other in self.ways and other not in firsts), None)
+                if name is None:
+                    lasts[last] = len(firsts) - 1
+                    walk.pop()
         return {name: (first, lasts[name]) for name, first in firsts.items()}
 
     @cached_property
@@ -181,6 +267,16 @@ class _Place:
 
 
 @dataclass(frozen=True)
+class _Event:
+    """Where the expressions of a trigger are: before there is a run."""
+
+    roots: tuple[str, ...] = ("event", "var")
+
+
+_EVENT = _Event()
+
+
+@dataclass(frozen=True)
 class Ways:
     """The ways that lead on from a step: (path of the key that says so, name of the step), in the author's order.
 
@@ -212,13 +308,21 @@ class Ways:
                     found.extend((f"{path}.{name}", inner.get(name)) for name in names)
         misspelt = (key for key in step if isinstance(key, str) and key not in shape.keys)
         are_clear = all(isinstance(name, str) for _, name in found) and not any(
-            closest(key, ("next", "default")) for key in misspelt
+            closest(key, ("next", "default", "depends_on")) for key in misspelt
         )
         return cls(tuple((path, name) for path, name in found if isinstance(name, str)), are_clear)
 
 
 def _step_path(body: _Body, name: str) -> str:
     return at(at(body.path, "steps"), name)
+
+
+def _dependency_path(body: _Body, name: str, other: str, *, is_last: bool = False) -> str:
+    """The path of where a step says that it depends on another one: of the first or last place that does."""
+    step = body.steps[name]
+    told = step.get("depends_on") if isinstance(step, dict) else None
+    places = [index for index, each in enumerate(told if isinstance(told, list) else ()) if each == other]
+    return at(at(_step_path(body, name), "depends_on"), places[-1 if is_last else 0])
 
 
 @dataclass
@@ -242,9 +346,17 @@ class _Judge:
             yield from body.shape.problems(body.path, body.value)
             if body.shape is DEFINITION:
                 yield from self.input_schema(body.value.get("input_schema"))
+                yield from self.triggers(body.value.get("triggers"))
+                if "result" in body.value:
+                    yield from self.values(_Place(_RUN_RESULT, body), "result", body.value["result"])
             start = body.start
             if isinstance(start, str) and body.names and start not in body.steps:
                 yield f"{at(body.path, 'start')}: {self.no_step(start, body)}"
+            elif isinstance(start, str) and start in body.waits:
+                yield (
+                    f"{at(body.path, 'start')}: {quoted(start)} depends on others; name a step that does not, or leave "
+                    '"start" out'
+                )
             for name, step in body.steps.items():
                 if not isinstance(name, str):
                     yield key_problem(at(body.path, "steps"), name)
@@ -292,6 +404,17 @@ class _Judge:
             found = list(schema_problems("input_schema", schema))
         yield from found
 
+    def triggers(self, triggers: object) -> Iterator[str]:
+        """Yield the problems of what the triggers' expressions say."""
+        for index, trigger in enumerate(triggers if isinstance(triggers, list) else ()):
+            if not isinstance(trigger, dict):
+                continue
+            path, when, run_input = at("triggers", index), trigger.get("when"), trigger.get("input")
+            if isinstance(when, str):
+                yield from (f"{at(path, 'when')}: {problem}" for problem in self.condition(_EVENT, when))
+            if isinstance(run_input, dict):
+                yield from self.values(_EVENT, at(path, "input"), run_input)
+
     def step(self, place: _Place, step: object) -> Iterator[str]:
         """Yield the problems of one step and of its name."""
         name, path = place.name, place.path
@@ -309,7 +432,28 @@ class _Judge:
         for key_path, following in place.body.ways[name].named:
             if following not in place.body.steps:
                 yield f"{path}.{key_path}: {self.no_step(following, place.body)}"
+            elif following in place.body.waits:
+                yield (
+                    f'{path}.{key_path}: leads to {quoted(following)}, which has "depends_on"; a step either depends '
+                    "on others or is led to by them"
+                )
+        yield from self.dependencies(place)
         yield from self.contents(place, path, shape, step)
+
+    def dependencies(self, place: _Place) -> Iterator[str]:
+        """Yield what is wrong with the names in a step's `depends_on`."""
+        seen: set[str] = set()
+        for name in place.body.waits.get(place.name, ()):
+            problem = None
+            if name in seen:
+                problem = f"{quoted(name)} stands there twice; write it once"
+            elif name == place.name:
+                problem = f"{quoted(name)} is the step itself; name steps that it is to wait for"
+            elif name not in place.body.steps:
+                problem = self.no_step(name, place.body)
+            if problem:
+                yield f"{_dependency_path(place.body, place.name, name, is_last=name in seen)}: {problem}"
+            seen.add(name)
 
     def contents(self, place: _Place, path: str, shape: Shape, step: Mapping[object, object]) -> Iterator[str]:
         """Yield the problems of what the keys of a step, or of an object in it, hold: values and expressions."""
@@ -330,8 +474,8 @@ class _Judge:
                     problem = row.rule.problem(held_name) if row.rule and isinstance(held_name, str) else None
                     if problem:
                         yield f"{at(at(path, key), held_name)}: {problem}"
-                # Those of a Sub-DAG become the input of a run, and stand in its document.
-                may_hide = step.get("target_type") != "Dag"
+                # Those of a Sub-DAG become the input of a run, and stand in its document; a Callback shows its own.
+                may_hide = step.get("target_type") not in (TargetTypes.DAG, TargetTypes.CALLBACK)
                 yield from self.values(place, at(path, key), held, may_hide=may_hide)
             elif row.kind is Kind.REQUEST and isinstance(held, dict):
                 yield from row.taken_problems(at(path, key), held)
@@ -359,18 +503,18 @@ class _Judge:
         for found in _cycles(body):
             cycle = self.from_the_start(body, found)
             shown = cycle if len(cycle) <= 12 else [*cycle[:10], "…", cycle[-1]]
-            key = next(key for key, name in body.ways[cycle[-1]].named if name == cycle[0])
-            yield (
-                f"{_step_path(body, cycle[-1])}.{key}: makes a cycle: {' -> '.join([*shown, cycle[0]])}; "
-                "a run enters a step once"
-            )
+            key = next((key for key, name in body.ways[cycle[-1]].named if name == cycle[0]), None)
+            where = f"{_step_path(body, cycle[-1])}.{key}" if key else _dependency_path(body, cycle[0], cycle[-1])
+            yield f"{where}: makes a cycle: {' -> '.join([*shown, cycle[0]])}; a run enters a step once"
         reached = [body.ways[name] for name in body.order]
-        if reached and all(ways.are_clear and body.ways.keys() >= set(ways.names) for ways in reached):
+        is_told = isinstance(body.start, str) and body.start not in body.waits  # else what is left out is in a cycle
+        if is_told and reached and all(ways.are_clear and body.ways.keys() >= set(ways.names) for ways in reached):
+            hint = ', give it a "depends_on", or leave "start" out' if body.waits else ""
             for name in body.names:
-                if name not in body.order:
+                if name not in body.order and (not body.waits or body.ways[name].are_clear):
                     yield (
                         f"{_step_path(body, name)}: no way leads to it from the start {quoted(str(body.start))}; "
-                        'name it in the "next" of a step before it'
+                        f'name it in the "next" of a step before it{hint}'
                     )
 
     @staticmethod
@@ -380,12 +524,18 @@ class _Judge:
         return cycle[first:] + cycle[:first]
 
     def values(
-        self, place: _Place | None, path: str, parameters: object, *, is_literal: bool = False, may_hide: bool = False
+        self,
+        place: _Place | _Event | None,
+        path: str,
+        parameters: object,
+        *,
+        is_literal: bool = False,
+        may_hide: bool = False,
     ) -> Iterator[str]:
         """Yield the problems of `parameters`: what is not JSON, and the expressions in it.
 
         Args:
-            place: of the step that they are of; None for what holds no expressions and may hold any text.
+            place: of the step or trigger that they are of; None for what holds no expressions and may hold any text.
             is_literal: no expression can stand in it; other text that looks like one (a shell's ${NAME}) may.
             may_hide: a secret can stand in it.
         """
@@ -429,7 +579,7 @@ class _Judge:
             elif not _is_json(value):
                 yield f"{where}: is {kind_of(value)} that JSON cannot hold; write it as a string, in quotes"
 
-    def condition(self, place: _Place, text: str) -> Iterator[str]:
+    def condition(self, place: _Place | _Event, text: str) -> Iterator[str]:
         """Yield the problems of an expression that has to be true or false."""
         try:
             condition = compile_condition(text)
@@ -438,7 +588,7 @@ class _Judge:
         else:
             yield from self.expression(place, condition.expression)
 
-    def text(self, place: _Place, text: str, *, may_hide: bool) -> Iterator[str]:
+    def text(self, place: _Place | _Event, text: str, *, may_hide: bool) -> Iterator[str]:
         """Yield the problems of the expressions in a string."""
         try:
             parts = parse(text)
@@ -449,10 +599,19 @@ class _Judge:
             if not isinstance(part, str):
                 yield from self.expression(place, part, may_hide=may_hide)
 
-    def expression(self, place: _Place, part: Expression | Computed, *, may_hide: bool = False) -> Iterator[str]:
-        """Yield what the step at `place` cannot ask about."""
+    def expression(
+        self, place: _Place | _Event, part: Expression | Computed, *, may_hide: bool = False
+    ) -> Iterator[str]:
+        """Yield what the step, or the trigger, at `place` cannot ask about."""
         roots = {path[0] for path in part.paths}
-        if "error" in roots and not self.catches(place):
+        if isinstance(place, _Event):
+            for root in ROOTS:
+                if root in roots and root not in place.roots:
+                    yield f"{part.text}: there is no {quoted(root)} here; there is {listed(place.roots)}"
+            return
+        if place.name == _RUN_RESULT and "error" in roots:
+            yield f'{part.text}: there is no "error" here; a run that has failed has no result'
+        elif "error" in roots and not self.catches(place):
             yield f'{part.text}: no "on_error" leads to {quoted(place.name)}; only where one does is there an error'
         if "secret" in roots and not may_hide:
             yield f"{part.text}: is kept nowhere, so it can stand in the parameters of what is launched only"
@@ -470,6 +629,8 @@ class _Judge:
         for holder in place.lineage():
             body = holder.body
             caught = [name for ways in body.ways.values() for key, name in ways.named if key.startswith("on_error")]
+            steps = ((name, body.steps[name]) for name in body.waits)
+            caught += [name for name, step in steps if isinstance(step, dict) and step.get("trigger") == "one_failed"]
             if body.is_finally or any(
                 name == holder.name or (name in body.ways and body.leads_to(name, holder.name)) for name in caught
             ):
@@ -484,11 +645,16 @@ class _Judge:
         if name in self.shared or place.name in self.shared:
             return None
         why = _why_not_ended(place, other)
+        if why and place.name == _RUN_RESULT:
+            return f"{why}; the run's result is made before that"
         return f"{why}; only steps that have ended before {quoted(place.name)} starts have a result" if why else None
 
 
 def _why_not_ended(place: _Place, other: _Place) -> str:
     """Return why `other` is not certain to have ended before `place` starts; "" if it is certain."""
+    if place.name == _RUN_RESULT:
+        *_, root = other.lineage()
+        return f'{quoted(other.name)} is in "finally"' if root.body.is_finally else ""
     if other == place:
         return f"{quoted(other.name)} is the step itself"
     *_, our_root = place.lineage()
@@ -503,10 +669,14 @@ def _why_not_ended(place: _Place, other: _Place) -> str:
         if other == theirs:
             return f"{quoted(other.name)} holds this step and ends after it"
         return f"{quoted(other.name)} is in another branch of {quoted(mine.name)}, at the same time"
-    if body.leads_to(theirs.name, mine.name) or not {theirs.name, mine.name} <= body.order.keys():
+    if body.ends_before(theirs.name, mine.name) or not {theirs.name, mine.name} <= body.order.keys():
         return ""
-    if body.leads_to(mine.name, theirs.name):
+    if body.waits and not {theirs.name, mine.name} <= body.ended.keys():
+        return ""  # in a cycle
+    if body.ends_before(mine.name, theirs.name):
         return f"{quoted(other.name)} comes later than {quoted(place.name)}"
+    if body.waits:
+        return f"{quoted(place.name)} does not wait for {quoted(other.name)}"
     return f"no way leads from {quoted(other.name)} to {quoted(place.name)}"
 
 
@@ -518,7 +688,7 @@ def _cycles(body: _Body) -> Iterator[list[str]]:
         name: str | None = first
         while name is not None:
             if name not in done and name not in walk:
-                walk[name] = iter(dict.fromkeys(other for other in body.ways[name].names if other in body.ways))
+                walk[name] = iter(body.onwards[name])
             elif name in walk:
                 steps = list(walk)
                 yield steps[steps.index(name) :]

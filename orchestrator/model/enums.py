@@ -26,6 +26,8 @@ class TargetTypes(StrEnum):
     BATCH = "Batch"
     WORKFLOWS = "Workflows"
     VERTEX_PIPELINE = "VertexPipeline"
+    DAG = "Dag"
+    CALLBACK = "Callback"
 
 
 JOBS = (
@@ -37,6 +39,10 @@ JOBS = (
     TargetTypes.VERTEX_PIPELINE,
 )
 """Services of the shape launch / get / list / cancel: a row each of `targets/job_services.py`."""
+
+
+NOWHERE_ELSE = (TargetTypes.FUNCTION, TargetTypes.DAG, TargetTypes.CALLBACK)
+"""What has no place of its own in Google Cloud: it runs inside of the orchestrator, or is its own doing."""
 
 
 class DataflowTemplateType(StrEnum):
@@ -62,6 +68,17 @@ class TaskStatus(StrEnum):
         return self is not TaskStatus.NEW and self is not TaskStatus.RUNNING
 
 
+class Triggers(StrEnum):
+    """When a step starts that depends on others."""
+
+    ALL_COMPLETED = "all_completed"
+    """Once all of them have ended, all Completed; else it is Skipped."""
+    ALL_DONE = "all_done"
+    """Once all of them have ended, however."""
+    ONE_FAILED = "one_failed"
+    """As soon as one of them has Failed or was Cancelled; Skipped once all have ended without."""
+
+
 class RunStatus(StrEnum):
     """Status of a run. It ends only when nothing in it is Running."""
 
@@ -76,6 +93,15 @@ class RunStatus(StrEnum):
     def is_final(self) -> bool:
         """Whether a run in this status has ended."""
         return self in (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
+
+
+class Missed(StrEnum):
+    """What becomes of the times of a schedule that passed while nobody was there to start their runs."""
+
+    SKIP = "skip"
+    LAST = "last"
+    """The last one of them gets its run, late."""
+    ALL = "all"
 
 
 class RunEvents(StrEnum):

@@ -22,6 +22,8 @@ from orchestrator.model.commands import Json, Outcome
 from orchestrator.model.enums import DueKind, TargetTypes, TaskStatus
 from orchestrator.model.errors import EventError
 from orchestrator.model.events import (
+    BeginEvent,
+    CallbackEvent,
     CancelEvent,
     CloudFunctionEvent,
     Common,
@@ -35,7 +37,7 @@ from orchestrator.model.events import (
     StartEvent,
     TickEvent,
 )
-from orchestrator.model.ids import RUN_ID, STEP_NAME, parse_launch_id
+from orchestrator.model.ids import RUN_ID, STEP_NAME, launch_id_of, parse_launch_id
 from orchestrator.model.json_paths import at as _at
 from orchestrator.model.json_paths import is_name as _is_name
 from orchestrator.model.json_paths import is_of_log as _is_of_log
@@ -51,12 +53,16 @@ def _recognisers() -> Mapping[str, "_Reader"]:
     return {
         messages.FUNCTION: _function,
         messages.START: _start,
+        messages.CALLBACK: _callback,
         messages.REMINDER: _reminder,
         messages.TICK: _tick,
         messages.CANCEL: _cancel,
         messages.PAUSE: _pause,
         messages.RESUME: _resume,
+        messages.BEGIN: _begin,
         messages.LATER: _later,
+        messages.OBJECT: _object,
+        messages.MESSAGE: _message,
         "cloud_function": _cloud_function,  # 1st gen: its log's "Function execution took …"
         "cloud_run_revision": _cloud_run,  # 2nd gen and services: the request log
         "dataflow_step": _dataflow_line,  # the job's message log
@@ -118,17 +124,7 @@ def _function(data: Mapping[str, Json], common: Common) -> FunctionEvent:
     execution_id = data.get("execution_id")
     if execution_id is not None and not _is_name(execution_id):
         raise _wrong("function.execution_id", f"is {_shown(execution_id)}", _NAME)
-    told, result, error = data.get("status"), data.get("result"), data.get("error")
-    if told == "Completed":
-        if error is not None:
-            raise _wrong("function.error", "is given with status Completed", "only a Failed one has it")
-        status, verdict = TaskStatus.COMPLETED, Outcome.completed(result)
-    elif told == "Failed":
-        if result is not None:
-            raise _wrong("function.result", "is given with status Failed", "only a Completed one has it")
-        status, verdict = TaskStatus.FAILED, _function_failed(error)
-    else:
-        raise _wrong("function.status", f"is {_shown(told)}", "allowed are Completed and Failed")
+    status, verdict = _told("function", data, Outcome.failed("Task.Failed", "the function did not say why"))
     return FunctionEvent(
         **common,
         task_name=_name(data, "resource", "labels", "function_name"),
@@ -142,17 +138,46 @@ def _function(data: Mapping[str, Json], common: Common) -> FunctionEvent:
     )
 
 
-def _function_failed(error: Json) -> Outcome:
+def _callback(data: Mapping[str, Json], common: Common) -> CallbackEvent:
+    run_id, token = _run_id("callback.run_id", data.get("run_id")), data.get("token")
+    node_name, attempt = _node("callback", data)
+    if not _is_nonce(token):
+        raise _wrong("callback.token", f"is {_shown(token)}", "it has to be the token that the step has given out")
+    if messages.is_too_deep(data.get("result")):
+        raise _wrong("callback.result", "is nested too deeply", f"allowed are {messages.MAX_DEPTH} levels")
+    status, verdict = _told("callback", data, Outcome.failed("Callback.Rejected", "rejected"))
+    return CallbackEvent(
+        **common,
+        target_type=TargetTypes.CALLBACK,
+        run_id=run_id,
+        status=status,
+        launch_id=launch_id_of(run_id, node_name, attempt),
+        nonce=token,
+        verdict=verdict,
+    )
+
+
+def _told(kind: str, data: Mapping[str, Json], failed: Outcome) -> tuple[TaskStatus, Outcome]:
+    """What a message says of an end; `failed` where it does not say why."""
+    told, result, error = data.get("status"), data.get("result"), data.get("error")
+    if told == "Completed":
+        if error is not None:
+            raise _wrong(f"{kind}.error", "is given with status Completed", "only a Failed one has it")
+        return TaskStatus.COMPLETED, Outcome.completed(result)
+    if told != "Failed":
+        raise _wrong(f"{kind}.status", f"is {_shown(told)}", "allowed are Completed and Failed")
+    if result is not None:
+        raise _wrong(f"{kind}.result", "is given with status Failed", "only a Completed one has it")
     if error is None:
-        return Outcome.failed("Task.Failed", "the function did not say why")
+        return TaskStatus.FAILED, failed
     if not isinstance(error, Mapping):
-        raise _wrong("function.error", f"is {_shown(error)}", "it has to be {error_type, message}")
+        raise _wrong(f"{kind}.error", f"is {_shown(error)}", "it has to be {error_type, message}")
     error_type, message = error.get("error_type"), error.get("message")
     if not _is_name(error_type):
-        raise _wrong("function.error.error_type", f"is {_shown(error_type)}", _NAME)
+        raise _wrong(f"{kind}.error.error_type", f"is {_shown(error_type)}", _NAME)
     if not isinstance(message, str):
-        raise _wrong("function.error.message", f"is {_shown(message)}", "it has to be text")
-    return Outcome.failed(error_type, message)
+        raise _wrong(f"{kind}.error.message", f"is {_shown(message)}", "it has to be text")
+    return TaskStatus.FAILED, Outcome.failed(error_type, message)
 
 
 def _start(data: Mapping[str, Json], common: Common) -> StartEvent:
@@ -201,13 +226,9 @@ def _scheduled_for(data: Mapping[str, Json], publish_time: datetime | None) -> d
 
 
 def _reminder(data: Mapping[str, Json], common: Common) -> ReminderEvent:
-    node_name, attempt = data.get("node_name"), data.get("attempt")
     kind, at = data.get("kind"), data.get("at")
     run_id = _run_id("reminder.run_id", data.get("run_id"))
-    if not (isinstance(node_name, str) and _NODE_NAME.fullmatch(node_name)):
-        raise _wrong("reminder.node_name", f"is {_shown(node_name)}", "it has to be the name of a step")
-    if isinstance(attempt, bool) or not isinstance(attempt, int) or not 1 <= attempt <= _MAX_ATTEMPT:
-        raise _wrong("reminder.attempt", f"is {_shown(attempt)}", f"allowed are 1 to {_MAX_ATTEMPT}")
+    node_name, attempt = _node("reminder", data)
     if kind is not None and not (isinstance(kind, str) and kind in _DUE_KINDS):
         raise _wrong("reminder.kind", f"is {_shown(kind)}", f"allowed are {', '.join(sorted(_DUE_KINDS))}")
     if kind is not None and at is None:
@@ -234,6 +255,10 @@ def _resume(data: Mapping[str, Json], common: Common) -> ResumeEvent:
     return ResumeEvent(**common, run_id=_run_id("resume.run_id", data.get("run_id")))
 
 
+def _begin(data: Mapping[str, Json], common: Common) -> BeginEvent:
+    return BeginEvent(**common, run_id=_run_id("begin.run_id", data.get("run_id")))
+
+
 def _cancel(data: Mapping[str, Json], common: Common) -> CancelEvent:
     reason = data.get("reason")
     if reason is not None and not isinstance(reason, str):
@@ -246,6 +271,18 @@ def _later(data: Mapping[str, Json], common: Common) -> LaterEvent:
     if not isinstance(event, Mapping):
         raise _wrong("later.event", f"is {_shown(event)}", "it has to be a JSON object")
     return LaterEvent(**common, event=event, at=_time("later.at", data.get("at")))
+
+
+def _object(data: Mapping[str, Json], common: Common) -> Event | None:
+    from orchestrator.model.trigger_events import object_event  # only where one comes
+
+    return object_event(data, common)
+
+
+def _message(data: Mapping[str, Json], common: Common) -> Event:
+    from orchestrator.model.trigger_events import message_event  # only where one comes
+
+    return message_event(data, common)
 
 
 # ---- what others write: every field may be missing, and none is trusted -------------------------------
@@ -386,6 +423,16 @@ def _carried(url: str) -> tuple[str, str, str | None] | None:
         return None
     nonce = nonces[0] if len(nonces) == 1 and _is_nonce(nonces[0]) else None
     return launches[0], ids[0], nonce
+
+
+def _node(kind: str, data: Mapping[str, Json]) -> tuple[str, int]:
+    """The node and the attempt that a message of ours names."""
+    node_name, attempt = data.get("node_name"), data.get("attempt")
+    if not (isinstance(node_name, str) and _NODE_NAME.fullmatch(node_name)):
+        raise _wrong(f"{kind}.node_name", f"is {_shown(node_name)}", "it has to be the name of a step")
+    if isinstance(attempt, bool) or not isinstance(attempt, int) or not 1 <= attempt <= _MAX_ATTEMPT:
+        raise _wrong(f"{kind}.attempt", f"is {_shown(attempt)}", f"allowed are 1 to {_MAX_ATTEMPT}")
+    return node_name, attempt
 
 
 def _http_status(value: Json) -> int | None:

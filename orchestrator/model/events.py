@@ -54,6 +54,31 @@ class StartEvent(Event, frozen=True, kw_only=True):
     scheduled_for: datetime | None = None
 
 
+class ObjectEvent(Event, frozen=True, kw_only=True):
+    """An object of Cloud Storage is there: a new one, or a new generation of one.
+
+    Attributes:
+        generation: its number; where it is not told, every message is an event of its own.
+        fields: what `${event}` is in a trigger.
+    """
+
+    bucket: str
+    name: str
+    generation: str | None
+    fields: Mapping[str, Json]
+
+
+class MessageEvent(Event, frozen=True, kw_only=True):
+    """A message of a topic that is not the orchestrator's own. Nothing in it is believed.
+
+    Attributes:
+        fields: what `${event}` is in a trigger.
+    """
+
+    topic: str
+    fields: Mapping[str, Json]
+
+
 class CompletionEvent(Event, frozen=True, kw_only=True):
     """An execution ended, or may have ended.
 
@@ -90,6 +115,10 @@ class FunctionEvent(CompletionEvent, frozen=True, kw_only=True):
     """A Function target's own message."""
 
 
+class CallbackEvent(CompletionEvent, frozen=True, kw_only=True):
+    """Somebody has answered a Callback Task; its token is the `nonce`."""
+
+
 class ReminderEvent(Event, frozen=True, kw_only=True):
     """A due entry's time has come (`kind`, `attempt`, `at`), or (`kind` None) an early question."""
 
@@ -116,6 +145,10 @@ class PauseEvent(Event, frozen=True, kw_only=True):
 
 class ResumeEvent(Event, frozen=True, kw_only=True):
     """Let the run `run_id` go on."""
+
+
+class BeginEvent(Event, frozen=True, kw_only=True):
+    """The child run `run_id` was made, and is to begin."""
 
 
 class CancelEvent(Event, frozen=True, kw_only=True):

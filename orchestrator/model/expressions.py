@@ -37,6 +37,7 @@ ROOTS: Mapping[str, tuple[str, ...] | None] = {
     "item": None,
     "index": None,
     "error": ("type", "message", "node"),
+    "event": None,
 }
 """What an expression begins with, and the keys there: of the run, of every step, of an error. None: a value itself."""
 

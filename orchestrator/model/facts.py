@@ -11,10 +11,11 @@ from datetime import datetime
 import msgspec
 
 from orchestrator.model.commands import EMPTY, Failure, Json, Outcome
+from orchestrator.model.run_state import ParentRun
 
 
 class RunStarted(msgspec.Struct, frozen=True):
-    """A start message arrived; the run begins if there is none yet."""
+    """A start message arrived; the run begins if there is none yet. With a `parent` it is made, and begins later."""
 
     run_id: str
     dag: str
@@ -23,6 +24,7 @@ class RunStarted(msgspec.Struct, frozen=True):
     message_id: str
     scheduled_for: datetime | None = None
     variables: Mapping[str, Json] = EMPTY
+    parent: ParentRun | None = None
 
 
 class AttemptEnded(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from keyword import kwlist
 from msgspec.structs import replace
 
 from orchestrator.model import schedule
-from orchestrator.model.enums import NodeTypes, RunEvents, TargetTypes
+from orchestrator.model.enums import Missed, NodeTypes, RunEvents, TargetTypes, Triggers
 from orchestrator.model.grammar_rules import Choice, Cron, Duration, Key, Kind, Pattern, Range, Shape, Zone
 from orchestrator.model.ids import STEP_NAME
 from orchestrator.model.messages import LAUNCH_VARIABLE
@@ -20,7 +20,13 @@ STEP_NAME_RULE = Pattern("a step name", STEP_NAME.pattern, "write 1 to 64 of A-Z
 
 _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
 
-_START = Key("start", Kind.STEP, "The step that comes first; one of `steps`.", is_required=True)
+_START = Key(
+    "start",
+    Kind.STEP,
+    "The step that comes first: one of `steps`. Where some depend on others it can be left out: then all steps come "
+    "first that neither depend on others nor have a way to them.",
+    unless_in=("steps", "depends_on"),
+)
 _STEPS = Key("steps", Kind.STEPS, "The steps by their names.", is_required=True)
 _ABOUT = Key("description", Kind.STRING, "What this DAG is for, in words for people.")
 
@@ -42,6 +48,26 @@ _INPUT_SCHEMA = Key(
     Kind.SCHEMA,
     "What the run's input must be, as JSON Schema 2020-12; a start whose input is not so is refused.",
 )
+_TOPIC_NAME = Pattern(
+    "the name of a topic",
+    r"projects/[^/\s$]+/topics/[A-Za-z][A-Za-z0-9_.~+%-]{2,254}",
+    'write it as in "projects/my-project/topics/alerts"',
+)
+_PART_OF_A_NAME = Pattern(
+    "a part of an object's name", r"[^\x00-\x1f$]{1,1024}", "write up to 1024 characters on one line, without $"
+)
+_TOPIC = Key("topic", Kind.STRING, "The Pub/Sub topic to publish to.", rule=_TOPIC_NAME)
+_URL = Key(
+    "url",
+    Kind.STRING,
+    "The webhook to post to, at one of NOTIFY_HOSTS.",
+    rule=Pattern(
+        "the URL of a webhook",
+        r"https://[A-Za-z0-9.-]{1,253}(/[!#%&'()*+,./:;=?@A-Za-z0-9_~-]{0,1500})?",
+        'write it as in "https://hooks.example.com/runs"',
+    ),
+    not_with="topic",
+)
 NOTIFY = Key(
     "notify",
     Kind.OBJECTS,
@@ -56,28 +82,8 @@ NOTIFY = Key(
             rule=Choice("an event of a run", tuple(RunEvents)),
             most=len(RunEvents),
         ),
-        Key(
-            "topic",
-            Kind.STRING,
-            "The Pub/Sub topic to publish to.",
-            rule=Pattern(
-                "the name of a topic",
-                r"projects/[^/\s$]+/topics/[A-Za-z][A-Za-z0-9_.~+%-]{2,254}",
-                'write it as in "projects/my-project/topics/alerts"',
-            ),
-            unless="url",
-        ),
-        Key(
-            "url",
-            Kind.STRING,
-            "The webhook to post to, at one of NOTIFY_HOSTS.",
-            rule=Pattern(
-                "the URL of a webhook",
-                r"https://[A-Za-z0-9.-]{1,253}(/[!#%&'()*+,./:;=?@A-Za-z0-9_~-]{0,1500})?",
-                'write it as in "https://hooks.example.com/runs"',
-            ),
-            not_with="topic",
-        ),
+        replace(_TOPIC, unless="url"),
+        _URL,
     ),
 )
 _SCHEDULE = Key(
@@ -94,6 +100,59 @@ _TIME_ZONE = Key(
     default=schedule.DEFAULT_ZONE,
     needs="schedule",
 )
+_MISSED = Key(
+    "missed",
+    Kind.STRING,
+    "What becomes of the times of `schedule` that passed while nobody was there to start their runs: they are left out "
+    "(skip), the last one gets its run late (last), or all do (all).",
+    rule=Choice("what to do with missed times", tuple(Missed)),
+    default=Missed.SKIP.value,
+    needs="schedule",
+)
+
+_TRIGGERS = Key(
+    "triggers",
+    Kind.OBJECTS,
+    "Events of others that start a run where the DAG is deployed.",
+    shape=Shape.of(
+        "a trigger",
+        Key(
+            "object",
+            Kind.OBJECT,
+            "An object of Cloud Storage that is there: a new one, or a new generation of one.",
+            shape=Shape.of(
+                "an object that triggers",
+                Key(
+                    "bucket",
+                    Kind.STRING,
+                    "The bucket that it is in.",
+                    is_required=True,
+                    rule=Pattern(
+                        "the name of a bucket", r"[a-z0-9][a-z0-9._-]{1,221}", 'write it as in "landing", without gs://'
+                    ),
+                ),
+                Key("prefix", Kind.STRING, "What its name begins with.", rule=_PART_OF_A_NAME),
+                Key("suffix", Kind.STRING, "What its name ends with.", rule=_PART_OF_A_NAME),
+            ),
+            unless="topic",
+        ),
+        Key(
+            "topic",
+            Kind.STRING,
+            "The Pub/Sub topic that a message comes from.",
+            rule=_TOPIC_NAME,
+            not_with="object",
+        ),
+        Key(
+            "when", Kind.CONDITION, "An expression over `event` that is true or false: whether the event starts a run."
+        ),
+        Key(
+            "input",
+            Kind.VALUES,
+            "The run's input; strings may hold ${event…} expressions. By default the event itself.",
+        ),
+    ),
+)
 
 _TYPE = Key(
     "type",
@@ -102,6 +161,20 @@ _TYPE = Key(
     "follows, a Wait waits, a Pass makes a value, an End ends the way.",
     is_required=True,
     rule=Choice("a step type", tuple(NodeTypes)),
+)
+_DEPENDS_ON = Key(
+    "depends_on",
+    Kind.STEP_NAMES,
+    "The steps that this one waits for, all of the same `steps`. It then is no other step's `next`.",
+)
+_TRIGGER = Key(
+    "trigger",
+    Kind.STRING,
+    "When it starts by those: once all have ended and completed, else it is Skipped (all_completed); once all have "
+    "ended, however (all_done); as soon as one has failed, Skipped if none does (one_failed).",
+    rule=Choice("a trigger", tuple(Triggers)),
+    default=Triggers.ALL_COMPLETED.value,
+    needs="depends_on",
 )
 _NEXT = Key("next", Kind.STEP, "The step that follows: one of the same `steps`. Without it the way ends here.")
 _END = Key("end", Kind.FLAG, "true: the way ends here, as it does without `next`.", not_with="next")
@@ -379,6 +452,24 @@ _UNTIL = Key(
     "The time to wait for, RFC 3339, as in 2026-12-24T18:00:00Z or ${run.input.at}; a past one waits no more.",
 )
 _RESULT = Key("result", Kind.ANY, "The step's result; strings in it may hold ${…} expressions.", is_required=True)
+_RUN_RESULT = replace(
+    _RESULT,
+    description="The run's result, made when its steps have completed; by default that of its last step. Strings in it "
+    "may hold ${…} expressions.",
+    is_required=False,
+)
+_CHILD = replace(_TARGET_NAME, description="The name of the DAG, a run of which is started.")
+_CHILD_INPUT = replace(
+    _PARAMETERS, description="The input of the run that is started; strings may hold ${…} expressions."
+)
+_WHOM = replace(_TARGET_NAME, description="Who is to answer, in a word for people.", is_required=False)
+_SHOWN = replace(
+    _PARAMETERS, description="What who is to answer has to know; strings may hold ${…} expressions, but no secrets."
+)
+_TOLD = (
+    replace(_TOPIC, description="The Pub/Sub topic that the token is published to, for who is to answer."),
+    replace(_URL, description="The webhook that the token is posted to, at one of NOTIFY_HOSTS."),
+)
 _END_STATUS = Key(
     "status",
     Kind.STRING,
@@ -406,7 +497,8 @@ _END_ERROR = Key(
     ),
 )
 
-_STEP = (_TYPE, _NEXT, _END)
+_WAITS = (_DEPENDS_ON, _TRIGGER)
+_STEP = (_TYPE, _NEXT, _END, *_WAITS)
 _TASK = (*_STEP, _TARGET_TYPE, _TIMEOUT, _RETRY, _ON_ERROR)
 _TARGETS: Mapping[TargetTypes, tuple[Key, ...]] = {
     TargetTypes.CLOUD_FUNCTION: (_TARGET_NAME, _ENTRY_POINT, _PARAMETERS, _INVOCATION, _PROJECT_ID, _REGION),
@@ -442,6 +534,8 @@ _TARGETS: Mapping[TargetTypes, tuple[Key, ...]] = {
             templateUri='is what the key "template_path" is for', displayName='is what the key "target_name" is for'
         ),
     ),
+    TargetTypes.DAG: (_CHILD, _CHILD_INPUT),
+    TargetTypes.CALLBACK: (_WHOM, _SHOWN, *_TOLD),
 }
 
 
@@ -459,7 +553,9 @@ def _any_of(*rows: Key) -> tuple[Key, ...]:
     """Return the rows that are left when it is not known which of them hold: none is required."""
     found: dict[str, Key] = {}
     for row in rows:
-        row = replace(row, is_required=False, unless=None, unless_requested=(), not_requested=(), taken={})
+        row = replace(
+            row, is_required=False, unless=None, unless_in=None, unless_requested=(), not_requested=(), taken={}
+        )
         same = found.setdefault(row.name, row)
         found[row.name] = same if same.rule == row.rule else replace(same, rule=None)
     return tuple(found.values())
@@ -473,6 +569,7 @@ DEFINITION = Shape.of(
         _STEPS,
         _RUN_TIMEOUT,
         _FINALLY,
+        _RUN_RESULT,
         _ABOUT,
         _OWNER,
         _TAGS,
@@ -480,6 +577,8 @@ DEFINITION = Shape.of(
         NOTIFY,
         _SCHEDULE,
         _TIME_ZONE,
+        _MISSED,
+        _TRIGGERS,
         _SCHEMA,
     ),
 )
@@ -491,10 +590,10 @@ TASK = Shape.of("a Task", *_TASK, *_any_of(*(row for rows in _TARGETS.values() f
 SHAPES: Mapping[NodeTypes, Shape] = {
     NodeTypes.TASK: TASK,
     NodeTypes.PARALLEL: PARALLEL,
-    NodeTypes.CONDITION: Shape.of("a Condition", _TYPE, _CHOICES, _DEFAULT, _ON_ERROR),
+    NodeTypes.CONDITION: Shape.of("a Condition", _TYPE, *_WAITS, _CHOICES, _DEFAULT, _ON_ERROR),
     NodeTypes.WAIT: Shape.of("a Wait", *_STEP, _FOR, _UNTIL, _ON_ERROR),
     NodeTypes.PASS: Shape.of("a Pass", *_STEP, _RESULT, _ON_ERROR),
-    NodeTypes.END: Shape.of("an End", _TYPE, _END_STATUS, _END_ERROR),
+    NodeTypes.END: Shape.of("an End", _TYPE, *_WAITS, _END_STATUS, _END_ERROR),
 }
 STEP = Shape.of("a step", _TYPE, *_any_of(*(row for shape in SHAPES.values() for row in shape.keys.values()))[1:])
 """A step of which not even the type is known."""

@@ -169,6 +169,7 @@ class Kind(Enum):
     TEXT = (str, "string", "a text")
     """A string that may hold expressions."""
     TEXTS = (list, "array", "a list of strings")
+    STEP_NAMES = (list, "array", "a list of the names of steps")
     ANY = (object, None, "any value")
     """Whatever JSON can hold, its strings with expressions."""
     OBJECT = (dict, "object", "an object of its own keys")
@@ -210,6 +211,8 @@ class Key(msgspec.Struct, frozen=True):
     """A key without which this one says nothing."""
     unless: str | None = None
     """It is required unless this key is there."""
+    unless_in: tuple[str, str] | None = None
+    """It is required unless an object in the one under the first of these keys has the second."""
 
     def problem(self, value: object) -> str | None:
         """Return what is wrong with the value itself, if anything; what is in it is judged elsewhere."""
@@ -242,6 +245,10 @@ class Key(msgspec.Struct, frozen=True):
                 if index == self.most:
                     yield f"{path}: has {len(value):,}; allowed are {self.most}"
                     break
+        if self.kind is Kind.STEP_NAMES and isinstance(value, list):
+            for index, name in enumerate(value):
+                if not isinstance(name, str):
+                    yield f"{at(path, index)}: must be the name of a step, not {kind_of(name)}"
         if self.shape is not None:
             for where, each in self.objects(path, value):
                 if isinstance(each, dict):
@@ -273,6 +280,8 @@ class Key(msgspec.Struct, frozen=True):
         if self.kind is Kind.TEXTS:
             limits: dict[str, Json] = {} if self.most is None else {"maxItems": self.most, "uniqueItems": True}
             return found | {"minItems": 1, **limits, "items": {"type": "string", **rule}}
+        if self.kind is Kind.STEP_NAMES:
+            return found | {"minItems": 1, "uniqueItems": True, "items": {"type": "string"}}
         if self.kind is Kind.SCHEMA:
             return found | {"$ref": DIALECT}
         if self.range is not None:
@@ -295,6 +304,11 @@ def _has(request: object, path: str) -> bool:
             return False
         request = request[part]
     return True
+
+
+def _holds(value: object, key: str) -> bool:
+    """Whether one of the objects in an object has a key."""
+    return isinstance(value, dict) and any(isinstance(each, dict) and key in each for each in value.values())
 
 
 def with_schema(path: str) -> dict[str, Json]:
@@ -352,6 +366,10 @@ class Shape(msgspec.Struct, frozen=True):
                 yield f"{at(path, name)}: is missing; {allowed or f'{self.noun} needs it'}"
             if row.unless is not None and not {name, row.unless} & (found.keys() | meant):
                 yield f'{at(path, name)}: is missing; {self.noun} needs it, or "{row.unless}"'
+            if row.unless_in is not None and name not in found and name not in meant:
+                holder, key = row.unless_in
+                if not _holds(found.get(holder), key):
+                    yield f'{at(path, name)}: is missing; {self.noun} needs it, or "{key}" at one of its {holder}'
             if row.unless_requested and name not in found and name not in meant:
                 request = found.get("request")
                 if not any(part in request for part in row.unless_requested if isinstance(request, dict)):

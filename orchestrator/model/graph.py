@@ -11,7 +11,7 @@ the words do not.
 from collections.abc import Callable, Iterator, Mapping
 
 from orchestrator.model.dag import DAG
-from orchestrator.model.enums import TaskStatus
+from orchestrator.model.enums import TaskStatus, Triggers
 from orchestrator.model.nodes import Condition, End, Graph, Node, Parallel, Pass, Task, Wait
 from orchestrator.model.run_state import RunState
 
@@ -40,6 +40,9 @@ def mermaid(dag: DAG, run: RunState | None = None) -> str:
                 if edge.label and not edge.is_error:
                     arrow = f'-- "{_mermaid_text(edge.label)}" -->'
                 yield f"{indent}{ids[node.node_name]} {arrow} {ids[edge.next]}"
+            for name in node.depends_on:
+                arrow = "-->" if node.trigger is Triggers.ALL_COMPLETED else f'-. "{node.trigger}" .->'
+                yield f"{indent}{ids[name]} {arrow} {ids[node.node_name]}"
 
     def classes(run: RunState) -> Iterator[str]:
         for status, (fill, line) in _COLOURS.items():
@@ -90,6 +93,9 @@ def dot(dag: DAG, run: RunState | None = None) -> str:
                 words = [f'label="{_dot_text(edge.label)}"'] if edge.label else []
                 options = f" [{', '.join(words + dashed)}]" if words or dashed else ""
                 yield f"{indent}{exit_(node)} -> {entry(own[edge.next])}{options};"
+            options = "" if node.trigger is Triggers.ALL_COMPLETED else f' [label="{node.trigger}", style=dashed]'
+            for name in node.depends_on:
+                yield f"{indent}{exit_(own[name])} -> {entry(node)}{options};"
 
     def parallel(node: Parallel, indent: str) -> Iterator[str]:
         title = r"\n".join(map(_dot_text, (node.node_name, *_status_words(node, run))))
@@ -100,9 +106,11 @@ def dot(dag: DAG, run: RunState | None = None) -> str:
         yield f"{indent}{exit_(node)} [shape=point];"
         for branch in node.branches:
             yield from inside(branch, indent)
-            yield f"{indent}{entry(node)} -> {entry(branch.start_node)};"
+            for first in branch.start_nodes:
+                yield f"{indent}{entry(node)} -> {entry(first)};"
+            waited_for = {name for inner in branch.nodes for name in inner.depends_on}
             for last in branch.ordered():
-                if last.next is None and not isinstance(last, Condition):
+                if last.next is None and not isinstance(last, Condition) and last.node_name not in waited_for:
                     yield f"{indent}{exit_(last)} -> {exit_(node)};"
 
     title = [f'    label="{_dot_text(_title(run))}"; labelloc=t;'] if run else []

@@ -48,6 +48,15 @@ def run_id_of(message_id: str, published_at: datetime) -> str:
     return f"run_{int(published_at.timestamp())}_{digest}"
 
 
+def child_run_id(launch_id: str, started_at: datetime) -> str:
+    """Return the id of the run that a launch of a Dag Task makes: the same for every try of it.
+
+    Args:
+        started_at: when its step started, aware.
+    """
+    return run_id_of(launch_id, started_at)
+
+
 def scheduled_start_of(dag: str, scheduled_for: datetime) -> str:
     """Return what stands for the message of a start that a schedule sent: the same for every sending of it.
 
@@ -56,6 +65,16 @@ def scheduled_start_of(dag: str, scheduled_for: datetime) -> str:
         scheduled_for: the time that the run is for, aware.
     """
     return f"{dag} scheduled for {scheduled_for.astimezone(UTC).isoformat().replace('+00:00', 'Z')}"
+
+
+def triggered_start_of(dag: str, cause: str) -> str:
+    """Return what stands for the message of a start that an event of others made: the same however often it comes.
+
+    Args:
+        dag: the DAG's name.
+        cause: what the event is known by: `gs://bucket/name#generation`, `projects/P/topics/T 123`.
+    """
+    return f"{dag} triggered by {cause}"
 
 
 def launch_id_of(run_id: str, node_name: str, attempt: int) -> str:

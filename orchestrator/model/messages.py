@@ -5,12 +5,16 @@
     function   {"resource": {"type": "function", "labels"?: {"function_name"}}, "launch_id", "nonce",
                 "execution_id"?, "status": "Completed" | "Failed", "result"?,
                 "error"?: {"error_type", "message"}}
+    callback   {"resource": {"type": "callback"}, "run_id", "node_name", "attempt", "token",
+                "status": "Completed" | "Failed", "result"?, "error"?: {"error_type", "message"}}
     reminder   {"resource": {"type": "reminder"}, "run_id", "node_name", "attempt", "kind"?, "at"?}
     tick       {"resource": {"type": "tick"}}
     cancel     {"resource": {"type": "cancel"}, "run_id", "reason"?}
     pause      {"resource": {"type": "pause"}, "run_id"}
     resume     {"resource": {"type": "resume"}, "run_id"}
+    begin      {"resource": {"type": "begin"}, "run_id"}
     later      {"resource": {"type": "later"}, "at", "event": {…}}
+    object, message: what others have done, see `trigger_events`
 
 Writers only: what is read back is checked by `event_factory`. Pure.
 """
@@ -20,7 +24,7 @@ from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import urlencode
 
-from orchestrator.model.commands import Json, Outcome
+from orchestrator.model.commands import Failure, Json, Outcome
 from orchestrator.model.enums import OutcomeKind
 
 START: Final = "start"
@@ -30,7 +34,11 @@ TICK: Final = "tick"
 CANCEL: Final = "cancel"
 PAUSE: Final = "pause"
 RESUME: Final = "resume"
+CALLBACK: Final = "callback"
+BEGIN: Final = "begin"
 LATER: Final = "later"
+OBJECT: Final = "object"
+MESSAGE: Final = "message"
 
 LAUNCH_PARAMETER: Final = "orchestrator_launch"
 """Query parameter that carries a launch id; a request log shows it again."""
@@ -47,8 +55,13 @@ def start_message(
     dag: str | None = None,
     input: Mapping[str, Json] | None = None,  # noqa: A002  # the message's own word
     run_id: str | None = None,
+    scheduled_for: datetime | None = None,
 ) -> dict[str, Json]:
-    """Start a run of `dag` (None: of the default one) with `input`, under `run_id` if one is chosen."""
+    """Start a run of `dag` (None: of the default one) with `input`, under `run_id` if one is chosen.
+
+    Args:
+        scheduled_for: the time that the run is for, aware, of whole seconds; it is the one start for that time.
+    """
     message: dict[str, Json] = {"resource": {"type": START}}
     if dag is not None:
         message["dag"] = dag
@@ -56,6 +69,8 @@ def start_message(
         message["input"] = dict(input)
     if run_id is not None:
         message["run_id"] = run_id
+    if scheduled_for is not None:
+        message["scheduled_for"] = rfc3339(scheduled_for)
     return message
 
 
@@ -93,6 +108,29 @@ def function_message(
     return message
 
 
+def callback_message(
+    run_id: str, node_name: str, attempt: int, token: str, result: Json = None, rejected: Failure | None = None
+) -> dict[str, Json]:
+    """Answer a Callback Task: it completes with `result` or, `rejected`, fails with that.
+
+    Args:
+        token: what the Task has given out, as proof.
+    """
+    message: dict[str, Json] = {
+        "resource": {"type": CALLBACK},
+        "run_id": run_id,
+        "node_name": node_name,
+        "attempt": attempt,
+        "token": token,
+        "status": "Completed" if rejected is None else "Failed",
+    }
+    if rejected is not None:
+        message["error"] = {"error_type": rejected.error_type, "message": rejected.message}
+    elif result is not None:
+        message["result"] = result
+    return message
+
+
 def reminder_message(
     run_id: str, node_name: str, attempt: int, kind: str | None = None, at: datetime | None = None
 ) -> dict[str, Json]:
@@ -106,7 +144,7 @@ def reminder_message(
     if kind is not None:
         message["kind"] = kind
     if at is not None:
-        message["at"] = _rfc3339(at)
+        message["at"] = rfc3339(at)
     return message
 
 
@@ -133,12 +171,17 @@ def resume_message(run_id: str) -> dict[str, Json]:
     return {"resource": {"type": RESUME}, "run_id": run_id}
 
 
+def begin_message(run_id: str) -> dict[str, Json]:
+    """Let a child run begin that was made."""
+    return {"resource": {"type": BEGIN}, "run_id": run_id}
+
+
 def later_message(event: Mapping[str, Json], at: datetime) -> dict[str, Json]:
     """Carry an event that is to be published at `at` (aware), further off than the broker can delay at once.
 
     Whoever receives it publishes `event` again, with what is left until `at` as its delay.
     """
-    return {"resource": {"type": LATER}, "at": _rfc3339(at), "event": dict(event)}
+    return {"resource": {"type": LATER}, "at": rfc3339(at), "event": dict(event)}
 
 
 def launch_query(launch_id: str, nonce: str) -> str:
@@ -161,7 +204,8 @@ def is_too_deep(value: Json) -> bool:
     return bool(level)
 
 
-def _rfc3339(at: datetime) -> str:
+def rfc3339(at: datetime) -> str:
+    """Return a time as messages have it, in UTC. Raises ValueError for one without a zone."""
     if at.tzinfo is None:
         raise ValueError(f"{at.isoformat()} has no time zone; times are aware")
     return at.astimezone(UTC).isoformat().replace("+00:00", "Z")

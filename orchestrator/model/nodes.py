@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from orchestrator.model.commands import EMPTY, Json, Launch, target_key
 from orchestrator.model.durations import parse_duration
-from orchestrator.model.enums import DataflowTemplateType, NodeTypes, TargetTypes, TaskStatus
+from orchestrator.model.enums import DataflowTemplateType, NodeTypes, TargetTypes, TaskStatus, Triggers
 from orchestrator.model.execution import ExecutionRecord
 from orchestrator.model.expressions import Scope, compile_condition, compile_value, names_in
 from orchestrator.model.fixed import Fixed
 from orchestrator.model.rules import retry_rules, routes
+
+if TYPE_CHECKING:
+    from orchestrator.model.dependencies import Dependencies
 
 
 class Graph(Protocol):
@@ -23,7 +26,19 @@ class Graph(Protocol):
 
     @property
     def start_node(self) -> Node:
-        """Where it starts."""
+        """Where it starts: the first of `start_nodes`."""
+
+    @property
+    def start_nodes(self) -> tuple[Node, ...]:
+        """All nodes that it starts with, in definition order."""
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """Its own nodes, in definition order."""
+
+    @property
+    def dependencies(self) -> Dependencies | None:
+        """What waits for what in it; None where no step depends on others, and so one way alone goes through it."""
 
     @property
     def all_nodes(self) -> tuple[Node, ...]:
@@ -66,6 +81,8 @@ class Node(Fixed):
         node_name: unique over the whole definition, branches included.
         next: name of the step after this one, in the same `steps`; None where no one step is.
         routes: where its errors lead.
+        depends_on: names of the steps, of the same `steps`, that it waits for.
+        trigger: when it starts by these.
         parent_dag: the DAG or branch that this node is a step of.
     """
 
@@ -76,12 +93,16 @@ class Node(Fixed):
         following = step.get("next")
         self.next = None if following is None else str(following)
         self.routes = routes(step.get("on_error"))
+        names = step.get("depends_on")
+        self.depends_on = tuple(map(str, names)) if isinstance(names, list) else ()
+        self.trigger = Triggers(str(step.get("trigger") or Triggers.ALL_COMPLETED.value))
         self.parent_dag = parent_dag
 
     @property
     def is_end(self) -> bool:
         """Whether nothing follows in this DAG or branch."""
-        return not self.edges
+        dependencies = self.parent_dag.dependencies
+        return not self.edges and (dependencies is None or not dependencies.followers[self.node_name])
 
     @property
     def edges(self) -> tuple[Edge, ...]:
@@ -107,7 +128,8 @@ class Task(Node):
 
     Attributes:
         target_type: where (`CloudFunction`, `Dataflow`, `Function`, …).
-        target_name: what: the function's or the template's name; of a Function, its callable.
+        target_name: what: the function's or the template's name; of a Function, its callable; of a Callback that names
+            nobody, the step itself.
         parameters: as the author wrote them, expressions unresolved.
         function: `package.module:callable` of a Function, entry point of a CloudFunction, or None.
         target_key: which Target launches it: its type, or `CloudFunction.sync`.
@@ -124,7 +146,7 @@ class Task(Node):
         function, timeout = step.get("function"), step.get("timeout")
         parameters = step.get("parameters")
         self.target_type = TargetTypes(str(step["target_type"]))
-        self.target_name = str(step.get("target_name") or function)
+        self.target_name = str(step.get("target_name") or function or self.node_name)
         self.parameters: Mapping[str, Json] = parameters if isinstance(parameters, dict) else EMPTY
         self.function = None if function is None else str(function)
         self.target_key = target_key(self.target_type.value, step.get("invocation"))
@@ -272,6 +294,9 @@ class End(Node):
 
 
 _SHARED_KEYS = frozenset(
-    ("node_name", "type", "next", "end", "target_type", "target_name", "parameters", "retry", "on_error")
+    (
+        *("node_name", "type", "next", "end", "depends_on", "trigger", "retry", "on_error"),
+        *("target_type", "target_name", "parameters"),
+    )
 )
 """Keys that a Launch carries in fields of its own, or that are none of the target's business."""

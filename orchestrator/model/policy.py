@@ -16,6 +16,8 @@ class TargetRules(msgspec.Struct, frozen=True):
     synchronous: bool = False
     launch_limit_s: float = 0.0
     first_question_s: float = 0.0
+    default_timeout_s: float | None = None
+    """In place of the policy's, for an attempt whose author gave none and whose target has no outcome."""
 
 
 class Secret(msgspec.Struct, frozen=True):
@@ -93,7 +95,7 @@ class Policy(msgspec.Struct, frozen=True):
         if rules.synchronous:
             return None
         if authors is None and not rules.has_outcome:
-            return self.default_timeout_s
+            return self.default_timeout_s if rules.default_timeout_s is None else rules.default_timeout_s
         return authors
 
 

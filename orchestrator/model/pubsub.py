@@ -37,11 +37,18 @@ class Message(msgspec.Struct, frozen=True):
     attributes: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
-def decode(data: object, *, event_id: str | None = None, event_time: datetime | str | None = None) -> Message:
+def decode(
+    data: object,
+    *,
+    event_id: str | None = None,
+    event_time: datetime | str | None = None,
+    topic: str | None = None,
+) -> Message:
     """Decode the data of a Pub/Sub CloudEvent, or the body of a push request, which has the same shape.
 
     Args:
         data: `{"message": {"data": base64, "attributes", "messageId", "publishTime"}, …}`.
+        topic: the one that it comes from, where that is not our own: then it is a message event whatever it holds.
         event_id: the CloudEvent's `id`, for a body that has no message id.
         event_time: the CloudEvent's `time`, for a body that has no publish time.
 
@@ -57,11 +64,22 @@ def decode(data: object, *, event_id: str | None = None, event_time: datetime | 
     elif not _is_attributes(attributes):
         raise EventError("message.attributes: is no map of texts; allowed are names with texts")
     return Message(
-        event_data=_json(_bytes(message.get("data"), has_attributes=bool(attributes))),
+        event_data=_event_data(message.get("data"), attributes, topic),
         message_id=_message_id(message) or event_id,
         publish_time=_publish_time(message, event_time),
         attributes=dict(attributes),
     )
+
+
+def _event_data(data: object, attributes: Mapping[str, str], topic: str | None) -> dict[str, Json]:
+    is_of_bucket = "bucketId" in attributes and "objectId" in attributes  # only a bucket's own message has these
+    if topic is None and not is_of_bucket:
+        return _json(_bytes(data, has_attributes=bool(attributes)))
+    from orchestrator.model.trigger_events import of_message, of_notification  # only where one comes
+
+    if topic is None:
+        return of_notification(attributes, data)
+    return of_message(topic, attributes, _bytes(data, has_attributes=True) if data else None)
 
 
 def _bytes(data: object, *, has_attributes: bool) -> bytes:
@@ -70,13 +88,17 @@ def _bytes(data: object, *, has_attributes: bool) -> bytes:
         raise EventError(f"message: {what}; the data has to be a JSON object, in base64")
     if not isinstance(data, str):
         raise EventError(f"message.data: is a {type(data).__name__}; allowed is base64 text")
-    size_bytes = len(data) // 4 * 3 - data[-2:].count("=")  # known before anything is decoded
-    if size_bytes > MAX_SIZE_BYTES:
-        raise EventError(f"message.data: is {size_bytes} bytes long; allowed are {MAX_SIZE_BYTES} bytes")
+    _check_size(data)
     try:
         return binascii.a2b_base64(data, strict_mode=True)
     except ValueError as exc:
         raise EventError(f"message.data: is not base64 ({exc}); allowed is RFC 4648, section 4") from exc
+
+
+def _check_size(data: str) -> None:
+    size_bytes = len(data) // 4 * 3 - data[-2:].count("=")  # known before anything is decoded
+    if size_bytes > MAX_SIZE_BYTES:
+        raise EventError(f"message.data: is {size_bytes} bytes long; allowed are {MAX_SIZE_BYTES} bytes")
 
 
 def _json(content: bytes) -> dict[str, Json]:

@@ -4,15 +4,15 @@ In the document the run's own entry stands under `$run` and one entry a node und
 (no step name can hold a `$`); in memory they are `RunState(run, nodes)`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import msgspec
 
 from orchestrator.model.commands import EMPTY, Failure, Json, target_key
-from orchestrator.model.enums import DueKind, NodeTypes, RunEvents, RunStatus, TaskStatus
+from orchestrator.model.enums import DueKind, NodeTypes, RunEvents, RunStatus, TargetTypes, TaskStatus, Triggers
 from orchestrator.model.errors import CorruptState
-from orchestrator.model.ids import launch_id_of, trace_of
+from orchestrator.model.ids import child_run_id, launch_id_of, trace_of
 
 FORMAT = 1
 """The document format that this code writes; it reads every format up to it."""
@@ -57,8 +57,20 @@ class StoredResult(msgspec.Struct, frozen=True):
 class BranchState(msgspec.Struct, frozen=True, omit_defaults=True):
     """One branch of a Parallel: where it starts and, if it did not come to its end, the node that it stopped at."""
 
-    start: str
+    start: str = ""
     stopped_at: str | None = None
+    starts: tuple[str, ...] = ()
+    """In place of `start`: the steps that it starts with, where they are several."""
+
+    @classmethod
+    def of(cls, starts: Sequence[str]) -> "BranchState":
+        """Return the state of a branch that starts with these steps, and has not ended."""
+        return cls(starts[0]) if len(starts) == 1 else cls(starts=tuple(starts))
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """The steps that it starts with."""
+        return self.starts or (self.start,)
 
 
 class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -73,6 +85,12 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Of a CloudFunction that is called directly: `sync`."""
     leads_to: tuple[str, ...] = ()
     """Further steps that may follow, by choices or errors."""
+    chosen: str | None = None
+    """Of a Condition that completed: the step that it chose to follow."""
+    depends_on: tuple[str, ...] = ()
+    """The steps of the same graph that it waits for."""
+    trigger: Triggers | None = None
+    """When it starts by these, where that is not once all have completed."""
     branches: tuple[BranchState, ...] = ()
     status: TaskStatus
     attempt: int = 0
@@ -156,6 +174,16 @@ class LostNotification(msgspec.Struct, frozen=True, omit_defaults=True):
     error: str
 
 
+class ParentRun(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The attempt of a Dag Task that a child run was made for."""
+
+    run_id: str
+    node: str
+    attempt: int
+    depth: int = 1
+    """How many runs stand above the child, this one included."""
+
+
 class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The run's own entry, `$run`."""
 
@@ -169,7 +197,9 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     variables: Mapping[str, Json] = EMPTY
     """Those of its environment that its definition asks for, as they were when it started."""
     message_id: str | None = None
-    """Of the start message: the same one again is a duplicate, another one an error."""
+    """Of the start message: the same one again is a duplicate, another one an error. Of a child run: the launch id."""
+    parent: ParentRun | None = None
+    """Of a child run: whose it is."""
     owner: str | None = None
     tags: tuple[str, ...] = ()
     """Of its definition, so that runs are found by them without it."""
@@ -185,13 +215,19 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Set once it is: nothing is started any more."""
     ending: Ending | None = None
     """How it ends once its `finally` has, where that is under way."""
+    result: Json = None
+    """Of a run that completed: what its definition says in `result`."""
+    stored_result: StoredResult | None = None
+    """In place of a large `result`: where it lies."""
+    result_of: str | None = None
+    """The step whose result is the run's, where its definition has no `result`: the last one."""
     error: Failure | None = None
     steered_at: datetime | None = None
     """When the pause or resume was asked for that was applied last; older ones come too late."""
     held: tuple[Held, ...] = ()
     """What waits for the end of a pause."""
     is_resuming: bool = False
-    """The pause has ended, and what was held is still to be started."""
+    """What is held is still to be started: a pause has ended, or a child run has been made and has not begun."""
     owed_notifications: tuple[OwedNotification, ...] = ()
     lost_notifications: tuple[LostNotification, ...] = ()
     pruned_at: datetime | None = None
@@ -216,6 +252,22 @@ class RunState(msgspec.Struct, frozen=True):
     def launch_id(self, node_name: str) -> str:
         """The launch id of a node's current attempt."""
         return launch_id_of(self.run.run_id, node_name, self.nodes[node_name].attempt)
+
+
+def child_of(run_id: str, node: NodeState) -> str | None:
+    """Return the id of the child run of a Dag Task's current attempt; None for what has none."""
+    if node.target_type != TargetTypes.DAG or not node.attempt or node.started_at is None:
+        return None
+    return node.execution_id or child_run_id(launch_id_of(run_id, node.node_name, node.attempt), node.started_at)
+
+
+def run_result(state: RunState) -> tuple[Json, StoredResult | None]:
+    """Return the result of a run, or where it lies if it is large; (None, None) where it has none."""
+    run = state.run
+    if run.result_of is None:
+        return run.result, run.stored_result
+    node = state.nodes[run.result_of]
+    return node.result, node.stored_result
 
 
 _encoder = msgspec.json.Encoder()
@@ -245,6 +297,20 @@ class DocumentEncoder:
 def encode(state: RunState) -> bytes:
     """Return the document of one state."""
     return DocumentEncoder().encode(state)
+
+
+def decode_run(data: bytes, where: str) -> RunInfo:
+    """Read only the run's own entry of a run document. Raises CorruptState, as `decode` does."""
+    try:
+        head = _document_decoder.decode(data).get("$run")
+        if head is None:
+            raise CorruptState(f'{where}: has no "$run" entry; it is not a run document')
+        run = _run_decoder.decode(head)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise CorruptState(f"{where}: is not a run document: {exc}") from exc
+    if run.format > FORMAT:
+        raise CorruptState(f"{where}: has format {run.format}; this version reads up to {FORMAT}")
+    return run
 
 
 def decode(data: bytes, where: str) -> RunState:

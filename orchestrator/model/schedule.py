@@ -1,4 +1,4 @@
-"""Schedules: cron expressions of five fields, as Cloud Scheduler takes them, and when one came due last. Pure.
+"""Schedules: cron expressions of five fields, as Cloud Scheduler takes them, and when one comes due. Pure.
 
 Source: https://cloud.google.com/scheduler/docs/configuring/cron-job-schedules (unix-cron format).
 """
@@ -28,6 +28,10 @@ _DAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
 _MINUTE, _DAY = timedelta(minutes=1), timedelta(days=1)
 _LEAP_CYCLE_DAYS = 366 * 8 + 2
 """A day of the year comes back after 8 years at the latest: 29 February, over a year like 2100."""
+
+
+_FIRST_DAY = date(1900, 1, 1)
+_LAST = datetime(9998, 12, 31, tzinfo=UTC)
 
 
 class ScheduleError(OrchestratorError, ValueError):
@@ -195,6 +199,38 @@ def last_tick(cron: str, time_zone: str, at: datetime) -> datetime:
     if found is None:
         raise ScheduleError(f'"{cron}" was not due in the eight years before {at.isoformat()}')
     return found
+
+
+def ticks(cron: str, time_zone: str, after: datetime, until: datetime | None = None) -> Iterator[datetime]:
+    """Yield the times after `after`, up to `until` and that itself, when a schedule is due: aware UTC, in order.
+
+    Without `until` they go on for ever, as far as there are years. What is due when, `last_tick` says.
+
+    Args:
+        after, until: aware, from 1900 on.
+    Raises:
+        ScheduleError: `cron` or `time_zone` is wrong.
+    """
+    wanted, zone = parse_cron(cron), zone_of(time_zone)
+    after = after.astimezone(UTC)
+    until = _LAST if until is None else min(until.astimezone(UTC), _LAST)
+    day = max(after.date(), _FIRST_DAY) - _DAY * 2
+    waiting: set[datetime] = set()
+    while True:
+        # What is due on a day of the wall clock and on the days after it comes, in UTC, later than the day before it:
+        # no zone is further from UTC than that. Until then a day that came twice may still add to what is in between.
+        certain = datetime.combine(day - _DAY, time(), UTC)
+        ready = sorted(tick for tick in waiting if tick < certain)
+        waiting.difference_update(ready)
+        for tick in ready:
+            if tick > until:
+                return
+            yield tick
+        if certain > until:
+            return
+        if wanted.is_on(day):
+            waiting.update(tick for tick in _ticks_of(wanted, zone, day) if tick > after)
+        day += _DAY
 
 
 def _ticks_of(cron: Cron, zone: "ZoneInfo", day: date) -> Iterator[datetime]:

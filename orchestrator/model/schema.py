@@ -70,6 +70,11 @@ def _object(shape: Shape) -> dict[str, Json]:
             rules.append({"not": both})
         if row.unless is not None:
             rules.append({"anyOf": [{"required": [name]}, {"required": [row.unless]}]})
+        if row.unless_in is not None:
+            holder, key = row.unless_in
+            none_has_it: Json = {"additionalProperties": {"not": {"required": [key]}}}
+            one_has_it: Json = {"required": [holder], "properties": {holder: {"not": none_has_it}}}
+            rules.append({"anyOf": [{"required": [name]}, one_has_it]})
         if row.unless_requested:
             parts: list[Json] = [{"required": [part]} for part in row.unless_requested]
             requested: Json = {"required": ["request"], "properties": {"request": {"anyOf": parts}}}

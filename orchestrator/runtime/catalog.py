@@ -23,7 +23,8 @@ class DagFolders(Mapping[str, Mapping[str, Json]]):
 
     def __getitem__(self, name: str) -> Mapping[str, Json]:
         if name not in self._read:
-            path = definition_file(self.root / name) if name in set(self) else None
+            is_inside = name not in ("", ".", "..") and not set(name) & {"/", "\\", "\0"}
+            path = definition_file(self.root / name) if is_inside else None
             if path is None:
                 raise KeyError(name)
             self._read[name] = read_definition(path)

@@ -15,12 +15,13 @@ from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.handled import Handled
 from orchestrator.engine.saved import Saved
 from orchestrator.engine.status import OrchestrationStatus
-from orchestrator.model.commands import Json, Notify
+from orchestrator.model.commands import Json, Launch, Notify
+from orchestrator.model.enums import TargetTypes, TaskStatus
 from orchestrator.model.errors import OrchestratorError, RunNotFound
 from orchestrator.model.messages import start_message
 from orchestrator.model.policy import Policy, TargetRules
-from orchestrator.model.run_state import RunState
-from orchestrator.ports import Asked, Broker, Clock, Notifier, ObjectStore, Paced, Secrets, Target
+from orchestrator.model.run_state import RunState, child_of
+from orchestrator.ports import Asked, Broker, Clock, Notifier, ObjectStore, Paced, Patient, Secrets, Target
 from orchestrator.runtime.clock import SystemClock
 from orchestrator.runtime.registry import open_store
 from orchestrator.runtime.secrets import LazySecrets, of_this_machine
@@ -44,6 +45,9 @@ MAX_ENDED_RUNS = 1000
 """How many ended runs a process with a bus of its own remembers; `wait` reads others from the store."""
 
 
+_OWN = (TargetTypes.DAG.value, TargetTypes.CALLBACK.value)
+
+
 class RulesOf(Mapping[str, TargetRules]):
     """What decide has to know of each target, read from the target when it is first asked for."""
 
@@ -61,6 +65,7 @@ class RulesOf(Mapping[str, TargetRules]):
                 target.synchronous,
                 target.launch_limit_s,
                 target.first_question_s if isinstance(target, Asked) else 0.0,
+                target.default_timeout_s if isinstance(target, Patient) else None,
             )
         return rules
 
@@ -69,6 +74,47 @@ class RulesOf(Mapping[str, TargetRules]):
 
     def __len__(self) -> int:
         return len(self._targets)
+
+
+class WithOwn(Mapping[str, Target]):
+    """Targets, with those among them that are the orchestrator's own doing, the same everywhere: Dag and Callback."""
+
+    def __init__(
+        self,
+        others: Mapping[str, Target],
+        store: ObjectStore,
+        broker: Broker,
+        notifier: Notifier,
+        make_child: Callable[[Launch, str], None],
+    ) -> None:
+        self._others, self._store, self._broker, self._notifier = others, store, broker, notifier
+        self._make_child = make_child
+        self._lock = Lock()
+        self._made: dict[str, Target] = {}
+
+    def __getitem__(self, target_key: str) -> Target:
+        if target_key not in _OWN or target_key in self._others:
+            return self._others[target_key]
+        with self._lock:
+            if target_key not in self._made:
+                self._made[target_key] = self._make(target_key)
+            return self._made[target_key]
+
+    def _make(self, target_key: str) -> Target:
+        if target_key == TargetTypes.DAG:
+            from orchestrator.targets.dag import DagTarget
+
+            return DagTarget(self._store, self._broker.publish, self._make_child)
+        from orchestrator.targets.callback import CallbackTarget
+
+        return CallbackTarget(self._store, self._notifier)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._others
+        yield from (each for each in _OWN if each not in self._others)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 class LazyNotifier:
@@ -152,6 +198,8 @@ class DAGExecutor(dag_executor.DAGExecutor):
             targets = self._local = self._parts.targets()
             hosts = self._parts.hosts
             instance = self._parts.hosts.me
+        notifier = notifier or LazyNotifier(settings, clock)
+        targets = WithOwn(targets, store, used_broker, notifier, self.make_child)
         self._tick_interval_s = settings.tick_interval_s
         self._given_on_saved = on_saved
         self._ended: dict[str, RunState] = {}
@@ -179,7 +227,9 @@ class DAGExecutor(dag_executor.DAGExecutor):
             variables=settings.variables if variables is None else variables,
             secrets=secrets or LazySecrets(lambda: (of_this_machine(settings, os.environ),)),
             observer=self.telemetry,
-            notifier=notifier or LazyNotifier(settings, clock),
+            notifier=notifier,
+            # A bus that ends with this process promises nothing of what it has not delivered.
+            start_missed=used_broker.publish if self._own_broker is None else self.execute,
         )
         self.store = store
         if self._own_broker is not None:
@@ -213,7 +263,15 @@ class DAGExecutor(dag_executor.DAGExecutor):
         else:
             self._look_after_from_now_on(run_id)
             self.look_after(run_id)
+            self._resume_children(state)
         return state
+
+    def _resume_children(self, state: RunState) -> None:
+        """Take up the child runs of a run that was left: they were left with it."""
+        for node in state.nodes.values():
+            child = child_of(state.run.run_id, node) if node.status is TaskStatus.RUNNING else None
+            if child is not None and OrchestrationStatus(self.store, child).load() is not None:
+                self.resume(child)
 
     def wait(self, run_id: str, timeout_s: float | None = None) -> RunState:
         """Return the run as it ended.

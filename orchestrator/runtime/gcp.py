@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 from threading import Lock
@@ -21,6 +22,8 @@ from orchestrator.runtime.story import log_saved
 
 log = logging.getLogger("orchestrator")
 
+_TOPIC = re.compile(r"projects/[^/\s]+/topics/[^/\s]+")
+
 
 class Instance:
     """What one instance of the function keeps between events. Its first events may come at once."""
@@ -28,13 +31,21 @@ class Instance:
     def __init__(self) -> None:
         self._lock = Lock()
         self._executor: DAGExecutor | None = None
+        self._settings: Settings | None = None
 
     def executor(self) -> DAGExecutor:
         """The one executor, assembled at the first event: a second one would not share its saves."""
         with self._lock:
             if self._executor is None:
-                self._executor = _assemble()
+                self._settings = self._settings or Settings.read(os.environ)
+                self._executor = _assemble(self._settings)
             return self._executor
+
+    def topic_of_others(self, source: str | None) -> str | None:
+        """Return the topic that a CloudEvent's `source` names, if that is not the topic of our own events."""
+        own = self._settings.events_topic if self._settings else None
+        topic = (source or "").removeprefix("//pubsub.googleapis.com/")
+        return topic if own is not None and topic != own and _TOPIC.fullmatch(topic) else None
 
 
 _instance = Instance()
@@ -48,8 +59,7 @@ def executor() -> DAGExecutor:
     return _instance.executor()
 
 
-def _assemble() -> DAGExecutor:
-    settings = Settings.read(os.environ)
+def _assemble(settings: Settings) -> DAGExecutor:
     found = DagFolders(Path(settings.dag_definitions))
     catalog = Catalog(found, settings.default_dag)
     if settings.events_topic is None:
@@ -70,12 +80,17 @@ def _assemble() -> DAGExecutor:
     )
 
 
-def handle(data: Json, *, event_id: str | None = None, event_time: str | None = None) -> Handled | None:
+def handle(
+    data: Json, *, event_id: str | None = None, event_time: str | None = None, source: str | None = None
+) -> Handled | None:
     """Handle what a Pub/Sub trigger delivers.
+
+    What comes from another topic than ours is a message that may trigger runs, whatever it says that it is.
 
     Args:
         data: `data` of the CloudEvent: `{"message": {"data": <base64>, "messageId": …}, …}`.
         event_id, event_time: of the CloudEvent, for messages that hold none.
+        source: of the CloudEvent, `//pubsub.googleapis.com/projects/P/topics/T`.
     Returns:
         What was done, or None for a message that nothing can be done with: it is acknowledged,
         logged as an error and kept under `dead_letters/`.
@@ -86,7 +101,8 @@ def handle(data: Json, *, event_id: str | None = None, event_time: str | None = 
     message_id = event_id or "unknown"
     event: Json = data
     try:
-        message = decode(data, event_id=event_id, event_time=event_time)
+        topic = _instance.topic_of_others(source)
+        message = decode(data, event_id=event_id, event_time=event_time, topic=topic)
         message_id, event = message.message_id or message_id, message.event_data
         return runs.execute(message.event_data, message_id=message.message_id, publish_time=message.publish_time)
     except OrchestratorError as exc:

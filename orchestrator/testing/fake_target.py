@@ -130,6 +130,11 @@ class FakeTarget:
             job = next((job for job in self._jobs.values() if job.launch.launch_id == launch_id), None)
         return job.behaviour if job is not None and job.outcome is None else None
 
+    def runs_execution(self, execution_id: str) -> bool:
+        """Whether an execution was started here."""
+        with self._lock:
+            return execution_id in self._by_execution
+
     def _number(self, launch: Launch) -> int:
         """How many launches of its step there were in its run, with this one."""
         if launch.key not in self._number_of:

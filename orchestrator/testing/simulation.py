@@ -22,11 +22,13 @@ from orchestrator.model.errors import OrchestratorError, RunNotFound
 from orchestrator.model.messages import cancel_message, pause_message, resume_message, start_message
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import NodeState, RunState
-from orchestrator.ports import HeldSecrets
+from orchestrator.ports import HeldSecrets, Target
 from orchestrator.runtime.catalog import DagFolders, definition_file, locate, read_definition
 from orchestrator.runtime.executor import RulesOf
 from orchestrator.runtime.unknown_hosts import UnknownHosts
+from orchestrator.targets.dag import DagTarget
 from orchestrator.testing.behaviours import Behaviour, computes, returns
+from orchestrator.testing.child_runs import ChildRuns
 from orchestrator.testing.errors import OutOfTime, SimulationError, WaitsForEver
 from orchestrator.testing.fake_target import FakeTarget
 from orchestrator.testing.faults import Faults
@@ -52,7 +54,8 @@ class Simulation:
     Args:
         definition: a definition, several by name, or a path: of a DAG's folder (with the DAGs beside it), of its
             file, or of a folder of DAGs.
-        targets: what steps do, by the name of the step, of one item of a Map (`Load[7]`), or of a target.
+        targets: what steps do, by the name of the step, of one item of a Map (`Load[7]`), or of a target. A Dag Task
+            that is not named starts a child run, where its DAG is among the definitions.
         default: what all others do.
         seed: what is drawn is drawn by it; the same seed, the same run.
         faults: what goes wrong with events.
@@ -119,7 +122,13 @@ class Simulation:
             )
             for target_type in TargetTypes
         }
-        by_key = {**self.targets, "CloudFunction.sync": self.targets["CloudFunction"]}
+        fake = self.targets[TargetTypes.DAG.value]
+        dags = DagTarget(self.store, self.broker.publish, self._make_child, launch_limit_s=0.0)
+        by_key: dict[str, Target] = {
+            **self.targets,
+            "CloudFunction.sync": self.targets["CloudFunction"],
+            TargetTypes.DAG.value: ChildRuns(dags, fake, self._is_faked, self._launches),
+        }
         self._paths: dict[str, dict[str, None]] = {}
         self._ended: set[str] = set()
         self._ranks: dict[str, Mapping[str, int]] = {}
@@ -315,6 +324,15 @@ class Simulation:
         if node.due:
             words += f", due {', '.join(f'{kind} at {_utc(at)}' for kind, at in node.due.items())}"
         return words
+
+    def _make_child(self, launch: Launch, run_id: str) -> None:
+        self._any_executor().make_child(launch, run_id)
+
+    def _is_faked(self, launch: Launch) -> bool:
+        """Whether a Dag Task is faked: told to be, or there is no definition of its DAG here."""
+        name = launch.node_name
+        is_told = any(known in self._behaviours for known in (name, name.partition("[")[0], launch.target_name))
+        return is_told or launch.target_name not in self.catalog.definitions
 
     def _behaviour_of(self, launch: Launch) -> Behaviour:
         name = launch.node_name

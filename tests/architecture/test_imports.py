@@ -36,13 +36,17 @@ LAYERS = {
 }
 """Part of the package -> parts that it may import."""
 
-PURE_ENGINE = ("decide", "notifying", "pausing", "starting", "attempts", "ending", "draft", "pace", "retry", "scope")
+PURE_ENGINE = (
+    *("decide", "notifying", "pausing", "starting", "attempts", "ending", "joining", "draft"),
+    *("pace", "retry", "scope"),
+)
 
 ADAPTERS = {
     "secrets": {"environment", "secret_manager"},
     "stores": {"memory", "local", "gcs", "redis"},
     "brokers": {"memory", "pubsub"},
     "targets": {
+        *("callback", "dag"),
         *("function", "local_cloud_function", "local_dataflow"),
         *("inline_function", "cloud_function", "cloud_logging", "dataflow", "jobs"),
     },

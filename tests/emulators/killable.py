@@ -73,5 +73,5 @@ def on_event(event: object) -> None:
     if not _is_armed:
         _is_armed = True
         arm()
-    handle(event.data, event_id=event["id"], event_time=event["time"])
+    handle(event.data, event_id=event["id"], event_time=event["time"], source=event["source"])
     step("10 acknowledging")

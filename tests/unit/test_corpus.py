@@ -36,6 +36,16 @@ ONLY_PROBLEMS = {
     "next_names_a_step_outside_of_its_branch": REFERENCE,
     "name_twice_in_one_branch_and_outside": UNIQUE,
     "name_twice_in_two_branches": UNIQUE,
+    "depends_on_no_step": REFERENCE,
+    "depends_on_a_step_of_a_branch": REFERENCE,
+    "depends_on_itself": REFERENCE,
+    "depends_on_one_another": ORDER,
+    "depends_on_and_next_in_a_cycle": ORDER,
+    "depends_on_and_led_to": ORDER,
+    "depends_on_at_the_start": REFERENCE,
+    "depends_on_beside_a_start_that_leads_nowhere_else": ORDER,
+    "expression_of_a_step_that_may_still_run": EXPRESSION,
+    "expression_of_a_step_not_waited_for": EXPRESSION,
     "cycle_of_itself": ORDER,
     "cycle_of_three": ORDER,
     "cycle_in_a_branch": ORDER,
@@ -55,6 +65,10 @@ ONLY_PROBLEMS = {
     "error_where_none_leads": EXPRESSION,
     "expression_of_a_step_on_another_way": EXPRESSION,
     "pass_of_itself": EXPRESSION,
+    "event_in_a_step": EXPRESSION,
+    "trigger_that_asks_about_a_run": EXPRESSION,
+    "trigger_that_can_never_be_true": EXPRESSION,
+    "trigger_with_a_secret": EXPRESSION,
     "wait_until_no_time": TEXT,
     "wait_until_a_time_without_a_zone": TEXT,
     "wait_for_two_years": SIZE,
@@ -112,7 +126,21 @@ def test_both_judge_alike(name):
 
 
 @pytest.mark.parametrize(
-    "key", ["type", "next", "end", "target_type", "timeout", "parameters", "branches", "worker", "request", "query"]
+    "key",
+    [
+        "type",
+        "next",
+        "end",
+        "depends_on",
+        "trigger",
+        "target_type",
+        "timeout",
+        "parameters",
+        "branches",
+        "worker",
+        "request",
+        "query",
+    ],
 )
 def test_the_schema_describes_every_key(key):
     objects = [made for made in schema()["$defs"].values() if key in made.get("properties", {})]

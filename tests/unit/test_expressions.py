@@ -91,7 +91,7 @@ HOW = 'write as in ${run.input.day} or ${steps.A.result["a b"][0]}; for the char
         (
             "${rnu.input}",
             '${rnu.input}: an expression has no "rnu"; did you mean "run"? '
-            'it has "run", "steps", "var", "secret", "item", "index", "error"',
+            'it has "run", "steps", "var", "secret", "item", "index", "error", "event"',
         ),
         (
             "${run.inptu.day}",

@@ -100,11 +100,6 @@ def test_a_time_is_utc_whatever_zone_it_came_in():
         pytest.param({"message": {}}, "message: has neither data nor attributes", id="an empty message"),
         pytest.param({"message": {"data": ""}}, "message: has neither data nor attributes", id="empty data"),
         pytest.param(
-            payload("pubsub_storage_notification_without_data"),
-            "message: has attributes but no data; the data has to be a JSON object, in base64",
-            id="a notification that says all in its attributes",
-        ),
-        pytest.param(
             payload("pubsub_batch_notification"),
             "message: has attributes but no data; the data has to be a JSON object, in base64",
             id="Batch's own notification: its jobs are asked by reminders",

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.model.schedule import ScheduleError, last_tick, parse_cron, zone_of
+from orchestrator.model.schedule import ScheduleError, last_tick, parse_cron, ticks, zone_of
 
 MINUTE = timedelta(minutes=1)
 
@@ -172,3 +172,60 @@ def test_every_day_that_there_is_comes_back_within_the_years_that_are_searched()
     """29 February waits longest: from 1896 to 1904, and from 2096 to 2104."""
     late = datetime(2104, 2, 28, 23, 59, tzinfo=UTC)
     assert last_tick("0 0 29 2 *", "Etc/UTC", late).date() == date(2096, 2, 29)
+
+
+# -- all times of a while ---------------------------------------------------------------------------------
+
+
+def test_the_times_after_one_come_in_order_without_it_and_with_the_last():
+    found = ticks("0 */6 * * *", "Etc/UTC", utc("2026-05-05T06:00Z"), utc("2026-05-06T06:00Z"))
+    assert [f"{each:%d %H:%M}" for each in found] == ["05 12:00", "05 18:00", "06 00:00", "06 06:00"]
+
+
+def test_the_times_of_a_night_that_comes_twice_are_twice_and_in_order():
+    found = ticks("30 1-3 * * *", "Europe/Berlin", utc("2026-10-24T22:00Z"), utc("2026-10-25T12:00Z"))
+    assert [f"{each:%H:%M}" for each in found] == ["23:30", "00:30", "01:30", "02:30"]
+
+
+def test_minutes_that_are_skipped_are_one_time():
+    found = ticks("*/20 2 * * *", "Europe/Berlin", utc("2026-03-28T12:00Z"), utc("2026-03-29T12:00Z"))
+    assert list(found) == [utc("2026-03-29T01:00Z")]
+
+
+def test_a_clock_that_is_put_back_over_midnight_leaves_the_times_in_order():
+    found = list(ticks("15 0,23 * * *", "America/Havana", utc("2026-10-31T12:00Z"), utc("2026-11-01T12:00Z")))
+    assert found == sorted(found) == [utc("2026-11-01T03:15Z"), utc("2026-11-01T04:15Z"), utc("2026-11-01T05:15Z")]
+
+
+def test_they_go_on_where_no_end_is_given():
+    found = ticks("0 0 29 2 *", "Etc/UTC", utc("2095-01-01T00:00Z"))
+    assert [next(found), next(found)] == [utc("2096-02-29T00:00Z"), utc("2104-02-29T00:00Z")]
+
+
+def test_they_end_with_the_calendar():
+    assert list(ticks("0 0 31 12 *", "Etc/UTC", utc("9996-01-01T00:00Z"))) == [
+        utc(f"{year}-12-31T00:00Z") for year in (9996, 9997, 9998)
+    ]
+
+
+@pytest.mark.parametrize("cron", ["* * *", "0 0 30 2 *"])
+def test_a_wrong_schedule_has_no_times(cron):
+    with pytest.raises(ScheduleError):
+        next(ticks(cron, "Etc/UTC", utc("2026-01-01T00:00Z")))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    cron=st.sampled_from(["17 */5 * * *", "30 2 * * *", "0 0 * * MON", "45 1,23 1-7 * *"]),
+    zone=st.sampled_from(["Europe/Berlin", "America/Havana", "Australia/Lord_Howe", "Pacific/Apia", "Etc/UTC"]),
+    at=st.datetimes(datetime(2011, 11, 1), datetime(2027, 1, 1), timezones=st.just(UTC)),
+    hours=st.integers(1, 24 * 8),
+)
+def test_each_time_is_the_last_one_at_itself_and_the_one_before_it_a_second_earlier(cron, zone, at, hours):
+    until = at + timedelta(hours=hours)
+    before = last_tick(cron, zone, at)
+    for tick in ticks(cron, zone, at, until):
+        assert last_tick(cron, zone, tick) == tick > at
+        assert last_tick(cron, zone, tick - timedelta(seconds=1)) == before
+        before = tick
+    assert last_tick(cron, zone, until) == before

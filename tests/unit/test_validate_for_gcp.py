@@ -9,7 +9,7 @@ import pytest
 from orchestrator.cli.for_gcp import LIMITS_S
 from orchestrator.cli.main import main
 from orchestrator.cli.requirements import Requirements
-from orchestrator.model.enums import TargetTypes
+from orchestrator.model.enums import NOWHERE_ELSE, TargetTypes
 from orchestrator.runtime.rights import PERMISSIONS, QUEUE_PERMISSIONS
 from orchestrator.targets.cloud_function import _DISPATCH_LIMITS_S, CloudFunctionSync
 from orchestrator.targets.inline_function import InlineFunction
@@ -576,7 +576,7 @@ def test_the_limits_are_those_of_the_targets():
 
 
 def test_rights_of_every_target_that_runs_in_the_cloud_are_asked_for():
-    assert set(PERMISSIONS) == {*TargetTypes, "CloudFunction.sync"} - {TargetTypes.FUNCTION}
+    assert set(PERMISSIONS) == {*TargetTypes, "CloudFunction.sync"} - set(NOWHERE_ELSE)
 
 
 # -- online ----------------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 locals {
   told = distinct(concat(
     flatten([for definition in local.definitions : [for told in try(definition.notify, []) : try(tostring(told.topic), "")]]),
+    # those that a Callback tells its token
+    flatten([for body in local.bodies : [for step in body.steps : try(tostring(step.topic), "")]]),
     try([for told in jsondecode(var.notify) : try(tostring(told.topic), "")], []),
   ))
 

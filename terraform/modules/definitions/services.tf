@@ -10,6 +10,9 @@ locals {
 
   services = {
     Function = { apis = [], roles = [], act_as = false }
+    # What the orchestrator does itself, by its own topic and bucket.
+    Dag      = { apis = [], roles = [], act_as = false }
+    Callback = { apis = [], roles = [], act_as = false }
     CloudFunction = {
       apis = ["cloudtasks.googleapis.com", "logging.googleapis.com"]
       # Its log line is the only thing that tells of a call's end where the function does not record it itself.

@@ -1,0 +1,30 @@
+"""The examples of docs/language/starting.md."""
+
+import json
+import re
+from pathlib import Path
+
+from orchestrator.model.definition import problems
+from tests.support.world import World
+
+TEXT = (Path(__file__).resolve().parents[2] / "docs" / "language" / "starting.md").read_text()
+EXAMPLES = {
+    name: json.loads(text)
+    for name, text in re.findall(r"^<!-- example: (\w+) -->\n```json\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+}
+
+
+def test_every_example_is_a_definition():
+    assert [(name, problem) for name, each in EXAMPLES.items() for problem in problems(each)] == []
+    assert len(EXAMPLES) == TEXT.count("```json")
+
+
+def test_a_run_of_a_schedule_knows_for_when_it_is_and_a_missed_time_gets_its_run():
+    world = World(EXAMPLES["schedule"])
+    world.instances = [world.instance(start_missed=world.executor.execute)]
+    world.executor.tick()  # Thursday, 1 January 2026, 12:00 UTC
+    world.clock.forward(4 * 24 * 3600)
+    ((_, time),) = world.executor.tick().started
+    assert f"{time:%A %H:%M}" == "Monday 05:30"
+    (run,) = [state.run for state in world.saved if state.run.status.is_final]
+    assert (run.scheduled_for, world.state(run.run_id).nodes["Load"].result) == (time, "for 2026-01-05T05:30:00Z")
