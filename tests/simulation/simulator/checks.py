@@ -106,7 +106,12 @@ class Checks:
             since = (old.claim.lease_end - T0).total_seconds() - LONGEST_LEASE_S
             is_well = not self._was_disturbed(owner.partition(".")[0], since) and owner not in self.owners_that_called
             if new.claim.takeovers > old.claim.takeovers and is_well:
-                raise Violation(f"{key}: {new.node_name} is taken over from {owner}, which is well and did not launch it")
+                raise Violation(
+                    f"{key}: {new.node_name} is taken over from {owner}, which is well and did not launch it"
+                )
+        is_over = old is not None and was is TaskStatus.RUNNING and old.retry_at is None
+        if is_over and (new.attempt > old.attempt or new.status is TaskStatus.FAILED):
+            self._may_have_failed(key, run, old, new)
         has_begun = new.status in (TaskStatus.RUNNING, TaskStatus.COMPLETED, TaskStatus.FAILED)
         if was is TaskStatus.NEW and has_begun:
             self._may_begin(key, run, new)
@@ -145,7 +150,26 @@ class Checks:
                 return
         raise Violation(f"{key}: {node.node_name} begins, and no step that leads to it has ended so")
 
+    def _may_have_failed(self, key: str, run: RunState, old: NodeState, new: NodeState) -> None:
+        """An attempt that is over by its own failure has failed."""
+        if old.attempt == 0 or new.error is None or new.error.error_type != "Task.Failed" or new.node_type != "Task":
+            return
+        launch_id = run.launch_id(old.node_name) if new.attempt == old.attempt else ""
+        launch_id = launch_id or f"{run.run.run_id}/{old.node_name}/{old.attempt}"
+        known = self._services.by_launch.get(launch_id, [])
+        if not any(x.ended_as is not None and x.ended_as.kind is OutcomeKind.FAILED for x in known):
+            raise Violation(
+                f"{key}: attempt {old.attempt} at {old.node_name} is over, and no execution of it has failed"
+            )
+
     # -- something is launched ------------------------------------------------------------------------
+
+    def called(self, launch: Launch) -> None:
+        """Check a call that is about to be made: not after the end of the lease that entitles to it."""
+        if launch.lease_end is not None and not launch.recover:
+            late_s = self._now() - (launch.lease_end - T0).total_seconds()
+            if late_s > MOST_SKEW_S:
+                raise Violation(f"{launch.launch_id}: is launched {late_s:.0f} s after the end of its lease")
 
     def launching(self, launch: Launch, service: Service, host: Host) -> None:
         """Check that a service may begin an execution for this launch."""

@@ -111,10 +111,11 @@ class Topic:
         self._crew, self._tape = crew, tape
         self.messages: list[Message] = []
         self._count = 0
+        self._lag_s = tape.one_of([0.0, 2.0, 2.0])
 
     def publish(self, data: Mapping[str, Json], *, delay_s: float = 0.0, is_lossy: bool = False) -> str:
         self._count += 1
-        lag = self._tape.between(0.05, 2.0)
+        lag = self._tape.between(0.05, 0.05 + self._lag_s)
         if self._tape.chance(0.05):
             lag += self._tape.between(5.0, 600.0)  # late
         now = self._crew.now
@@ -162,9 +163,7 @@ SERVICES = (
     Service("Dataflow", Identity.WINDOW, True, True),
     Service("CloudRunJob", Identity.FOUND, True, True, launch_limit_s=20.0),
     Service("CloudFunction", Identity.WINDOW, False, False, id_is_ours=True, finds=False, forgets_after_s=86400.0),
-    Service(
-        "CloudFunction.sync", Identity.NONE, False, False, synchronous=True, launch_limit_s=60.0, finds=False
-    ),
+    Service("CloudFunction.sync", Identity.NONE, False, False, synchronous=True, launch_limit_s=60.0, finds=False),
 )
 
 
@@ -199,6 +198,7 @@ class Services:
     topic: Topic
     outcome_of: Callable[[Launch], tuple[Outcome, float]]
     told_of: Callable[[Launch, Service, Host], None] = lambda launch, service, host: None
+    called: Callable[[Launch], None] = lambda launch: None
     called_by: Callable[[str], None] = lambda owner: None
     executions: dict[str, Running] = field(default_factory=dict)
     by_launch: dict[str, list[Running]] = field(default_factory=dict)
@@ -275,6 +275,7 @@ class TargetOf:
     def launch(self, launch: Launch) -> Execution:
         crew, tape = self._services.crew, self._services.tape
         self._services.called_by(launch.owner)
+        self._services.called(launch)
         crew.pause("launch")
         if tape.strikes("503", "launch", 0.02):
             raise LaunchUncertain("503")

@@ -9,7 +9,18 @@ from unittest.mock import patch
 
 from msgspec.structs import replace
 
-from orchestrator.engine import acting, attempts, dag_executor, deciding, draft, ending, resolve, status, ticker, witness
+from orchestrator.engine import (
+    acting,
+    attempts,
+    dag_executor,
+    deciding,
+    draft,
+    ending,
+    resolve,
+    status,
+    ticker,
+    witness,
+)
 from orchestrator.engine.address import Completion
 from orchestrator.engine.run_box import Answer
 from orchestrator.engine.sweep import Chores

@@ -6,6 +6,7 @@ from itertools import count
 from random import Random
 
 from orchestrator.model.commands import Json
+from orchestrator.model.definition import problems
 
 Step = dict[str, Json]
 
@@ -16,6 +17,11 @@ _TARGETS: tuple[Step, ...] = (
     {"target_type": "CloudFunction", "target_name": "t"},
     {"target_type": "CloudFunction", "target_name": "t", "invocation": "sync"},
 )
+
+
+def definition_of(seed: int, most: int) -> Step:
+    """The definition of a seed, of about so many steps: the first valid one of those that are made up for it."""
+    return next(made for number in count() if not problems(made := Plot(f"{seed}.{number}", most).definition()))
 
 
 class Plot:

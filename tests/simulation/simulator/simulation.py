@@ -11,7 +11,6 @@ from datetime import datetime
 from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.dag_executor import DAGExecutor
 from orchestrator.model.commands import Json, Launch, Outcome
-from orchestrator.model.definition import check
 from orchestrator.model.enums import RunStatus, TaskStatus
 from orchestrator.model.errors import OrchestratorError, StoreUnavailable
 from orchestrator.model.messages import cancel_message, pause_message, resume_message, start_message, tick_message
@@ -33,7 +32,7 @@ from tests.simulation.simulator.cloud import (
     share_of,
 )
 from tests.simulation.simulator.crew import Crew, Host, Killed, Strand, aboard
-from tests.simulation.simulator.plots import Plot
+from tests.simulation.simulator.plots import definition_of
 from tests.simulation.simulator.tape import Tape
 
 MOST_STEPS = 20_000
@@ -99,9 +98,9 @@ class Simulation:
         self.tape = Tape(seed, without, only_first)
         self.crew = Crew()
         self.crew.on_error = self._thread_failed
+        self.tape.could_not_look = lambda: self.crew.current and self._disturb(self.crew.current.host)
         most = self.tape.whole(1, 12)
-        self.definition = definition or Plot(f"{seed}", most if size is None else size).definition()
-        check(self.definition)
+        self.definition = definition or definition_of(seed, most if size is None else size)
         self.catalog = Catalog.of(self.definition)
         self.bucket, self.topic = Bucket(), Topic(self.crew, self.tape)
         self.services = Services(self.crew, self.tape, self.topic, self._outcome_of)
@@ -109,12 +108,10 @@ class Simulation:
         self.checks = Checks(self.definition, self.services, lambda: self.crew.now)
         self.bucket.watch = self.checks.written
         self.services.told_of = self.checks.launching
+        self.services.called = self.checks.called
         self.services.called_by = self.checks.owners_that_called.add
         self.policy = Policy(
-            {
-                s.name: TargetRules(s.has_outcome, s.can_cancel, s.synchronous, s.launch_limit_s)
-                for s in SERVICES
-            },
+            {s.name: TargetRules(s.has_outcome, s.can_cancel, s.synchronous, s.launch_limit_s) for s in SERVICES},
             questions_at_once=self.tape.one_of([1, 4]),
             save_interval_s=self.tape.one_of([0.0, 1.0]),
         )
@@ -125,6 +122,8 @@ class Simulation:
         self.told = Told(seed)
         self._tells = tells
         self.starts = 0
+        self.steered: set[str] = set()
+        self.ends_together = self.tape.chance(0.4)
 
     # -- parts ----------------------------------------------------------------------------------------
 
@@ -137,6 +136,8 @@ class Simulation:
         node, attempt = launch.node_name, launch.attempt
         share = share_of(self.seed, node, attempt)
         took_s = 10.0 ** (4.0 * share_of(self.seed, node, attempt, "time") - 1.0)  # 0.1 s to 1,000 s
+        if self.ends_together:
+            took_s = 1.0
         if launch.target_key == "CloudFunction.sync":
             took_s = min(took_s, 50.0)
         if share < 0.8:
@@ -177,8 +178,11 @@ class Simulation:
         for number in range(self.starts):
             run_id = f"run_{number}" if self.tape.chance(0.6) else None
             self.topic.publish(start_message(None, {"n": number}, run_id))
-            if run_id is None:
-                continue
+
+    def _steer(self) -> None:
+        """Have a run that has started cancelled, or paused and resumed, at some time."""
+        for run_id in [each for each in self.checks.states if each not in self.steered]:
+            self.steered.add(run_id)
             if self.tape.chance(0.1):
                 self.topic.publish(cancel_message(run_id, "as the seed says"), delay_s=self.tape.between(0, 1000))
             while self.tape.chance(0.15):
@@ -212,6 +216,7 @@ class Simulation:
 
     def _step(self) -> None:
         self.told.steps += 1
+        self._steer()
         if self.told.steps > MOST_STEPS or self.crew.now > LONGEST_S:
             running = {
                 run_id: {

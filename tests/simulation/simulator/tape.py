@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from random import Random
 from typing import TypeVar
 
@@ -28,6 +28,8 @@ class Tape:
         self.struck: list[tuple[str, str]] = []
         """(fault, step of the loop) of those that did strike."""
         self.numbered = 0
+        self.could_not_look: Callable[[], None] = lambda: None
+        """Told where a process cannot read a run: what it has just written, it may not get to act on."""
         self.is_calm = False
         """Whether no fault strikes any more."""
         self.force = self.one_of([0.0, 1.0, 1.0, 3.0])
@@ -63,5 +65,7 @@ class Tape:
         if number in self._without or (self._only_first is not None and number >= self._only_first):
             return False
         self.struck.append((fault, step))
+        if (fault, step) == ("503", "get runs"):
+            self.could_not_look()
         self.met[fault, step] += 1
         return True
