@@ -1,4 +1,4 @@
-"""Measure W1 to W5 on the local store, every transition durable, and print one table.
+"""Measure W1 to W7 on the local store, every transition durable, and print one table.
 
 Beside each workload stands the floor of this disk, measured in turn with it: a loop that appends one
 JSON line and calls fsync per transition (two a task) on one open file. Rounds of both alternate, and

@@ -32,22 +32,38 @@ def layers(depth: int, width: int) -> dict[str, Any]:
     return {"start": "P0", "steps": steps}
 
 
+def warehouse() -> dict[str, Any]:
+    """1,000 tasks that depend on others: sources, stages, marts that wait for hundreds of them, reports, one last."""
+    sources, stages = [f"Source{number}" for number in range(400)], [f"Stage{number}" for number in range(380)]
+    marts, reports = [f"Mart{number}" for number in range(180)], [f"Report{number}" for number in range(39)]
+    awaited = {name: [] for name in sources}
+    awaited |= {name: sources[number : number + 3] for number, name in enumerate(stages)}
+    awaited |= {name: stages[: 40 + 2 * number] if number % 9 else stages for number, name in enumerate(marts)}
+    awaited |= {name: marts[number % 4 :: 2] + stages[number:] for number, name in enumerate(reports)}
+    awaited["Last"] = [*stages, *marts, *reports]
+    return {"steps": {name: {**NOOP, **({"depends_on": names} if names else {})} for name, names in awaited.items()}}
+
+
 DEFINITIONS: Mapping[str, dict[str, Any]] = {
     "W1": chain(100),
     "W2": fan_out(1000),
     "W3": layers(5, 20),
     "W4": chain(1, function="benchmarks.noop:note"),
     "W5": chain(10),
+    "W6": warehouse(),
+    "W7": chain(1000),
 }
-TASKS = {"W1": 100, "W2": 1002, "W3": 100, "W4": 1, "W5": 1000}
-RUNS = {"W1": 1, "W2": 1, "W3": 1, "W4": 1, "W5": 100}
+TASKS = {"W1": 100, "W2": 1002, "W3": 100, "W4": 1, "W5": 1000, "W6": 1000, "W7": 1000}
+RUNS = {"W1": 1, "W2": 1, "W3": 1, "W4": 1, "W5": 100, "W6": 1, "W7": 1}
 WHAT = {
     "W1": "chain of 100",
     "W2": "fan-out 1 -> 1,000 -> 1",
     "W3": "five layers of 20",
     "W4": "start to first task, warm",
     "W5": "100 runs of a chain of 10 at once",
+    "W6": "1,000 that depend on up to 599",
+    "W7": "chain of 1,000",
 }
-AIMS = {"W1": 4.0, "W2": 1.0, "W3": 1.5, "W5": 5.0}
+AIMS = {"W1": 4.0, "W2": 1.0, "W3": 1.5, "W5": 5.0, "W6": 2.0, "W7": 12.0}
 """Largest ratio to the floor that is aimed at; W4's aim is 5 ms."""
 W4_AIM_MS = 5.0

@@ -148,6 +148,16 @@ class Withdrawing(Protocol):
 
 
 @runtime_checkable
+class Heard(Protocol):
+    """A Target that knows itself when an execution was last heard of; of others, what they left in the bucket tells."""
+
+    def heard_at(self, launch: Launch) -> datetime | None:
+        """Return when the execution of a launch last said that it is at work, aware; None where it never did.
+
+        Raises LaunchUncertain: cannot tell now."""
+
+
+@runtime_checkable
 class Asked(Protocol):
     """A Target with `has_outcome` whose service leaves no event of an end: it is asked by reminders, more and more
     rarely, until the Tick alone asks."""

@@ -15,6 +15,7 @@ module "definitions" {
   region            = var.region
   default_dag       = var.default_dag
   notify            = lookup(var.settings, "NOTIFY", "")
+  pools             = lookup(var.settings, "POOLS", "")
   skip_functions_of = var.skip_functions_of
 }
 

@@ -1,5 +1,5 @@
-# Who may publish events. The sinks may too (sinks.tf), and Cloud Scheduler as the service that it is. The accounts that
-# tasks run as may not: who can publish here can start runs.
+# Who may publish events. The sinks may too (sinks.tf), Cloud Storage of buckets with triggers (triggers.tf), and Cloud
+# Scheduler as the service that it is. The accounts that tasks run as may not: who can publish here can start runs.
 
 resource "google_pubsub_topic_iam_member" "events" {
   for_each = merge(

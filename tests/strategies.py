@@ -57,6 +57,9 @@ SECRETS = {"key": "open-sesame-1234"}
 KEPT = ("Dag", "Callback")
 """Target types whose parameters stand in a document, so that no secret can be in them."""
 
+POOLS = {"api": 1, "bigquery": 2}
+"""Likewise: how many slots each pool has."""
+
 # -- what people and machines get wrong ------------------------------------------------------------------
 
 _WORDS = sorted({"start", "steps", "next", "end", "branches", "type", "A", "B", "P", "Task", "Parallel", "Function"})
@@ -239,9 +242,9 @@ class _Drawer:
         kinds = [
             kind
             for kind, shape in SHAPES.items()
-            if (later or not _needs_way(shape)) and (depth < self.max_depth or Kind.BRANCHES not in _kinds(shape))
+            if (later or not _needs_way(shape)) and (depth < self.max_depth or not _holds_steps(shape))
         ]
-        heavy = [kind for kind in kinds if kind is NodeTypes.TASK or Kind.BRANCHES in _kinds(SHAPES[kind])]
+        heavy = [kind for kind in kinds if kind is NodeTypes.TASK or _holds_steps(SHAPES[kind])]
         kind = self.draw(st.sampled_from(kinds + 3 * heavy), label=f"type of {name}")
         if kind is NodeTypes.TASK:
             target = self.draw(st.sampled_from(list(TASKS)), label=f"target of {name}")
@@ -264,6 +267,11 @@ class _Drawer:
         if fixed.get("target_type") in KEPT and "parameters" in found:
             found["parameters"] = {each: _Hole(Kind.ANY, each) for each in found["parameters"]}
         self.repair(shape, found)
+        if "heartbeat" in found:
+            if found.get("invocation") == "sync":
+                del found["invocation"]
+            found["timeout"] = "30d"
+            found["heartbeat"] = self.draw(st.sampled_from(["1s", "20m", "3d"]), label="heartbeat")
         return found
 
     @staticmethod
@@ -304,7 +312,7 @@ class _Drawer:
                 found = [self.keys(row.shape, later, body, name, depth, {}) for _ in range(number)]
                 is_one = row.kind is Kind.OBJECT_OR_OBJECTS and number == 1
                 return found[0] if is_one else found
-            case Kind.CONDITION | Kind.TEXT | Kind.ANY:
+            case Kind.CONDITION | Kind.TEXT | Kind.ANY | Kind.ITEMS:
                 return _Hole(row.kind, row.name)
             case Kind.VALUES:
                 names = self.strings(row)
@@ -333,6 +341,8 @@ class _Drawer:
                 return whole if row.range.is_whole else whole | st.floats(least, most)
             case Kind.NUMBER:
                 return numbers
+            case Kind.COUNT_OR_SHARE:
+                return st.integers(int(row.range.least), 3) | self.strings(row)
             case Kind.REQUEST:
                 taken = {path.partition(".")[0] for path in row.taken}
                 return st.dictionaries(texts.filter(lambda text: text not in taken), json_values, max_size=2)
@@ -341,6 +351,8 @@ class _Drawer:
         raise NotImplementedError(f"{row.name}: tests/strategies.py has no strategy for {row.kind}; write one")
 
     def strings(self, row: Key) -> st.SearchStrategy[str]:
+        if row.name == "pool":  # so few that steps meet in them
+            return st.sampled_from(sorted(POOLS))
         match row.rule:
             case Choice(allowed=allowed):
                 return st.sampled_from(allowed)
@@ -361,7 +373,15 @@ class _Drawer:
 
     # ---- expressions: what has ended before, and the error where one leads to the step -----------------
 
-    def filled(self, body: _Body, shape: Shape, before: tuple[str, ...] = (), catches: bool = False) -> dict:
+    def filled(
+        self,
+        body: _Body,
+        shape: Shape,
+        before: tuple[str, ...] = (),
+        catches: bool = False,
+        *,
+        is_item: bool = False,
+    ) -> dict:
         """Return a body with its holes filled and its branches in place, its steps in any order."""
         steps: dict[str, dict] = {}
         caught = {
@@ -377,10 +397,13 @@ class _Drawer:
             earlier = [other for other in body.steps if other in ended[name]]
             known = (*before, *(each for other in earlier for each in body.with_inner(other)))
             has_error = catches or name in caught
-            made = {key: self.fill(value, known, has_error) for key, value in step.items()}
+            made = {key: self.fill(value, known, has_error, is_item) for key, value in step.items()}
+            for key, value in made.items():
+                if isinstance(value, _Body):  # of a Map: nobody outside of it may ask about its steps
+                    made[key] = self.filled(value, BRANCH, known, has_error, is_item=True)
             if name in body.inner:
                 key = next(key for key, value in made.items() if isinstance(value, list) and None in value)
-                made[key] = [self.filled(each, BRANCH, known, has_error) for each in body.inner[name]]
+                made[key] = [self.filled(each, BRANCH, known, has_error, is_item=is_item) for each in body.inner[name]]
             steps[name] = made
         order = self.draw(st.permutations(list(steps)), label="order")
         extra = {} if shape is BRANCH else self.keys(shape, [], body, "", 0, {"start": "", "steps": {}})
@@ -390,7 +413,7 @@ class _Drawer:
             elif key == "triggers":
                 extra[key] = self.fill_trigger(value)
             elif isinstance(value, _Hole):  # the run's result: likewise, if nothing has failed
-                extra[key] = self.fill(value, tuple(body.names()), False)
+                extra[key] = self.fill(value, tuple(body.names()), False, False)
         entries = body.entries
         if len(entries) > 1 or (len(steps) > 1 and any("depends_on" in step for step in steps.values())):
             extra.pop("start", None)
@@ -416,11 +439,11 @@ class _Drawer:
         expressions = st.sampled_from(["${event.name}", "${event}", "for ${event.data.day}", "${var.project}"])
         return self.draw(json_values | expressions, label=value.name)
 
-    def fill(self, value: object, known: tuple[str, ...], has_error: bool):
+    def fill(self, value: object, known: tuple[str, ...], has_error: bool, is_item: bool):
         if isinstance(value, dict):
-            return {key: self.fill(inner, known, has_error) for key, inner in value.items()}
+            return {key: self.fill(inner, known, has_error, is_item) for key, inner in value.items()}
         if isinstance(value, list):
-            return [self.fill(inner, known, has_error) for inner in value]
+            return [self.fill(inner, known, has_error, is_item) for inner in value]
         if not isinstance(value, _Hole):
             return value
         expressions = [f"${{run.{key}}}" for key in (*ROOTS["run"], "input.flag", "input.day", "input.at")]
@@ -429,6 +452,7 @@ class _Drawer:
         expressions += [f"${{size(steps.{name}.result)}}" for name in known]
         expressions += [f"${{steps.{name}.{key}}}" for name in known for key in (*ROOTS["steps"], "result.rows")]
         expressions += [f"${{error.{key}}}" for key in ROOTS["error"]] if has_error else []
+        expressions += ["${item}", "${index}", "${item.rows}", "${index + 1}", "${item == 'x'}"] if is_item else []
         expression = st.sampled_from(expressions)
         if value.kind is Kind.VALUES:
             expression |= st.just("Bearer ${secret.key}")
@@ -438,6 +462,12 @@ class _Drawer:
                 likely |= st.sampled_from(["${true}", *(f"${{steps.{name}.result}}" for name in known)])
                 expression = st.sampled_from([text for text in expressions if _may_hold(text)])
                 return self.draw(likely | expression, label=value.name)
+            case Kind.ITEMS:
+                lists = ["${run.input.rows}", "${['a', 'b', run.dag]}", "${run.input.flag ? [1, 2] : [3]}"]
+                lists += [f"${{steps.{name}.{key}}}" for name in known for key in ("result", "result.rows")]
+                lists += ["${item}", "${[index, index]}"] if is_item else []
+                one = json_values | expression
+                return self.draw(st.lists(one, max_size=4) | st.sampled_from(lists) | expression, label=value.name)
             case Kind.TEXT:
                 return self.draw(times | expression, label=value.name)
         mixed = st.builds("a {} b {}".format, expression, expression)
@@ -446,11 +476,11 @@ class _Drawer:
 
 def _may_hold(text: str) -> bool:
     """Whether a condition may be this: what can never be true or false is no valid one."""
-    return not text.startswith(("${size(steps", "${1 /", "${run.dag +"))
+    return not text.startswith(("${size(steps", "${1 /", "${run.dag +", "${index +"))
 
 
-def _kinds(shape: Shape) -> set[Kind]:
-    return {row.kind for row in shape.keys.values()}
+def _holds_steps(shape: Shape) -> bool:
+    return any(row.kind in (Kind.BRANCHES, Kind.BRANCH) for row in shape.keys.values())
 
 
 def _leads_on(row: Key) -> bool:

@@ -1,4 +1,4 @@
-"""What a run's definition says about it: what it is for, who answers for it, its tags."""
+"""What a run is about: what it is for, who answers for it, its tags; for when it is, and what triggered it."""
 
 import msgspec
 
@@ -6,6 +6,7 @@ from orchestrator.cli.bucket import Bucket
 from orchestrator.cli.lines import Line, cut, printable
 from orchestrator.engine.status import DefinitionStatus
 from orchestrator.model.errors import OrchestratorError
+from orchestrator.model.ids import cause_of
 from orchestrator.model.run_state import RunState
 
 _MAX_DESCRIPTION = 500
@@ -18,11 +19,16 @@ class _Described(msgspec.Struct):
 
 
 def about_lines(state: RunState, bucket: Bucket) -> list[Line]:
-    """Return the description, the owner and the tags, a line each; none of what its definition does not say."""
+    """Return the description, the owner, the tags and so on, a line each; none of what there is not."""
+    run = state.run
+    scheduled_for = "" if run.scheduled_for is None else f"{run.scheduled_for:%Y-%m-%d %H:%M:%S} UTC"
     told = (
         ("about: ", " ".join(_description(state, bucket).split())),
-        ("owner: ", state.run.owner or ""),
-        ("tags: ", ", ".join(state.run.tags)),
+        ("owner: ", run.owner or ""),
+        ("tags: ", ", ".join(run.tags)),
+        ("scheduled for: ", scheduled_for),
+        ("late: ", f"had not ended by {run.deadline_at:%Y-%m-%d %H:%M:%S} UTC" if run.is_late else ""),
+        ("triggered by: ", cause_of(run.dag, run.message_id or "") or ""),
     )
     return [((name, "dim"), (cut(printable(words), _MAX_DESCRIPTION), "")) for name, words in told if words]
 

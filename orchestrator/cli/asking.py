@@ -8,7 +8,13 @@ from orchestrator.model.errors import BrokerUnavailable, InputError
 from orchestrator.ports import Broker, Clock
 from orchestrator.runtime.settings import Settings
 
-_DONE: Mapping[str, str] = {"cancel": "cancelled", "pause": "paused", "resume": "resumed", "approve": "answered"}
+_DONE: Mapping[str, str] = {
+    "cancel": "cancelled",
+    "pause": "paused",
+    "resume": "resumed",
+    "redrive": "redriven",
+    "approve": "answered",
+}
 
 
 def publish(

@@ -19,7 +19,7 @@ from datetime import datetime
 
 from orchestrator.cli.lines import Line, columns, counted, cut, line, pad, plain, printable, took, width_of
 from orchestrator.model.enums import DueKind, NodeTypes, RunStatus, TaskStatus
-from orchestrator.model.run_state import NodeState, RunState
+from orchestrator.model.run_state import NodeState, RunState, child_of
 
 MAX_ROWS = 40
 """A board of more rows nobody reads."""
@@ -36,6 +36,7 @@ STYLES: Mapping[str, str] = {
 }
 """Status of a node or a run -> its style."""
 
+_MAX_FAILED = 5
 _MATTERS = (TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.RUNNING)
 
 
@@ -73,20 +74,27 @@ def signs_for(encoding: str | None) -> Signs:
 
 def board(state: RunState, now: datetime, width: int, height: int, signs: Signs = UNICODE) -> list[Line]:
     """Return the board's lines, at most `height` (10 or more) of at most `width` columns."""
-    most = min(MAX_ROWS, height - 3)
+    most, state = min(MAX_ROWS, height - 3), without_items(state)
     if len(state.nodes) <= most:
-        rows = table(list(tree(state, signs)), now, width, signs)
+        rows = table(list(tree(state, signs)), now, width, signs, state.run.run_id)
         return [_header(state, now, max(width_of(plain(each)) for each in rows)), line(""), *rows]
     lines = [_header(state, now, min(width, 80)), line(""), _counts(state, signs)]
-    tasks = [node for node in state.nodes.values() if node.node_type is NodeTypes.TASK]
+    tasks = [node for node in state.nodes.values() if node.node_type in (NodeTypes.TASK, NodeTypes.MAP)]
     matter = [node for status in _MATTERS for node in tasks if node.status is status]
     if not matter:
         return lines
     most -= 4
-    lines += [line(""), *table([("", node) for node in matter[:most]], now, width, signs)]
+    lines += [line(""), *table([("", node) for node in matter[:most]], now, width, signs, state.run.run_id)]
     if len(matter) > most:
         lines.append(line(f"{signs.dots} and {len(matter) - most:,} more", "dim"))
     return lines
+
+
+def without_items(state: RunState) -> RunState:
+    """Return a run without what stands in it for single items of Maps: a Map is one row."""
+    if not any(node.items is not None for node in state.nodes.values()):
+        return state
+    return RunState(state.run, {name: node for name, node in state.nodes.items() if name[-1:] != "]"})
 
 
 def tree(state: RunState, signs: Signs = UNICODE) -> Iterator[tuple[str, NodeState]]:
@@ -116,14 +124,16 @@ def tree(state: RunState, signs: Signs = UNICODE) -> Iterator[tuple[str, NodeSta
     yield from below(list(state.nodes), "", "", "")  # what a spoilt document leaves over
 
 
-def table(rows: Sequence[tuple[str, NodeState]], now: datetime, width: int, signs: Signs = UNICODE) -> list[Line]:
-    """Return the heading and a line for each (prefix, node)."""
+def table(
+    rows: Sequence[tuple[str, NodeState]], now: datetime, width: int, signs: Signs = UNICODE, run_id: str = ""
+) -> list[Line]:
+    """Return the heading and a line for each (prefix, node) of a run."""
     cells = [("Step", "Target", "  Status", "Attempt", "Time")]
     for prefix, node in rows:
         cells.append(
             (
                 prefix + node.node_name,
-                target_of(node),
+                target_of(node, run_id),
                 f"{signs.marks[node.status]} {node.status}",
                 str(node.attempt) if node.attempt and node.node_type is NodeTypes.TASK else "",
                 took(seconds) if (seconds := seconds_of(node, now)) is not None else "",
@@ -153,15 +163,29 @@ def table(rows: Sequence[tuple[str, NodeState]], now: datetime, width: int, sign
     return lines
 
 
-def target_of(node: NodeState) -> str:
-    """Return where and what a node runs."""
+def target_of(node: NodeState, run_id: str = "") -> str:
+    """Return where and what a node of a run runs; of a Dag Task, its child run too."""
     if node.node_type is NodeTypes.PARALLEL:
         count = len(node.branches)
         return f"{count} branch{'' if count == 1 else 'es'}"
+    if node.node_type is NodeTypes.MAP:
+        return _items_of(node)
     if node.node_type is not NodeTypes.TASK:
         until = node.due.get(DueKind.WAIT.value)
         return f"{node.node_type} until {until.astimezone():%Y-%m-%d %H:%M:%S}" if until else node.node_type.value
-    return printable(f"{node.target_type or ''} {node.target_name or ''}".strip())
+    waits = f", waits for pool {node.pool}" if node.waits_for_slot else ""
+    child = child_of(run_id, node) if run_id else None
+    return printable(f"{node.target_type or ''} {node.target_name or ''} {child or ''}".strip() + waits)
+
+
+def _items_of(node: NodeState) -> str:
+    """Return how far a Map has come, and which items failed."""
+    items = node.items
+    if items is None:
+        return "Map"
+    failed = ", ".join(map(str, items.failed[:_MAX_FAILED])) + (", …" if len(items.failed) > _MAX_FAILED else "")
+    words = f"{items.ended:,} of {counted(items.count, 'item')}"
+    return f"{words}, {len(items.failed):,} failed: {failed}" if failed else words
 
 
 def seconds_of(node: NodeState, now: datetime) -> float | None:
@@ -172,14 +196,15 @@ def seconds_of(node: NodeState, now: datetime) -> float | None:
 
 
 def run_seconds(state: RunState, now: datetime) -> float:
-    """Return how long a run took, or has taken up to now."""
-    return ((state.run.ended_at or now) - state.run.started_at).total_seconds()
+    """Return how long a run took, or has taken up to now; since it went on, where it was redriven."""
+    return ((state.run.ended_at or now) - (state.run.redriven_at or state.run.started_at)).total_seconds()
 
 
 def ends(state: RunState) -> list[NodeState]:
     """Return the nodes that a run ends with: those that nothing follows, and for a Parallel those of its branches."""
 
     seen: set[str] = set()
+    state = without_items(state)
     dependants = _dependants(state)
 
     def within(names: Sequence[str]) -> Iterator[NodeState]:

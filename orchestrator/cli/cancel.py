@@ -84,7 +84,9 @@ def cancel(
         executor.execute(cancel_message(wanted.run_id, wanted.reason))
         executor.resume(wanted.run_id)
         for _ in range(_LOOKS):
-            if not executor.look_after(wanted.run_id):
+            runs = dict.fromkeys((wanted.run_id, *executor.open_run_ids))  # with its child runs
+            found = [executor.look_after(each) for each in runs]
+            if not any(found):
                 break
         state = _follow(console, bucket, wanted, clock) if wanted.is_waiting else bucket.load(wanted.run_id)
     return _tell(console, bucket, state, wanted, clock)

@@ -30,7 +30,8 @@ class Beside(Mapping[str, Mapping[str, Json]]):
     def __init__(self, name: str, file: Path, definition: Mapping[str, Json] | None = None) -> None:
         self._name, self._file, self._definition = name, file, definition
         is_folder = definition_file(file.parent) == file and file.resolve().parent.name == name
-        self._others = DagFolders(file.resolve().parent.parent) if is_folder else None
+        is_needed = definition is None or bool(_dag_steps(definition))  # else it may lie among any number of folders
+        self._others = DagFolders(file.resolve().parent.parent) if is_folder and is_needed else None
 
     def __getitem__(self, name: str) -> Mapping[str, Json]:
         if name == self._name and self._definition is not None:
@@ -149,23 +150,27 @@ def child_lines(state: RunState, bucket: Bucket) -> list[Line]:
     if parent is not None:
         lines.append((("child of: ", "dim"), (f"{parent.run_id}, step {parent.node}, attempt {parent.attempt}", "")))
     found = list(children(state))
+    waiting: list[Line] = []
     for node, run_id in found[:_MAX_SHOWN]:
-        lines.append((("child run: ", "dim"), (f"{node.node_name}  {run_id}  ", ""), _progress(run_id, bucket)))
+        progress, child = _progress(run_id, bucket)
+        lines.append((("child run: ", "dim"), (f"{node.node_name}  {run_id}  ", ""), progress))
+        waiting += answer_lines(child, bucket) if child is not None else []
     if len(found) > _MAX_SHOWN:
         lines.append(((f"… and {len(found) - _MAX_SHOWN:,} more child runs", "dim"),))
-    return lines
+    return lines + waiting
 
 
-def _progress(run_id: str, bucket: Bucket) -> tuple[str, str]:
+def _progress(run_id: str, bucket: Bucket) -> tuple[tuple[str, str], RunState | None]:
+    """Return how far a child run is, in words with their style, and the run, if it can be read."""
     try:
         state = bucket.find(run_id)
     except OrchestratorError as exc:
-        return printable(str(exc)), "red"
+        return (printable(str(exc)), "red"), None
     if state is None:
-        return "is not there", "dim"
+        return ("is not there", "dim"), None
     ended = sum(node.status.is_final for node in state.nodes.values())
     words = f"{state.run.status}, {ended:,} of {len(state.nodes):,} steps ended"
-    return words, STYLES[state.run.status]
+    return (words, STYLES[state.run.status]), state
 
 
 # -- answers that are waited for -----------------------------------------------------------------------
@@ -189,7 +194,8 @@ def answer_lines(state: RunState, bucket: Bucket) -> list[Line]:
         if shown:
             lines.append(((f"  {shown}", ""),))
         bucket_option = f" --bucket {shlex.quote(bucket.url)}"
-        lines.append(((f"  orchestrator approve {state.run.run_id} {node.node_name} [--reject]{bucket_option}", ""),))
+        command = f"orchestrator approve {state.run.run_id} {shlex.quote(node.node_name)} [--reject]{bucket_option}"
+        lines.append(((f"  {command}", ""),))
     return lines
 
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from orchestrator.cli.bucket import Bucket
+from orchestrator.cli.children import children
 from orchestrator.cli.cloud_logs import CloudLogs, Logging
 from orchestrator.cli.console import Console
 from orchestrator.cli.lines import Line, counted, pad, printable
@@ -33,6 +34,8 @@ STYLES: Mapping[str, str] = {
     "EMERGENCY": "bold red",
 }
 """Severity -> the style of its word."""
+
+_MAX_CHILDREN = 10
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -104,7 +107,12 @@ def logs(
     console.styled(line for said in lines for line in shown(said, width))
     if wanted.is_following:
         _follow(console, bucket, source, wanted, clock, width, sleep)
-    elif not lines:
+    found = [each for each in children(state) if wanted.node_name in (None, each[0].node_name)]
+    for node, child in found[:_MAX_CHILDREN]:  # what they say is theirs
+        console.err(f"{node.node_name} is run {child}: orchestrator logs {child}")
+    if len(found) > _MAX_CHILDREN:
+        console.err(f"… and {len(found) - _MAX_CHILDREN:,} more: orchestrator runs --parent {wanted.run_id}")
+    if not (lines or found or wanted.is_following):
         console.err(_nothing(bucket, wanted))
     return 0
 
@@ -127,6 +135,8 @@ def _check(state: RunState, wanted: Wanted) -> None:
             raise InputError("logs: --attempt needs the NODE that it is an attempt at")
         return
     node = state.nodes.get(wanted.node_name)
+    if node is None and attempts_of(state, wanted.node_name):
+        return  # a step of a Map: all its items
     if node is None:
         hint = did_you_mean(wanted.node_name, state.nodes) or f" there are {', '.join(list(state.nodes)[:8])}"
         raise InputError(f'run {wanted.run_id}: there is no node "{wanted.node_name}";{hint}')

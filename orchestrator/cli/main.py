@@ -36,7 +36,10 @@ examples:
   orchestrator runs
   orchestrator logs run_1791283200_5c1e9f0b2a47 Load --follow
   orchestrator cancel run_1791283200_5c1e9f0b2a47 --reason "wrong day" --wait
+  orchestrator redrive run_1791283200_5c1e9f0b2a47
   orchestrator graph my_dag --format dot | dot -Tsvg > my_dag.svg
+  orchestrator schedule dag_definitions --next 3
+  orchestrator backfill my_dag --from 2026-01-01 --to 2026-02-01 --dry-run
 
 exit codes:
   0  done and Completed        2  what was asked for is wrong; the message says where
@@ -95,6 +98,7 @@ def _do(console: Console, argv: Sequence[str]) -> int:
         args = parser.parse_args(argv)
     except SystemExit as exc:  # -h and --version; errors come as InputError
         return int(exc.code or 0)
+    args.words = argv[1:] if argv and argv[0] == word else [each for each in argv if each != word]
     with shown(level_of(os.environ, is_verbose=args.verbose), console.err):
         return COMMANDS[args.command](console, args)
 
@@ -133,7 +137,9 @@ def _run(console: Console, args: Namespace) -> int:
         raise InputError("run: needs the PATH of a DAG, before --input; see orchestrator run -h")
     inputs = tuple(each for group in args.input for each in group)
     variables = tuple(each for group in args.var for each in group)
-    wanted = Wanted(args.path, inputs, args.bucket, args.resume, args.run_id, args.json, args.verbose, variables)
+    wanted = Wanted(
+        args.path, inputs, args.bucket, args.resume, args.run_id, args.json, args.verbose, variables, args.priority
+    )
     return run(console, wanted, Settings.read(os.environ))
 
 
@@ -145,7 +151,7 @@ def _start(console: Console, args: Namespace) -> int:
     from orchestrator.runtime.settings import Settings
 
     inputs = tuple(each for group in args.input for each in group)
-    wanted = Wanted(args.name, inputs, args.run_id, args.topic, args.bucket, args.json)
+    wanted = Wanted(args.name, inputs, args.run_id, args.topic, args.bucket, args.json, args.priority)
     settings = Settings.read(os.environ)
     return start(console, wanted, settings, os.environ, SystemClock(), random_id=lambda: uuid4().hex)
 
@@ -218,6 +224,17 @@ def _resume(console: Console, args: Namespace) -> int:
     return resume(console, open_to_read(args.bucket, settings), wanted, settings, os.environ, SystemClock())
 
 
+def _redrive(console: Console, args: Namespace) -> int:
+    from orchestrator.cli.bucket import open_to_read
+    from orchestrator.cli.redrive import Wanted, redrive
+    from orchestrator.runtime.clock import SystemClock
+    from orchestrator.runtime.settings import Settings
+
+    settings = Settings.read(os.environ)
+    wanted = Wanted(args.run_id, args.path, args.start_from, args.bucket, args.topic, args.json, args.verbose)
+    return redrive(console, open_to_read(args.bucket, settings), wanted, settings, os.environ, SystemClock())
+
+
 def _approve(console: Console, args: Namespace) -> int:
     from orchestrator.cli.approve import Wanted, approve
     from orchestrator.cli.bucket import open_to_read
@@ -241,6 +258,64 @@ def _prune(console: Console, args: Namespace) -> int:
     return prune(console, bucket, Wanted(args.older_than, meant, args.dry_run, args.json), datetime.now(UTC))
 
 
+def _pools(console: Console, args: Namespace) -> int:
+    from orchestrator.cli.bucket import open_to_read
+    from orchestrator.cli.pools import pools
+    from orchestrator.runtime.settings import Settings
+
+    settings = Settings.read(os.environ)
+    return pools(console, open_to_read(args.bucket, settings), settings.pools, is_json=args.json)
+
+
+def _trigger(console: Console, args: Namespace) -> int:
+    from orchestrator.cli.trigger import Wanted, trigger
+    from orchestrator.runtime.settings import Settings
+
+    paths = args.path or [Path(Settings.read(os.environ).dag_definitions)]
+    wanted = Wanted(paths, args.event, args.topic, args.json)
+    return trigger(console, wanted, Settings.read(os.environ).variables, datetime.now(UTC))
+
+
+def _schedule(console: Console, args: Namespace) -> int:
+    from orchestrator.cli.inputs import read_inputs
+    from orchestrator.cli.schedule import Wanted, schedule
+    from orchestrator.runtime.clock import SystemClock
+    from orchestrator.runtime.settings import Settings
+
+    settings = Settings.read(os.environ)
+    if args.json and args.next is None:
+        raise InputError("schedule: --json goes with --next")
+    paths = args.path or [Path(settings.dag_definitions)]
+    variables = read_inputs(tuple(each for group in args.var for each in group), "--var")
+    wanted = Wanted(paths, args.bucket, args.next, args.json, variables)
+    return schedule(console, wanted, settings, SystemClock())
+
+
+def _backfill(console: Console, args: Namespace) -> int:
+    from orchestrator.cli.backfill import Wanted, backfill
+    from orchestrator.runtime.clock import SystemClock
+    from orchestrator.runtime.settings import Settings
+
+    wanted = Wanted(
+        args.path,
+        args.first,
+        args.end,
+        args.every,
+        args.max_active,
+        args.reverse,
+        args.rerun,
+        args.since,
+        tuple(each for group in args.input for each in group),
+        tuple(each for group in args.var for each in group),
+        args.bucket,
+        args.topic,
+        args.dry_run,
+        args.json,
+        tuple(args.words),
+    )
+    return backfill(console, wanted, Settings.read(os.environ), os.environ, SystemClock())
+
+
 COMMANDS: Mapping[str, Callable[[Console, Namespace], int]] = {
     "validate": _validate,
     "graph": _graph,
@@ -249,12 +324,17 @@ COMMANDS: Mapping[str, Callable[[Console, Namespace], int]] = {
     "start": _start,
     "status": _status,
     "runs": _runs,
+    "pools": _pools,
     "logs": _logs,
     "cancel": _cancel,
     "pause": _pause,
     "resume": _resume,
+    "redrive": _redrive,
     "approve": _approve,
     "prune": _prune,
+    "trigger": _trigger,
+    "schedule": _schedule,
+    "backfill": _backfill,
 }
 
 
@@ -318,7 +398,7 @@ def _parser() -> ArgumentParser:
 
     usage = (
         "orchestrator run PATH [--input INPUT …] [--var VARIABLE …] [--bucket URL] [--json] "
-        "[--run-id ID | --resume RUN_ID]"
+        "[--priority N] [--run-id ID | --resume RUN_ID]"
     )
     found = command("run", "run a DAG on this machine, or finish a run that was left", usage, _RUN_EXAMPLES)
     found.add_argument("path", metavar="PATH", nargs="?", type=Path, help="the DAG's folder or file")
@@ -342,8 +422,11 @@ def _parser() -> ArgumentParser:
     found.add_argument("--json", action="store_true", help="write the run document, and nothing else")
     found.add_argument("--resume", metavar="RUN_ID", help="finish this run, where it was left")
     found.add_argument("--run-id", metavar="ID", help="the id of the run; by default a new one")
+    found.add_argument("--priority", metavar="N", type=_priority, help=_PRIORITY_ABOUT)
 
-    usage = "orchestrator start NAME [--input INPUT …] [--run-id ID] [--topic TOPIC] [--bucket URL] [--json]"
+    usage = (
+        "orchestrator start NAME [--input INPUT …] [--run-id ID] [--priority N] [--topic TOPIC] [--bucket URL] [--json]"
+    )
     found = command("start", "start a run in the cloud, by a message to its topic", usage)
     found.add_argument("name", metavar="NAME", help="the DAG's name there")
     found.add_argument(
@@ -355,6 +438,7 @@ def _parser() -> ArgumentParser:
         help="the run's input: name=value (JSON, else a string), or a JSON or YAML file; later ones win",
     )
     found.add_argument("--run-id", metavar="ID", help="the id of the run; by default a new one")
+    found.add_argument("--priority", metavar="N", type=_priority, help=_PRIORITY_ABOUT)
     found.add_argument("--topic", metavar="TOPIC", help="projects/P/topics/T (by default EVENTS_TOPIC)")
     found.add_argument("--bucket", metavar="URL", help="where the run will be found, for the command that is shown")
     found.add_argument("--json", action="store_true", help="write run_id and message_id, and nothing else")
@@ -372,6 +456,10 @@ def _parser() -> ArgumentParser:
     found.add_argument("--parent", metavar="RUN_ID", help="only the child runs of this run")
     found.add_argument("--limit", metavar="N", type=_positive, default=20, help="how many at most (20)")
     found.add_argument("--json", action="store_true", help="write one JSON list, and nothing else")
+
+    found = command("pools", "list what shares a limit: pools, DAGs with max_active_runs; who holds, how many wait")
+    found.add_argument("--bucket", metavar="URL", help=_BUCKET)
+    found.add_argument("--json", action="store_true", help="write one JSON list, with holders, and nothing else")
 
     usage = (
         "orchestrator logs RUN_ID [NODE] [--attempt N] [--follow] [--limit N] [--since TIME] [--bucket URL] "
@@ -408,6 +496,68 @@ def _parser() -> ArgumentParser:
         found.add_argument("--topic", metavar="TOPIC", help="in the cloud: its topic (by default EVENTS_TOPIC)")
         found.add_argument("--json", action="store_true", help="write run_id and status, and nothing else")
 
+    usage = "orchestrator redrive RUN_ID [PATH] [--from STEP] [--bucket URL] [--topic TOPIC] [--json]"
+    found = command("redrive", "let a run that ended go on from where it failed, or from a step", usage, _REDRIVE_ABOUT)
+    found.add_argument("run_id", metavar="RUN_ID")
+    found.add_argument(
+        "path", metavar="PATH", nargs="?", type=Path, help="in a directory: its DAG's folder (by default the one there)"
+    )
+    found.add_argument("--from", dest="start_from", metavar="STEP", help="run this step again, and all behind it")
+    found.add_argument("--bucket", metavar="URL", help=_BUCKET)
+    found.add_argument("--topic", metavar="TOPIC", help="in the cloud: projects/P/topics/T (by default EVENTS_TOPIC)")
+    found.add_argument("--json", action="store_true", help="write one JSON document, and nothing else")
+
+    usage = "orchestrator schedule [PATH …] [--var VARIABLE …] [--bucket URL] | [PATH …] --next N [--json]"
+    found = command("schedule", "start the runs of schedules at their times, on this machine, until ctrl-C", usage)
+    found.add_argument(
+        "path", metavar="PATH", nargs="*", type=Path, help="DAGs, or folders of them (by default DAG_DEFINITIONS)"
+    )
+    found.add_argument("--next", metavar="N", type=_positive, help="only say the next N times of each schedule")
+    found.add_argument(
+        "--var", metavar="VARIABLE", nargs="+", action="append", default=[], help="variables, as run has them"
+    )
+    found.add_argument("--bucket", metavar="URL", help=_BUCKET)
+    found.add_argument("--json", action="store_true", help="with --next: write one JSON list, and nothing else")
+
+    usage = (
+        "orchestrator backfill PATH --from TIME --to TIME [--every TIME] [--max-active N] [--reverse] "
+        "[--rerun failed|all] [--input INPUT …] [--bucket URL] [--topic TOPIC] [--dry-run] [--json]"
+    )
+    found = command(
+        "backfill", "run a DAG for each time of its schedule in a while that has no run yet", usage, _BACKFILL
+    )
+    found.add_argument("path", metavar="PATH", type=Path, help="the DAG's folder or file")
+    found.add_argument(
+        "--from", dest="first", metavar="TIME", required=True, help="from then on: 2026-01-01, or a time"
+    )
+    found.add_argument(
+        "--to", dest="end", metavar="TIME", required=True, help="up to then; that itself is none of them"
+    )
+    found.add_argument(
+        "--every", metavar="TIME", type=_interval, help="how often, in place of the DAG's schedule: 1d, 6h"
+    )
+    found.add_argument("--max-active", metavar="N", type=_positive, help="how many run at once, here (4)")
+    found.add_argument("--reverse", action="store_true", help="the latest first")
+    found.add_argument("--rerun", choices=("failed", "all"), help="run again what failed, or all that has ended")
+    found.add_argument("--since", metavar="TIME", help="with --rerun all: but not what was started since")
+    for option, about in (("--input", "the input of each run, as run has it"), ("--var", "variables, as run has them")):
+        found.add_argument(option, metavar=option[2:].upper(), nargs="+", action="append", default=[], help=about)
+    found.add_argument("--bucket", metavar="URL", help=_BUCKET)
+    found.add_argument("--topic", metavar="TOPIC", help="in the cloud: its topic (by default EVENTS_TOPIC)")
+    found.add_argument("--dry-run", action="store_true", help="only say what would be started")
+    found.add_argument("--json", action="store_true", help="write one JSON document, and nothing else")
+
+    usage = "orchestrator trigger [PATH …] --event FILE [--topic TOPIC] [--json]"
+    found = command("trigger", "say which runs an event would start, and with what input", usage)
+    found.add_argument(
+        "path", metavar="PATH", nargs="*", type=Path, help="DAGs, or folders of them (by default DAG_DEFINITIONS)"
+    )
+    found.add_argument("--event", metavar="FILE", type=Path, required=True, help="the event, as JSON")
+    found.add_argument(
+        "--topic", metavar="TOPIC", help="where it is from, if it is the body of a push: projects/P/topics/T"
+    )
+    found.add_argument("--json", action="store_true", help="write one JSON list, and nothing else")
+
     usage = "orchestrator approve RUN_ID NODE [--reject [--reason TEXT] | --result JSON] [--bucket URL] [--topic TOPIC]"
     found = command("approve", "answer a Callback step that waits: approve it, or reject it", f"{usage} [--json]")
     found.add_argument("run_id", metavar="RUN_ID")
@@ -431,6 +581,15 @@ def _parser() -> ArgumentParser:
     return parser
 
 
+_BACKFILL = """\
+Each time has one run, whoever starts it: called again, it goes on where it was, and leaves alone what is there.
+
+exit codes:
+  0  all that ran Completed; in the cloud: all are asked for
+  1  one Failed or was Cancelled
+  2  what was asked for is wrong
+"""
+
 _LOGS_ABOUT = """\
 Of a run in a directory these are the files under attempts/. Of a run in the cloud they are entries of Cloud Logging:
 what the orchestrator says of the run, the requests and prints of its functions, the messages of its jobs;
@@ -444,6 +603,16 @@ exit codes:
   0  the run is cancelled, or is being cancelled
   1  it ended otherwise before it could be cancelled
   2  there is no such run, or it had ended otherwise already
+"""
+
+_REDRIVE_ABOUT = """\
+What completed keeps its result; what did not is run again, and then what follows. A run in a directory goes on here;
+one in the cloud is asked to go on, by a message to its topic.
+
+exit codes:
+  0  it went on and Completed; or, in the cloud, is asked to go on
+  1  it Failed again, or was Cancelled
+  2  there is no such run, it has not ended, or there is nothing to redrive
 """
 
 _RUN_EXAMPLES = """\
@@ -474,6 +643,18 @@ def _positive(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text[:12]) > 0):
         raise ArgumentTypeError(f'"{text}" is not a whole number from 1 on')
     return int(text[:12])
+
+
+_PRIORITY_ABOUT = "which of the runs that wait comes first, the highest: -100 to 100 (by default its definition's)"
+
+
+def _priority(text: str) -> int:
+    from orchestrator.model.grammar import MAX_PRIORITY
+
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit() and int(digits[:12]) <= MAX_PRIORITY):
+        raise ArgumentTypeError(f'"{text}" is not a whole number from -{MAX_PRIORITY} to {MAX_PRIORITY}')
+    return int(text)
 
 
 def _interval(text: str) -> float:

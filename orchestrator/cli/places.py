@@ -7,6 +7,7 @@ from orchestrator.engine.status import DefinitionStatus
 from orchestrator.model.commands import EMPTY, Json
 from orchestrator.model.console import Place
 from orchestrator.model.errors import CorruptState
+from orchestrator.model.ids import step_of
 from orchestrator.model.run_state import RunState
 from orchestrator.runtime.settings import Settings
 
@@ -31,7 +32,7 @@ class Places:
 
     def of(self, node_name: str) -> Place:
         """Where a step runs."""
-        step = self._steps.get(node_name, EMPTY)
+        step = self._steps.get(step_of(node_name), EMPTY)
         project, region = step.get("project_id"), step.get("region")
         return Place(str(project) if project else self.project, str(region) if region else self.region)
 

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
-from orchestrator.cli.board import board, seconds_of
+from orchestrator.cli.board import board, seconds_of, target_of
 from orchestrator.cli.console import Console
-from orchestrator.cli.lines import cut, pad, printable, took
-from orchestrator.model.enums import NodeTypes, TaskStatus
-from orchestrator.model.run_state import NodeState, RunState
+from orchestrator.cli.lines import counted, cut, pad, printable, took
+from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus
+from orchestrator.model.run_state import NodeState, RunState, child_of
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -66,6 +66,7 @@ class LinesView:
     def __init__(self, write: Callable[..., None], before: RunState | None = None) -> None:
         self._write = write
         self._before = before.nodes if before else {}
+        self._is_queued = before is not None and before.run.waits_for_slot
         self._width = 0
 
     def say(self, words: str) -> None:
@@ -77,9 +78,13 @@ class LinesView:
         changes: list[_Change] = []
         for rank, (name, node) in enumerate(state.nodes.items()):
             before = self._before.get(name)
-            if node is not before:
+            if node is not before and (name[-1:] != "]" or node.status is TaskStatus.FAILED):
                 changes += _changes(rank, before, node, state, now)
         self._before = state.nodes
+        is_queued, self._is_queued = self._is_queued, state.run.waits_for_slot
+        if is_queued and not self._is_queued and state.run.status is not RunStatus.CANCELLED:
+            began_at = state.run.started_at if not state.run.redrives else now
+            self._write(f"{clock(began_at)} run {state.run.run_id} begins")
         if changes:
             self._width = self._width or min(32, max(map(len, state.nodes)))
             self._write(*map(self._line, sorted(changes)))
@@ -183,15 +188,25 @@ def _changes(rank: int, before: NodeState | None, node: NodeState, state: RunSta
         why = f": {node.error.error_type}: {printable(node.error.message)}" if node.error is not None else ""
         words = f"attempt {node.attempt - 1} failed{why}; the next one in {took((node.retry_at - now).total_seconds())}"
         yield _Change(now, 0, rank, node.node_name, f"{TaskStatus.RUNNING:<10} {words}")
-    elif node.attempt > attempt or is_opened or (before is not None and before.retry_at is not None and node.claim):
+    elif node.attempt > attempt or is_opened or (before is not None and _waited(before) and node.claim):
         started_at = node.started_at if not attempt and node.started_at else now
         words = f"attempt {node.attempt}" if node.attempt and node.node_type is NodeTypes.TASK else ""
+        words = counted(node.items.count, "item") if node.items is not None else words
+        words += f" waits for a slot of pool {node.pool}" if node.waits_for_slot else ""
+        child = child_of(state.run.run_id, node)
+        words += f", as run {child}" if child is not None else ""
         yield _Change(started_at, 1, rank, node.node_name, f"{TaskStatus.RUNNING:<10} {words}".rstrip())
     if node.status.is_final and not was.is_final:
         ended_at = node.ended_at or state.run.ended_at or now
         seconds = seconds_of(node, now)
         words = took(seconds) if seconds is not None else ""
+        words += f"  {target_of(node)}" if node.items is not None else ""
         if node.error is not None:
             words += f"  {node.error.error_type}: {printable(node.error.message)}"
         phase = 2 if started_at is not None and started_at >= ended_at else 0
         yield _Change(ended_at, phase, -rank, node.node_name, f"{node.status:<10} {words}".rstrip())
+
+
+def _waited(node: NodeState) -> bool:
+    """Whether an attempt was not under way yet."""
+    return node.retry_at is not None or node.waits_for_slot

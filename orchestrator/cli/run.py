@@ -21,15 +21,18 @@ from orchestrator.cli.console import Console
 from orchestrator.cli.definitions import find, load
 from orchestrator.cli.follow import Interrupted, News, follow
 from orchestrator.cli.inputs import read_inputs
-from orchestrator.cli.lines import counted
+from orchestrator.cli.lines import counted, listed, plain
 from orchestrator.cli.progress import View, view_for
+from orchestrator.cli.queues import waiting_lines
 from orchestrator.cli.sources import missing_modules, missing_sources
 from orchestrator.cli.status import exit_code
 from orchestrator.cli.summary import one_line, summary
 from orchestrator.cli.trouble import StoreTrouble
 from orchestrator.engine.catalog import Catalog
+from orchestrator.engine.redriving import Plan
 from orchestrator.engine.saved import Saved
 from orchestrator.engine.status import DefinitionStatus
+from orchestrator.model.enums import TaskStatus
 from orchestrator.model.errors import InputError, RunExists
 from orchestrator.model.ids import RUN_ID
 from orchestrator.model.nodes import Task
@@ -39,7 +42,18 @@ from orchestrator.runtime.jobs import missing_settings
 from orchestrator.runtime.registry import open_store
 from orchestrator.runtime.settings import Settings
 
+_CHILDREN_S = 0.1
+"""How often it is looked whether child runs have ended that outlive their parent."""
+
 _RUN_ID_HOW = "write 1 to 128 of A-Z a-z 0-9 _ -, beginning with a letter or digit"
+
+
+@dataclass(frozen=True, slots=True)
+class Redrive:
+    """A run that has ended and is to go on: from where it failed or, again, from a step."""
+
+    run_id: str
+    start_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +68,8 @@ class Wanted:
     is_json: bool = False
     is_verbose: bool = False
     variables: tuple[str, ...] = ()
+    priority: int | None = None
+    redrive: Redrive | None = None
 
     def command(self, *more: str) -> str:
         """Return a command of this kind as a person types it."""
@@ -76,7 +92,10 @@ def run(console: Console, wanted: Wanted, settings: Settings) -> int:
     session = _Session(console, wanted, settings)
     try:
         with console.output_kept_clean() if wanted.is_json else nullcontext():
-            state = session.resume(wanted.resume) if wanted.resume else session.start()
+            if wanted.redrive:
+                state = session.redrive(wanted.redrive)
+            else:
+                state = session.resume(wanted.resume) if wanted.resume else session.start()
     except Interrupted as exc:
         console.err(f"interrupted; {session.how_to_finish}")
         return 128 + exc.signum
@@ -92,6 +111,7 @@ def _check(wanted: Wanted) -> None:
         ("--input", wanted.inputs, "input"),
         ("--var", wanted.variables, "variables"),
         ("--run-id", wanted.run_id, "id"),
+        ("--priority", wanted.priority is not None, "priority"),
     ):
         if wanted.resume and value:
             raise InputError(f"run: {option} and --resume do not go together; a run that was started has its {what}")
@@ -123,16 +143,18 @@ class _Session:
         run_input = read_inputs(self._wanted.inputs)
         beside = Beside(loaded.name, loaded.file, loaded.definition)
         for folder, tasks in tasks_by_folder(loaded.name, self._folder, loaded.dag, beside).values():
-            _check_sources(tasks, folder, self._settings)
+            check_sources(tasks, folder, self._settings)
         view = view_for(self._console, is_json=self._wanted.is_json, is_verbose=self._wanted.is_verbose)
         folders = beside.folders if starts_others(loaded.dag.all_tasks) else {loaded.name: self._folder}
         with self._executor(Catalog(beside, loaded.name), folders) as executor:
             try:
-                self._run_id = executor.start(loaded.name, run_input, run_id=self._wanted.run_id)
+                priority = self._wanted.priority
+                self._run_id = executor.start(loaded.name, run_input, run_id=self._wanted.run_id, priority=priority)
             except RunExists as exc:
                 resume = self._wanted.command("--resume", str(self._wanted.run_id))
                 raise InputError(f"{exc}, or finish that one with: {resume}") from exc
             view.say(f"run {self._run_id} of {loaded.name} started")
+            self._say_what_waits(executor)
             state = self._to_its_end(executor, view)
         self._show_summary(state)
         return state
@@ -155,15 +177,45 @@ class _Session:
             self._show_summary(state)
             return state
         dag, beside = DefinitionStatus(bucket.store).load(state.run.definition), Beside(name, file)
+        over = {name for name, node in state.nodes.items() if node.status.is_final}
         for child, (folder, tasks) in tasks_by_folder(name, self._folder, dag, beside).items():
-            left = (task for task in tasks if child != name or not state.nodes[task.node_name].status.is_final)
-            _check_sources(left, folder, self._settings)
+            left = (task for task in tasks if child != name or task.node_name not in over)
+            check_sources(left, folder, self._settings)
         folders = beside.folders if starts_others(dag.all_tasks) else {name: self._folder}
         view = view_for(self._console, is_json=self._wanted.is_json, is_verbose=self._wanted.is_verbose, before=state)
         with self._executor(Catalog(beside), folders) as executor:
             ended = sum(node.status.is_final for node in state.nodes.values())
             view.say(f"run {run_id} of {name} taken up; {ended:,} of {counted(len(state.nodes), 'step')} had ended")
             executor.resume(run_id)
+            self._say_what_waits(executor)
+            state = self._to_its_end(executor, view)
+        self._show_summary(state)
+        return state
+
+    def redrive(self, wanted: Redrive) -> RunState:
+        """Let a run that has ended go on, and return it as it ended then."""
+        name, file = find(self._wanted.path)
+        self._folder = file.parent
+        bucket = open_to_read(self._wanted.bucket, self._settings)
+        state, self._run_id = bucket.load(wanted.run_id), wanted.run_id
+        if state.run.dag != name:
+            raise InputError(f'run {wanted.run_id}: is one of "{state.run.dag}"; {self._wanted.path} is "{name}"')
+        dag, beside = DefinitionStatus(bucket.store).load(state.run.definition), Beside(name, file)
+        again = {*Plan.of_run(dag, state, wanted.start_from).again}
+        for child, (folder, tasks) in tasks_by_folder(name, self._folder, dag, beside).items():
+            check_sources(
+                (x for x in tasks if child != name or x.node_name in again or x.node_name not in state.nodes),
+                folder,
+                self._settings,
+            )
+        folders = beside.folders if starts_others(dag.all_tasks) else {name: self._folder}
+        view = view_for(self._console, is_json=self._wanted.is_json, is_verbose=self._wanted.is_verbose, before=state)
+        with self._executor(Catalog(beside), folders) as executor:
+            kept = sum(node.status is TaskStatus.COMPLETED for name, node in state.nodes.items() if name not in again)
+            executor.redrive(wanted.run_id, wanted.start_from)
+            steps = f"{kept:,} of {counted(len(state.nodes), 'step')} had completed"
+            view.say(f"run {wanted.run_id} of {name} goes on; {steps}")
+            self._say_what_waits(executor)
             state = self._to_its_end(executor, view)
         self._show_summary(state)
         return state
@@ -203,6 +255,15 @@ class _Session:
         if run.run_id == self._run_id or (not self._run_id and run.parent is None):  # its child runs are not shown
             self._news.saved(saved.after)
 
+    def _say_what_waits(self, executor: DAGExecutor) -> None:
+        """Say what a run waits for that does not begin, and what to do about who is before it."""
+        latest = self._news.latest
+        if latest is None or not latest.run.waits_for_slot:
+            return
+        bucket = Bucket(self._url, executor.store)
+        for each in waiting_lines(latest, bucket):
+            self._console.err(f"run {self._run_id} {plain(each)}")
+
     def _to_its_end(self, executor: DAGExecutor, view: View) -> RunState:
         bucket = Bucket(self._url, executor.store)
         try:
@@ -216,7 +277,19 @@ class _Session:
             )
         finally:
             view.close()
-        return executor.wait(self._run_id)
+        state = executor.wait(self._run_id)
+        self._await_children(executor)
+        return state
+
+    def _await_children(self, executor: DAGExecutor) -> None:
+        """Let child runs end that outlive their parent: those that were cancelled, and what they still have to do."""
+        left = executor.open_run_ids
+        if left:
+            words = f"{counted(len(left), 'child run')} still to end: {listed(left)}"
+            self._console.err(f"run {self._run_id} has ended; {words}")
+        while executor.open_run_ids:
+            self._trouble.check()
+            self._news.wait(_CHILDREN_S)
 
     def _show_summary(self, state: RunState) -> None:
         if self._wanted.is_json:
@@ -224,23 +297,35 @@ class _Session:
         bucket = Bucket(self._url, open_store(self._url))
         again = self._wanted.again
         example = self._folder / "input.json"
-        if self._wanted.resume and state.run.input:
+        if (self._wanted.resume or self._wanted.redrive) and state.run.input:
             again = self._wanted.command("--input", "FILE")
         elif not self._wanted.inputs and example.is_file():
             again = self._wanted.command("--input", str(example))
         self._console.out("")
-        self._console.styled(summary(state, bucket, _now(), self._console.size[0], again))
+        where = ("--bucket", self._wanted.bucket) if self._wanted.bucket else ()
+        redrive = shlex.join(("orchestrator", "redrive", self._run_id, str(self._wanted.path), *where))
+        is_kept = not self._url.startswith("memory://")
+        self._console.styled(summary(state, bucket, _now(), self._console.size[0], again, redrive if is_kept else None))
 
 
-def _check_sources(tasks: Iterable[Task], folder: Path, settings: Settings) -> None:
+def check_sources(tasks: Iterable[Task], folder: Path, settings: Settings) -> None:
+    """Raise InputError with all that Tasks of a DAG lack to run here."""
     tasks = tuple(tasks)
     found = [
         *missing_sources(tasks, folder),
         *missing_modules(tasks),
         *missing_settings(tasks, settings, os.environ),
+        *_missing_pools(tasks, settings),
     ]
     if found:
         raise InputError("\n".join(found))
+
+
+def _missing_pools(tasks: Iterable[Task], settings: Settings) -> Iterator[str]:
+    """Yield a problem for each pool that POOLS says nothing of: its steps would fail."""
+    for pool in sorted({task.pool for task in tasks if task.pool is not None} - settings.pools.keys()):
+        there = f"; there are {', '.join(sorted(settings.pools))}" if settings.pools else ""
+        yield f'POOLS: gives the pool "{pool}" no limit; set it, as in POOLS={pool}=5{there}'
 
 
 def _now() -> datetime:

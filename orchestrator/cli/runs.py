@@ -159,7 +159,8 @@ def _row(cells: Sequence[str], first: int, widths: Sequence[int], style: str, st
 
 def _cells(run: RunInfo, now: datetime) -> tuple[str, ...]:
     started = f"{run.started_at.astimezone():%Y-%m-%d %H:%M}"
-    return run.run_id, printable(run.dag), str(run.status), started, took(_seconds(run, now))
+    status = f"{run.status}, late" if run.is_late else str(run.status)
+    return run.run_id, printable(run.dag), status, started, took(_seconds(run, now))
 
 
 def _read_all(bucket: Bucket, run_ids: Iterable[str], wanted: Filter) -> Iterator[Entry]:
@@ -177,7 +178,7 @@ def _began(entry: Entry) -> tuple[float, str]:
 
 
 def _seconds(run: RunInfo, now: datetime) -> float:
-    return ((run.ended_at or now) - run.started_at).total_seconds()
+    return ((run.ended_at or now) - (run.redriven_at or run.started_at)).total_seconds()
 
 
 def _as_json(entry: Entry) -> Json:
@@ -188,9 +189,12 @@ def _as_json(entry: Entry) -> Json:
         "run_id": run.run_id,
         "dag": run.dag,
         "status": run.status,
+        "priority": run.priority,
+        "queued_at": run.queued_at,
         "started_at": run.started_at,
         "ended_at": run.ended_at,
         "owner": run.owner,
         "tags": list(run.tags),
+        "is_late": run.is_late,
         "parent": None if run.parent is None else run.parent.run_id,
     }

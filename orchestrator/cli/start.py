@@ -28,6 +28,7 @@ class Wanted:
     topic: str | None = None
     bucket: str | None = None
     is_json: bool = False
+    priority: int | None = None
 
 
 def start(
@@ -61,7 +62,7 @@ def start(
         raise InputError(f"start: the input is nested too deeply; allowed are {MAX_DEPTH} levels")
     broker = broker_of(topic, environment, clock)
     try:
-        message_id = broker.publish(start_message(wanted.dag, given, run_id))
+        message_id = broker.publish(start_message(wanted.dag, given, run_id, priority=wanted.priority))
     except BrokerUnavailable as exc:
         again = replace(wanted, run_id=run_id)
         exc.add_note(f"it may have got through; the same run is started again by: {_command(again)}")
@@ -78,6 +79,7 @@ def _command(wanted: Wanted) -> str:
     """The command as a person types it."""
     words = ["orchestrator", "start", wanted.dag]
     words += ["--input", *wanted.inputs] if wanted.inputs else []
+    words += [f"--priority={wanted.priority}"] if wanted.priority is not None else []
     for option, value in (("--run-id", wanted.run_id), ("--topic", wanted.topic), ("--bucket", wanted.bucket)):
         words += [option, value] if value else []
     return shlex.join(words)

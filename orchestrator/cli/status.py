@@ -14,6 +14,7 @@ from orchestrator.cli.follow import News, follow
 from orchestrator.cli.lines import line
 from orchestrator.cli.links import links
 from orchestrator.cli.progress import view_for
+from orchestrator.cli.queues import waiting_lines
 from orchestrator.cli.summary import summary
 from orchestrator.cli.trouble import StoreTrouble
 from orchestrator.model.enums import RunStatus
@@ -54,7 +55,8 @@ def status(console: Console, bucket: Bucket, asked: Asked, settings: Settings) -
         console.document(encode(state))
     else:
         console.out("")
-        console.styled(summary(state, bucket, _now(), console.size[0], _again(state, bucket)))
+        console.styled(summary(state, bucket, _now(), console.size[0], _again(state, bucket), _redrive(asked)))
+        console.styled(waiting_lines(state, bucket))
         console.styled(about_lines(state, bucket))
         console.styled(child_lines(state, bucket))
         console.styled(answer_lines(state, bucket))
@@ -104,6 +106,11 @@ def _awaited(console: Console, bucket: Bucket, run_id: str) -> RunState:
         if bucket.root is None:
             pause_s *= 1.5
     return state
+
+
+def _redrive(asked: Asked) -> str:
+    bucket = ("--bucket", asked.bucket) if asked.bucket else ()
+    return shlex.join(("orchestrator", "redrive", asked.run_id, *bucket))
 
 
 def _again(state: RunState, bucket: Bucket) -> str:

@@ -16,7 +16,7 @@ class Step:
 
     Attributes:
         path: of the step, as in `steps.P.branches[0].steps.A`.
-        depth: how many Parallels it is in.
+        depth: how many Parallels and Maps it is in.
         keys: what its author wrote.
     """
 
@@ -69,6 +69,9 @@ def _steps(body: Mapping[str, Json], path: str, depth: int) -> Iterator[Step]:
         here = at(at(path, "steps"), name)
         if step.get("type") == NodeTypes.TASK:
             yield Step(here, name, depth, step)
+        iterator = step.get("iterator")
+        if isinstance(iterator, dict) and depth < MAX_DEPTH:
+            yield from _steps(iterator, at(here, "iterator"), depth + 1)
         branches = step.get("branches")
         for number, branch in enumerate(branches if isinstance(branches, list) else ()):
             if isinstance(branch, dict) and depth < MAX_DEPTH:  # deeper is told already, and may have no end

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from orchestrator.cli.board import STYLES, ends, run_seconds
 from orchestrator.cli.bucket import Bucket, short
-from orchestrator.cli.lines import Line, cut, line, printable, took
+from orchestrator.cli.lines import Line, counted, cut, line, printable, took
 from orchestrator.cli.results import outcome_lines
 from orchestrator.model.commands import Failure
 from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus
@@ -17,7 +17,9 @@ _MAX_ALSO = 5
 _MAX_MESSAGE = 1000
 
 
-def summary(state: RunState, bucket: Bucket, now: datetime, width: int, again: str) -> list[Line]:
+def summary(
+    state: RunState, bucket: Bucket, now: datetime, width: int, again: str, redrive: str | None = None
+) -> list[Line]:
     """Return the lines under the board.
 
     Args:
@@ -26,6 +28,7 @@ def summary(state: RunState, bucket: Bucket, now: datetime, width: int, again: s
         now: the time, aware.
         width: columns of the terminal.
         again: the command that starts such a run anew.
+        redrive: the one that lets it go on from where it failed, if there is one.
     """
     run = state.run
     lines: list[Line] = []
@@ -33,7 +36,9 @@ def summary(state: RunState, bucket: Bucket, now: datetime, width: int, again: s
         lines += outcome_lines(_results(state), width, size_of)
         lines += [line("")] if lines else []
     seconds = took(run_seconds(state, now))
-    lines.append(((run.status, STYLES[run.status]), (f" {'in' if run.status.is_final else 'for'} {seconds}", "")))
+    redriven = f", redriven {counted(run.redrives, 'time')}" if run.redrives else ""
+    words = f" {'in' if run.status.is_final else 'for'} {seconds}{redriven}"
+    lines.append(((run.status, STYLES[run.status]), (words, "")))
     if run.status in (RunStatus.FAILED, RunStatus.CANCELLED):
         lines += reason_lines(state, bucket)
     elif run.cancel_reason is not None and not run.status.is_final:
@@ -42,7 +47,11 @@ def summary(state: RunState, bucket: Bucket, now: datetime, width: int, again: s
     if document is not None:
         lines.append((("run document: ", "dim"), (document, "")))
     if run.status is RunStatus.FAILED:
-        lines += [(("next: ", "dim"), (f"{advice(state)}, then start a new run:", "")), line(f"  {again}")]
+        if redrive is not None:
+            lines += [(("next: ", "dim"), (f"{advice(state)}, then let the run go on:", "")), line(f"  {redrive}")]
+            lines += [line("or start a new one:"), line(f"  {again}")]
+        else:
+            lines += [(("next: ", "dim"), (f"{advice(state)}, then start a new run:", "")), line(f"  {again}")]
     return lines
 
 

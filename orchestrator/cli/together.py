@@ -15,6 +15,7 @@ from orchestrator.cli.for_gcp import DEPLOYED_NAME
 from orchestrator.cli.lines import listed
 from orchestrator.cli.requirements import Requirements
 from orchestrator.cli.steps import Step, steps_of
+from orchestrator.model.commands import Json
 from orchestrator.model.enums import TargetTypes
 from orchestrator.model.words import at
 from orchestrator.runtime.catalog import DagFolders
@@ -194,6 +195,37 @@ def _jobs_twice(all_: Together) -> Iterator[Found]:
             yield each, f"schedule: its scheduler job would be called {job}, like that of {first.name}; rename one"
 
 
+def _triggers(all_: Together) -> Iterator[tuple[Written, str, Mapping[str, Json]]]:
+    """Each trigger, with its definition and path."""
+    for written in all_.definitions:
+        triggers = written.definition.get("triggers")
+        for index, trigger in enumerate(triggers if isinstance(triggers, list) else ()):
+            if isinstance(trigger, dict):
+                yield written, at("triggers", index), trigger
+
+
+def _own_bucket(all_: Together) -> Iterator[Found]:
+    own = f"{all_.deployment.project}-{all_.deployment.name}-state"
+    for written, path, trigger in _triggers(all_):
+        source = trigger.get("object")
+        if isinstance(source, dict) and source.get("bucket") == own:
+            yield (
+                written,
+                f'{at(path, "object")}.bucket: "{own}" is where each run that it starts writes; name another bucket',
+            )
+
+
+def _own_topics(all_: Together) -> Iterator[Found]:
+    name = all_.deployment.name
+    own = [f"projects/{all_.deployment.project}/topics/{name}-{what}" for what in ("events", "dead-letters")]
+    for written, path, trigger in _triggers(all_):
+        if trigger.get("topic") in own:
+            yield (
+                written,
+                f"{at(path, 'topic')}: {trigger['topic']} is a topic of the orchestrator itself; name one of your own",
+            )
+
+
 def _default_dag(all_: Together) -> Iterator[Found]:
     yield from _named(all_, "default_dag", [all_.deployment.default_dag] if all_.deployment.default_dag else [])
 
@@ -222,6 +254,8 @@ REFUSALS: Mapping[str, Callable[[Together], Iterator[Found]]] = {
     "pipelines_twice": _pipelines_twice,
     "pipelines_without_beam": _pipelines_without_beam,
     "jobs_twice": _jobs_twice,
+    "own_bucket": _own_bucket,
+    "own_topics": _own_topics,
 }
 """Precondition -> what breaks it."""
 
@@ -229,5 +263,6 @@ JUDGED_ELSEWHERE: Mapping[str, str] = {
     "definitions": "a path without a DAG is a problem of `validate` itself",
     "unknown_types": "the grammar knows the target types, and a test that Terraform knows the same",
     "too_long": "a filter is Terraform's own; it takes some hundred jobs of one type, and `terraform plan` says it",
+    "pools_without_limit": "the limits are a setting of the deployment, POOLS, which `validate` does not have",
 }
 """Precondition -> why it has no row."""

@@ -11,7 +11,7 @@ from orchestrator.cli.definitions import Loaded, Written, find_all, read_file
 from orchestrator.cli.lines import counted, listed
 from orchestrator.cli.sources import has_sources, missing_sources
 from orchestrator.model.errors import DefinitionError
-from orchestrator.model.nodes import Parallel
+from orchestrator.model.nodes import Map, Parallel
 
 if TYPE_CHECKING:
     from orchestrator.cli.deployment import Deployment
@@ -84,7 +84,9 @@ def verdict(loaded: Loaded) -> str:
 def _parts(loaded: Loaded) -> str:
     parallels = sum(isinstance(node, Parallel) for node in loaded.dag.all_nodes)
     parts = [counted(len(loaded.dag.all_tasks), "task")]
-    return ", ".join(parts + ([counted(parallels, "parallel")] if parallels else []))
+    maps = sum(isinstance(node, Map) for node in loaded.dag.all_nodes)
+    parts += [counted(number, noun) for number, noun in ((parallels, "parallel"), (maps, "map")) if number]
+    return ", ".join(parts)
 
 
 def _for_gcp(console: Console, found: Sequence[Written], environment: Mapping[str, str], *, is_online: bool) -> bool:

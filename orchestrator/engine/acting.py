@@ -19,6 +19,7 @@ from orchestrator.engine.run_box import RunBox
 from orchestrator.engine.status import ExecutionStatus
 from orchestrator.model.commands import (
     EMPTY,
+    AskSlot,
     Cancel,
     Command,
     Execution,
@@ -26,6 +27,7 @@ from orchestrator.model.commands import (
     Launch,
     Notify,
     Outcome,
+    ReleaseSlot,
     Remind,
     Withdraw,
 )
@@ -56,7 +58,8 @@ _Fact = TypeVar("_Fact")
 class Actor:
     """Carries out commands and says what came of them.
 
-    `is_dead(launch)` reloads the run and says whether the attempt has ended meanwhile.
+    `is_dead(launch)` reloads the run and says whether the attempt has ended meanwhile; `take_slots` asks for slots and
+    gives them back, and returns what was granted.
     """
 
     def __init__(
@@ -69,8 +72,10 @@ class Actor:
         is_dead: Callable[[Launch], bool],
         observed: Observed,
         secrets: Secrets,
-        notifier: Notifier | None = None,
+        notifier: Notifier | None,
+        take_slots: Callable[[Sequence[AskSlot | ReleaseSlot]], Sequence[Fact]],
     ) -> None:
+        self._take_slots = take_slots
         self._secrets = secrets
         self._targets, self._broker, self._clock, self._policy = targets, broker, clock, policy
         self._is_dead = is_dead
@@ -81,7 +86,8 @@ class Actor:
     def blocks(self, commands: Sequence[Command]) -> bool:
         """Whether carrying these out may take long."""
         return any(
-            isinstance(command, Notify) or (isinstance(command, Launch) and self._limit_s(command) > 0.0)
+            isinstance(command, Notify | AskSlot | ReleaseSlot)
+            or (isinstance(command, Launch) and self._limit_s(command) > 0.0)
             for command in commands
         )
 
@@ -99,6 +105,14 @@ class Actor:
         What comes of one of several calls goes to `tell` when it is back, so that it waits for no other; and for
         nobody who is notified.
         """
+        slots = [command for command in commands if isinstance(command, AskSlot | ReleaseSlot)]
+        if slots:  # first, for others wait for what is given back; it is a write, and never takes long
+            rest = [command for command in commands if not isinstance(command, AskSlot | ReleaseSlot)]
+            found = list(self._take_slots(slots))
+            if found and self.blocks(rest):
+                tell(found)
+                found = []
+            return [*found, *self.act(box, rest, tell)] if rest else found
         launches = [command for command in commands if isinstance(command, Launch)]
         blocking = [launch for launch in launches if self._limit_s(launch) > 0.0]
         notifies = [command for command in commands if isinstance(command, Notify)]

@@ -9,7 +9,7 @@ from orchestrator.model.dag import DAG
 from orchestrator.model.errors import OrchestratorError
 from orchestrator.model.events import CompletionEvent
 from orchestrator.model.facts import Fact
-from orchestrator.model.run_state import ParentRun
+from orchestrator.model.run_state import NodeState, ParentRun, PartOf
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,13 @@ class Start:
     variables: Mapping[str, Json] = field(default_factory=dict)
     published_at: datetime | None = None
     """Of the message or, of a scheduled start, the time that it is for; None of a child run's."""
+    part_of: PartOf | None = None
+    """Of the run of a part of a Map."""
+    nodes: tuple[NodeState, ...] = ()
+    """Of such a run: what it begins with."""
     parent: ParentRun | None = None
     """Of a child run, which is made by this and begins by a message of its own."""
+    priority: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,17 @@ class Reminder:
 
 
 @dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """An attempt's execution says that it is at work."""
+
+    run_id: str
+    node_name: str
+    attempt: int
+    nonce: str
+    published_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class CancelRun:
     """Somebody wants the run to be cancelled."""
 
@@ -82,6 +98,27 @@ class ResumeRun:
     """Somebody wants the run to go on."""
 
     run_id: str
+    published_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SlotTold:
+    """The run, or an attempt in it, holds the slot that it asked for with this ticket."""
+
+    run_id: str
+    queue: str
+    ticket: str
+    node_name: str | None
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class RedriveRun:
+    """Somebody wants a run that has ended to go on."""
+
+    run_id: str
+    start_from: str | None
+    number: int | None
     published_at: datetime
 
 
@@ -114,13 +151,25 @@ class StartAll:
     problems: tuple[OrchestratorError, ...] = ()
 
 
-Item = Start | BeginRun | Completion | Reminder | CancelRun | PauseRun | ResumeRun | Known
+Item = (
+    Start
+    | BeginRun
+    | Completion
+    | Reminder
+    | Heartbeat
+    | CancelRun
+    | PauseRun
+    | ResumeRun
+    | RedriveRun
+    | SlotTold
+    | Known
+)
 
 
 def labels_of(item: Item) -> dict[str, object]:
     """What a line about an event is found by: run_id, and node, attempt and trace where it is about one attempt."""
     labels: dict[str, object] = {"run_id": item.run_id}
-    if isinstance(item, Completion | Reminder):
+    if isinstance(item, Completion | Reminder | Heartbeat):
         labels |= {"node": item.node_name, "attempt": item.attempt}
     if isinstance(item, Completion) and item.event.trace_id is not None:
         labels["trace"] = item.event.trace_id

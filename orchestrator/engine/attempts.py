@@ -1,13 +1,13 @@
 """Attempts of Tasks: claimed, launched, taken over, out of time, given up, cancelled. Pure."""
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
-from orchestrator.engine.draft import NO_TIMES, Draft, bare_launch
+from orchestrator.engine.draft import NO_TIMES, Draft, bare_launch, child_going_on
 from orchestrator.engine.ending import end
 from orchestrator.engine.retry import wait_s
-from orchestrator.engine.scope import scope_of
 from orchestrator.model.commands import EMPTY, Cancel, Failure, Json, Launch, Withdraw
 from orchestrator.model.enums import NOTHING_RUNS, DueKind, OutcomeKind, TaskStatus
 from orchestrator.model.errors import ExpressionError
@@ -15,21 +15,24 @@ from orchestrator.model.facts import (
     AttemptEnded,
     CancelSettled,
     ClaimExpired,
+    HeardFrom,
     LaunchBound,
     LaunchFailed,
+    SlotGranted,
     TimeCame,
 )
-from orchestrator.model.ids import beside, launch_id_of, nonce_of, spread_of, trace_of
-from orchestrator.model.nodes import Parallel, Task
-from orchestrator.model.run_state import Claim, NodeState, OwedCancel
+from orchestrator.model.ids import beside, instance_of, launch_id_of, nonce_of, spread_of, trace_of
+from orchestrator.model.nodes import Map, Parallel, Task
+from orchestrator.model.run_state import Claim, NodeState, OwedCancel, Slot
 
 # -- how they start ------------------------------------------------------------------------------------
 
 
-def claim(draft: Draft, node: NodeState, attempt: int) -> None:
+def claim(draft: Draft, node: NodeState, attempt: int, slot: Slot | None = None) -> None:
     """Claim an attempt at a Task and have it launched, or fail it where it has no parameters.
 
-    In a paused run it is held: it stands there as a retry that is due.
+    In a paused run it is held: it stands there as a retry that is due. Where the Task has a pool, the attempt waits for
+    a slot of that first, unless it has one: `slot`.
     """
     draft.withdraw(node)
     stop = draft.stopped(node.node_name)
@@ -38,9 +41,15 @@ def claim(draft: Draft, node: NodeState, attempt: int) -> None:
         return
     if draft.is_paused:
         held = {DueKind.RETRY.value: draft.now}
-        draft.put(replace(node, status=TaskStatus.RUNNING, attempt=attempt, execution_id=None, claim=None, due=held))
+        node = replace(node, status=TaskStatus.RUNNING, attempt=attempt, execution_id=None, claim=None, due=held)
+        draft.put(replace(node, slot=None))
         return
     task = draft.task(node)
+    if task.pool is not None and slot is None:
+        from orchestrator.engine.queueing import wait_for_slot  # loaded only where there is a pool
+
+        wait_for_slot(draft, node, attempt, task.pool)
+        return
     launch_id = launch_id_of(draft.info.run_id, node.node_name, attempt)
     nonce, key = nonce_of(draft.token.seed, launch_id), draft.policy.trace_key.value
     made = Claim(
@@ -55,13 +64,28 @@ def claim(draft: Draft, node: NodeState, attempt: int) -> None:
         _fail_without_parameters(draft, replace(node, attempt=attempt), exc)
         return
     node = replace(
-        node, status=TaskStatus.RUNNING, attempt=attempt, execution_id=None, claim=made, due=_due(draft, task)
+        node,
+        status=TaskStatus.RUNNING,
+        attempt=attempt,
+        execution_id=None,
+        claim=made,
+        due=_due(draft, task),
+        slot=slot,
     )
     draft.put(node)
     draft.commands.append(launch)
     for kind, at in node.due.items():
-        if kind != DueKind.TIMEOUT or task.timeout_s is not None:  # a default one is left to the Tick
-            draft.remind(node, kind, at)
+        if kind == DueKind.QUESTION or (kind == DueKind.TIMEOUT and task.timeout_s is not None):
+            draft.remind(node, kind, at)  # a default timeout, and a heartbeat, are left to the Tick
+
+
+def slot_granted(draft: Draft, fact: SlotGranted) -> None:
+    """The slot that an attempt waits for is its own now: claim it."""
+    node = draft.current(fact.node_name, fact.attempt)
+    if node is None or node.slot is None or not node.waits_for_slot or draft.is_paused:
+        return
+    if node.slot.ticket == fact.ticket:
+        claim(draft, node, node.attempt, replace(node.slot, is_held=True))
 
 
 def _due(draft: Draft, task: Task) -> dict[str, datetime]:
@@ -71,9 +95,20 @@ def _due(draft: Draft, task: Task) -> dict[str, datetime]:
     question_s = draft.policy.rules(task.target_key).first_question_s
     if timeout_s is not None:
         due[DueKind.TIMEOUT.value] = draft.now + timedelta(seconds=timeout_s)
+    if task.heartbeat_s is not None:
+        due[DueKind.HEARTBEAT.value] = draft.now + _silence(task.heartbeat_s)
     if question_s:
         due[DueKind.QUESTION.value] = draft.now + timedelta(seconds=question_s)
     return due
+
+
+def _silence(heartbeat_s: float) -> timedelta:
+    """After which silence an attempt is given up: a third longer than the author says.
+
+    What is heard is written only when it moves the end of that by a third of the time, so that executions that are
+    heard of all the time cost a few saves; the last that was written may be that much older than the last that came.
+    """
+    return timedelta(seconds=heartbeat_s * 4 / 3)
 
 
 def _launch_of(
@@ -82,9 +117,9 @@ def _launch_of(
     (bare,) = task.execute()
     parameters: Json = task.parameters
     if not task.template.is_constant:
-        parameters = task.template.resolve(scope_of(draft.info, draft.nodes, node))
+        parameters = task.template.resolve(draft.scope(node))
     return Launch(
-        bare.node_name,
+        node.node_name,
         bare.target_type,
         bare.target_name,
         parameters if isinstance(parameters, dict) else EMPTY,
@@ -99,6 +134,7 @@ def _launch_of(
         trace=made.trace,
         started_at=node.started_at,
         secrets=task.secrets,
+        goes_on=child_going_on(node, attempt),
         depth=draft.info.parent.depth if draft.info.parent is not None else 0,
         scheduled_for=draft.info.scheduled_for,
     )
@@ -156,6 +192,7 @@ def _failed(draft: Draft, node: NodeState, error: Failure | None) -> None:
         return
     draft.withdraw(node)
     node = replace(node, failures=failures, error=error, claim=None, owed_cancel=None, execution_id=None, due=NO_TIMES)
+    node = replace(node, slot=None) if node.slot is not None else node  # given back while the retry waits
     if left_s > 0.0:
         waiting = replace(node, attempt=node.attempt + 1)
         draft.wait_until(waiting, DueKind.RETRY.value, draft.now + timedelta(seconds=left_s))
@@ -210,6 +247,8 @@ def claim_expired(draft: Draft, fact: ClaimExpired) -> None:
         # What the timeout is to limit starts only now. Once: else a launch that nobody ever
         # answers would be put off for ever.
         due = {**due, DueKind.TIMEOUT.value: draft.now + timedelta(seconds=timeout_s)}
+    if task.heartbeat_s is not None and node.claim.takeovers == 0:
+        due = {**due, DueKind.HEARTBEAT.value: draft.now + _silence(task.heartbeat_s)}
     try:
         launch = _launch_of(draft, task, node, node.attempt, made, recover=True)
     except ExpressionError as exc:  # what it could be resolved with is gone, and it may run since
@@ -232,19 +271,46 @@ def time_came(draft: Draft, node: NodeState, fact: TimeCame) -> None:
         _ask_again(draft, node, fact.at)
         return
     task = draft.task(node)
+    is_heartbeat = fact.kind == DueKind.HEARTBEAT
     timeout_s = draft.policy.timeout_s(task.target_key, task.timeout_s) or 0.0
+    limit = _silence(task.heartbeat_s or 0.0) if is_heartbeat else timedelta(seconds=timeout_s)
     if not fact.is_bound and node.claim is not None:
         if draft.is_paused:  # it may not have been launched, and is not to be now
             return
         # The launch may come as late as the lease's end, and is due its time from then on. After a
         # takeover it has had that, and is only not to come after the end of its node.
         is_first = node.claim.takeovers == 0
-        wait_s = timeout_s if is_first else draft.policy.clock_allowance_s
-        later = node.claim.lease_end + timedelta(seconds=wait_s)
+        later = node.claim.lease_end + (limit if is_first else timedelta(seconds=draft.policy.clock_allowance_s))
         if later > (fact.at if is_first else max(fact.at, draft.now)):
-            draft.wait_until(node, fact.kind, later)
+            draft.wait_until(node, fact.kind, later, is_reminded=not is_heartbeat)
             return
-    _time_is_up(draft, node, timeout_s)
+    if is_heartbeat:
+        words = f"{node.node_name}: was not heard of for {task.heartbeat_s or 0.0:g} s"
+        _give_up(draft, node, Failure("Task.Heartbeat", words))
+    else:
+        _time_is_up(draft, node, timeout_s)
+
+
+def begin_anew(draft: Draft, node: NodeState, kind: DueKind) -> None:
+    """Give an attempt that could not be launched all of the time again that a timeout or heartbeat gives it."""
+    task = draft.task(node)
+    if kind is DueKind.HEARTBEAT:
+        at = draft.now + _silence(task.heartbeat_s or 0.0)
+    else:
+        at = draft.now + timedelta(seconds=draft.policy.timeout_s(task.target_key, task.timeout_s) or 0.0)
+    draft.wait_until(node, kind.value, at, is_reminded=kind is DueKind.TIMEOUT)
+
+
+def heard(draft: Draft, fact: HeardFrom) -> None:
+    """An attempt is at work: it is given up later, if at all."""
+    node = draft.current(fact.node_name, fact.attempt)
+    due_at = node.due.get(DueKind.HEARTBEAT) if node is not None else None
+    if node is None or due_at is None or node.owed_cancel is not None:
+        return
+    heartbeat_s = draft.task(node).heartbeat_s or 0.0
+    later = min(fact.at, draft.now) + _silence(heartbeat_s)
+    if later - due_at >= timedelta(seconds=heartbeat_s / 3) or due_at <= draft.now < later:
+        draft.wait_until(node, DueKind.HEARTBEAT.value, later, is_reminded=False)
 
 
 def _ask_again(draft: Draft, node: NodeState, at: datetime) -> None:
@@ -280,12 +346,39 @@ def stop_waiting(draft: Draft) -> None:
 
 
 def entries_in(draft: Draft, name: str | None) -> list[str]:
-    """The entries inside of a Parallel (None: of the run), in definition order."""
-    if name is None:
-        return [each.node_name for each in draft.dag.all_nodes]
-    place = draft.dag.place(name)
-    inside = place.branches if isinstance(place, Parallel) else ()
-    return [beside(name, each.node_name) for graph in inside for each in graph.all_nodes]
+    """The entries inside of a Parallel or Map (None: of the run), in definition order, items by index."""
+    found: list[str] = []
+    waiting: list[Iterator[str]]
+    if name is None and draft.info.part_of is not None:
+        waiting = [iter((draft.info.part_of.map,))]
+    elif name is None:
+        waiting = [(each.node_name for each in draft.dag.first_nodes)]
+    else:
+        place = draft.dag.place(name)
+        inside = place.branches if isinstance(place, Parallel) else ()
+        waiting = [(beside(name, each.node_name) for graph in inside for each in graph.first_nodes)]
+        if isinstance(place, Map):
+            waiting.append(_of_items(draft, name, place))
+    while waiting:
+        entry = next(waiting[-1], None)
+        if entry is None:
+            waiting.pop()
+            continue
+        found.append(entry)
+        if draft.nodes[entry].items is not None and isinstance(place := draft.dag.place(entry), Map):
+            waiting.append(_of_items(draft, entry, place))
+    return found
+
+
+def _of_items(draft: Draft, name: str, place: Map) -> Iterator[str]:
+    """Yield the entries of the items of a Map that have begun; not those of items inside of them."""
+    items = draft.nodes[name].items
+    for index in items.begun if items is not None else ():
+        if items is not None and items.parts:
+            yield f"{name}[{index}]"
+            continue
+        for node in place.iterator.first_nodes:
+            yield f"{node.node_name}{instance_of(name)}[{index}]"
 
 
 def _stop(draft: Draft, node: NodeState, error: Failure) -> None:
@@ -293,7 +386,7 @@ def _stop(draft: Draft, node: NodeState, error: Failure) -> None:
         return
     if node.owed_cancel is not None:  # of its own accord, as for a timeout: nothing follows it any more
         draft.put(replace(node, stop=error))
-    elif draft.claims(node) or not node.due.keys().isdisjoint(NOTHING_RUNS):
+    elif draft.claims(node) or node.waits_for_slot or not node.due.keys().isdisjoint(NOTHING_RUNS):
         end(draft, node, TaskStatus.CANCELLED, error=error)
     elif draft.policy.rules(node.target_key).can_cancel:
         _owe_cancel(draft, node, OwedCancel(TaskStatus.CANCELLED, error))

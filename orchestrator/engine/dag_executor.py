@@ -10,8 +10,11 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from threading import BoundedSemaphore, Lock, Thread
+from functools import cached_property
+from threading import BoundedSemaphore, Condition, Lock, Thread
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from orchestrator.engine.acting import Actor
 from orchestrator.engine.address import (
@@ -39,16 +42,17 @@ from orchestrator.engine.status import (
 )
 from orchestrator.engine.ticker import Ticker
 from orchestrator.engine.witness import Witness
-from orchestrator.model.commands import EMPTY, Command, Json, Launch, Notify
+from orchestrator.model.commands import EMPTY, AskSlot, Command, Json, Launch, Notify, ReleaseSlot
 from orchestrator.model.enums import TaskStatus
 from orchestrator.model.errors import (
     LaunchRefused,
+    LaunchUncertain,
     NotYet,
     OrchestratorError,
     StoreUnavailable,
     VersionConflict,
 )
-from orchestrator.model.facts import AttemptEnded, Fact, LaunchBound, LaunchFailed
+from orchestrator.model.facts import AttemptEnded, Fact, LaunchBound, LaunchFailed, PlacesLeft, RunAdopted
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import RunState
 from orchestrator.ports import (
@@ -66,6 +70,7 @@ from orchestrator.ports import (
 
 if TYPE_CHECKING:
     from orchestrator.engine.schedules import Schedules
+    from orchestrator.engine.slot_keeper import SlotKeeper
 
 log = logging.getLogger("orchestrator")
 
@@ -73,6 +78,8 @@ MAX_SAVES = 60
 """How often a lost race is run again before the events are given back."""
 MAX_FAULTS = 5
 """How often a store that cannot be written is tried again before the events are given back."""
+GIVING_BACK_S = 5.0
+"""How long closing waits for slots to be given back that others wait for."""
 MAX_APART = 64
 """For how many runs a thread of its own acts on what a Tick found; with more, the Tick waits for each."""
 MAX_IDLE_RUNS = 2000
@@ -98,6 +105,8 @@ class DAGExecutor:
         notifier: sends notifications.
         start_missed: starts the runs that schedules have missed; None: nobody here looks after schedules.
         observer: told what else this instance does, for traces and metrics.
+        drives: run id -> whether this instance is to go on with that run when its turn has come; where it is not, as
+            with the run of another process, whoever runs it finds that out.
     """
 
     def __init__(
@@ -119,6 +128,7 @@ class DAGExecutor:
         observer: Observer | None = None,
         notifier: Notifier | None = None,
         start_missed: Callable[[Mapping[str, Json]], object] | None = None,
+        drives: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self.catalog = catalog
         self.instance = instance
@@ -132,8 +142,18 @@ class DAGExecutor:
         self._open_runs = OpenRuns(store)
         self._witness = Witness(targets, clock, policy, self._definitions)
         self._large_results = LargeResults(store, self._witness.side_by_side)
+        self._drives = drives
         self._actor = Actor(
-            targets, broker, clock, policy, self._executions, self._is_dead, self._observed, self._secrets, notifier
+            targets,
+            broker,
+            clock,
+            policy,
+            self._executions,
+            self._is_dead,
+            self._observed,
+            self._secrets,
+            notifier,
+            lambda commands: self._slots.act(commands),
         )
         self._resolver = Resolver(catalog, self._executions, lambda: random_bytes(8).hex(), policy.grace_s, variables)
         self._ticker = Ticker(
@@ -147,6 +167,7 @@ class DAGExecutor:
             box_of=self._box,
             apply=self._apply,
             forget=self._forget,
+            slots=lambda: self._slots,
         )
         self._decider = Decider(
             store, clock, policy, self._definitions, self._witness, self._resolver, self._large_results, self._secrets
@@ -157,6 +178,7 @@ class DAGExecutor:
         self._boxes_lock = Lock()
         self._kept_bytes = 0
         self._apart = BoundedSemaphore(MAX_APART)
+        self._giving_back, self._given_back = set[str](), Condition(Lock())
 
     # -- the public calls ---------------------------------------------------------------------------
 
@@ -241,10 +263,17 @@ class DAGExecutor:
             self._schedules = Schedules(self._store, self.catalog, self._clock, start)
         return self._schedules
 
-    def make_child(self, launch: Launch, run_id: str) -> None:
-        """Make the child run of a Dag Task's launch; it is durable when this returns, and has not begun.
+    def _start_of(self, launch: Launch, run_id: str) -> Start:
+        if "part" not in launch.step:
+            return self._resolver.child(launch, run_id)
+        from orchestrator.engine.part_runs import PartRuns
 
-        Once for a launch, however often it is asked for.
+        return PartRuns(self._store, self._definitions, self._large_results).start(launch, run_id)
+
+    def make_child(self, launch: Launch, run_id: str) -> str:
+        """Make the child run of a Dag Task's launch, or let one go on; return its id.
+
+        It is durable when this returns, and has not begun. Once for a launch, however often it is asked for.
 
         Raises:
             LaunchRefused: it can never be: there is no such DAG, its input is wrong, …
@@ -254,20 +283,55 @@ class DAGExecutor:
 
         try:
             check_child(launch)
-            entry = Entry(self._resolver.child(launch, run_id))
+            if launch.goes_on is not None and self._let_child_go_on(launch, launch.goes_on):
+                return launch.goes_on
+            entry = Entry(self._start_of(launch, run_id))
             self._lead_or_wait(self._box(run_id), entry)
             made = _result(entry).verdict
             if made == "unchanged" and OrchestrationStatus(self._store, run_id).load() is None:
                 raise LaunchRefused(f"run {run_id}: was pruned", error_type="Dag.Pruned")
         except OrchestratorError as exc:
             raise refusal_of(exc, launch) from exc
+        return run_id
+
+    def _let_child_go_on(self, launch: Launch, run_id: str) -> bool:
+        """Make a child run that of a later attempt; False where it is gone, or never was."""
+        loaded = OrchestrationStatus(self._store, run_id).load()
+        if loaded is None or loaded[0].run.parent is None:
+            return False
+        run, parent = loaded[0].run, loaded[0].run.parent
+        if (parent.run_id, parent.node) != (launch.run_id, launch.node_name):
+            return False
+        if run.pruned_at is not None:
+            raise LaunchUncertain(f"run {run_id}: is being deleted by prune")
+        if parent.attempt < launch.attempt:
+            tolerated: int | None = None
+            if "part" in launch.step:
+                above = OrchestrationStatus(self._store, launch.run_id).load()
+                part = above[0].nodes.get(launch.node_name) if above is not None else None
+                tolerated = part.slice.tolerated if part is not None and part.slice is not None else None
+            adopted = RunAdopted(replace(parent, attempt=launch.attempt), self._clock.now(), tolerated)
+            self._apply(self._box(run_id), (adopted,))
+        return True
 
     def look_after(self, run_id: str, marker: str | None = None) -> tuple[str, ...] | None:
         """Do a Tick's work for one run; see `Ticker.look_after`."""
         return self._ticker.look_after(run_id, marker)
 
+    def leave_queues(self, run_id: str) -> None:
+        """Have a run wait in no queue until somebody looks after it again, so that others are let in before it."""
+        box = self._box(run_id)
+        loaded = box.status.load()
+        if loaded is None:
+            return
+        state = loaded[0]
+        if state.run.waits_for_slot or any(node.waits_for_slot for node in state.nodes.values()):
+            self._apply(box, (PlacesLeft(),))
+
     def close(self) -> None:
         """Finish what can be finished at once; everything else is for a Tick, here or elsewhere."""
+        with self._given_back:
+            self._given_back.wait_for(lambda: not self._giving_back, GIVING_BACK_S)
         self._actor.close()
         self._witness.close()
 
@@ -326,6 +390,15 @@ class DAGExecutor:
         self._lead_or_wait(box, entry)
         _result(entry)
         return entry.acting
+
+    @cached_property
+    def _slots(self) -> "SlotKeeper":
+        """What asks for slots: made, and loaded, where a run takes some."""
+        from orchestrator.engine.slot_keeper import SlotKeeper
+
+        return SlotKeeper(
+            self._store, self.catalog, self._broker, self._clock, self._policy, self._sleep, self._spread, self._drives
+        )
 
     # -- leading a run ------------------------------------------------------------------------------
 
@@ -418,6 +491,11 @@ class DAGExecutor:
         except Exception:
             log.exception("acting failed; the Tick recovers", extra={"run_id": box.run_id})
             return []
+        finally:
+            if self._giving_back:
+                with self._given_back:
+                    self._giving_back.discard(box.run_id)
+                    self._given_back.notify_all()
 
     # -- 4 load, 5 witness, 6 decide, 7 save --------------------------------------------------------
 
@@ -459,7 +537,7 @@ class DAGExecutor:
             after = decision.state
             try:
                 after = self._large_results.set_aside(state, after)
-                box.saved = (after, self._save(status, after, version))
+                box.saved = (after, self._save(status, state, after, version))
             except VersionConflict:
                 box.saved = None
                 tried.append((token, decision))
@@ -495,6 +573,9 @@ class DAGExecutor:
                 box.saved = None
                 box.executions.clear()
                 status.forget()
+            if any(isinstance(command, ReleaseSlot) for command in decision.commands):
+                with self._given_back:
+                    self._giving_back.add(box.run_id)
             self._tell(state, after, batch)
             return mine + decision.commands + questions, results
 
@@ -538,10 +619,12 @@ class DAGExecutor:
                 self._tell(before, after, batch)
         unsure.clear()
 
-    def _save(self, status: OrchestrationStatus, state: RunState, version: Version | None) -> Version:
-        if version is None:
-            self._open_runs.mark(status.run_id, self._clock.now())
-        return status.save(state, expect=version)
+    def _save(
+        self, status: OrchestrationStatus, before: RunState | None, after: RunState, version: Version | None
+    ) -> Version:
+        if before is None or before.run.redrives < after.run.redrives:
+            self._open_runs.mark(status.run_id, self._clock.now(), after.run.redrives)
+        return status.save(after, expect=version)
 
     def _is_dead(self, launch: Launch) -> bool:
         loaded = OrchestrationStatus(self._store, launch.run_id).load()
@@ -601,7 +684,8 @@ def _halve(box: RunBox, batch: list[Entry]) -> None:
 def _applied_after_all(tried: list[tuple[Token, Decision]], state: RunState | None) -> tuple[Command, ...]:
     """Launches and notifications of a save that was answered by an error and had been written all the same.
 
-    Claims, and the notifications that are owed, bear the token of their save, so the reload is the check.
+    Claims, and the notifications that are owed, bear the token of their save, what waits for a slot a ticket made of
+    that: so the reload is the check.
     Reminders and cancels bear none; the Tick sees to them.
     """
     if state is None:
@@ -615,11 +699,21 @@ def _applied_after_all(tried: list[tuple[Token, Decision]], state: RunState | No
                 is_wanted = node is not None and node.owed_cancel is None and node.stop is None
                 if is_wanted and node is not None and node.claim is not None and node.claim.owner == token.owner:
                     found.append(command)
-            elif isinstance(command, Notify) and (command.notification_id, token.owner) in owed:
+            elif isinstance(command, Notify):
+                if (command.notification_id, token.owner) in owed:
+                    found.append(command)
+            elif isinstance(command, AskSlot) and _waits_for(state, command):
                 found.append(command)
     if found:
         tried.clear()
     return tuple(found)
+
+
+def _waits_for(state: RunState, ask: AskSlot) -> bool:
+    """Whether a run waits for a slot by this ticket, which is of that save alone."""
+    node = state.nodes.get(ask.node_name) if ask.node_name is not None else None
+    slot = state.run.slot if ask.node_name is None else node.slot if node is not None else None
+    return slot is not None and not slot.is_held and slot.ticket == ask.ticket
 
 
 def _known(box: RunBox, facts: tuple[Fact, ...]) -> Entry:

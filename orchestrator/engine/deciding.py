@@ -12,10 +12,13 @@ from orchestrator.engine.address import (
     BeginRun,
     CancelRun,
     Completion,
+    Heartbeat,
     Known,
     PauseRun,
+    RedriveRun,
     Reminder,
     ResumeRun,
+    SlotTold,
     Start,
     labels_of,
 )
@@ -107,7 +110,7 @@ class Decider:
             return Decision(state, (), False), tuple(questions), results
         if state is not None:
             dag = self._definitions.load(state.run.definition, state.run.dag)
-            if len(dag.by_name) != len(state.nodes):
+            if not _fits(dag, state):
                 raise CorruptState(f"{box.status.key}: has other nodes than its definition, {state.run.definition}")
         elif first is not None:
             dag = first.dag
@@ -195,14 +198,18 @@ class Decider:
             item = _with_its_input_judged(item)
             definition = self._definitions.save(item.definition)
             return first or item, self._witness.first_facts(item, definition)
+        if isinstance(item, SlotTold):
+            return first, []  # the run was pruned; who waits for the slot finds that out
         now = self._clock.now()
         published_at: datetime | None = None
         if isinstance(item, Completion):
             published_at = item.event.publish_time or now
-        elif isinstance(item, Reminder | BeginRun | CancelRun | PauseRun | ResumeRun):
+        elif isinstance(item, Reminder | Heartbeat | BeginRun | CancelRun | PauseRun | ResumeRun | RedriveRun):
             published_at = item.published_at
         if published_at is not None and self._resolver.is_young(published_at, now):
             raise NotYet(f"runs/{box.run_id}.json: does not exist (yet)")
+        if isinstance(item, RedriveRun) and self._store.get(tombstone_of(item.run_id)) is not None:
+            raise RunNotFound(f"run {box.run_id}: was deleted by prune, so it cannot be redriven")
         raise RunNotFound(f"runs/{box.run_id}.json: does not exist, but an event names that run")
 
     def _was_pruned(self, item: Start) -> bool:
@@ -215,10 +222,20 @@ class Decider:
         return self._store.get(tombstone_of(item.run_id)) is not None
 
 
+def _fits(dag: DAG, state: RunState) -> bool:
+    """Whether a run has the entries that its definition says, as far as it has to."""
+    if state.run.part_of is not None:
+        return state.run.part_of.map in state.nodes
+    number = len(state.nodes)
+    if len(dag.first_nodes) < len(dag.all_nodes):
+        number = sum(name[-1:] != "]" for name in state.nodes)
+    return number == len(dag.first_nodes)
+
+
 def _with_its_input_judged(item: Start) -> Start:
     """Return a start with the defaults of its input filled in. Raises InputRejected."""
     schema = item.definition.get("input_schema")
-    if not isinstance(schema, dict):
+    if not isinstance(schema, dict) or item.part_of is not None:
         return item
     from orchestrator.model.input_schema import filled_in  # loads a library: only where there is one
 

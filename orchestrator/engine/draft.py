@@ -14,13 +14,14 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
+from orchestrator.engine.scope import scope_of, scope_of_item
 from orchestrator.model.commands import EMPTY, Command, Failure, Launch, Remind
 from orchestrator.model.dag import DAG
-from orchestrator.model.enums import RunStatus, TaskStatus
+from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus, Triggers
 from orchestrator.model.ids import beside
-from orchestrator.model.nodes import Graph, Task
+from orchestrator.model.nodes import Graph, Map, Node, Parallel, Task
 from orchestrator.model.policy import Policy
-from orchestrator.model.run_state import Held, NodeState, RunInfo, RunState
+from orchestrator.model.run_state import BranchState, Held, NodeState, RunInfo, RunState
 
 NO_TIMES: Mapping[str, datetime] = {}
 
@@ -62,6 +63,7 @@ class Draft:
         run, nodes: the run as it is by now; `run` is None before it has started.
         commands: what its save entitles to.
         entering: entries that are to start, in their order, and each one's `caught`.
+        going_on: items of Maps that a redrive lets go on, whose turn has come.
         stopping: Parallels in which everything is to be stopped (None: the whole run), and why.
         joining: graphs in which steps depend on others (and which instance of each) -> their steps that have ended, and
             whose followers have not been looked at.
@@ -77,6 +79,7 @@ class Draft:
         self.commands: list[Command] = []
         self.entering = deque[tuple[str, str | None]]()
         self.stopping = deque[tuple[str | None, Failure]]()
+        self.going_on = deque[str]()
         self.joining: dict[tuple[Graph, str], list[str]] = {}
         self.progress: dict[tuple[Graph, str], Progress] = {}
 
@@ -94,7 +97,11 @@ class Draft:
         return self.run
 
     def parent_of(self, node_name: str) -> NodeState | None:
-        """The entry of the Parallel around an entry; None where there is none."""
+        """The entry of the Parallel or Item around an entry, or of an Item's Map; None where there is none."""
+        if self.run is not None and self.run.part_of is not None and self.run.part_of.map == node_name:
+            return None  # what is around it is another run's
+        if self.nodes[node_name].node_type in (NodeTypes.ITEM, NodeTypes.PART):
+            return self.nodes[node_name[: node_name.rindex("[")]]
         parent = self.dag.place(node_name).parent_dag.parent_node
         return None if parent is None else self.nodes[beside(node_name, parent.node_name)]
 
@@ -107,10 +114,33 @@ class Draft:
             parent = self.parent_of(parent.node_name)
         return stop
 
+    def scope(self, node: NodeState) -> Mapping[str, object]:
+        """What the expressions of a node can see."""
+        around = self.map_around(node.node_name)
+        if around is None:
+            return scope_of(self.info, self.nodes, node)
+        return scope_of_item(self.info, self.nodes, node, around)
+
+    def map_around(self, node_name: str) -> NodeState | None:
+        """The entry of the innermost Map that an entry of a step is in; None where it is in none."""
+        if node_name[-1:] != "]":
+            return None
+        parent = self.dag.place(node_name).parent_dag.parent_node
+        while isinstance(parent, Parallel):
+            parent = parent.parent_dag.parent_node
+        if parent is None:
+            return None
+        return self.nodes[beside(node_name[: node_name.rindex("[")], parent.node_name)]
+
     @property
     def is_paused(self) -> bool:
         """Whether nothing is started for now."""
         return self.run is not None and self.run.status is RunStatus.PAUSED
+
+    @property
+    def takes_slots(self) -> bool:
+        """Whether the run, or a Task of it, takes slots; what that needs is loaded only where it does."""
+        return self.run is not None and (self.run.queued_at is not None or bool(self.dag.pools))
 
     def hold(self, node_name: str, caught: str | None) -> None:
         """Keep an entry that is to start in the run, until that is resumed."""
@@ -144,15 +174,18 @@ class Draft:
 
     def task(self, node: NodeState) -> Task:
         """The Task that a node with a claim is."""
-        place = self.dag.place(node.node_name)
+        place: Node = self.dag.place(node.node_name)
+        if node.node_type is NodeTypes.PART and isinstance(place, Map):
+            place = place.part
         if not isinstance(place, Task):
             raise LookupError(f"{node.node_name}: has a claim but is no Task")
         return place
 
-    def wait_until(self, node: NodeState, kind: str, at: datetime) -> None:
-        """Write that something is due at a node, and have it be reminded of."""
+    def wait_until(self, node: NodeState, kind: str, at: datetime, *, is_reminded: bool = True) -> None:
+        """Write that something is due at a node, and have it be reminded of, if that is not left to the Tick."""
         self.put(replace(node, due={**node.due, kind: at}))
-        self.remind(node, kind, at)
+        if is_reminded:
+            self.remind(node, kind, at)
 
     def remind(self, node: NodeState, kind: str, at: datetime) -> None:
         """Have the run be told when something is due at a node."""
@@ -179,6 +212,28 @@ class Draft:
             self.commands = [x for x in self.commands if not (isinstance(x, Launch) and x.node_name == node.node_name)]
 
 
+def new_state(node: Node, instance: str = "") -> NodeState:
+    """The entry of a node of a run that begins, or of an item: then `instance` is what stands behind its name."""
+    task = node if isinstance(node, Task) else None
+    return NodeState(
+        node_name=node.node_name + instance,
+        node_type=node.node_type,
+        next=None if node.next is None else node.next + instance,
+        leads_to=tuple(dict.fromkeys(edge.next + instance for edge in node.edges if edge.next != node.next)),
+        target_type=task.target_type.value if task else None,
+        target_name=task.target_name if task else None,
+        invocation="sync" if task and task.target_key.endswith(".sync") else None,
+        depends_on=tuple(name + instance for name in node.depends_on),
+        trigger=None if node.trigger is Triggers.ALL_COMPLETED else node.trigger,
+        branches=tuple(
+            BranchState.of([first.node_name + instance for first in branch.start_nodes]) for branch in node.branches
+        )
+        if isinstance(node, Parallel)
+        else (),
+        status=TaskStatus.NEW,
+    )
+
+
 def bare_launch(dag: DAG, run: RunInfo, node: NodeState) -> Launch:
     """Return the launch of a node's current attempt as far as `find` and `cancel` need it: no parameters."""
     place = dag.find_place(node.node_name)
@@ -196,4 +251,10 @@ def bare_launch(dag: DAG, run: RunInfo, node: NodeState) -> Launch:
         lease_end=claim.lease_end if claim else None,
         trace=claim.trace if claim else "",
         started_at=node.started_at,
+        goes_on=child_going_on(node, node.attempt),
     )
+
+
+def child_going_on(node: NodeState, attempt: int) -> str | None:
+    """Return the child run that is to go on for an attempt, if one is."""
+    return node.goes_on.run_id if node.goes_on is not None and node.goes_on.attempt == attempt else None

@@ -2,8 +2,8 @@
 
 A node that completes is followed by its `next`, one that fails by where its `on_error` leads. One that nothing
 follows ends its branch; the last branch to end ends its Parallel, which goes on in the same way; the outermost
-branch ends the run. Where steps depend on others, several go on at once in one graph: `joining` says what follows
-there, and when it ends.
+branch ends the run. An item of a Map ends as a branch does (`items`). Where steps depend on others, several go on at
+once in one graph: `joining` says what follows there, and when it ends.
 """
 
 from msgspec.structs import replace
@@ -11,10 +11,10 @@ from msgspec.structs import replace
 from orchestrator.engine.draft import NO_TIMES, Draft
 from orchestrator.engine.scope import scope_of
 from orchestrator.model.commands import Failure, Json
-from orchestrator.model.enums import RunStatus, TaskStatus
+from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus
 from orchestrator.model.errors import ExpressionError
 from orchestrator.model.ids import beside, instance_of
-from orchestrator.model.nodes import Graph, Node, Parallel
+from orchestrator.model.nodes import Graph, Map, Node, Parallel
 from orchestrator.model.rules import rule_for
 from orchestrator.model.run_state import Ending, NodeState
 
@@ -41,6 +41,7 @@ def end(
             claim=None,
             due=NO_TIMES,
             owed_cancel=None,
+            slot=None,
             stop=None,
             open_branches=0,
             ended_at=draft.now,
@@ -50,6 +51,18 @@ def end(
             chosen=chosen,
         )
         draft.put(node)
+        if node.node_type is NodeTypes.PART:
+            from orchestrator.engine.items import part_ended  # nothing of it is needed where there is no Map
+
+            held_by = part_ended(draft, node)
+            if held_by is None:
+                return
+            node, chosen = held_by, None
+            status, error, result = _sum_up(draft, node)
+            continue
+        if draft.info.part_of is not None and draft.info.part_of.map == node.node_name:
+            _end_part(draft, node)
+            return
         place = draft.dag.place(node.node_name)
         if place.parent_dag.dependencies is not None:
             draft.joining.setdefault((place.parent_dag, instance_of(node.node_name)), []).append(place.node_name)
@@ -63,10 +76,10 @@ def end(
         held_by = _graph_ended(draft, place.parent_dag, node.node_name, stopped_at, node)
         if held_by is None:
             return
-        # The Parallel ends in its turn. A loop: Parallels stand a hundred deep in one another.
+        # The Parallel or Map ends in its turn. A loop: Parallels stand a hundred deep in one another.
         node = held_by
-        status, error = _sum_up(draft, node)
-        result, chosen = None, None
+        status, error, result = _sum_up(draft, node)
+        chosen = None
 
 
 def end_graph(draft: Draft, graph: Graph, instance: str, stopped_at: NodeState | None) -> None:
@@ -79,8 +92,8 @@ def end_graph(draft: Draft, graph: Graph, instance: str, stopped_at: NodeState |
     last = None if stopped_at is not None else _only_last(draft, graph, instance)
     held_by = _graph_ended(draft, graph, graph.start_node.node_name + instance, stopped_at, last)
     if held_by is not None:
-        status, error = _sum_up(draft, held_by)
-        end(draft, held_by, status, error=error)
+        status, error, result = _sum_up(draft, held_by)
+        end(draft, held_by, status, result=result, error=error)
 
 
 def led_to(place: Node, node: NodeState) -> tuple[str | None, str | None]:
@@ -109,7 +122,7 @@ def _only_last(draft: Draft, graph: Graph, instance: str) -> NodeState | None:
 def _graph_ended(
     draft: Draft, graph: Graph, member: str, stopped_at: NodeState | None, last: NodeState | None
 ) -> NodeState | None:
-    """Write that a graph has ended of which `member` is an entry; return the Parallel that ends by that, or None.
+    """Write that a graph has ended of which `member` is an entry; return the Parallel or Map that ends by that, if any.
 
     Args:
         last: the step whose result is the graph's, where there is one such.
@@ -117,6 +130,11 @@ def _graph_ended(
     if graph.parent_node is None:
         _outermost_ended(draft, stopped_at, last)
         return None
+    if isinstance(graph.parent_node, Map):
+        from orchestrator.engine.items import item_ended  # nothing of it is needed where there is no Map
+
+        error = _with_node(stopped_at) if stopped_at is not None else None
+        return item_ended(draft, beside(member, graph.parent_node.node_name), stopped_at, last, error)
     state = _branch_ended(draft, graph.parent_node, graph, member, stopped_at)
     return None if state.open_branches else state
 
@@ -140,14 +158,18 @@ def _branch_ended(
     return state
 
 
-def _sum_up(draft: Draft, parallel: NodeState) -> tuple[TaskStatus, Failure | None]:
-    """Status and error of a Parallel whose branches have ended; the first in definition order."""
+def _sum_up(draft: Draft, parallel: NodeState) -> tuple[TaskStatus, Failure | None, Json]:
+    """Status, error and result of a Parallel or Map whose graphs have ended; the first error in definition order."""
+    if parallel.items is not None:
+        from orchestrator.engine.items import sum_up
+
+        return sum_up(draft, parallel)
     stopped = [draft.nodes[branch.stopped_at] for branch in parallel.branches if branch.stopped_at is not None]
     for status in (TaskStatus.FAILED, TaskStatus.CANCELLED):
         for node in stopped:
             if node.status is status:
-                return status, _with_node(node)
-    return (TaskStatus.CANCELLED, None) if stopped else (TaskStatus.COMPLETED, None)
+                return status, _with_node(node), None
+    return TaskStatus.CANCELLED if stopped else TaskStatus.COMPLETED, None, None
 
 
 def _outermost_ended(draft: Draft, stopped_at: NodeState | None, last: NodeState | None) -> None:
@@ -157,12 +179,15 @@ def _outermost_ended(draft: Draft, stopped_at: NodeState | None, last: NodeState
         ending = _with_result(draft, last, ending)
     if draft.info.ending is not None:  # these were the last steps: their failure is the run's, unless that has one
         before = draft.info.ending
-        _end_run(draft, ending if before.status is RunStatus.COMPLETED else before)
+        ended = ending if before.status is RunStatus.COMPLETED else before
+        if ended.status is RunStatus.COMPLETED and draft.info.redrives and draft.info.result is None:
+            ended = _with_result(draft, _only_last(draft, draft.dag, ""), ended)  # a failed run's was taken back
+        end_run(draft, ended)
     elif last_steps is not None:
         draft.change_run(replace(draft.info, ending=ending))
         draft.entering.extend((node.node_name, None) for node in last_steps.start_nodes)
     else:
-        _end_run(draft, ending)
+        end_run(draft, ending)
 
 
 def _ending(draft: Draft, stopped_at: NodeState | None) -> Ending:
@@ -193,13 +218,27 @@ def _with_result(draft: Draft, last: NodeState | None, ending: Ending) -> Ending
     return ending
 
 
-def _end_run(draft: Draft, ending: Ending) -> None:
+def _end_part(draft: Draft, node: NodeState) -> None:
+    """End the run of a part of a Map, whose slice of the items has ended."""
+    from orchestrator.engine.parts import result_of_part
+
+    if node.status is TaskStatus.COMPLETED and node.items is not None:
+        draft.put(replace(node, result=None))
+        draft.change_run(replace(draft.info, result=result_of_part(node.result, node.items)))
+        end_run(draft, Ending(RunStatus.COMPLETED))
+    else:
+        end_run(draft, _ending(draft, node))
+
+
+def end_run(draft: Draft, ending: Ending) -> None:
+    """Write the run's end."""
     if ending.status is not RunStatus.COMPLETED and (draft.info.result_of or draft.info.result is not None):
         draft.change_run(replace(draft.info, result=None, stored_result=None, result_of=None))
     for node in tuple(draft.nodes.values()):
         if node.status is TaskStatus.NEW:
             draft.put(replace(node, status=TaskStatus.SKIPPED))
-    draft.change_run(replace(draft.info, status=ending.status, error=ending.error, ending=None, ended_at=draft.now))
+    ended = replace(draft.info, status=ending.status, error=ending.error, ending=None, ended_at=draft.now, slot=None)
+    draft.change_run(ended)
     draft.tell_parent()
 
 

@@ -29,19 +29,41 @@ def owe(draft: Draft, before: RunState | None) -> None:
     run = draft.run
     if run is None:
         return
+    if run.deadline_at is not None and _is_late(draft, run, run.deadline_at, before):
+        run = replace(run, is_late=True)
+        draft.change_run(run)
     has_begun = before is not None and _has_begun(before.run, before.nodes)
+    if run.part_of is not None:  # nobody's run: a part of one
+        return
     events = [RunEvents.STARTED] if not has_begun and _has_begun(run, draft.nodes) else []
-    if run.status.is_final and (before is None or not before.run.status.is_final):
+    if has_ended(before, run):
         events.append(_EVENT_OF[run.status])
+    if run.is_late and not (before is not None and before.run.is_late):
+        events.append(RunEvents.LATE)
     owed = [_owed(draft, run, event, *to) for event in events for to in _receivers(draft, event)]
     if owed:
         draft.change_run(replace(run, owed_notifications=(*run.owed_notifications, *owed)))
         draft.commands.extend(_command(run, each) for each in owed)
 
 
+def has_ended(before: RunState | None, run: RunInfo) -> bool:
+    """Whether a run has come to its end by a save, or to another end after a redrive."""
+    if not run.status.is_final:
+        return False
+    return before is None or not before.run.status.is_final or before.run.redrives < run.redrives
+
+
+def _is_late(draft: Draft, run: RunInfo, deadline_at: datetime, before: RunState | None) -> bool:
+    """Whether a deadline has just passed of a run that is open, or was up to now."""
+    is_open = not run.status.is_final or has_ended(before, run)
+    return is_open and not run.is_late and draft.now >= deadline_at
+
+
 def _has_begun(run: RunInfo, nodes: Mapping[str, NodeState]) -> bool:
-    """Whether a run has started: a child run is made first, and begins later."""
-    return run.parent is None or not run.held or any(node.status is not TaskStatus.NEW for node in nodes.values())
+    """Whether a run has started: a child run is made first, and begins later; one that is queued waits for its turn."""
+    if run.redrives or (run.queued_at is None and (run.parent is None or not run.held)):
+        return True
+    return any(node.status not in (TaskStatus.NEW, TaskStatus.SKIPPED) for node in nodes.values())
 
 
 def expired(draft: Draft, fact: NotificationExpired) -> None:
@@ -79,7 +101,7 @@ def failed(draft: Draft, fact: NotificationFailed) -> None:
 
 def payload_of(run: RunInfo, owed: OwedNotification) -> dict[str, Json]:
     """Return what is sent, JSON: the same for every try, as far as the run's own entry is."""
-    has_ended = owed.event is not RunEvents.STARTED
+    is_of_end = owed.event not in (RunEvents.STARTED, RunEvents.LATE)
     told: dict[str, Json] = {
         "run_id": run.run_id,
         "dag": run.dag,
@@ -88,15 +110,18 @@ def payload_of(run: RunInfo, owed: OwedNotification) -> dict[str, Json]:
         "tags": list(run.tags),
         "scheduled_for": _rfc3339(run.scheduled_for),
         "started_at": _rfc3339(run.started_at),
-        "ended_at": _rfc3339(owed.at) if has_ended else None,
+        "ended_at": _rfc3339(owed.at) if is_of_end else None,
         "error": None,
     }
-    if has_ended and run.error is not None:
+    error = owed.run_error or run.error
+    if is_of_end and error is not None:
         told["error"] = {
-            "error_type": run.error.error_type,
-            "message": run.error.message[:MAX_MESSAGE],
-            "node": run.error.node,
+            "error_type": error.error_type,
+            "message": error.message[:MAX_MESSAGE],
+            "node": error.node,
         }
+    if owed.event is RunEvents.LATE:
+        told["deadline_at"] = _rfc3339(run.deadline_at)
     return {"id": owed.notification_id, "event": owed.event.value, "at": _rfc3339(owed.at), "run": told}
 
 
@@ -121,7 +146,8 @@ def _objects(values: Iterable[Json]) -> Iterator[Mapping[str, Json]]:
 
 
 def _owed(draft: Draft, run: RunInfo, event: RunEvents, topic: str | None, url: str | None) -> OwedNotification:
-    what = f"{run.run_id} {event.value} {draft.now.isoformat()} {topic or url}"
+    end = f" {run.redrives}" if run.redrives else ""
+    what = f"{run.run_id} {event.value} {draft.now.isoformat()} {topic or url}{end}"
     return OwedNotification(
         notification_id=sha256(what.encode()).hexdigest()[:32],
         event=event,

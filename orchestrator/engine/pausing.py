@@ -8,14 +8,14 @@ Requests carry the time when they were made, and the latest counts: one that is 
 opposite was asked for, changes nothing.
 """
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from msgspec.structs import replace
 
 from orchestrator.engine import attempts
 from orchestrator.engine.draft import Draft
 from orchestrator.model.enums import DueKind, RunStatus, TaskStatus
-from orchestrator.model.facts import PauseEnded, PauseRequested, ResumeRequested
+from orchestrator.model.facts import PauseEnded, PauseRequested, PlacesLeft, ResumeRequested
 from orchestrator.model.run_state import NodeState, RunInfo
 
 
@@ -31,20 +31,28 @@ def resumed(run: RunInfo, at: datetime) -> RunInfo:
     if not _counts(run, RunStatus.RUNNING, at):
         return run
     is_resuming = run.is_resuming or run.status is RunStatus.PAUSED
-    return replace(run, status=RunStatus.RUNNING, steered_at=at, is_resuming=is_resuming)
+    status = RunStatus.QUEUED if run.waits_for_slot else RunStatus.RUNNING
+    return replace(run, status=status, steered_at=at, is_resuming=is_resuming)
 
 
 def _counts(run: RunInfo, status: RunStatus, at: datetime) -> bool:
     """Whether a request of `at` to be in this status is news; of two of the same time the one that came last is."""
-    if run.status not in (RunStatus.RUNNING, RunStatus.PAUSED) or run.stop is not None:
+    if run.status.is_final or run.stop is not None:
         return False
-    return run.steered_at is None or at > run.steered_at or (at == run.steered_at and run.status is not status)
+    if run.was_redriven_since(at):
+        return False
+    is_other = (run.status is RunStatus.PAUSED) != (status is RunStatus.PAUSED)
+    return run.steered_at is None or at > run.steered_at or (at == run.steered_at and is_other)
 
 
 def pause_requested(draft: Draft, fact: PauseRequested) -> None:
     """Start nothing more."""
     if draft.run is not None and (run := paused(draft.run, fact.at)) is not draft.run:
         draft.change_run(run)
+    if draft.is_paused and draft.takes_slots:
+        from orchestrator.engine.queueing import give_up_places
+
+        give_up_places(draft)
 
 
 def resume_requested(draft: Draft, fact: ResumeRequested) -> None:
@@ -56,14 +64,29 @@ def resume_requested(draft: Draft, fact: ResumeRequested) -> None:
 
 def pause_ended(draft: Draft, _: PauseEnded) -> None:
     """Start what is held, unless the run is paused (again), or has ended."""
-    if draft.run is None or not draft.run.is_resuming or draft.run.status is not RunStatus.RUNNING:
+    run = draft.run
+    if run is None or not run.is_resuming or run.status is RunStatus.PAUSED or run.status.is_final:
         return
-    held = draft.run.held
-    draft.change_run(replace(draft.run, held=(), is_resuming=False))
+    held = () if run.waits_for_slot else run.held  # what waits for its turn goes on waiting
+    draft.change_run(replace(run, held=run.held if run.waits_for_slot else (), is_resuming=False))
     draft.entering.extend((each.node, each.caught) for each in held)
     for node in tuple(draft.nodes.values()):
         if node.status is TaskStatus.RUNNING and node.owed_cancel is None:
             _go_on(draft, node)
+    if draft.takes_slots:
+        from orchestrator.engine.queueing import ask_again
+
+        ask_again(draft)
+
+
+def places_left(draft: Draft, _: PlacesLeft) -> None:
+    """Wait in no queue until a Tick looks after the run again; then it comes back to where it was."""
+    if draft.run is None or draft.run.status.is_final or draft.is_paused or not draft.takes_slots:
+        return
+    from orchestrator.engine.queueing import give_up_places
+
+    if give_up_places(draft):
+        draft.change_run(replace(draft.info, is_resuming=True))
 
 
 def reconsider(draft: Draft) -> None:
@@ -83,10 +106,10 @@ def reconsider(draft: Draft) -> None:
 
 def _go_on(draft: Draft, node: NodeState) -> None:
     """Claim the attempt that was held; give a claim that could not be taken over its time."""
-    retry_at, timeout_at = node.due.get(DueKind.RETRY.value), node.due.get(DueKind.TIMEOUT.value)
+    retry_at = node.due.get(DueKind.RETRY.value)
+    over = [kind for kind in (DueKind.TIMEOUT, DueKind.HEARTBEAT) if kind in node.due and node.due[kind] <= draft.now]
     if node.claim is None and retry_at is not None and retry_at <= draft.now:
         attempts.claim(draft, node, node.attempt)
-    elif node.claim is not None and not node.execution_id and timeout_at is not None and timeout_at <= draft.now:
-        task = draft.task(node)
-        timeout_s = draft.policy.timeout_s(task.target_key, task.timeout_s) or 0.0
-        draft.wait_until(node, DueKind.TIMEOUT.value, draft.now + timedelta(seconds=timeout_s))
+    elif node.claim is not None and not node.execution_id:
+        for kind in over:
+            attempts.begin_anew(draft, draft.nodes[node.node_name], kind)

@@ -29,6 +29,9 @@ from orchestrator.engine.status import DefinitionStatus, OrchestrationStatus, to
 from orchestrator.model.errors import CorruptState, OrchestratorError, VersionConflict
 from orchestrator.model.ids import RUN_ID, key_of, launch_id_of
 from orchestrator.model.run_state import RunInfo, RunState
+from orchestrator.model.slots import Slots, changed
+from orchestrator.model.slots import decode as slots_of
+from orchestrator.model.slots import encode as encode_slots
 from orchestrator.ports import ObjectStore
 
 LEAST_AGE_S = 3600.0
@@ -106,6 +109,7 @@ class Pruner:
             going = [state for state in pool.map(self._mark, going) if state is not None]
             going = [state for state in pool.map(self._leftovers, going) if state is not None]
             runs = {state.run.run_id: state for state in going}
+            self._slots(runs)
             list(pool.map(lambda key: self._execution(key, runs), list(self._store.list("executions/"))))
             self._told.runs = sorted(state.run.run_id for state in pool.map(self._document, going) if state is not None)
         self._definitions()
@@ -243,6 +247,24 @@ class Pruner:
         marked_at = state.run.pruned_at
         if marked_at is None or record.launched_at < marked_at or self._is_as_marked(state):
             self._count("executions", self._delete(key))
+
+    def _slots(self, going: Mapping[str, RunState]) -> None:
+        """Take from queues what runs that go hold there still, because nobody got to giving it back."""
+        for key in list(self._store.list("slots/")):
+            while True:
+                found = self._store.get(key)
+                try:
+                    slots = slots_of(found[0], key) if found is not None else Slots()
+                except CorruptState as exc:
+                    self._told.problems.append(str(exc))
+                    break
+                theirs = [place for place in slots.held + slots.waiting if place.run_id in going]
+                tickets = [place.ticket for place in theirs if self._is_as_marked(going[place.run_id])]
+                if found is None or not tickets or self._is_dry:
+                    break
+                with suppress(VersionConflict):
+                    self._store.put(key, encode_slots(changed(slots, (), tickets)), expect=found[1])
+                    break
 
     def _document(self, state: RunState) -> RunState | None:
         """Delete the run itself, and the markers that a killed instance left; None where it is not the marked one."""

@@ -9,11 +9,14 @@ from orchestrator.engine.address import (
     BeginRun,
     CancelRun,
     Completion,
+    Heartbeat,
     Item,
     Later,
     PauseRun,
+    RedriveRun,
     Reminder,
     ResumeRun,
+    SlotTold,
     Start,
     StartAll,
     TickAll,
@@ -30,12 +33,15 @@ from orchestrator.model.events import (
     CompletionEvent,
     DataflowEvent,
     Event,
+    HeartbeatEvent,
     LaterEvent,
     MessageEvent,
     ObjectEvent,
     PauseEvent,
+    RedriveEvent,
     ReminderEvent,
     ResumeEvent,
+    SlotEvent,
     StartEvent,
     TickEvent,
 )
@@ -101,12 +107,18 @@ class Resolver:
                 return Later(event.event, event.at)
             case ReminderEvent(run_id=str(run_id)):
                 return Reminder(run_id, event.node_name, event.attempt, event.kind, event.at, at)
+            case HeartbeatEvent(run_id=str(run_id)):
+                return Heartbeat(run_id, event.node_name, event.attempt, event.nonce, at)
             case CancelEvent(run_id=str(run_id)):
                 return CancelRun(run_id, event.reason, at)
             case PauseEvent(run_id=str(run_id)):
                 return PauseRun(run_id, at)
             case ResumeEvent(run_id=str(run_id)):
                 return ResumeRun(run_id, at)
+            case SlotEvent(run_id=str(run_id)):
+                return SlotTold(run_id, event.queue, event.ticket, event.node_name, event.attempt)
+            case RedriveEvent(run_id=str(run_id)):
+                return RedriveRun(run_id, event.start_from, event.number, at)
             case ObjectEvent() | MessageEvent():
                 return self._triggered(event, at)
             case CompletionEvent():
@@ -123,7 +135,10 @@ class Resolver:
         if due is not None:  # whoever sends it, and however often: it is the one start for that time
             message_id, at = scheduled_start_of(name, due), due
         run_id = event.run_id or run_id_of(message_id, at)
-        return Start(run_id, name, definition, dag, event.input, message_id, due, self._variables_of(name, dag), at)
+        variables = self._variables_of(name, dag)
+        return Start(
+            run_id, name, definition, dag, event.input, message_id, due, variables, at, priority=event.priority
+        )
 
     def _triggered(self, event: ObjectEvent | MessageEvent, at: datetime) -> StartAll | None:
         """Return what an event of others starts; None where nothing looks for it."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from orchestrator.engine.address import Completion, Item, Start
+from orchestrator.engine.notifying import has_ended
 from orchestrator.model.run_state import NodeState, RunState
 
 
@@ -20,6 +21,16 @@ class Saved:
     before: RunState | None
     after: RunState
     items: tuple[Item, ...] = ()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run came to its end by this save, or to another one after a redrive."""
+        return has_ended(self.before, self.after.run)
+
+    @property
+    def is_redriven(self) -> bool:
+        """Whether the run goes on by this save after it had ended."""
+        return self.before is not None and self.before.run.redrives < self.after.run.redrives
 
     def changed(self) -> Iterator[tuple[NodeState | None, NodeState]]:
         """Yield the nodes that this save changed, as they were and as they are, in definition order."""

@@ -8,34 +8,14 @@ from msgspec.structs import replace
 from orchestrator.engine.attempts import claim
 from orchestrator.engine.draft import Draft
 from orchestrator.engine.ending import end
-from orchestrator.engine.scope import scope_of
 from orchestrator.model.commands import Failure
-from orchestrator.model.enums import DueKind, TaskStatus, Triggers
+from orchestrator.model.enums import DueKind, NodeTypes, TaskStatus
 from orchestrator.model.errors import ExpressionError
 from orchestrator.model.ids import beside
-from orchestrator.model.nodes import Condition, End, Node, Parallel, Pass, Task, Wait
-from orchestrator.model.run_state import BranchState, NodeState
+from orchestrator.model.nodes import Condition, End, Map, Node, Parallel, Pass, Task, Wait
+from orchestrator.model.run_state import Items, NodeState
 from orchestrator.model.times import HOW_TIME, LONGEST_WAIT, parse_time
-
-
-def new_state(node: Node) -> NodeState:
-    """The state of a node of a run that begins."""
-    task = node if isinstance(node, Task) else None
-    return NodeState(
-        node_name=node.node_name,
-        node_type=node.node_type,
-        next=node.next,
-        leads_to=tuple(dict.fromkeys(edge.next for edge in node.edges if edge.next != node.next)),
-        target_type=task.target_type.value if task else None,
-        target_name=task.target_name if task else None,
-        invocation="sync" if task and task.target_key.endswith(".sync") else None,
-        depends_on=node.depends_on,
-        trigger=None if node.trigger is Triggers.ALL_COMPLETED else node.trigger,
-        branches=tuple(BranchState.of([first.node_name for first in branch.start_nodes]) for branch in node.branches)
-        if isinstance(node, Parallel)
-        else (),
-        status=TaskStatus.NEW,
-    )
+from orchestrator.model.words import kind_of
 
 
 def start_waiting(draft: Draft) -> None:
@@ -45,16 +25,18 @@ def start_waiting(draft: Draft) -> None:
         state = draft.nodes[name]
         stop = draft.stopped(name)
         if state.status is TaskStatus.NEW and stop is not None:
-            end(draft, state, TaskStatus.CANCELLED, error=stop)
+            end(draft, replace(state, caught=caught), TaskStatus.CANCELLED, error=stop)
         elif state.status is TaskStatus.NEW and draft.is_paused:
             draft.hold(name, caught)
+        elif state.status is TaskStatus.NEW and state.node_type is NodeTypes.PART:
+            claim(draft, replace(state, started_at=draft.now), state.attempt + 1)
         elif state.status is TaskStatus.NEW:
             node = draft.dag.place(name)
             _START[type(node)](draft, node, replace(state, started_at=draft.now, caught=caught))
 
 
 def _start_task(draft: Draft, _: Node, state: NodeState) -> None:
-    claim(draft, state, 1)
+    claim(draft, state, state.attempt + 1)
 
 
 def _start_parallel(draft: Draft, node: Node, state: NodeState) -> None:
@@ -65,10 +47,38 @@ def _start_parallel(draft: Draft, node: Node, state: NodeState) -> None:
     draft.entering.extendleft((beside(state.node_name, first.node_name), state.caught) for first in starts)
 
 
+def _start_map(draft: Draft, node: Node, state: NodeState) -> None:
+    from orchestrator.engine import items  # nothing of it is needed where there is no Map
+
+    if not isinstance(node, Map):
+        raise TypeError(f"{node.node_name}: is no Map")
+    if state.items is not None:  # a part's
+        draft.put(replace(state, status=TaskStatus.RUNNING))
+        items.begin(draft, state.node_name)
+        return
+    try:
+        values = node.items.resolve(draft.scope(state))
+    except ExpressionError as exc:
+        _fail(draft, state, "Map.BadItems", str(exc))
+        return
+    if not isinstance(values, list):
+        _fail(draft, state, "Map.BadItems", f"{state.node_name}.items: {node.words:.120} is {kind_of(values)}, no list")
+    elif len(values) > draft.policy.max_items:
+        most = f"allowed: {draft.policy.max_items:,}"
+        _fail(draft, state, "Map.TooManyItems", f"{state.node_name}.items: has {len(values):,} items; {most}")
+    elif not values:
+        end(draft, replace(state, items=Items(0)), TaskStatus.COMPLETED, result=[])
+    else:
+        size = draft.policy.part_items
+        parts = 0 if len(values) <= draft.policy.inline_items else -(-len(values) // size)
+        draft.put(replace(state, status=TaskStatus.RUNNING, items=Items(len(values), values, parts=parts)))
+        items.begin(draft, state.node_name)
+
+
 def _start_condition(draft: Draft, node: Node, state: NodeState) -> None:
     if not isinstance(node, Condition):
         raise TypeError(f"{node.node_name}: is no Condition")
-    scope = scope_of(draft.info, draft.nodes, state)
+    scope = draft.scope(state)
     try:
         chosen = next((choice.next for choice in node.choices if choice.holds(scope)), node.default)
     except ExpressionError as exc:
@@ -88,7 +98,7 @@ def _start_wait(draft: Draft, node: Node, state: NodeState) -> None:
         at = draft.now + timedelta(seconds=node.for_s)
     else:
         try:
-            told = node.until.resolve(scope_of(draft.info, draft.nodes, state))
+            told = node.until.resolve(draft.scope(state))
         except ExpressionError as exc:
             _fail(draft, state, "Wait.BadTime", str(exc))
             return
@@ -103,14 +113,14 @@ def _start_wait(draft: Draft, node: Node, state: NodeState) -> None:
     if at <= draft.now:
         end(draft, state, TaskStatus.COMPLETED)
     else:
-        draft.wait_until(replace(state, status=TaskStatus.RUNNING, attempt=1), DueKind.WAIT.value, at)
+        draft.wait_until(replace(state, status=TaskStatus.RUNNING, attempt=state.attempt + 1), DueKind.WAIT.value, at)
 
 
 def _start_pass(draft: Draft, node: Node, state: NodeState) -> None:
     if not isinstance(node, Pass):
         raise TypeError(f"{node.node_name}: is no Pass")
     try:
-        result = node.result.resolve(scope_of(draft.info, draft.nodes, state))
+        result = node.result.resolve(draft.scope(state))
     except ExpressionError as exc:
         _fail(draft, state, "Pass.BadExpression", str(exc))
     else:
@@ -124,7 +134,7 @@ def _start_end(draft: Draft, node: Node, state: NodeState) -> None:
         end(draft, state, TaskStatus.COMPLETED)
         return
     try:
-        told = node.error.resolve(scope_of(draft.info, draft.nodes, state))
+        told = node.error.resolve(draft.scope(state))
     except ExpressionError as exc:
         _fail(draft, state, "End.BadExpression", str(exc))
         return
@@ -140,6 +150,7 @@ def _fail(draft: Draft, state: NodeState, error_type: str, message: str) -> None
 _START: Mapping[type[Node], Callable[[Draft, Node, NodeState], None]] = {
     Task: _start_task,
     Parallel: _start_parallel,
+    Map: _start_map,
     Condition: _start_condition,
     Wait: _start_wait,
     Pass: _start_pass,

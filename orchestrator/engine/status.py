@@ -218,10 +218,10 @@ class OpenRuns:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
 
-    def mark(self, run_id: str, now: datetime) -> None:
-        """Write the marker of a run that is about to be created."""
+    def mark(self, run_id: str, now: datetime, redrives: int = 0) -> None:
+        """Write the marker of a run that is about to be created, or to go on for the `redrives`th time."""
         try:
-            self._store.put(f"open/{run_id}", msgspec.json.encode({"at": now}), expect=None)
+            self._store.put(marker_of(run_id, redrives), msgspec.json.encode({"at": now}), expect=None)
         except VersionConflict:
             return  # a start delivered twice
 
@@ -242,7 +242,23 @@ class OpenRuns:
         """Delete the marker of a run that has ended."""
         self._store.delete(marker)
 
+    def clear_all(self, run_id: str, redrives: int) -> None:
+        """Delete the markers of a run that has ended after so many redrives; that of the next one, if any, stays."""
+        for number in range(redrives + 1):
+            self._store.delete(marker_of(run_id, number))
+
+
+def marker_of(run_id: str, redrives: int = 0) -> str:
+    """Object name of a run's marker. Each redrive has one of its own, for the one before may be being deleted."""
+    return f"open/{run_id}.{redrives}" if redrives else f"open/{run_id}"
+
 
 def run_of(marker: str) -> str:
     """The run that a marker is of."""
     return marker.removeprefix("open/").partition(".")[0]
+
+
+def number_of(marker: str) -> int:
+    """How often the run had gone on that a marker is of."""
+    number = marker.removeprefix("open/").partition(".")[2]
+    return int(number) if number.isascii() and number.isdigit() else 0

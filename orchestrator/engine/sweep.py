@@ -35,6 +35,7 @@ class Chores:
         takeovers: claimed, nothing bound, and the claim is over.
         questions: their execution is known; whether it has ended may be asked.
         due: (node, kind, at): its time has come.
+        waiting: wait for slots of their pools; there is nothing to be found out about them in the run alone.
     """
 
     cancels: tuple[NodeState, ...] = ()
@@ -42,6 +43,7 @@ class Chores:
     takeovers: tuple[NodeState, ...] = ()
     questions: tuple[NodeState, ...] = ()
     due: tuple[tuple[NodeState, str, datetime], ...] = ()
+    waiting: tuple[NodeState, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.cancels or self.withdrawals or self.takeovers or self.questions or self.due)
@@ -75,10 +77,13 @@ def chores(
     Args:
         is_known_here: launch id -> whether this instance knows its execution.
     """
-    cancels, withdrawals, takeovers, questions = [], [], [], []
+    cancels, withdrawals, takeovers, questions, waiting = [], [], [], [], []
     due: list[tuple[NodeState, str, datetime]] = []
     for node in state.nodes.values():
         if node.status is not TaskStatus.RUNNING or not node.attempt:
+            continue
+        if node.slot is not None and node.waits_for_slot:
+            waiting.append(node)
             continue
         if node.owed_cancel is not None:
             cancels.append(node)
@@ -93,7 +98,7 @@ def chores(
             questions.append(node)
         # Questions are left to their reminders: what is known to run is asked here anyway.
         due.extend((node, kind, at) for kind, at in node.due.items() if at <= now and kind != DueKind.QUESTION)
-    return Chores(tuple(cancels), tuple(withdrawals), tuple(takeovers), tuple(questions), tuple(due))
+    return Chores(tuple(cancels), tuple(withdrawals), tuple(takeovers), tuple(questions), tuple(due), tuple(waiting))
 
 
 def late_notifications(

@@ -11,30 +11,37 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from hashlib import sha256
 from threading import Lock, Thread
+from typing import TYPE_CHECKING
 
 from orchestrator.engine.acting import Actor
 from orchestrator.engine.handled import Swept
 from orchestrator.engine.run_box import RunBox
-from orchestrator.engine.status import OpenRuns, OrchestrationStatus, run_of
+from orchestrator.engine.status import OpenRuns, OrchestrationStatus, number_of, run_of
 from orchestrator.engine.sweep import Chores, chores, is_over, late_notifications
 from orchestrator.engine.witness import Witness, labels_of_attempt
-from orchestrator.model.commands import Outcome
-from orchestrator.model.enums import NOTHING_RUNS
+from orchestrator.model.commands import AskSlot, Outcome
+from orchestrator.model.enums import NOTHING_RUNS, DueKind, RunStatus
 from orchestrator.model.errors import OrchestratorError, RunNotFound
 from orchestrator.model.facts import (
     AttemptEnded,
     CancelSettled,
     ClaimExpired,
+    DeadlinePassed,
     Fact,
+    HeardFrom,
     LaunchBound,
     NotificationExpired,
     PauseEnded,
+    PauseRequested,
     RunOutOfTime,
     TimeCame,
 )
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import NodeState, OwedNotification, RunState
 from orchestrator.ports import Clock, Hosts, ObjectStore
+
+if TYPE_CHECKING:
+    from orchestrator.engine.slot_keeper import SlotKeeper
 
 log = logging.getLogger("orchestrator")
 
@@ -52,7 +59,7 @@ accepted are due later each time, so the next one comes to others."""
 _SAY_AGAIN = timedelta(minutes=10)
 """How often a run's problem is logged that lasts; a Tick comes each minute."""
 
-_NodeFact = AttemptEnded | CancelSettled | ClaimExpired | LaunchBound | TimeCame
+_NodeFact = AttemptEnded | HeardFrom | CancelSettled | ClaimExpired | LaunchBound | TimeCame
 
 
 class Ticker:
@@ -63,6 +70,7 @@ class Ticker:
         box_of: run id -> what this instance knows of the run.
         apply: saves facts about a run and acts on what follows; returns the thread that acts where that takes long.
         forget: drops what this instance knows of a run that has ended.
+        slots: what asks for slots, where a run waits for one.
     """
 
     def __init__(
@@ -78,7 +86,9 @@ class Ticker:
         box_of: Callable[[str], RunBox],
         apply: Callable[[RunBox, tuple[Fact, ...]], Thread | None],
         forget: Callable[[str], None],
+        slots: Callable[[], SlotKeeper],
     ) -> None:
+        self._slots = slots
         self._store, self._witness, self._actor = store, witness, actor
         self._clock, self._hosts, self._policy, self._instance = clock, hosts, policy, instance
         self._box_of, self._apply, self._forget = box_of, apply, forget
@@ -106,6 +116,7 @@ class Ticker:
                 with ThreadPoolExecutor(at_once, "orchestrator-tick") as pool:
                     for walking in [pool.submit(self._walk_on, walk) for _ in range(at_once)]:
                         walking.result()
+            self._take_turns(walk)
             left = len(walk.markers) - walk.runs
             self._came_to = walk.markers[walk.runs - 1] if left and walk.runs else None
         finally:
@@ -128,6 +139,7 @@ class Ticker:
         """
         walk = _Walk([], self._clock.now())
         found = self._look_after(run_id, marker, walk)
+        self._take_turns(walk)
         is_closed = any(self._notify(*owing) for owing in walk.owing)
         for each in walk.acting:
             each.join()
@@ -139,7 +151,11 @@ class Ticker:
         Another instance does not know where that is, and one that is new might always be; so each begins somewhere
         else, else the last runs would never be come to where there are too many.
         """
-        markers = [marker for marker, _ in self._open_runs]
+        newest: dict[str, str] = {}
+        for marker, run_id in self._open_runs:  # those before a redrive are deleted with its own
+            if run_id not in newest or number_of(marker) > number_of(newest[run_id]):
+                newest[run_id] = marker
+        markers = sorted(newest.values())
         if not markers:
             return []
         if self._came_to is not None:
@@ -201,10 +217,42 @@ class Ticker:
         is_over = state.run.timeout_at is not None and state.run.timeout_at <= self._clock.now()
         late: tuple[Fact, ...] = (RunOutOfTime(),) if is_over and state.run.stop is None else ()
         ended: tuple[Fact, ...] = (PauseEnded(),) if state.run.is_resuming else ()
+        if work.waiting or state.run.waits_for_slot:
+            asks = self._asks(state, work)
+            if state.run.status is not RunStatus.PAUSED:
+                walk.asks += asks
+            elif state.run.steered_at is not None and asks:  # it was paused from outside
+                ended = (PauseRequested(state.run.steered_at),)
+        deadline_at = state.run.deadline_at
+        if deadline_at is not None and deadline_at <= self._clock.now() and not state.run.is_late:
+            late = (*late, DeadlinePassed())
         if facts or late or ended:
             self._act_on(box, (*ended, *facts, *late), walk.acting)
         names = dict.fromkeys(fact.node_name for fact in facts)
         return tuple(state.launch_id(name) for name in names)
+
+    def _asks(self, state: RunState, work: Chores) -> list[AskSlot]:
+        """What a run waits for of queues; what that needs is loaded where there is something."""
+        from orchestrator.engine.queueing import asks_of
+
+        return asks_of(self._witness.dag_of(state), state, work.waiting, self._policy.pools)
+
+    def _take_turns(self, walk: _Walk) -> None:
+        """See to what waits for slots: one look at each queue, for all runs together."""
+        if not walk.asks:
+            return
+        by_queue: dict[str, list[AskSlot]] = {}
+        for ask in walk.asks:
+            by_queue.setdefault(ask.queue, []).append(ask)
+        granted: dict[str, list[Fact]] = {}
+        for queue, asks in by_queue.items():
+            with self._failing_alone(walk, "slots", queue):
+                run_of_ticket = {ask.ticket: ask.run_id for ask in asks}
+                for fact in self._slots().look_after(queue, asks):
+                    granted.setdefault(run_of_ticket[fact.ticket], []).append(fact)
+        for run_id, facts in granted.items():
+            with self._failing_alone(walk, "turn", run_id):
+                self._act_on(self._box_of(run_id), tuple(facts), walk.acting)
 
     def _act_on(self, box: RunBox, facts: tuple[Fact, ...], acting: list[Thread]) -> None:
         thread = self._apply(box, facts)
@@ -212,11 +260,14 @@ class Ticker:
             acting.append(thread)
 
     def _close(self, state: RunState, marker: str | None) -> bool:
-        """Let go of a run that has ended, unless it owes notifications still: then its marker stays."""
-        if state.run.owed_notifications:
+        """Let go of a run that has ended, unless it owes notifications still: then its marker stays.
+
+        So does that of a redrive which has written its marker, and is about to save.
+        """
+        if state.run.owed_notifications or number_of(marker or "") > state.run.redrives:
             return False
         if marker is not None:
-            self._open_runs.clear(marker)
+            self._open_runs.clear_all(state.run.run_id, state.run.redrives)
         self._forget(state.run.run_id)
         return True
 
@@ -283,6 +334,8 @@ class Ticker:
                 facts.append(TimeCame(node.node_name, node.attempt, kind, at, False))
                 continue
             execution_id, outcome = self._outcome(node, state, box)
+            if outcome is None and kind == DueKind.HEARTBEAT:
+                facts += self._witness.heard(self._store, node, state)  # before it is found to be silent
             if outcome is None:
                 facts.append(TimeCame(node.node_name, node.attempt, kind, at, execution_id is not None))
             else:
@@ -327,6 +380,7 @@ class _Walk:
         self.closed: list[str] = []
         self.problems: list[str] = []
         self.acting: list[Thread] = []
+        self.asks: list[AskSlot] = []
         self.owing: list[tuple[str, str | None]] = []  # (run id, marker) of those with late notifications
         self._until, self._lock = until, Lock()
 

@@ -18,33 +18,42 @@ from orchestrator.engine.address import (
     BeginRun,
     CancelRun,
     Completion,
+    Heartbeat,
     Item,
     Known,
     PauseRun,
+    RedriveRun,
     Reminder,
     ResumeRun,
+    SlotTold,
     Start,
 )
 from orchestrator.engine.draft import bare_launch
 from orchestrator.engine.run_box import Answer, Entry, RunBox
 from orchestrator.engine.status import DefinitionStatus
-from orchestrator.model.commands import Cancel, Command, Execution, Launch, Remind
-from orchestrator.model.enums import NOTHING_RUNS, TargetTypes, TaskStatus
-from orchestrator.model.errors import LaunchUncertain, NotYet, RunExists
+from orchestrator.model.commands import Cancel, Command, Execution, Launch, ReleaseSlot, Remind
+from orchestrator.model.dag import DAG
+from orchestrator.model.enums import NOTHING_RUNS, DueKind, TargetTypes, TaskStatus
+from orchestrator.model.errors import InputError, LaunchUncertain, NotYet, RunExists
 from orchestrator.model.events import CompletionEvent
 from orchestrator.model.facts import (
     AttemptEnded,
     CancelRequested,
     Fact,
+    HeardFrom,
     PauseEnded,
     PauseRequested,
+    RedriveRequested,
     ResumeRequested,
+    RunAdmitted,
     RunStarted,
+    SlotGranted,
     TimeCame,
 )
+from orchestrator.model.ids import launch_id_of
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import Claim, NodeState, RunState
-from orchestrator.ports import Clock, Confirming, Target
+from orchestrator.ports import Clock, Confirming, ObjectStore, Target
 
 log = logging.getLogger("orchestrator")
 
@@ -67,24 +76,34 @@ class Witness:
 
         Raises:
             RunExists: a start, but the run is another message's.
+            InputError: a redrive of a run that has completed, or from a step that it did not come by.
             NotYet: the answer that counts is still under way.
         """
         item: Item = entry.item
         match item:
             case Known():
-                return list(item.facts), []
+                return list(item.facts), _unwanted(item.facts, state)
+            case SlotTold():
+                told: Fact = RunAdmitted(item.queue, item.ticket)
+                if item.node_name is not None:
+                    told = SlotGranted(item.node_name, item.attempt, item.queue, item.ticket)
+                return [told], _unwanted([told], state)
             case Completion():
                 return self._completion(entry, item, state, box)
             case Reminder():
                 return self._reminder(entry, item, state, box)
+            case Heartbeat():
+                return self._heartbeat(item, state), []
             case BeginRun():
                 return [PauseEnded()], []
             case CancelRun():
-                return [CancelRequested(item.reason)], []
+                return [CancelRequested(item.reason, item.published_at)], []
             case PauseRun():
                 return [PauseRequested(item.published_at)], []
             case ResumeRun():
                 return [ResumeRequested(item.published_at)], []
+            case RedriveRun():
+                return self._redrive(item, state), []
             case Start():
                 if state.run.message_id != item.message_id:
                     raise RunExists(
@@ -92,6 +111,18 @@ class Witness:
                         f"{state.run.started_at.isoformat()}; choose another run_id"
                     )
                 return [], []
+
+    def _redrive(self, item: RedriveRun, state: RunState) -> list[Fact]:
+        """Facts of a request to go on; raises InputError where it is about this end, and cannot be met."""
+        from orchestrator.engine.redriving import is_about, refusal  # hardly any event asks for it
+
+        fact = RedriveRequested(item.published_at, item.number, item.start_from)
+        if not is_about(state.run, fact):
+            return []
+        why_not = refusal(self._definitions.load(state.run.definition, state.run.dag), state, item.start_from)
+        if why_not is not None:
+            raise InputError(f"run {item.run_id}: {why_not}")
+        return [fact]
 
     def ask_ahead(self, entries: Sequence[Entry], state: RunState, box: RunBox) -> None:
         """Ask what several events need to know, side by side; `facts` then has the answers already."""
@@ -133,6 +164,9 @@ class Witness:
                 item.scheduled_for,
                 item.variables,
                 item.parent,
+                item.priority,
+                item.part_of,
+                item.nodes,
             )
         ]
 
@@ -170,9 +204,20 @@ class Witness:
             box.executions[launch_id] = found
         return found
 
+    def heard(self, store: ObjectStore, node: NodeState, state: RunState) -> list[HeardFrom]:
+        """Return when an attempt was last heard of, if ever. Raises StoreUnavailable, LaunchUncertain."""
+        from orchestrator.engine.heartbeats import last_heard  # only where a step has a heartbeat
+
+        at = last_heard(store, self._targets.get(node.target_key), self.bare(state, node))
+        return [] if at is None else [HeardFrom(node.node_name, node.attempt, at)]
+
     def bare(self, state: RunState, node: NodeState) -> Launch:
         """The launch of a node's current attempt, as far as `find` and `cancel` need it."""
-        return bare_launch(self._definitions.load(state.run.definition, state.run.dag), state.run, node)
+        return bare_launch(self.dag_of(state), state.run, node)
+
+    def dag_of(self, state: RunState) -> DAG:
+        """The DAG of a run's own definition."""
+        return self._definitions.load(state.run.definition, state.run.dag)
 
     def _completion(
         self, entry: Entry, item: Completion, state: RunState, box: RunBox
@@ -200,7 +245,7 @@ class Witness:
             return None
         node = _running(state, item.node_name, item.attempt)
         target = self._targets.get(node.target_key) if node is not None else None
-        if node is None or target is None or not NOTHING_RUNS.isdisjoint(node.due):
+        if node is None or target is None or node.waits_for_slot or not NOTHING_RUNS.isdisjoint(node.due):
             return None
         if isinstance(item, Completion) and isinstance(target, Confirming):
             if not _proves_itself(item.event, node, state):
@@ -249,9 +294,22 @@ class Witness:
         execution_id = event.execution_id or _bound(node, state, box)
         return [AttemptEnded(node.node_name, node.attempt, event.verdict, execution_id)]
 
+    def _heartbeat(self, item: Heartbeat, state: RunState) -> list[Fact]:
+        node = _running(state, item.node_name, item.attempt)
+        if node is None or node.claim is None or DueKind.HEARTBEAT not in node.due:
+            return []
+        if not hmac.compare_digest(item.nonce.encode(), node.claim.nonce.encode()):
+            log.warning(
+                "a heartbeat without the nonce of its claim is not believed", extra=labels_of_attempt(node, state)
+            )
+            return []
+        return [HeardFrom(node.node_name, node.attempt, item.published_at)]
+
     def _reminder(self, entry: Entry, item: Reminder, state: RunState, box: RunBox) -> tuple[list[Fact], list[Command]]:
         node = _running(state, item.node_name, item.attempt)
         if node is None or (item.kind is not None and node.due.get(item.kind) != item.at):
+            return [], []
+        if node.waits_for_slot or item.kind == DueKind.HEARTBEAT:  # a heartbeat's is the Tick's
             return [], []
         if node.owed_cancel is not None:
             # Somebody knows more: a child run says so when it has taken a cancel in.
@@ -266,6 +324,24 @@ class Witness:
             return [], []
         is_bound = answer.execution is not None or _bound(node, state, box) is not None
         return [TimeCame(node.node_name, node.attempt, item.kind, item.at, is_bound)], []
+
+
+def _unwanted(facts: Sequence[Fact], state: RunState) -> list[Command]:
+    """Return what gives slots back that were granted too late: what asked for them has ended, or has given them up.
+
+    A ticket that a run has no more, it will never have again.
+    """
+    found: list[Command] = []
+    for fact in facts:
+        if isinstance(fact, RunAdmitted):
+            if state.run.slot is None or state.run.slot.ticket != fact.ticket:
+                found.append(ReleaseSlot(fact.queue, state.run.run_id, fact.ticket))
+        elif isinstance(fact, SlotGranted):
+            node = state.nodes.get(fact.node_name)
+            if node is None or node.slot is None or node.slot.ticket != fact.ticket:
+                holder = launch_id_of(state.run.run_id, fact.node_name, fact.attempt)
+                found.append(ReleaseSlot(fact.queue, holder, fact.ticket))
+    return found
 
 
 def _running(state: RunState, node_name: str, attempt: int) -> NodeState | None:

@@ -81,7 +81,7 @@ class Program:
         allowance = current()
         if allowance is not None and not allowance.grants(1):
             raise _too_much_together(allowance)
-        scope = {_spelt(root): value for root, value in scope.items()}
+        scope = {_spelt(str(path[0])): scope[str(path[0])] for path in self.paths if path[0] in scope}
         values: dict[Path, object] = {}
         left = _Left(MAX_VALUES)
         shapes: dict[Path, Shape] = {}

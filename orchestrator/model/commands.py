@@ -93,6 +93,8 @@ class Launch(msgspec.Struct, frozen=True):
     """When its step started: nothing was launched for it before, so that `find` need not look further back."""
     secrets: tuple[str, ...] = ()
     """Names of the secrets in `parameters`: marked there, until its target is called."""
+    goes_on: str | None = None
+    """Of a Dag Task: the child run that is to go on for it, where there still is one."""
     depth: int = 0
     """How many runs stand above its run."""
     scheduled_for: datetime | None = None
@@ -142,6 +144,36 @@ class Remind(msgspec.Struct, frozen=True):
     at: datetime
 
 
+class AskSlot(msgspec.Struct, frozen=True):
+    """Ask for a slot of `queue`, for a run (`node_name` None) or for an attempt.
+
+    `since` and `priority` are its place among those that wait; `limit` is how many slots there are, as the asker knows.
+    """
+
+    queue: str
+    ticket: str
+    since: datetime
+    priority: int
+    limit: int | None
+    dag: str
+    run_id: str
+    node_name: str | None = None
+    attempt: int = 0
+
+    @property
+    def holder(self) -> str:
+        """Who asks: a run id, or a launch id."""
+        return self.run_id if self.node_name is None else launch_id_of(self.run_id, self.node_name, self.attempt)
+
+
+class ReleaseSlot(msgspec.Struct, frozen=True):
+    """Give back the slot, or the place in the queue, that was asked for with this ticket."""
+
+    queue: str
+    holder: str
+    ticket: str
+
+
 class Notify(msgspec.Struct, frozen=True):
     """Send `payload` to a topic or a URL; `owner` and `lease_end` are those of the notification that is owed."""
 
@@ -154,7 +186,7 @@ class Notify(msgspec.Struct, frozen=True):
     payload: Mapping[str, Json]
 
 
-Command = Launch | Cancel | Withdraw | Remind | Notify
+Command = Launch | Cancel | Withdraw | Remind | Notify | AskSlot | ReleaseSlot
 
 
 def target_key(target_type: str, invocation: Json) -> str:

@@ -16,7 +16,7 @@ from orchestrator.model.expressions import Template, compile_value, names_in
 from orchestrator.model.fixed import Fixed
 from orchestrator.model.ids import step_of
 from orchestrator.model.node_factory import NodeFactory
-from orchestrator.model.nodes import Node, Parallel, Task
+from orchestrator.model.nodes import Map, Node, Parallel, Task
 
 if TYPE_CHECKING:
     from orchestrator.model.dependencies import Dependencies
@@ -27,7 +27,7 @@ class DAG(Fixed):
 
     Attributes:
         definition: the dict that it was built from.
-        parent_node: the Parallel that this is a branch of; None for a whole definition.
+        parent_node: the Parallel that this is a branch of, or the Map whose iterator; None for a whole definition.
         start_nodes: where it starts: its `start`; where it has none, all steps that neither depend on others nor have
             a way to them.
         start_node: the first of these.
@@ -35,8 +35,12 @@ class DAG(Fixed):
         tasks: those of them that are Tasks.
         result: the template of a run's result; None where that is its last step's.
         timeout_s: how long a run of it may take, in seconds, or None.
+        deadline_s: so long after the time that a run is for, or after its start, it should have ended; or None.
         last_steps: the DAG of its `finally`, which runs however its own steps end; or None.
-        all_nodes: its nodes and those of all branches, a Parallel before what is inside of it; those of `last_steps`.
+        all_nodes: its nodes and those of all branches and iterators, a Parallel or Map before what is inside of it;
+            those of `last_steps`.
+        first_nodes: those of them that have an entry as soon as a run, branch or item of it has begun: all but those of
+            iterators.
         all_tasks: those of them that are Tasks.
         by_name: node name -> Node, over `all_nodes`.
     """
@@ -44,7 +48,7 @@ class DAG(Fixed):
     def __init__(
         self,
         definition: Mapping[str, Json],
-        parent_node: Parallel | None = None,
+        parent_node: Parallel | Map | None = None,
         *,
         statuses: Mapping[str, TaskStatus] | None = None,
         executions: Mapping[str, ExecutionRecord] | None = None,
@@ -68,6 +72,8 @@ class DAG(Fixed):
         self.result: Template | None = compile_value(definition["result"]) if "result" in definition else None
         timeout, last = definition.get("timeout"), definition.get("finally")
         self.timeout_s = None if timeout is None else parse_duration(str(timeout))
+        deadline = definition.get("deadline")
+        self.deadline_s = None if deadline is None else parse_duration(str(deadline))
         self.last_steps: DAG | None = (
             DAG(last, statuses=statuses, executions=executions) if isinstance(last, dict) else None
         )
@@ -98,17 +104,46 @@ class DAG(Fixed):
         tags = self.definition.get("tags")
         return tuple(str(tag) for tag in tags) if isinstance(tags, list) else ()
 
+    @property
+    def max_active_runs(self) -> int | None:
+        """How many of its runs may be under way at once; None where nothing limits that."""
+        most = self.definition.get("max_active_runs")
+        return most if isinstance(most, int) else None
+
+    @property
+    def priority(self) -> int:
+        """Which of the runs that wait comes first: the highest."""
+        priority = self.definition.get("priority")
+        return priority if isinstance(priority, int) else 0
+
+    @cached_property
+    def pools(self) -> frozenset[str]:
+        """Names of the pools that its Tasks name."""
+        return frozenset(task.pool for task in self.all_tasks if task.pool is not None)
+
     @cached_property
     def all_nodes(self) -> tuple[Node, ...]:
         """In definition order."""
         found: list[Node] = []
         for node in self.nodes:
             found.append(node)
-            if isinstance(node, Parallel):
-                for branch in node.branches:
-                    found.extend(branch.all_nodes)
+            for graph in node.graphs:
+                found.extend(graph.all_nodes)
         if self.last_steps is not None:
             found.extend(self.last_steps.all_nodes)
+        return tuple(found)
+
+    @cached_property
+    def first_nodes(self) -> tuple[Node, ...]:
+        """In definition order."""
+        found: list[Node] = []
+        for node in self.nodes:
+            found.append(node)
+            if isinstance(node, Parallel):
+                for branch in node.branches:
+                    found.extend(branch.first_nodes)
+        if self.last_steps is not None:
+            found.extend(self.last_steps.first_nodes)
         return tuple(found)
 
     @cached_property
@@ -169,8 +204,8 @@ class DAG(Fixed):
                     waiting.append(own[name])
         return tuple(found)
 
-    def branch(self, definition: Mapping[str, Json], parent_node: Parallel) -> DAG:
-        """Return a branch of this DAG, which shares its view of the run."""
+    def branch(self, definition: Mapping[str, Json], parent_node: Parallel | Map) -> DAG:
+        """Return a branch of this DAG, or an iterator, which shares its view of the run."""
         return DAG(definition, parent_node, statuses=self._statuses, executions=self._executions)
 
     def get_node_with_task(self, name: str) -> Node:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from operator import and_, or_
 
+from orchestrator.model.durations import parse_duration
 from orchestrator.model.enums import TargetTypes, Triggers
 from orchestrator.model.errors import DefinitionError, ExpressionError
 from orchestrator.model.expressions import (
@@ -33,11 +34,12 @@ from orchestrator.model.grammar import (
     shape_of,
 )
 from orchestrator.model.grammar_rules import Kind, Shape, key_problem, text_problem
+from orchestrator.model.ids import MAX_MAPS
 from orchestrator.model.times import HOW_TIME, parse_time
 from orchestrator.model.words import at, closest, did_you_mean, kind_of, listed, quoted
 
 MAX_DEPTH = 100
-"""Levels of Parallels in one another, and of lists and objects in one another in `parameters`."""
+"""Levels of Parallels and Maps in one another, and of lists and objects in one another in `parameters`."""
 
 MAX_VALUES = 1_000_000
 """Values in all `parameters` together: YAML aliases can make more of a few lines than fits in memory."""
@@ -77,18 +79,22 @@ def notify_problems(path: str, value: object) -> Iterator[str]:
 
 @dataclass(eq=False)
 class _Body:
-    """A `start` with its `steps`: the definition itself, or one branch."""
+    """A `start` with its `steps`: the definition itself, a branch, or the iterator of a Map."""
 
     path: str
     value: Mapping[object, object]
     shape: Shape
     holder: _Place | None = None
-    """The Parallel that this is a branch of."""
+    """The Parallel that this is a branch of, or the Map whose iterator."""
     depth: int = 0
+    maps: int = 0
+    """How many Maps it is in."""
     flaw: str = ""
     """Why what is in it is not judged."""
     is_finally: bool = False
     """Its steps run when those of the definition have ended."""
+    is_iterator: bool = False
+    """Its steps run once an item."""
 
     @property
     def start(self) -> object:
@@ -375,6 +381,8 @@ class _Judge:
             self.bodies.append(body)
             if body.depth > MAX_DEPTH:
                 body.flaw = f"is nested too deeply; allowed: {MAX_DEPTH} levels of Parallels"
+            elif body.maps > MAX_MAPS:
+                body.flaw = f"is nested too deeply; allowed: {MAX_MAPS} levels of Maps"
             elif id(steps := body.value.get("steps")) in seen:
                 body.flaw = "has the very steps of another place (a YAML alias); step names are unique"
             elif isinstance(steps, dict) and steps:
@@ -390,7 +398,12 @@ class _Judge:
                     for index, branch in enumerate(branches if isinstance(branches, list) else ()):
                         if isinstance(branch, dict):
                             path = at(at(place.path, "branches"), index)
-                            inner.append(_Body(path, branch, BRANCH, place, body.depth + 1))
+                            inner.append(_Body(path, branch, BRANCH, place, body.depth + 1, body.maps))
+                if isinstance(step, dict) and shape_of(step).keys.get("iterator"):
+                    iterator, path = step.get("iterator"), at(place.path, "iterator")
+                    if isinstance(iterator, dict):
+                        depth, maps = body.depth + 1, body.maps + 1
+                        inner.append(_Body(path, iterator, BRANCH, place, depth, maps, is_iterator=True))
             waiting.extend(reversed(inner))
 
     def input_schema(self, schema: object) -> Iterator[str]:
@@ -438,6 +451,7 @@ class _Judge:
                     "on others or is led to by them"
                 )
         yield from self.dependencies(place)
+        yield from _heartbeat_problems(path, shape, step)
         yield from self.contents(place, path, shape, step)
 
     def dependencies(self, place: _Place) -> Iterator[str]:
@@ -465,6 +479,9 @@ class _Judge:
                         yield from self.contents(place, where, row.shape, each)
             elif row.kind is Kind.CONDITION and isinstance(held, str):
                 yield from (f"{at(path, key)}: {problem}" for problem in self.condition(place, held))
+            elif key in step and row.kind is Kind.ITEMS and isinstance(held, str | list):
+                problem = items_problem(held) if isinstance(held, str) else None
+                yield from [f"{at(path, key)}: {problem}"] if problem else self.values(place, at(path, key), held)
             elif key in step and row.kind in (Kind.ANY, Kind.TEXT) and (row.kind is Kind.ANY or isinstance(held, str)):
                 yield from self.values(place, at(path, key), held)
                 if key == "until" and isinstance(held, str) and "${" not in held and parse_time(held) is None:
@@ -616,7 +633,10 @@ class _Judge:
         if "secret" in roots and not may_hide:
             yield f"{part.text}: is kept nowhere, so it can stand in the parameters of what is launched only"
         for root in ROOTS:
-            if root in roots and root not in EVERYWHERE | {"error", "secret"}:
+            is_there = root in EVERYWHERE | {"error", "secret"} or (
+                root in ("item", "index") and any(holder.body.is_iterator for holder in place.lineage())
+            )
+            if root in roots and not is_there:
                 yield f"{part.text}: there is no {quoted(root)} here; there is {listed(sorted(EVERYWHERE))}"
         for name in steps_in(part):
             problem = self.reference(place, name)
@@ -650,6 +670,20 @@ class _Judge:
         return f"{why}; only steps that have ended before {quoted(place.name)} starts have a result" if why else None
 
 
+def _heartbeat_problems(path: str, shape: Shape, step: Mapping[object, object]) -> Iterator[str]:
+    """Yield why a heartbeat could never be missed, if so."""
+    heartbeat, timeout = step.get("heartbeat"), step.get("timeout")
+    row = shape.keys.get("heartbeat")
+    if row is None or not isinstance(heartbeat, str) or row.problem(heartbeat):
+        return
+    if step.get("invocation") == "sync":
+        yield f'{path}.heartbeat: says nothing with "invocation": "sync", whose call is waited for; write a "timeout"'
+    if not isinstance(timeout, str) or shape.keys["timeout"].problem(timeout):
+        return
+    if parse_duration(heartbeat) >= parse_duration(timeout):
+        yield f'{path}.heartbeat: is {heartbeat}; allowed: less than the "timeout", which is {timeout}'
+
+
 def _why_not_ended(place: _Place, other: _Place) -> str:
     """Return why `other` is not certain to have ended before `place` starts; "" if it is certain."""
     if place.name == _RUN_RESULT:
@@ -657,6 +691,10 @@ def _why_not_ended(place: _Place, other: _Place) -> str:
         return f'{quoted(other.name)} is in "finally"' if root.body.is_finally else ""
     if other == place:
         return f"{quoted(other.name)} is the step itself"
+    for holder in other.lineage():
+        if holder.body.is_iterator and all(ours.body is not holder.body for ours in place.lineage()):
+            name = holder.body.holder.name if holder.body.holder else ""
+            return f"{quoted(other.name)} runs once an item; outside of {quoted(name)} ask for the result of that"
     *_, our_root = place.lineage()
     *_, their_root = other.lineage()
     if our_root.body is not their_root.body:
@@ -678,6 +716,17 @@ def _why_not_ended(place: _Place, other: _Place) -> str:
     if body.waits:
         return f"{quoted(place.name)} does not wait for {quoted(other.name)}"
     return f"no way leads from {quoted(other.name)} to {quoted(place.name)}"
+
+
+def items_problem(text: str) -> str | None:
+    """Return why a string can never be a list, if so."""
+    try:
+        parts = parse(text)
+    except ExpressionError as exc:
+        return str(exc)
+    if len(parts) != 1 or isinstance(parts[0], str):
+        return f"{quoted(text)} is no list; write one, or an expression alone, as in ${{steps.A.result.files}}"
+    return None
 
 
 def _cycles(body: _Body) -> Iterator[list[str]]:

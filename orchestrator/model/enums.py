@@ -4,14 +4,17 @@ from enum import StrEnum
 
 
 class NodeTypes(StrEnum):
-    """`type` of a step."""
+    """`type` of a step; of an entry of a run document also `Item`, one item of a Map, and `Part`, many of one."""
 
     TASK = "Task"
     PARALLEL = "Parallel"
+    MAP = "Map"
     CONDITION = "Condition"
     WAIT = "Wait"
     PASS = "Pass"  # noqa: S105 - no password
     END = "End"
+    ITEM = "Item"
+    PART = "Part"
 
 
 class TargetTypes(StrEnum):
@@ -111,6 +114,8 @@ class RunEvents(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    LATE = "late"
+    """It had not ended by its deadline."""
 
 
 class OutcomeKind(StrEnum):
@@ -140,6 +145,8 @@ class DueKind(StrEnum):
     """The next attempt is to be launched."""
     WAIT = "wait"
     """A Wait is over."""
+    HEARTBEAT = "heartbeat"
+    """It was not heard of for so long that it is given up."""
     QUESTION = "question"
     """The target is to be asked: its service leaves no event that would tell."""
 

@@ -30,14 +30,18 @@ from orchestrator.model.events import (
     DataflowEvent,
     Event,
     FunctionEvent,
+    HeartbeatEvent,
     LaterEvent,
     PauseEvent,
+    RedriveEvent,
     ReminderEvent,
     ResumeEvent,
+    SlotEvent,
     StartEvent,
     TickEvent,
 )
-from orchestrator.model.ids import RUN_ID, STEP_NAME, launch_id_of, parse_launch_id
+from orchestrator.model.grammar import MAX_PRIORITY
+from orchestrator.model.ids import NODE_NAME, RUN_ID, launch_id_of, parse_launch_id
 from orchestrator.model.json_paths import at as _at
 from orchestrator.model.json_paths import is_name as _is_name
 from orchestrator.model.json_paths import is_of_log as _is_of_log
@@ -55,10 +59,13 @@ def _recognisers() -> Mapping[str, "_Reader"]:
         messages.START: _start,
         messages.CALLBACK: _callback,
         messages.REMINDER: _reminder,
+        messages.HEARTBEAT: _heartbeat,
         messages.TICK: _tick,
         messages.CANCEL: _cancel,
         messages.PAUSE: _pause,
         messages.RESUME: _resume,
+        messages.SLOT: _slot,
+        messages.REDRIVE: _redrive,
         messages.BEGIN: _begin,
         messages.LATER: _later,
         messages.OBJECT: _object,
@@ -196,7 +203,14 @@ def _start(data: Mapping[str, Json], common: Common) -> StartEvent:
         dag=dag,
         input=start_input,
         scheduled_for=_scheduled_for(data, common["publish_time"]),
+        priority=_priority(data.get("priority")),
     )
+
+
+def _priority(value: Json) -> int | None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_PRIORITY):
+        return value
+    raise _wrong("start.priority", f"is {_shown(value)}", f"allowed are -{MAX_PRIORITY} to {MAX_PRIORITY}")
 
 
 def _scheduled_for(data: Mapping[str, Json], publish_time: datetime | None) -> datetime | None:
@@ -243,6 +257,26 @@ def _reminder(data: Mapping[str, Json], common: Common) -> ReminderEvent:
     )
 
 
+def _slot(data: Mapping[str, Json], common: Common) -> SlotEvent:
+    queue, ticket = data.get("queue"), data.get("ticket")
+    run_id = _run_id("slot.run_id", data.get("run_id"))
+    if not (isinstance(queue, str) and _QUEUE.fullmatch(queue)):
+        raise _wrong("slot.queue", f"is {_shown(queue)}", "it has to be dag/NAME or pool/NAME")
+    if not _is_nonce(ticket):
+        raise _wrong("slot.ticket", f"is {_shown(ticket)}", "it has to be a ticket of that queue")
+    node_name, attempt = _node("slot", data) if "node_name" in data else (None, 0)
+    return SlotEvent(**common, run_id=run_id, queue=queue, ticket=ticket, node_name=node_name, attempt=attempt)
+
+
+def _heartbeat(data: Mapping[str, Json], common: Common) -> HeartbeatEvent:
+    launch_id, nonce = data.get("launch_id"), data.get("nonce")
+    if not _is_name(launch_id) or (ids := parse_launch_id(launch_id)) is None:
+        raise _wrong("heartbeat.launch_id", f"is {_shown(launch_id)}", "it has to be run_id/node/attempt")
+    if not _is_nonce(nonce):
+        raise _wrong("heartbeat.nonce", f"is {_shown(nonce)}", "it has to be the nonce of the launch")
+    return HeartbeatEvent(**common, run_id=ids[0], node_name=ids[1], attempt=ids[2], nonce=nonce)
+
+
 def _tick(_data: Mapping[str, Json], common: Common) -> TickEvent:
     return TickEvent(**common)
 
@@ -253,6 +287,19 @@ def _pause(data: Mapping[str, Json], common: Common) -> PauseEvent:
 
 def _resume(data: Mapping[str, Json], common: Common) -> ResumeEvent:
     return ResumeEvent(**common, run_id=_run_id("resume.run_id", data.get("run_id")))
+
+
+def _redrive(data: Mapping[str, Json], common: Common) -> RedriveEvent:
+    start_from, number = data.get("from"), data.get("number")
+    run_id = _run_id("redrive.run_id", data.get("run_id"))
+    if start_from is not None and not (isinstance(start_from, str) and NODE_NAME.fullmatch(start_from)):
+        raise _wrong("redrive.from", f"is {_shown(start_from)}", "it has to be the name of a step")
+    is_number = isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= _MAX_ATTEMPT
+    if number is not None and not is_number:
+        raise _wrong("redrive.number", f"is {_shown(number)}", f"allowed are 1 to {_MAX_ATTEMPT}")
+    return RedriveEvent(
+        **common, run_id=run_id, start_from=start_from, number=number if isinstance(number, int) else None
+    )
 
 
 def _begin(data: Mapping[str, Json], common: Common) -> BeginEvent:
@@ -386,7 +433,7 @@ _EARLY: Final = timedelta(seconds=5)
 _ABSENT: Final[dict[str, Json]] = {"type": _NO_RESOURCE}
 _MAX_ATTEMPT: Final = 999_999_999
 _DUE_KINDS: Final = frozenset(kind.value for kind in DueKind)
-_NODE_NAME: Final = re.compile(rf"{STEP_NAME.pattern}(?:\[[0-9]{{1,9}}\])*")
+_QUEUE: Final = re.compile(r"(?:dag|pool)/[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 _NAME: Final = "it has to be printable text of 1 to 512 characters"
 
 # `finished with status code: 200` (HTTP) or `finished with status: 'timeout'` (events, and the platform)
@@ -428,7 +475,7 @@ def _carried(url: str) -> tuple[str, str, str | None] | None:
 def _node(kind: str, data: Mapping[str, Json]) -> tuple[str, int]:
     """The node and the attempt that a message of ours names."""
     node_name, attempt = data.get("node_name"), data.get("attempt")
-    if not (isinstance(node_name, str) and _NODE_NAME.fullmatch(node_name)):
+    if not (isinstance(node_name, str) and NODE_NAME.fullmatch(node_name)):
         raise _wrong(f"{kind}.node_name", f"is {_shown(node_name)}", "it has to be the name of a step")
     if isinstance(attempt, bool) or not isinstance(attempt, int) or not 1 <= attempt <= _MAX_ATTEMPT:
         raise _wrong(f"{kind}.attempt", f"is {_shown(attempt)}", f"allowed are 1 to {_MAX_ATTEMPT}")

@@ -47,11 +47,13 @@ class StartEvent(Event, frozen=True, kw_only=True):
 
     Attributes:
         scheduled_for: the time of its schedule that the run is for, aware; None for a start by hand.
+        priority: of the run; None: that of its definition.
     """
 
     dag: str | None = None
     input: Mapping[str, Json] = msgspec.field(default_factory=dict)
     scheduled_for: datetime | None = None
+    priority: int | None = None
 
 
 class ObjectEvent(Event, frozen=True, kw_only=True):
@@ -128,8 +130,25 @@ class ReminderEvent(Event, frozen=True, kw_only=True):
     at: datetime | None = None
 
 
+class HeartbeatEvent(Event, frozen=True, kw_only=True):
+    """The execution of an attempt is at work; `nonce`: the proof that it is the attempt's."""
+
+    node_name: str
+    attempt: int
+    nonce: str
+
+
 class TickEvent(Event, frozen=True, kw_only=True):
     """Look after all open runs."""
+
+
+class SlotEvent(Event, frozen=True, kw_only=True):
+    """The run, or an attempt in it, holds the slot of `queue` that it asked for with `ticket`, which is the proof."""
+
+    queue: str
+    ticket: str
+    node_name: str | None = None
+    attempt: int = 0
 
 
 class LaterEvent(Event, frozen=True, kw_only=True):
@@ -145,6 +164,18 @@ class PauseEvent(Event, frozen=True, kw_only=True):
 
 class ResumeEvent(Event, frozen=True, kw_only=True):
     """Let the run `run_id` go on."""
+
+
+class RedriveEvent(Event, frozen=True, kw_only=True):
+    """Let the run `run_id`, which has ended, go on: from where it failed or, again, from a step.
+
+    Attributes:
+        start_from: the step's name.
+        number: which redrive of the run it is to be, from 1; None: the next one after the end before it was published.
+    """
+
+    start_from: str | None = None
+    number: int | None = None
 
 
 class BeginEvent(Event, frozen=True, kw_only=True):

@@ -392,6 +392,18 @@ def names_in(value: Json, root: str) -> frozenset[str]:
     return frozenset(found)
 
 
+def asks_for(value: Json, root: str) -> bool:
+    """Whether an expression anywhere in a value refers to a root."""
+    for _, text in strings_in(value):
+        try:
+            parts = parse(text)
+        except ExpressionError:
+            continue
+        if any(path[0] == root for part in parts if not isinstance(part, str) for path in part.paths):
+            return True
+    return False
+
+
 class Template(msgspec.Struct, frozen=True):
     """A value with its expressions read: made once a step, resolved once a launch.
 

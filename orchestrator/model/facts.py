@@ -11,7 +11,7 @@ from datetime import datetime
 import msgspec
 
 from orchestrator.model.commands import EMPTY, Failure, Json, Outcome
-from orchestrator.model.run_state import ParentRun
+from orchestrator.model.run_state import NodeState, ParentRun, PartOf
 
 
 class RunStarted(msgspec.Struct, frozen=True):
@@ -25,6 +25,11 @@ class RunStarted(msgspec.Struct, frozen=True):
     scheduled_for: datetime | None = None
     variables: Mapping[str, Json] = EMPTY
     parent: ParentRun | None = None
+    priority: int | None = None
+    part_of: PartOf | None = None
+    """Of the run of a part of a Map."""
+    nodes: tuple[NodeState, ...] = ()
+    """Of such a run: what it begins with."""
 
 
 class AttemptEnded(msgspec.Struct, frozen=True):
@@ -75,14 +80,27 @@ class TimeCame(msgspec.Struct, frozen=True):
     is_bound: bool
 
 
+class HeardFrom(msgspec.Struct, frozen=True):
+    """The execution of an attempt said, at `at`, that it is at work."""
+
+    node_name: str
+    attempt: int
+    at: datetime
+
+
 class CancelRequested(msgspec.Struct, frozen=True):
-    """Somebody wants the run to be cancelled."""
+    """Somebody asked, at `at`, for the run to be cancelled."""
 
     reason: str
+    at: datetime | None = None
 
 
 class RunOutOfTime(msgspec.Struct, frozen=True):
     """The time that the run's definition gives it is over."""
+
+
+class DeadlinePassed(msgspec.Struct, frozen=True):
+    """The time has passed by which the run should have ended."""
 
 
 class CancelSettled(msgspec.Struct, frozen=True):
@@ -106,6 +124,49 @@ class ResumeRequested(msgspec.Struct, frozen=True):
 
 class PauseEnded(msgspec.Struct, frozen=True):
     """The run is not paused any more, and what was held has not been started."""
+
+
+class RunAdmitted(msgspec.Struct, frozen=True):
+    """The run holds the slot that it asked for with this ticket: it is its turn."""
+
+    queue: str
+    ticket: str
+
+
+class PlacesLeft(msgspec.Struct, frozen=True):
+    """Who runs the run ends, and may be long in coming back: it is not to keep others waiting in queues."""
+
+
+class SlotGranted(msgspec.Struct, frozen=True):
+    """An attempt holds the slot of its pool that it asked for with this ticket."""
+
+    node_name: str
+    attempt: int
+    queue: str
+    ticket: str
+
+
+class RedriveRequested(msgspec.Struct, frozen=True):
+    """Somebody asked, at `at`, for a run that has ended to go on.
+
+    `number`: which redrive of the run it is to be, from 1, so that it is about one end; None: about the last one before
+    `at`. `start_from`: the step to run again from; None: from where it failed.
+    """
+
+    at: datetime
+    number: int | None = None
+    start_from: str | None = None
+
+
+class RunAdopted(msgspec.Struct, frozen=True):
+    """A later attempt of its parent's step asked, at `at`, for a child run to go on as its own.
+
+    `tolerated`: of a part of a Map: how many of its items may fail now.
+    """
+
+    parent: ParentRun
+    at: datetime
+    tolerated: int | None = None
 
 
 class NotificationSent(msgspec.Struct, frozen=True):
@@ -137,6 +198,7 @@ Fact = (
     | LaunchBound
     | ClaimExpired
     | TimeCame
+    | HeardFrom
     | CancelRequested
     | CancelSettled
     | RunOutOfTime
@@ -146,4 +208,10 @@ Fact = (
     | PauseRequested
     | ResumeRequested
     | PauseEnded
+    | RunAdmitted
+    | SlotGranted
+    | PlacesLeft
+    | RedriveRequested
+    | RunAdopted
+    | DeadlinePassed
 )

@@ -18,6 +18,12 @@ from orchestrator.model.messages import LAUNCH_VARIABLE
 
 STEP_NAME_RULE = Pattern("a step name", STEP_NAME.pattern, "write 1 to 64 of A-Z a-z 0-9 _ -")
 
+MAX_SLOTS = 1000
+"""How many runs of a DAG, or Tasks of a pool, may be under way at once where that is limited: who holds a slot stands
+in one object."""
+
+MAX_PRIORITY = 100
+
 _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
 
 _START = Key(
@@ -157,10 +163,10 @@ _TRIGGERS = Key(
 _TYPE = Key(
     "type",
     Kind.STRING,
-    "What the step is: a Task runs something, a Parallel runs its branches at the same time, a Condition chooses what "
-    "follows, a Wait waits, a Pass makes a value, an End ends the way.",
+    "What the step is: a Task runs something, a Parallel runs its branches at the same time, a Map runs its iterator "
+    "for each item of a list, a Condition chooses what follows, a Wait waits, a Pass makes a value, an End ends a way.",
     is_required=True,
-    rule=Choice("a step type", tuple(NodeTypes)),
+    rule=Choice("a step type", tuple(kind for kind in NodeTypes if kind not in (NodeTypes.ITEM, NodeTypes.PART))),
 )
 _DEPENDS_ON = Key(
     "depends_on",
@@ -204,6 +210,12 @@ _TARGET_NAME = Key(
 )
 _PARAMETERS = Key("parameters", Kind.VALUES, "What the target is given; strings may hold ${…} expressions.")
 _TIMEOUT = Key("timeout", Kind.DURATION, "How long one attempt may take.", rule=Duration("30d"))
+_HEARTBEAT = Key(
+    "heartbeat",
+    Kind.DURATION,
+    "How long one attempt may be silent: what it runs says that it is at work, by `orchestrator.tasks` or a message.",
+    rule=Duration("30d"),
+)
 _PROJECT_ID = Key(
     "project_id",
     Kind.STRING,
@@ -429,8 +441,58 @@ _ON_FAILURE = Key(
     rule=Choice("what to do on a failure", ("finish", "stop")),
     default="finish",
 )
+POOL = Key(
+    "pool",
+    Kind.STRING,
+    "The pool, of all runs and DAGs, that each attempt takes a slot of; POOLS says how many of its Tasks run at once.",
+    rule=Pattern("the name of a pool", r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", "write 1 to 63 of A-Z a-z 0-9 _ -"),
+)
+_MAX_ACTIVE_RUNS = Key(
+    "max_active_runs",
+    Kind.NUMBER,
+    "How many of its runs may be under way at once; more than these wait for their turn.",
+    range=Range(1, MAX_SLOTS, is_whole=True),
+)
+_PRIORITY = Key(
+    "priority",
+    Kind.NUMBER,
+    "Which of the runs that wait comes first, the highest; a start may give its run another one. By default 0.",
+    range=Range(-MAX_PRIORITY, MAX_PRIORITY, is_whole=True),
+)
+_ITEMS = Key(
+    "items",
+    Kind.ITEMS,
+    "What it runs for: a list, or one ${…} expression that is one when it starts.",
+    is_required=True,
+)
+_ITERATOR = Key(
+    "iterator",
+    Kind.BRANCH,
+    "What runs for each item, which its steps know as ${item}, and its place in the list as ${index}.",
+    is_required=True,
+)
+_MAX_CONCURRENCY = Key(
+    "max_concurrency",
+    Kind.NUMBER,
+    "How many items run at once; by default 10.",
+    range=Range(1, 1000, is_whole=True),
+)
+_TOLERATED = Key(
+    "tolerated_failures",
+    Kind.COUNT_OR_SHARE,
+    "How many items may fail without the Map failing: a number or, of all items, a share; by default none.",
+    range=Range(0, 1_000_000, is_whole=True),
+    rule=Pattern("a share", r"(?:100|[0-9]{1,2}(?:\.[0-9]{1,3})?)%", 'write it as in "10%", at most 100%'),
+)
 _RUN_TIMEOUT = Key(
     "timeout", Kind.DURATION, "How long a run may take, its `finally` not counted.", rule=Duration("365d")
+)
+_DEADLINE = Key(
+    "deadline",
+    Kind.DURATION,
+    "By when a run should have ended, from the time that it is for, else from its start: if it has not, that is told, "
+    "and it runs on.",
+    rule=Duration("365d"),
 )
 _FINALLY = Key("finally", Kind.BRANCH, "Steps that run at the end of every run, however it ends.")
 _CHOICES = Key(
@@ -501,10 +563,13 @@ _WAITS = (_DEPENDS_ON, _TRIGGER)
 _STEP = (_TYPE, _NEXT, _END, *_WAITS)
 _TASK = (*_STEP, _TARGET_TYPE, _TIMEOUT, _RETRY, _ON_ERROR)
 _TARGETS: Mapping[TargetTypes, tuple[Key, ...]] = {
-    TargetTypes.CLOUD_FUNCTION: (_TARGET_NAME, _ENTRY_POINT, _PARAMETERS, _INVOCATION, _PROJECT_ID, _REGION),
+    TargetTypes.CLOUD_FUNCTION: (
+        *(_TARGET_NAME, _ENTRY_POINT, _PARAMETERS, _INVOCATION, _HEARTBEAT),
+        *(_PROJECT_ID, _REGION),
+    ),
     TargetTypes.DATAFLOW: (_TARGET_NAME, _PARAMETERS, _FLEX, _CLASSIC, _PROJECT_ID, _REGION),
     TargetTypes.FUNCTION: (_FUNCTION, replace(_TARGET_NAME, is_required=False), _ARGUMENTS, _WORKER),
-    TargetTypes.CLOUD_RUN_JOB: (_JOB, _VARIABLES, _request(), _PROJECT_ID, _REGION),
+    TargetTypes.CLOUD_RUN_JOB: (_JOB, _VARIABLES, _HEARTBEAT, _request(), _PROJECT_ID, _REGION),
     TargetTypes.BIGQUERY: (
         *(_TITLE, _QUERY, _QUERY_PARAMETERS, _PROJECT_ID, _LOCATION),
         _request(
@@ -520,7 +585,7 @@ _TARGETS: Mapping[TargetTypes, tuple[Key, ...]] = {
         ),
     ),
     TargetTypes.DATAPROC: (_TITLE, _MAIN, _ARGUMENTS_OF_SPARK, _request("labels"), _PROJECT_ID, _REGION),
-    TargetTypes.BATCH: (_TITLE, _IMAGE, _VARIABLES, _request("labels"), _PROJECT_ID, _REGION),
+    TargetTypes.BATCH: (_TITLE, _IMAGE, _VARIABLES, _HEARTBEAT, _request("labels"), _PROJECT_ID, _REGION),
     TargetTypes.WORKFLOWS: (
         _WORKFLOW,
         _PARAMETERS,
@@ -537,6 +602,10 @@ _TARGETS: Mapping[TargetTypes, tuple[Key, ...]] = {
     TargetTypes.DAG: (_CHILD, _CHILD_INPUT),
     TargetTypes.CALLBACK: (_WHOM, _SHOWN, *_TOLD),
 }
+
+
+_WITHOUT_POOLS = (TargetTypes.DAG, TargetTypes.CALLBACK)
+"""A slot that is held while a child run goes on could be the one that it waits for; one held for a person is wasted."""
 
 
 # ---- The shapes that the rows make up ----------------------------------------------------------------
@@ -568,6 +637,7 @@ DEFINITION = Shape.of(
         _START,
         _STEPS,
         _RUN_TIMEOUT,
+        _DEADLINE,
         _FINALLY,
         _RUN_RESULT,
         _ABOUT,
@@ -575,6 +645,8 @@ DEFINITION = Shape.of(
         _TAGS,
         _INPUT_SCHEMA,
         NOTIFY,
+        _MAX_ACTIVE_RUNS,
+        _PRIORITY,
         _SCHEDULE,
         _TIME_ZONE,
         _MISSED,
@@ -584,12 +656,29 @@ DEFINITION = Shape.of(
 )
 BRANCH = Shape.of("a branch", _START, _STEPS)
 PARALLEL = Shape.of("a Parallel", *_STEP, _ON_ERROR, _BRANCHES, _ON_FAILURE)
-TASKS = {target: Shape.of(f"a {target} Task", *_TASK, *rows) for target, rows in _TARGETS.items()}
-TASK = Shape.of("a Task", *_TASK, *_any_of(*(row for rows in _TARGETS.values() for row in rows)))
+TASKS = {
+    target: Shape.of(f"a {target} Task", *_TASK, *(() if target in _WITHOUT_POOLS else (POOL,)), *rows)
+    for target, rows in _TARGETS.items()
+}
+TASK = Shape.of("a Task", *_TASK, POOL, *_any_of(*(row for rows in _TARGETS.values() for row in rows)))
 """A Task of which the target type is not known."""
 SHAPES: Mapping[NodeTypes, Shape] = {
     NodeTypes.TASK: TASK,
     NodeTypes.PARALLEL: PARALLEL,
+    NodeTypes.MAP: Shape.of(
+        "a Map",
+        *_STEP,
+        _ON_ERROR,
+        _ITEMS,
+        _ITERATOR,
+        _MAX_CONCURRENCY,
+        _TOLERATED,
+        replace(
+            _ON_FAILURE,
+            description="What one failure too many does to the items that run: they run on to their end (finish), or "
+            "are cancelled (stop).",
+        ),
+    ),
     NodeTypes.CONDITION: Shape.of("a Condition", _TYPE, *_WAITS, _CHOICES, _DEFAULT, _ON_ERROR),
     NodeTypes.WAIT: Shape.of("a Wait", *_STEP, _FOR, _UNTIL, _ON_ERROR),
     NodeTypes.PASS: Shape.of("a Pass", *_STEP, _RESULT, _ON_ERROR),

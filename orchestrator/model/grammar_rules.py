@@ -181,6 +181,8 @@ class Kind(Enum):
     BRANCHES = (list, "array", "a list of branches")
     BRANCH = (dict, "object", "an object with start and steps")
     SCHEMA = (dict, "object", "an object, a JSON Schema")
+    ITEMS = (list | str, None, "a list, or an expression that is one")
+    COUNT_OR_SHARE = (int | str, None, 'a number, or a share as in "10%"')
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -217,7 +219,8 @@ class Key(msgspec.Struct, frozen=True):
     def problem(self, value: object) -> str | None:
         """Return what is wrong with the value itself, if anything; what is in it is judged elsewhere."""
         python_type, _, noun = self.kind.value
-        if not isinstance(value, python_type) or (self.kind is Kind.NUMBER and isinstance(value, bool)):
+        is_number = self.kind in (Kind.NUMBER, Kind.COUNT_OR_SHARE)
+        if not isinstance(value, python_type) or (is_number and isinstance(value, bool)):
             return f"must be {noun}, not {kind_of(value)}"
         if self.kind is Kind.ANY:
             return None
@@ -227,7 +230,7 @@ class Key(msgspec.Struct, frozen=True):
             return text_problem(value) or (self.rule.problem(value) if self.rule else None)
         if self.kind in (Kind.STEPS, Kind.BRANCHES) and not value:
             return f"is empty; write at least one {'step' if self.kind is Kind.STEPS else 'branch'}"
-        if isinstance(value, list) and not value:
+        if isinstance(value, list) and not value and self.kind is not Kind.ITEMS:
             return "is empty; write at least one"
         return None
 
@@ -284,6 +287,12 @@ class Key(msgspec.Struct, frozen=True):
             return found | {"minItems": 1, "uniqueItems": True, "items": {"type": "string"}}
         if self.kind is Kind.SCHEMA:
             return found | {"$ref": DIALECT}
+        if self.kind is Kind.ITEMS:
+            one: Json = {"type": "string", "pattern": r"^\$\{[\s\S]*\}$"}
+            return found | {"anyOf": [{"type": "array"}, one]}
+        if self.kind is Kind.COUNT_OR_SHARE:
+            number = self.range.schema() if self.range is not None else {"type": "integer"}
+            return found | {"anyOf": [number, {"type": "string", **rule}]}
         if self.range is not None:
             return found | self.range.schema()
         if self.kind is Kind.VALUES:

@@ -1,18 +1,20 @@
 """Drawings of a DAG: Mermaid and Graphviz text, the same for the same definition. Pure.
 
 A node's id is its number in definition order, so that no name has to be made one; names stand in labels.
-A Parallel is a box around its branches. Graphviz cannot point at a box, so there a dot on its upper edge
-forks the way and one on its lower edge joins it.
+A Parallel is a box around its branches, a Map one around its iterator. Graphviz cannot point at a box, so there a dot
+on its upper edge forks the way and one on its lower edge joins it.
 
 Of a run the same is drawn, with a line more in each label and its colour: how the step is. The colours say nothing that
 the words do not.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import TaskStatus, Triggers
-from orchestrator.model.nodes import Condition, End, Graph, Node, Parallel, Pass, Task, Wait
+from orchestrator.model.ids import step_of
+from orchestrator.model.nodes import Condition, End, Graph, Map, Node, Pass, Task, Wait
 from orchestrator.model.run_state import RunState
 
 Draw = Callable[[DAG, RunState | None], str]
@@ -24,11 +26,11 @@ def mermaid(dag: DAG, run: RunState | None = None) -> str:
 
     def inside(graph: Graph, indent: str) -> Iterator[str]:
         for node in graph.ordered():
-            if isinstance(node, Parallel):
-                title = "<br/>".join(map(_mermaid_text, (node.node_name, *_status_words(node, run))))
+            if node.graphs:
+                title = "<br/>".join(map(_mermaid_text, (*_words(node), *_status_words(node, run))))
                 yield f'{indent}subgraph {ids[node.node_name]}["{title}"]'
-                for branch in node.branches:
-                    yield from inside(branch, f"{indent}    ")
+                for inner in node.graphs:
+                    yield from inside(inner, f"{indent}    ")
                 yield f"{indent}end"
             else:
                 label = "<br/>".join(map(_mermaid_text, (*_words(node), *_status_words(node, run))))
@@ -48,9 +50,9 @@ def mermaid(dag: DAG, run: RunState | None = None) -> str:
         for status, (fill, line) in _COLOURS.items():
             alike = [node for node in dag.all_nodes if _status(node, run) is status]
             for node in alike:
-                if isinstance(node, Parallel):  # what is in it has its own
+                if node.graphs:  # what is in it has its own
                     yield f"    style {ids[node.node_name]} fill:none,stroke:{line},stroke-width:2px"
-            named = [ids[node.node_name] for node in alike if not isinstance(node, Parallel)]
+            named = [ids[node.node_name] for node in alike if not node.graphs]
             if named:
                 yield f"    classDef {status.value} fill:{fill},stroke:{line},color:#000000"
                 yield f"    class {','.join(named)} {status.value}"
@@ -67,16 +69,16 @@ def dot(dag: DAG, run: RunState | None = None) -> str:
     ids = _ids(dag)
 
     def entry(node: Node) -> str:
-        return f"{ids[node.node_name]}_fork" if isinstance(node, Parallel) else ids[node.node_name]
+        return f"{ids[node.node_name]}_fork" if node.graphs else ids[node.node_name]
 
     def exit_(node: Node) -> str:
-        return f"{ids[node.node_name]}_join" if isinstance(node, Parallel) else ids[node.node_name]
+        return f"{ids[node.node_name]}_join" if node.graphs else ids[node.node_name]
 
     def inside(graph: Graph, indent: str) -> Iterator[str]:
         for node in graph.ordered():
-            if isinstance(node, Parallel):
+            if node.graphs:
                 yield f"{indent}subgraph cluster_{ids[node.node_name]} {{"
-                yield from parallel(node, f"{indent}    ")
+                yield from box(node, f"{indent}    ")
                 yield f"{indent}}}"
             else:
                 label = r"\n".join(map(_dot_text, (*_words(node), *_status_words(node, run))))
@@ -97,19 +99,19 @@ def dot(dag: DAG, run: RunState | None = None) -> str:
             for name in node.depends_on:
                 yield f"{indent}{exit_(own[name])} -> {entry(node)}{options};"
 
-    def parallel(node: Parallel, indent: str) -> Iterator[str]:
-        title = r"\n".join(map(_dot_text, (node.node_name, *_status_words(node, run))))
+    def box(node: Node, indent: str) -> Iterator[str]:
+        title = r"\n".join(map(_dot_text, (*_words(node), *_status_words(node, run))))
         yield f'{indent}label="{title}";'
         if run is not None:
             yield f'{indent}color="{_colours(node, run)[1]}"; penwidth=2;'
         yield f"{indent}{entry(node)} [shape=point];"
         yield f"{indent}{exit_(node)} [shape=point];"
-        for branch in node.branches:
-            yield from inside(branch, indent)
-            for first in branch.start_nodes:
+        for graph in node.graphs:
+            yield from inside(graph, indent)
+            for first in graph.start_nodes:
                 yield f"{indent}{entry(node)} -> {entry(first)};"
-            waited_for = {name for inner in branch.nodes for name in inner.depends_on}
-            for last in branch.ordered():
+            waited_for = {name for inner in graph.nodes for name in inner.depends_on}
+            for last in graph.ordered():
                 if last.next is None and not isinstance(last, Condition) and last.node_name not in waited_for:
                     yield f"{indent}{exit_(last)} -> {exit_(node)};"
 
@@ -151,21 +153,39 @@ _COLOURS: Mapping[TaskStatus, tuple[str, str]] = {
 """Status of a node -> what it is filled with, and the colour of its line. Black is read on each."""
 
 
+_OF_ITEMS = (
+    *(TaskStatus.FAILED, TaskStatus.RUNNING, TaskStatus.CANCELLED, TaskStatus.COMPLETED),
+    *(TaskStatus.NEW, TaskStatus.SKIPPED),
+)
+"""The status of a step in a Map is the first of these that an item has it in."""
+
+
 def _colours(node: Node, run: RunState) -> tuple[str, str]:
     return _COLOURS[_status(node, run)]
 
 
 def _status(node: Node, run: RunState) -> TaskStatus:
     state = run.nodes.get(node.node_name)
-    return state.status if state else TaskStatus.NEW
+    if state is not None or not any(name[-1:] == "]" for name in run.nodes):
+        return state.status if state else TaskStatus.NEW
+    return next((status for status in _OF_ITEMS if status in _counts(node, run)), TaskStatus.NEW)
+
+
+def _counts(node: Node, run: RunState) -> Counter[TaskStatus]:
+    """Of a step in a Map: how many of its items have it in each status."""
+    return Counter(state.status for name, state in run.nodes.items() if step_of(name) == node.node_name)
 
 
 def _status_words(node: Node, run: RunState | None) -> tuple[str, ...]:
     """Return the line of a label that says how a node of a run is: its status, and which attempt if not the first."""
     state = run.nodes.get(node.node_name) if run is not None else None
     if state is None:
-        return ()
+        counts = _counts(node, run) if run is not None else Counter()
+        return tuple(f"{status.value} {counts[status]:,}" for status in _OF_ITEMS if counts[status])
     words = state.status.value
+    if state.items is not None:
+        failed = f", {len(state.items.failed):,} failed" if state.items.failed else ""
+        words += f", {state.items.ended:,} of {state.items.count:,} items{failed}"
     if isinstance(node, Task) and state.attempt > 1:
         words += f", attempt {state.attempt}"
     return (f"{words}: {state.error.error_type}" if state.error else words,)
@@ -186,6 +206,8 @@ def _words(node: Node) -> tuple[str, ...]:
             return node.node_name, f"{node.target_type} {node.target_name}"
         case Wait():
             return node.node_name, f"Wait {node.words}"
+        case Map():
+            return node.node_name, f"for each of {node.words}"
         case End() if node.ends_as is TaskStatus.FAILED:
             return node.node_name, "fails"
         case _:

@@ -12,8 +12,11 @@ RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 STEP_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What a step may be called."""
 
-NODE_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}(\[[0-9]{1,9}\])?")
-"""What a node may be called: as its step, or `Name[7]` for an item of one."""
+MAX_MAPS = 5
+"""How many Maps may stand in one another."""
+
+NODE_NAME = re.compile(rf"[A-Za-z0-9_-]{{1,64}}(\[[0-9]{{1,9}}\]){{0,{MAX_MAPS}}}")
+"""What a node may be called: as its step, or `Name[7]`, `Name[7][3]` in an item of a Map."""
 
 _NOT_IN_A_KEY = re.compile(r"[^a-z0-9]+")
 
@@ -75,6 +78,12 @@ def triggered_start_of(dag: str, cause: str) -> str:
         cause: what the event is known by: `gs://bucket/name#generation`, `projects/P/topics/T 123`.
     """
     return f"{dag} triggered by {cause}"
+
+
+def cause_of(dag: str, message_id: str) -> str | None:
+    """Return what triggered a run, None where something else started it."""
+    begin = triggered_start_of(dag, "")
+    return message_id.removeprefix(begin) if message_id.startswith(begin) else None
 
 
 def launch_id_of(run_id: str, node_name: str, attempt: int) -> str:

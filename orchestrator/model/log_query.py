@@ -18,7 +18,7 @@ import msgspec
 from orchestrator.model.commands import Json
 from orchestrator.model.console import execution_filter, in_filter, rfc3339
 from orchestrator.model.enums import NodeTypes, TargetTypes
-from orchestrator.model.ids import execution_id_of, key_of, launch_id_of, parse_launch_id
+from orchestrator.model.ids import execution_id_of, key_of, launch_id_of, parse_launch_id, step_of
 from orchestrator.model.messages import LAUNCH_PARAMETER
 from orchestrator.model.run_state import NodeState, RunState
 
@@ -69,10 +69,10 @@ class Said:
 
 
 def attempts_of(state: RunState, node_name: str | None = None, attempt: int | None = None) -> list[Attempt]:
-    """Return the attempts of a run, of one of its nodes, or that one, in definition order."""
+    """Return the attempts of a run, of one of its nodes (`Load`: of all items; `Load[7]`), or that one."""
     found = []
     for node in state.nodes.values():
-        if node.node_type is not NodeTypes.TASK or node_name not in (None, node.node_name):
+        if node.node_type is not NodeTypes.TASK or node_name not in (None, node.node_name, step_of(node.node_name)):
             continue
         for number in range(1, node.attempt + 1):
             if attempt in (None, number):
@@ -98,13 +98,15 @@ def filters(
         node_name, attempt: what the attempts are narrowed to, if they are.
     """
     own = [f'labels.run_id="{run_id}"']
+    are_items = node_name is not None and any(each.node.node_name != node_name for each in attempts)
     if node_name is not None:
-        own.append(f'labels.node="{node_name}"')
+        own.append(f'labels.node:"{node_name}["' if are_items else f'labels.node="{node_name}"')
     if attempt is not None:
         own.append(f'labels.attempt="{attempt}"')
     clauses = [" AND ".join(own)]
     if any(each.node.target_type == TargetTypes.CLOUD_FUNCTION for each in attempts):
-        clauses.append(f'httpRequest.requestUrl:"{_in_url(run_id, node_name, attempt)}"')
+        in_url = _in_url(run_id, node_name, attempt, are_items=are_items)
+        clauses.append(f'httpRequest.requestUrl:"{in_url}"')
     for each in attempts:
         clause = execution_filter(each.node, each.launch_id, is_current=each.is_current)
         clauses += [clause] if clause is not None else []
@@ -222,8 +224,10 @@ def _since(since: datetime, wanted: str) -> str:
     return f'timestamp>="{rfc3339(since)}" AND ({wanted})'
 
 
-def _in_url(run_id: str, node_name: str | None, attempt: int | None) -> str:
+def _in_url(run_id: str, node_name: str | None, attempt: int | None, *, are_items: bool = False) -> str:
     """What the URL of such a call has in it."""
+    if are_items:
+        return in_filter(f"{LAUNCH_PARAMETER}={quote_plus(f'{run_id}/{node_name}[')}")
     path = f"{run_id}/" + (f"{node_name}/" if node_name is not None else "")
     end = f"{attempt}&" if node_name is not None and attempt is not None else ""
     return in_filter(f"{LAUNCH_PARAMETER}={quote_plus(path)}{end}")

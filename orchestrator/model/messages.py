@@ -1,6 +1,6 @@
 """The messages that we send to our own topic, and the words that EventFactory knows them by.
 
-    start      {"resource": {"type": "start"}, "dag"?, "input"?, "run_id"?, "scheduled_for"?}
+    start      {"resource": {"type": "start"}, "dag"?, "input"?, "run_id"?, "scheduled_for"?, "priority"?}
                a scheduler, which cannot say for when, sends "schedule" and "time_zone"? in its place
     function   {"resource": {"type": "function", "labels"?: {"function_name"}}, "launch_id", "nonce",
                 "execution_id"?, "status": "Completed" | "Failed", "result"?,
@@ -8,10 +8,13 @@
     callback   {"resource": {"type": "callback"}, "run_id", "node_name", "attempt", "token",
                 "status": "Completed" | "Failed", "result"?, "error"?: {"error_type", "message"}}
     reminder   {"resource": {"type": "reminder"}, "run_id", "node_name", "attempt", "kind"?, "at"?}
+    heartbeat  {"resource": {"type": "heartbeat"}, "launch_id", "nonce"}
     tick       {"resource": {"type": "tick"}}
     cancel     {"resource": {"type": "cancel"}, "run_id", "reason"?}
     pause      {"resource": {"type": "pause"}, "run_id"}
     resume     {"resource": {"type": "resume"}, "run_id"}
+    slot       {"resource": {"type": "slot"}, "run_id", "queue", "ticket", "node_name"?, "attempt"?}
+    redrive    {"resource": {"type": "redrive"}, "run_id", "from"?, "number"?}
     begin      {"resource": {"type": "begin"}, "run_id"}
     later      {"resource": {"type": "later"}, "at", "event": {…}}
     object, message: what others have done, see `trigger_events`
@@ -30,10 +33,13 @@ from orchestrator.model.enums import OutcomeKind
 START: Final = "start"
 FUNCTION: Final = "function"
 REMINDER: Final = "reminder"
+HEARTBEAT: Final = "heartbeat"
 TICK: Final = "tick"
 CANCEL: Final = "cancel"
 PAUSE: Final = "pause"
 RESUME: Final = "resume"
+SLOT: Final = "slot"
+REDRIVE: Final = "redrive"
 CALLBACK: Final = "callback"
 BEGIN: Final = "begin"
 LATER: Final = "later"
@@ -47,6 +53,9 @@ NONCE_PARAMETER: Final = "orchestrator_nonce"
 LAUNCH_VARIABLE: Final = "ORCHESTRATOR_LAUNCH"
 """Environment variable that carries a launch id into a container, and from there into the event of its end."""
 
+HEARTBEATS_VARIABLE: Final = "ORCHESTRATOR_HEARTBEATS"
+"""Environment variable by which the twin of Cloud Functions says where it looks for heartbeats."""
+
 MAX_DEPTH: Final = 100
 """How deeply a message may be nested: far below what encoding a run document around it stands."""
 
@@ -56,11 +65,13 @@ def start_message(
     input: Mapping[str, Json] | None = None,  # noqa: A002  # the message's own word
     run_id: str | None = None,
     scheduled_for: datetime | None = None,
+    priority: int | None = None,
 ) -> dict[str, Json]:
     """Start a run of `dag` (None: of the default one) with `input`, under `run_id` if one is chosen.
 
     Args:
         scheduled_for: the time that the run is for, aware, of whole seconds; it is the one start for that time.
+        priority: of the run, instead of that of its definition.
     """
     message: dict[str, Json] = {"resource": {"type": START}}
     if dag is not None:
@@ -71,6 +82,8 @@ def start_message(
         message["run_id"] = run_id
     if scheduled_for is not None:
         message["scheduled_for"] = rfc3339(scheduled_for)
+    if priority is not None:
+        message["priority"] = priority
     return message
 
 
@@ -148,6 +161,11 @@ def reminder_message(
     return message
 
 
+def heartbeat_message(launch_id: str, nonce: str) -> dict[str, Json]:
+    """Say that the execution of a launch is at work; `nonce` is the launch's, as proof."""
+    return {"resource": {"type": HEARTBEAT}, "launch_id": launch_id, "nonce": nonce}
+
+
 def tick_message() -> dict[str, Json]:
     """Have all open runs looked after."""
     return {"resource": {"type": TICK}}
@@ -169,6 +187,26 @@ def pause_message(run_id: str) -> dict[str, Json]:
 def resume_message(run_id: str) -> dict[str, Json]:
     """Let a paused run go on."""
     return {"resource": {"type": RESUME}, "run_id": run_id}
+
+
+def slot_message(
+    queue: str, ticket: str, run_id: str, node_name: str | None = None, attempt: int = 0
+) -> dict[str, Json]:
+    """Say that a run, or an attempt in it, holds the slot of `queue` that it asked for with `ticket`."""
+    message: dict[str, Json] = {"resource": {"type": SLOT}, "run_id": run_id, "queue": queue, "ticket": ticket}
+    if node_name is not None:
+        message |= {"node_name": node_name, "attempt": attempt}
+    return message
+
+
+def redrive_message(run_id: str, start_from: str | None = None, number: int | None = None) -> dict[str, Json]:
+    """Let a run that has ended go on: from where it failed or, again, from a step; as its redrive of this number."""
+    message: dict[str, Json] = {"resource": {"type": REDRIVE}, "run_id": run_id}
+    if start_from is not None:
+        message["from"] = start_from
+    if number is not None:
+        message["number"] = number
+    return message
 
 
 def begin_message(run_id: str) -> dict[str, Json]:

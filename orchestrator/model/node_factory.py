@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 from orchestrator.model.commands import Json
 from orchestrator.model.enums import NodeTypes
-from orchestrator.model.nodes import Condition, End, Graph, Node, Parallel, Pass, Task, Wait
+from orchestrator.model.nodes import Condition, End, Graph, Map, Node, Parallel, Pass, Task, Wait
 
 NODE_CLASSES: Mapping[NodeTypes, type[Node]] = {
-    node_class.node_type: node_class for node_class in (Task, Parallel, Condition, Wait, Pass, End)
+    node_class.node_type: node_class for node_class in (Task, Parallel, Map, Condition, Wait, Pass, End)
 }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from fractions import Fraction
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from orchestrator.model.commands import EMPTY, Json, Launch, target_key
@@ -21,8 +23,8 @@ class Graph(Protocol):
     """What a node knows of the DAG or branch around it (`dag.DAG` is one)."""
 
     @property
-    def parent_node(self) -> Parallel | None:
-        """The Parallel that this is a branch of."""
+    def parent_node(self) -> Parallel | Map | None:
+        """The Parallel that this is a branch of, or the Map whose iterator it is."""
 
     @property
     def start_node(self) -> Node:
@@ -33,16 +35,20 @@ class Graph(Protocol):
         """All nodes that it starts with, in definition order."""
 
     @property
-    def nodes(self) -> tuple[Node, ...]:
-        """Its own nodes, in definition order."""
-
-    @property
     def dependencies(self) -> Dependencies | None:
         """What waits for what in it; None where no step depends on others, and so one way alone goes through it."""
 
     @property
+    def nodes(self) -> tuple[Node, ...]:
+        """Its own nodes, in definition order."""
+
+    @property
     def all_nodes(self) -> tuple[Node, ...]:
-        """Its nodes and those of all branches, in definition order."""
+        """Its nodes and those of all branches and iterators, in definition order."""
+
+    @property
+    def first_nodes(self) -> tuple[Node, ...]:
+        """Those of them that have an entry as soon as it has begun: not those of iterators."""
 
     def init(self) -> tuple[Launch, ...]:
         """The commands that start it."""
@@ -50,8 +56,8 @@ class Graph(Protocol):
     def ordered(self) -> tuple[Node, ...]:
         """Its own nodes, each before those that its ways lead to."""
 
-    def branch(self, definition: Mapping[str, Json], parent_node: Parallel) -> Graph:
-        """A branch of it."""
+    def branch(self, definition: Mapping[str, Json], parent_node: Parallel | Map) -> Graph:
+        """A branch of it, or an iterator."""
 
     def status_of(self, node_name: str) -> TaskStatus:
         """Status of a node in the run that it was built for."""
@@ -83,7 +89,7 @@ class Node(Fixed):
         routes: where its errors lead.
         depends_on: names of the steps, of the same `steps`, that it waits for.
         trigger: when it starts by these.
-        parent_dag: the DAG or branch that this node is a step of.
+        parent_dag: the DAG, branch or iterator that this node is a step of.
     """
 
     node_type: NodeTypes
@@ -97,6 +103,11 @@ class Node(Fixed):
         self.depends_on = tuple(map(str, names)) if isinstance(names, list) else ()
         self.trigger = Triggers(str(step.get("trigger") or Triggers.ALL_COMPLETED.value))
         self.parent_dag = parent_dag
+
+    @property
+    def graphs(self) -> tuple[Graph, ...]:
+        """The graphs inside of it."""
+        return ()
 
     @property
     def is_end(self) -> bool:
@@ -135,6 +146,8 @@ class Task(Node):
         target_key: which Target launches it: its type, or `CloudFunction.sync`.
         secrets: names of the secrets that its parameters hold.
         timeout_s: the author's timeout in seconds, or None.
+        pool: the pool that each attempt takes a slot of, or None.
+        heartbeat_s: how long an attempt may be silent, in seconds; None: for ever.
         retry: after which errors it is tried again.
         execution: the record of the current attempt's execution, if the DAG was built with one.
     """
@@ -143,7 +156,7 @@ class Task(Node):
 
     def __init__(self, step: Mapping[str, Json], parent_dag: Graph) -> None:
         super().__init__(step, parent_dag)
-        function, timeout = step.get("function"), step.get("timeout")
+        function, timeout, heartbeat = step.get("function"), step.get("timeout"), step.get("heartbeat")
         parameters = step.get("parameters")
         self.target_type = TargetTypes(str(step["target_type"]))
         self.target_name = str(step.get("target_name") or function or self.node_name)
@@ -151,6 +164,9 @@ class Task(Node):
         self.function = None if function is None else str(function)
         self.target_key = target_key(self.target_type.value, step.get("invocation"))
         self.timeout_s = None if timeout is None else parse_duration(str(timeout))
+        pool = step.get("pool")
+        self.pool = None if pool is None else str(pool)
+        self.heartbeat_s = None if heartbeat is None else parse_duration(str(heartbeat))
         self.retry = retry_rules(step.get("retry"))
         self.template = compile_value(self.parameters)
         named = frozenset() if self.template.is_constant else names_in(self.parameters, "secret")
@@ -202,12 +218,68 @@ class Parallel(Node):
         self.branches: tuple[Graph, ...] = tuple(graphs)
         self.numbers = {graph.start_node.node_name: number for number, graph in enumerate(graphs)}
 
+    @property
+    def graphs(self) -> tuple[Graph, ...]:
+        """Its branches."""
+        return self.branches
+
     def execute(self) -> tuple[Launch, ...]:
         """What starts the first node of each branch, at any depth."""
         launches: list[Launch] = []
         for branch in self.branches:
             launches.extend(branch.init())
         return tuple(launches)
+
+
+class Map(Node):
+    """A step that runs its iterator once for each item of a list, and ends when all items have.
+
+    Attributes:
+        items: the template of the list.
+        words: what its author wrote for that, as far as it is short.
+        iterator: the DAG that each item runs.
+        max_concurrency: how many items run at once.
+        stops_on_failure: whether one failure too many stops the other items.
+    """
+
+    node_type = NodeTypes.MAP
+
+    def __init__(self, step: Mapping[str, Json], parent_dag: Graph) -> None:
+        super().__init__(step, parent_dag)
+        items, iterator, most = step["items"], step["iterator"], step.get("max_concurrency")
+        if not isinstance(iterator, dict):
+            raise TypeError(f"{self.node_name}.iterator: is no object")
+        self.items = compile_value(items)
+        self.words = items if isinstance(items, str) else "its list"
+        self.max_concurrency = most if isinstance(most, int) else MAX_CONCURRENCY
+        self.stops_on_failure = step.get("on_failure") == "stop"
+        self._tolerated = step.get("tolerated_failures")
+        self.iterator: Graph = parent_dag.branch(iterator, self)
+
+    @property
+    def graphs(self) -> tuple[Graph, ...]:
+        """Its iterator."""
+        return (self.iterator,)
+
+    @cached_property
+    def part(self) -> Task:
+        """What stands for its parts, which are child runs."""
+        step = {"node_name": self.node_name, "type": "Task", "target_type": "Dag", "target_name": "part", "part": True}
+        return Task(step, self.parent_dag)
+
+    def tolerates(self, count: int) -> int:
+        """How many items of so many may fail without it failing; a share is rounded down."""
+        if isinstance(self._tolerated, str):
+            return int(count * Fraction(self._tolerated.removesuffix("%")) / 100)
+        return self._tolerated if isinstance(self._tolerated, int) else 0
+
+    def execute(self) -> tuple[Launch, ...]:
+        """None: how many items there are is known only when it starts."""
+        return ()
+
+
+MAX_CONCURRENCY = 10
+"""How many items of a Map run at once whose author says nothing of that."""
 
 
 class Choice(NamedTuple):
@@ -296,7 +368,7 @@ class End(Node):
 _SHARED_KEYS = frozenset(
     (
         *("node_name", "type", "next", "end", "depends_on", "trigger", "retry", "on_error"),
-        *("target_type", "target_name", "parameters"),
+        *("target_type", "target_name", "parameters", "pool"),
     )
 )
 """Keys that a Launch carries in fields of its own, or that are none of the target's business."""

@@ -51,8 +51,12 @@ class Policy(msgspec.Struct, frozen=True):
     save_interval_s: the least time between two saves of one run in the long run; 0 = none.
     trace_key: the deployment's key, which the traces of launches are made under; empty: of their nonces alone.
     notify: who is told of the events of all runs, as `notify` of a definition says it.
+    pools: how many slots each pool has, by its name.
     max_decision_work: values that the CEL expressions of one decision may have to touch, all together; one that goes in
         counts fifty times.
+    inline_items: a Map of more items than this runs as parts, child runs of its items.
+    part_items: how many items a part has at the most.
+    max_items: how many items a Map may have.
     max_notification_tries: after so many, from one lease to 2**8 of them apart, a notification is given up.
     """
 
@@ -72,8 +76,12 @@ class Policy(msgspec.Struct, frozen=True):
     save_interval_s: float = 0.0
     trace_key: Secret = Secret()
     notify: tuple[Mapping[str, object], ...] = ()
+    pools: Mapping[str, int] = msgspec.field(default_factory=dict)
     max_decision_work: int = MAX_DECISION_WORK
     max_notification_tries: int = 10
+    inline_items: int = 100
+    part_items: int = 500
+    max_items: int = 100_000
 
     def rules(self, target_type: str) -> TargetRules:
         """The rules of a target type; of one that nobody registered, the most careful ones."""

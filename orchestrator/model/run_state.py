@@ -45,6 +45,20 @@ class OwedCancel(msgspec.Struct, frozen=True, omit_defaults=True):
     error: Failure | None = None
 
 
+class Slot(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A slot that a run, or an attempt at a Task, waits for or holds, of so many as a limit allows."""
+
+    queue: str
+    """`dag/<name>` of a DAG with `max_active_runs`, `pool/<name>` of a pool; it lies in `slots/<queue>.json`."""
+    ticket: str
+    """128 bits in hex that stand there beside who asked. A new one for each asking, so that what was given up is never
+    mistaken for what is held; empty while the run is paused, for then it is not asked for."""
+    since: datetime
+    """When it was asked for first."""
+    is_held: bool = msgspec.field(name="held", default=False)
+    """Whether it was granted: what it was asked for has started."""
+
+
 class StoredResult(msgspec.Struct, frozen=True):
     """Where a result lies that is too large for the run document."""
 
@@ -73,6 +87,57 @@ class BranchState(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.starts or (self.start,)
 
 
+class GoesOn(msgspec.Struct, frozen=True):
+    """The child run that one attempt of a Dag Task lets go on, in place of a new one."""
+
+    run_id: str
+    attempt: int
+
+
+class Items(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The items of a Map that has started, in the order of its list, and how far it has come with them."""
+
+    count: int
+    values: Json = None
+    """The list, where it is small enough to stand here."""
+    stored: StoredResult | None = None
+    """In place of a large list: where it lies."""
+    started: int = 0
+    """So many have been started: those of the indices below this."""
+    ended: int = 0
+    again: tuple[int, ...] = ()
+    """The indices of those that had not completed and are to go on by a redrive, and have not been come to."""
+    failed: tuple[int, ...] = ()
+    """The indices of those that have not completed, in their order."""
+    parts: int = 0
+    """How many parts it runs as; 0: none, its items stand in this document."""
+    begun_parts: int = 0
+    broken_parts: tuple[int, ...] = ()
+    """The numbers of those that have not completed."""
+    more_failed: int = 0
+    """How many items have not completed beside those in `failed`."""
+    first: int = 0
+    """In the run of a part: the index of its first item in the whole list."""
+    at_once: int | None = None
+    """In the run of a part: how many of its items run at once."""
+    tolerated: int | None = None
+    """In the run of a part: how many of its items may fail."""
+
+    @property
+    def begun(self) -> range:
+        """The numbers of the items that have begun; where they run as parts, of those."""
+        return range(self.begun_parts) if self.parts else range(self.first, self.first + self.started)
+
+
+class Slice(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Of a Part: the items that it runs, how many of them at once, and how many of them may fail."""
+
+    first: int
+    count: int
+    at_once: int
+    tolerated: int
+
+
 class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One node's entry. Fields that are at their default do not stand in the document."""
 
@@ -92,6 +157,12 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     trigger: Triggers | None = None
     """When it starts by these, where that is not once all have completed."""
     branches: tuple[BranchState, ...] = ()
+    items: Items | None = None
+    """Of a Map that has started."""
+    slice: Slice | None = None
+    """Of a Part: which items."""
+    last: str | None = None
+    """Of an Item that has ended: the node that it ended at, whose result is its own."""
     status: TaskStatus
     attempt: int = 0
     """The current attempt, from 1; 0 before the first. Of a Wait 1 once it waits, of other nodes that are no Task 0."""
@@ -107,10 +178,14 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     due: Mapping[str, datetime] = EMPTY  # type: ignore[assignment]  # a dict of times; EMPTY is shared
     """DueKind -> when: what is to happen at this node if nothing else happens before."""
     owed_cancel: OwedCancel | None = None
+    goes_on: GoesOn | None = None
+    """Of a Dag Task that a redrive has entered again: which child run is to go on, and in which attempt."""
     stop: Failure | None = None
-    """Of a Running node: why no attempt at it is started any more; of a Parallel: why nothing in it is."""
+    """Of a Running node: why no attempt at it is started any more; of a Parallel or Map: why nothing in it is."""
     open_branches: int = 0
     """Of a Running Parallel: how many of its branches have not ended."""
+    slot: Slot | None = None
+    """Of a Task with a pool: what its current attempt waits for or holds."""
     started_at: datetime | None = None
     ended_at: datetime | None = None
     result: Json = None
@@ -123,6 +198,16 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     def retry_at(self) -> datetime | None:
         """When its current attempt is to be launched, where the one before failed and that is waited for."""
         return self.due.get(DueKind.RETRY.value)
+
+    @property
+    def waits_for_slot(self) -> bool:
+        """Whether its current attempt waits for a slot of its pool, so that nothing of it can run."""
+        return self.slot is not None and not self.slot.is_held
+
+    @property
+    def pool(self) -> str:
+        """The pool whose slot its current attempt waits for or holds; empty where there is none."""
+        return self.slot.queue.partition("/")[2] if self.slot is not None else ""
 
     @property
     def target_key(self) -> str:
@@ -161,6 +246,8 @@ class OwedNotification(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=
     """How often it was tried before, or taken over."""
     error: str | None = None
     """Why the last try failed."""
+    run_error: Failure | None = None
+    """The run's error then, where the run has been redriven since."""
 
 
 class LostNotification(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -184,6 +271,16 @@ class ParentRun(msgspec.Struct, frozen=True, omit_defaults=True):
     """How many runs stand above the child, this one included."""
 
 
+class PartOf(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Of the child run of a part of a Map: that Map, and what its steps see as `run`."""
+
+    map: str
+    """The Map's entry."""
+    run_id: str
+    started_at: datetime
+    ending: Ending | None = None
+
+
 class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The run's own entry, `$run`."""
 
@@ -196,6 +293,7 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     input: Mapping[str, Json]
     variables: Mapping[str, Json] = EMPTY
     """Those of its environment that its definition asks for, as they were when it started."""
+    part_of: PartOf | None = None
     message_id: str | None = None
     """Of the start message: the same one again is a duplicate, another one an error. Of a child run: the launch id."""
     parent: ParentRun | None = None
@@ -205,12 +303,23 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Of its definition, so that runs are found by them without it."""
     scheduled_for: datetime | None = None
     """The time, of its schedule, that the run is for; that of its start is later."""
+    priority: int = 0
+    """Of the runs that wait for the same, the one with the highest comes first."""
+    queued_at: datetime | None = None
+    """When it was asked for, where its DAG has `max_active_runs`."""
+    slot: Slot | None = None
+    """What such a run waits for, or holds until its end."""
     started_at: datetime
+    """When it began; of one that is Queued, when it was asked for."""
     ended_at: datetime | None = None
     cancel_reason: str | None = None
     """Set once the run is to be cancelled: nothing is started any more."""
     timeout_at: datetime | None = None
     """When the run is given up, where its definition has a timeout."""
+    deadline_at: datetime | None = None
+    """By when it should have ended, where its definition has a deadline."""
+    is_late: bool = False
+    """Set once it had not: that is told, and it runs on."""
     is_out_of_time: bool = False
     """Set once it is: nothing is started any more."""
     ending: Ending | None = None
@@ -222,6 +331,12 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     result_of: str | None = None
     """The step whose result is the run's, where its definition has no `result`: the last one."""
     error: Failure | None = None
+    redrives: int = 0
+    """How often it went on after it had ended."""
+    redriven_at: datetime | None = None
+    """When that was asked for last: what was asked for before, was asked of the run that had ended."""
+    goes_on_at_end: datetime | None = None
+    """Of a child run that is being stopped: when its parent asked for it to go on, which it does once it has ended."""
     steered_at: datetime | None = None
     """When the pause or resume was asked for that was applied last; older ones come too late."""
     held: tuple[Held, ...] = ()
@@ -232,6 +347,15 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     lost_notifications: tuple[LostNotification, ...] = ()
     pruned_at: datetime | None = None
     """Set when `orchestrator prune` has begun to delete the run: nothing of it changes any more."""
+
+    def was_redriven_since(self, at: datetime | None) -> bool:
+        """Whether what was asked of it at `at` was asked of the run that had ended then."""
+        return at is not None and self.redriven_at is not None and at < self.redriven_at
+
+    @property
+    def waits_for_slot(self) -> bool:
+        """Whether it waits for its turn, so that nothing of it has started; it is Queued then, or Paused."""
+        return self.slot is not None and not self.slot.is_held
 
     @property
     def stop(self) -> Failure | None:
@@ -258,6 +382,8 @@ def child_of(run_id: str, node: NodeState) -> str | None:
     """Return the id of the child run of a Dag Task's current attempt; None for what has none."""
     if node.target_type != TargetTypes.DAG or not node.attempt or node.started_at is None:
         return None
+    if node.execution_id is None and node.goes_on is not None and node.goes_on.attempt == node.attempt:
+        return node.goes_on.run_id
     return node.execution_id or child_run_id(launch_id_of(run_id, node.node_name, node.attempt), node.started_at)
 
 

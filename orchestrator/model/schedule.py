@@ -194,7 +194,7 @@ def last_tick(cron: str, time_zone: str, at: datetime) -> datetime:
         if found is not None and day < found.astimezone(zone).date() - _DAY:
             break
         if wanted.is_on(day):
-            due = next((tick for tick in _ticks_of(wanted, zone, day) if tick <= at), None)
+            due = next((tick for tick in reversed(_ticks_of(wanted, zone, day)) if tick <= at), None)
             found = due if found is None or (due is not None and due > found) else found
     if found is None:
         raise ScheduleError(f'"{cron}" was not due in the eight years before {at.isoformat()}')
@@ -233,12 +233,13 @@ def ticks(cron: str, time_zone: str, after: datetime, until: datetime | None = N
         day += _DAY
 
 
-def _ticks_of(cron: Cron, zone: "ZoneInfo", day: date) -> Iterator[datetime]:
-    """The times when it is due on a day of the wall clock, last first."""
+@lru_cache(maxsize=64)
+def _ticks_of(cron: Cron, zone: "ZoneInfo", day: date) -> tuple[datetime, ...]:
+    """The times when it is due on a day of the wall clock, first first; who looks each minute asks for the same."""
     walls = (
         datetime.combine(day, time(hour, minute)) for hour in sorted(cron.hours) for minute in sorted(cron.minutes)
     )
-    return iter(sorted({tick for wall in walls for tick in _instants(zone, wall)}, reverse=True))
+    return tuple(sorted({tick for wall in walls for tick in _instants(zone, wall)}))
 
 
 def _instants(zone: "ZoneInfo", wall: datetime) -> tuple[datetime, ...]:

@@ -30,7 +30,10 @@ def schema() -> dict[str, Json]:
                 "propertyNames": STEP_NAME_RULE.schema(),
                 "additionalProperties": {"$ref": "#/$defs/step"},
             },
-            "branch": {"description": "One of the branches of a Parallel.", **_object(BRANCH)},
+            "branch": {
+                "description": "A branch of a Parallel, the iterator of a Map, the `finally`.",
+                **_object(BRANCH),
+            },
             "step": {
                 "description": "One step.",
                 "type": "object",

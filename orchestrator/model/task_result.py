@@ -34,6 +34,11 @@ def progress_object(key: str) -> str:
     return f"results/{key}.progress"
 
 
+def heartbeat_file(key: str) -> str:
+    """Path of the file by which the call of a launch is heard of on one machine, below its twin's folder."""
+    return f"{key}/heartbeat"
+
+
 def reference_to(key: str) -> dict[str, Json]:
     """What a call answers in place of a result that is large: where it lies."""
     return {"result": result_object(key)}

@@ -22,6 +22,7 @@ from orchestrator.model import messages
 from orchestrator.model.commands import Json
 from orchestrator.model.errors import EventError
 from orchestrator.model.events import Common, MessageEvent, ObjectEvent
+from orchestrator.model.grammar_rules import text_problem
 from orchestrator.model.json_paths import is_name
 from orchestrator.model.messages import MAX_DEPTH, is_too_deep
 from orchestrator.model.times import parse_time
@@ -47,7 +48,7 @@ def object_event(data: Mapping[str, Json], common: Common) -> ObjectEvent | None
     bucket, name, generation = data.get("bucket"), data.get("name"), data.get("generation")
     if not is_name(bucket):
         raise _wrong("object.bucket", "it has to be the name of a bucket")
-    if not isinstance(name, str) or not 0 < len(name.encode("utf-8", "surrogatepass")) <= _LONGEST_NAME:
+    if not isinstance(name, str) or not 0 < len(name.encode("utf-8", "replace")) <= _LONGEST_NAME or text_problem(name):
         raise _wrong("object.name", f"it has to be text of 1 to {_LONGEST_NAME} bytes")
     if isinstance(generation, int) and not isinstance(generation, bool):
         generation = str(generation)
@@ -151,6 +152,8 @@ def of_message(topic: str, attributes: Mapping[str, str], content: bytes | None)
 
 
 def _payload(data: object) -> Mapping[str, Json]:
+    if isinstance(data, Mapping):
+        return data
     if not isinstance(data, str) or not data:
         return {}
     try:

@@ -14,11 +14,11 @@ from orchestrator.engine import dag_executor
 from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.handled import Handled
 from orchestrator.engine.saved import Saved
-from orchestrator.engine.status import OrchestrationStatus
+from orchestrator.engine.status import DefinitionStatus, OrchestrationStatus, marker_of
 from orchestrator.model.commands import Json, Launch, Notify
 from orchestrator.model.enums import TargetTypes, TaskStatus
-from orchestrator.model.errors import OrchestratorError, RunNotFound
-from orchestrator.model.messages import start_message
+from orchestrator.model.errors import BrokerUnavailable, InputError, OrchestratorError, RunNotFound
+from orchestrator.model.messages import redrive_message, start_message
 from orchestrator.model.policy import Policy, TargetRules
 from orchestrator.model.run_state import RunState, child_of
 from orchestrator.ports import Asked, Broker, Clock, Notifier, ObjectStore, Paced, Patient, Secrets, Target
@@ -85,10 +85,12 @@ class WithOwn(Mapping[str, Target]):
         store: ObjectStore,
         broker: Broker,
         notifier: Notifier,
-        make_child: Callable[[Launch, str], None],
+        make_child: Callable[[Launch, str], str],
+        *,
+        delivers_here: bool,
     ) -> None:
         self._others, self._store, self._broker, self._notifier = others, store, broker, notifier
-        self._make_child = make_child
+        self._make_child, self._delivers_here = make_child, delivers_here
         self._lock = Lock()
         self._made: dict[str, Target] = {}
 
@@ -104,10 +106,22 @@ class WithOwn(Mapping[str, Target]):
         if target_key == TargetTypes.DAG:
             from orchestrator.targets.dag import DagTarget
 
-            return DagTarget(self._store, self._broker.publish, self._make_child)
+            begin = self._begin_apart if self._delivers_here else None
+            return DagTarget(self._store, self._broker.publish, self._make_child, begin=begin)
         from orchestrator.targets.callback import CallbackTarget
 
         return CallbackTarget(self._store, self._notifier)
+
+    def _begin_apart(self, event: Mapping[str, Json]) -> None:
+        """Deliver what lets a child run begin in a thread of its own.
+
+        A bus of this process delivers in the publisher's: there a child that ends at once would lead its parent on, and
+        that its next child, each further down the stack.
+        """
+        try:
+            Thread(target=self._broker.publish, args=(event,), name="orchestrator-begin", daemon=True).start()
+        except RuntimeError as exc:  # the machine has no thread left
+            raise BrokerUnavailable(f"a child run cannot be begun now: {exc}") from exc
 
     def __iter__(self) -> Iterator[str]:
         yield from self._others
@@ -199,7 +213,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
             hosts = self._parts.hosts
             instance = self._parts.hosts.me
         notifier = notifier or LazyNotifier(settings, clock)
-        targets = WithOwn(targets, store, used_broker, notifier, self.make_child)
+        targets = WithOwn(targets, store, used_broker, notifier, self.make_child, delivers_here=broker is None)
         self._tick_interval_s = settings.tick_interval_s
         self._given_on_saved = on_saved
         self._ended: dict[str, RunState] = {}
@@ -228,6 +242,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
             secrets=secrets or LazySecrets(lambda: (of_this_machine(settings, os.environ),)),
             observer=self.telemetry,
             notifier=notifier,
+            drives=self._drives_here,
             # A bus that ends with this process promises nothing of what it has not delivered.
             start_missed=used_broker.publish if self._own_broker is None else self.execute,
         )
@@ -241,9 +256,10 @@ class DAGExecutor(dag_executor.DAGExecutor):
         input: Mapping[str, Json] | None = None,  # noqa: A002 - the word of the start message
         *,
         run_id: str | None = None,
+        priority: int | None = None,
     ) -> str:
         """Start a run and return its id; the same as executing a start message of its own."""
-        handled = self.execute(start_message(dag, input or {}, run_id))
+        handled = self.execute(start_message(dag, input or {}, run_id, priority=priority))
         if handled.run_id is None:
             raise RunNotFound("start: made no run")
         return handled.run_id
@@ -259,11 +275,30 @@ class DAGExecutor(dag_executor.DAGExecutor):
             self._note_ended(state)
             if state.run.owed_notifications:
                 self._mine.add(run_id)  # closing deletes its marker, once nothing is owed
-                self.look_after(run_id, f"open/{run_id}")
+                self.look_after(run_id, marker_of(run_id, state.run.redrives))
         else:
             self._look_after_from_now_on(run_id)
             self.look_after(run_id)
             self._resume_children(state)
+        return state
+
+    def redrive(self, run_id: str, start_from: str | None = None) -> RunState:
+        """Let a run that has ended go on here; return it as it was found.
+
+        Args:
+            start_from: a step, to run it and all behind it again; None: from where the run failed.
+        Raises:
+            RunNotFound: there is none.
+            InputError: it has not ended, or has completed, or did not come by that step.
+        """
+        from orchestrator.engine.redriving import refusal
+
+        state = self._load(run_id)
+        stored = DefinitionStatus(self.store).load(state.run.definition)
+        why_not = refusal(stored, state, start_from)
+        if why_not is not None:
+            raise InputError(f"run {run_id}: {why_not}")
+        self.execute(redrive_message(run_id, start_from, state.run.redrives + 1))
         return state
 
     def _resume_children(self, state: RunState) -> None:
@@ -272,6 +307,12 @@ class DAGExecutor(dag_executor.DAGExecutor):
             child = child_of(state.run.run_id, node) if node.status is TaskStatus.RUNNING else None
             if child is not None and OrchestrationStatus(self.store, child).load() is not None:
                 self.resume(child)
+
+    @property
+    def open_run_ids(self) -> list[str]:
+        """Ids of the runs that this process looks after and that have not ended, child runs too."""
+        with self._changed:
+            return sorted(self._mine - self._ended.keys())
 
     def wait(self, run_id: str, timeout_s: float | None = None) -> RunState:
         """Return the run as it ended.
@@ -324,6 +365,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
             self._own_broker.close()
         if self._timer is not None:
             self._timer.join(timeout=5.0)
+        self._leave_queues()
         super().close()
         for run_id in tuple(self._ended):
             self._clear_marker(run_id)
@@ -333,6 +375,14 @@ class DAGExecutor(dag_executor.DAGExecutor):
                 close()
         if self._parts is not None:
             self._parts.close()
+
+    def _leave_queues(self) -> None:
+        """Keep nobody waiting behind runs that nobody runs for now."""
+        for run_id in tuple(self._mine - self._ended.keys()) if self._own_broker is not None else ():
+            try:
+                self.leave_queues(run_id)
+            except OrchestratorError as exc:
+                log.warning("it keeps its places in queues: %s", exc, extra={"run_id": run_id})
 
     def _await_notifications(self) -> None:
         """Let those be sent, and noted, that this process has in hand; others can be sent by `resume`."""
@@ -366,8 +416,16 @@ class DAGExecutor(dag_executor.DAGExecutor):
                     if forget is not None:
                         forget(run_id)
                 self._note_ended(state)
-            elif self._own_broker is not None and run_id not in self._mine:
-                self._look_after_from_now_on(run_id)
+            else:
+                if saved.is_redriven:
+                    with self._changed:
+                        self._ended.pop(run_id, None)
+                if self._own_broker is not None and run_id not in self._mine:
+                    self._look_after_from_now_on(run_id)
+
+    def _drives_here(self, run_id: str) -> bool:
+        """Whether a run whose turn has come is to go on here: on a bus of its own, a process runs what is its own."""
+        return self._own_broker is None or (run_id in self._mine and not self._stopping.is_set())
 
     def _trace(self, saved: Saved) -> None:
         try:
@@ -400,19 +458,22 @@ class DAGExecutor(dag_executor.DAGExecutor):
         """Tick for the runs of this process; those that another process left are for `resume`."""
         while not self._stopping.wait(self._tick_interval_s):
             for run_id in tuple(self._mine):
+                self._mine.discard(run_id)
+                is_open = True
                 try:
-                    if self.look_after(run_id, f"open/{run_id}") is None:
-                        self._mine.discard(run_id)
+                    is_open = self.look_after(run_id, marker_of(run_id)) is not None
                 except OrchestratorError as exc:
                     log.error("tick: %s", exc, extra={**exc.labels, "run_id": run_id})
                 except Exception:
                     log.exception("tick failed", extra={"run_id": run_id})
+                if is_open:  # else it has ended; should it be redriven meanwhile, it is mine again already
+                    self._mine.add(run_id)
 
     def _clear_marker(self, run_id: str) -> None:
         if run_id not in self._mine:
             return
         try:
-            self.look_after(run_id, f"open/{run_id}")
+            self.look_after(run_id, marker_of(run_id))
         except OrchestratorError as exc:
             log.warning("the marker of an ended run is left: %s", exc, extra={"run_id": run_id})
 
@@ -466,6 +527,7 @@ def _policy(settings: Settings, store: ObjectStore, targets: Mapping[str, Target
         save_interval_s=interval_s,
         trace_key=settings.deployment_key,
         notify=settings.notify,
+        pools=settings.pools,
     )
 
 

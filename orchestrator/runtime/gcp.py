@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import sys
 from pathlib import Path
 from threading import Lock
@@ -22,7 +21,7 @@ from orchestrator.runtime.story import log_saved
 
 log = logging.getLogger("orchestrator")
 
-_TOPIC = re.compile(r"projects/[^/\s]+/topics/[^/\s]+")
+_PUBSUB = "//pubsub.googleapis.com/"
 
 
 class Instance:
@@ -42,10 +41,15 @@ class Instance:
             return self._executor
 
     def topic_of_others(self, source: str | None) -> str | None:
-        """Return the topic that a CloudEvent's `source` names, if that is not the topic of our own events."""
+        """Return the topic that a CloudEvent's `source` names, if that is not the topic of our own events.
+
+        Whatever it names: what is not certain to be our own is not to be obeyed.
+        """
         own = self._settings.events_topic if self._settings else None
-        topic = (source or "").removeprefix("//pubsub.googleapis.com/")
-        return topic if own is not None and topic != own and _TOPIC.fullmatch(topic) else None
+        if own is None or source is None or not source.startswith(_PUBSUB):
+            return None
+        topic = source.removeprefix(_PUBSUB)
+        return None if topic in ("", own) else topic
 
 
 _instance = Instance()

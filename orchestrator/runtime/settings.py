@@ -8,6 +8,7 @@ import msgspec
 from orchestrator.model.commands import Json
 from orchestrator.model.durations import parse_duration
 from orchestrator.model.errors import SettingsError
+from orchestrator.model.grammar import MAX_SLOTS, POOL
 from orchestrator.model.policy import Secret
 from orchestrator.services.allowed_hosts import ALLOWED_HOSTS
 
@@ -54,6 +55,7 @@ TABLE = (
     Setting("TICK_INTERVAL", "1s", "locally: how often what was lost or is due is looked for"),
     Setting("NOTIFY", "", "who is told of the events of all runs: a JSON list, as notify of a definition"),
     Setting("NOTIFY_HOSTS", ",".join(ALLOWED_HOSTS), "hosts that webhooks may be at, with commas between"),
+    Setting("POOLS", "", "how many Tasks of a pool run at once, with commas between: bigquery=5,api=2"),
     Setting("LOCAL_WORKERS", "32", "locally: how many Function and CloudFunction tasks run at once"),
 )
 _BY_NAME = {setting.name: setting for setting in TABLE}
@@ -87,6 +89,7 @@ class Settings(msgspec.Struct, frozen=True):
     tick_interval_s: float
     notify: tuple[Mapping[str, object], ...]
     notify_hosts: tuple[str, ...]
+    pools: Mapping[str, int]
     local_workers: int
 
     @classmethod
@@ -128,6 +131,7 @@ class Settings(msgspec.Struct, frozen=True):
             "tick_interval_s": value("TICK_INTERVAL", parse_duration),
             "notify": value("NOTIFY", _receivers),
             "notify_hosts": value("NOTIFY_HOSTS", lambda text: tuple(text.replace(",", " ").split())),
+            "pools": value("POOLS", _pools),
             "local_workers": value("LOCAL_WORKERS", _positive),
         }
         if wrong:
@@ -172,6 +176,21 @@ def _receivers(text: str) -> tuple[Mapping[str, object], ...]:
     if problems:
         raise ValueError("; ".join(problem.removeprefix("NOTIFY: ") for problem in problems))
     return tuple(found)
+
+
+def _pools(text: str) -> Mapping[str, int]:
+    pools: dict[str, int] = {}
+    for each in text.replace(",", " ").split():
+        name, _, slots = each.partition("=")
+        problem = POOL.rule.problem(name) if POOL.rule is not None else None
+        if problem:
+            raise ValueError(problem)
+        if not (slots.isascii() and slots.isdigit() and 1 <= int(slots[:9]) <= MAX_SLOTS):
+            raise ValueError(f'"{each}" gives no number of slots; write it as in {name}=5, from 1 to {MAX_SLOTS}')
+        if name in pools:
+            raise ValueError(f'"{name}" stands there twice')
+        pools[name] = int(slots)
+    return pools
 
 
 def _positive(text: str) -> int:

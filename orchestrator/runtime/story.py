@@ -21,11 +21,28 @@ def log_saved(saved: Saved) -> None:
     if not log.isEnabledFor(logging.INFO):
         return
     run = saved.after.run
-    if saved.before is None and run.status is RunStatus.RUNNING:
-        text = f"run started: {run.run_id} of {run.dag}"
+    was_queued = saved.before is not None and saved.before.run.waits_for_slot
+    if saved.before is None and run.waits_for_slot:
+        text = f"run queued: {run.run_id} of {run.dag}"
         log.info("%s", text, extra={"run_id": run.run_id, "event_id": saved.event_id()})
-    if saved.before is not None and {saved.before.run.status, run.status} == {RunStatus.RUNNING, RunStatus.PAUSED}:
-        text = f"run {'paused' if run.status is RunStatus.PAUSED else 'resumed'}: {run.run_id} of {run.dag}"
+    elif (saved.before is None or was_queued) and not run.waits_for_slot and run.status is RunStatus.RUNNING:
+        text = f"run started: {run.run_id} of {run.dag}"
+        if run.parent is not None:
+            text += f", by {run.parent.run_id}/{run.parent.node}/{run.parent.attempt}"
+        log.info("%s", text, extra={"run_id": run.run_id, "event_id": saved.event_id()})
+    is_paused = run.status is RunStatus.PAUSED
+    if (
+        saved.before is not None
+        and not run.status.is_final
+        and is_paused != (saved.before.run.status is RunStatus.PAUSED)
+    ):
+        text = f"run {'paused' if is_paused else 'resumed'}: {run.run_id} of {run.dag}"
+        log.info("%s", text, extra={"run_id": run.run_id, "event_id": saved.event_id()})
+    if run.is_late and not (saved.before is not None and saved.before.run.is_late):
+        text = f"run late: {run.run_id} of {run.dag}: had not ended by {run.deadline_at:%Y-%m-%d %H:%M:%S} UTC"
+        log.warning("%s", text, extra={"run_id": run.run_id, "event_id": saved.event_id()})
+    if saved.is_redriven:
+        text = f"run redriven: {run.run_id} of {run.dag}, number {run.redrives}"
         log.info("%s", text, extra={"run_id": run.run_id, "event_id": saved.event_id()})
     _log_lost(saved)
     for was, node in saved.changed():
@@ -33,7 +50,7 @@ def log_saved(saved: Saved) -> None:
         if words:
             level = _LEVELS.get(node.status, logging.INFO)
             log.log(level, "%s: %s", node.node_name, words, extra=_labels(saved, was, node))
-    if run.status.is_final and (saved.before is None or not saved.before.run.status.is_final):
+    if saved.has_ended:
         level = logging.ERROR if run.status is RunStatus.FAILED else logging.INFO
         text = f"run ended: {run.status.value}: {run.run_id} of {run.dag}{_why(run.error)}"
         log.log(level, "%s", text, extra={"run_id": run.run_id, "event_id": saved.event_id()})
@@ -59,11 +76,18 @@ def _words(was: NodeState | None, node: NodeState) -> str | None:
         if node.node_type is NodeTypes.WAIT:
             until = node.due.get(DueKind.WAIT.value)
             return f"waits until {until:%Y-%m-%d %H:%M:%S} UTC" if until is not None and was is not None else None
-        is_next = was is not None and (was.attempt != node.attempt or (was.retry_at is not None and node.claim))
+        is_next = was is not None and (
+            was.attempt != node.attempt or (node.claim and (was.retry_at is not None or was.waits_for_slot))
+        )
+        if node.waits_for_slot:
+            is_new = before is not TaskStatus.RUNNING or is_next or (was is not None and was.retry_at is not None)
+            return f"attempt {node.attempt} waits for a slot of pool {node.pool}" if is_new else None
+        if before is not TaskStatus.RUNNING and node.items is not None:
+            return f"Running, of {node.items.count:,} items"
         if before is not TaskStatus.RUNNING or is_next:
             return f"Running, attempt {node.attempt}" if node.attempt else "Running"
         return None
-    if node.status is before or node.status is TaskStatus.SKIPPED:
+    if node.status is before or node.status in (TaskStatus.SKIPPED, TaskStatus.NEW):
         return None
     return f"{node.status.value}{_took(node.started_at, node.ended_at)}{_why(node.error)}"
 

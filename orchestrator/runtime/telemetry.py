@@ -19,7 +19,7 @@ from orchestrator.engine.saved import Saved
 from orchestrator.model.commands import Failure, Launch
 from orchestrator.model.enums import NodeTypes, RunStatus, TargetTypes, TaskStatus
 from orchestrator.model.ids import key_of, launch_id_of, span_of
-from orchestrator.model.run_state import NodeState, RunState
+from orchestrator.model.run_state import NodeState, RunInfo, RunState
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -41,6 +41,11 @@ EXPORT_LIMIT_S = 5.0
 def trace_id_of(run_id: str) -> int:
     """Return the id of a run's trace, 128 bits, the same wherever it is asked for."""
     return int.from_bytes(sha256(f"trace\n{run_id}".encode()).digest()[:16]) or 1
+
+
+def run_span_of(run: RunInfo) -> int:
+    """Return the id of the span that tells of a run up to its end; what a redrive adds is a span of its own."""
+    return span_id_of(f"{run.run_id}.{run.redrives}" if run.redrives else run.run_id)
 
 
 def span_id_of(name: str) -> int:
@@ -95,11 +100,10 @@ class Telemetry:
     def saved(self, saved: Saved) -> None:
         """Make the spans of what this save ended."""
         self._saves.add(1, {"result": "written"})
-        before, after = saved.before, saved.after
         for was, node in saved.changed():
-            self._node(was, node, after)
-        if after.run.status.is_final and (before is None or not before.run.status.is_final):
-            self._run(after)
+            self._node(was, node, saved.after)
+        if saved.has_ended:
+            self._run(saved.after)
 
     def lost(self, run_id: str) -> None:  # noqa: ARG002 - the port's
         """Count it."""
@@ -118,11 +122,12 @@ class Telemetry:
         """Tell of the attempts of a node that a save ended: the one that ran, or one that it began and ended."""
         if node.node_type is not NodeTypes.TASK:
             return
-        ran = was is not None and was.status is TaskStatus.RUNNING and was.attempt > 0 and was.retry_at is None
+        waited = was is not None and (was.retry_at is not None or was.waits_for_slot)
+        ran = was is not None and was.status is TaskStatus.RUNNING and was.attempt > 0 and not waited
         if was is not None and ran and (node.attempt != was.attempt or node.status.is_final):
             self._attempt(was, node, state)
         begun = was.attempt if was is not None else 0
-        if was is not None and was.retry_at is not None and node.status is not TaskStatus.CANCELLED:
+        if waited and node.status is not TaskStatus.CANCELLED:
             begun -= 1  # it was waited for; who cancels that has nothing to tell of
         if node.status.is_final and node.attempt > begun:
             self._attempt(node, node, state)
@@ -151,11 +156,10 @@ class Telemetry:
         execution_id = (node.execution_id if is_last else None) or ran.execution_id
         if execution_id is not None:
             attributes["orchestrator.execution_id"] = execution_id
-        is_sampled = self._is_sampled(state)
         self._span(
             node.node_name,
             span_id_of(launch_id),
-            self._below(state, is_sampled=is_sampled),
+            self._below(state, run_span_of(state.run)),
             SpanKind.INTERNAL if target_type == TargetTypes.FUNCTION else SpanKind.CLIENT,
             attributes,
             (started_at, ended_at),
@@ -180,20 +184,26 @@ class Telemetry:
             "orchestrator.definition": run.definition,
             "orchestrator.status": str(run.status),
         }
+        if run.parent is not None:
+            attributes["orchestrator.parent"] = launch_id_of(run.parent.run_id, run.parent.node, run.parent.attempt)
+        began_at = run.started_at
+        if run.redriven_at is not None:
+            began_at = min(run.redriven_at, ended_at)
+            attributes["orchestrator.redrive"] = run.redrives
         self._ids.trace_id = trace_id_of(run.run_id)
         self._span(
             run.dag,
-            span_id_of(run.run_id),
-            None,
+            run_span_of(run),
+            None if not run.redrives else self._below(state, span_id_of(run.run_id)),
             SpanKind.INTERNAL,
             attributes,
-            (run.started_at, ended_at),
+            (began_at, ended_at),
             run.error if run.status is RunStatus.FAILED else None,
             failed=run.status is RunStatus.FAILED,
         )
         told = {"dag": run.dag, "status": str(run.status)}
         self._runs.add(1, told)
-        self._run_s.record((ended_at - run.started_at).total_seconds(), told)
+        self._run_s.record((ended_at - began_at).total_seconds(), told)
 
     def _span(
         self,
@@ -227,14 +237,13 @@ class Telemetry:
         span.end(_ns(times[1]))
         self._is_dirty = True
 
-    def _below(self, state: RunState, *, is_sampled: bool) -> Context:
-        """The context of the run's own span, which somebody makes when the run ends."""
+    def _below(self, state: RunState, span_id: int) -> Context:
+        """The context of a span of the run's own, which somebody makes when the run ends."""
         from opentelemetry.context import Context
         from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
-        flags = TraceFlags(TraceFlags.SAMPLED if is_sampled else TraceFlags.DEFAULT)
-        run_id = state.run.run_id
-        parent = SpanContext(trace_id_of(run_id), span_id_of(run_id), is_remote=True, trace_flags=flags)
+        flags = TraceFlags(TraceFlags.SAMPLED if self._is_sampled(state) else TraceFlags.DEFAULT)
+        parent = SpanContext(trace_id_of(state.run.run_id), span_id, is_remote=True, trace_flags=flags)
         return set_span_in_context(NonRecordingSpan(parent), Context())
 
     def _is_sampled(self, state: RunState) -> bool:
@@ -244,8 +253,8 @@ class Telemetry:
         return bool(decision.is_sampled())  # type: ignore[no-untyped-call]
 
     def _began(self, node: NodeState) -> datetime:
-        """When a running attempt was claimed: its node's start, or for a later one by its lease."""
-        if node.attempt > 1 and node.claim is not None and not node.claim.takeovers:
+        """When a running attempt was claimed: its node's start, or for one that had to wait by its lease."""
+        if (node.attempt > 1 or node.slot is not None) and node.claim is not None and not node.claim.takeovers:
             return node.claim.lease_end - self.lease(node.target_key)
         return node.started_at or node.ended_at or self._now()
 

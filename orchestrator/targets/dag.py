@@ -21,8 +21,9 @@ from orchestrator.ports import ObjectStore
 
 log = logging.getLogger("orchestrator")
 
-Make = Callable[[Launch, str], None]
-"""Makes the child run of a launch under this run id, once; raises LaunchRefused or LaunchUncertain."""
+Make = Callable[[Launch, str], str]
+"""Makes the child run of a launch under this run id, once, or lets the one go on that it names; returns its id. Raises
+LaunchRefused or LaunchUncertain."""
 
 _CALL_LIMIT_S = 30.0
 
@@ -34,6 +35,7 @@ class DagTarget:
         store: where runs lie.
         publish: to the topic that events come from.
         make: makes child runs.
+        begin: publishes what lets a child run begin, where that is not to be delivered as all else is.
         launch_limit_s: how long a launch may take.
     """
 
@@ -49,23 +51,27 @@ class DagTarget:
         publish: Callable[[Mapping[str, Json]], object],
         make: Make,
         *,
+        begin: Callable[[Mapping[str, Json]], object] | None = None,
         launch_limit_s: float = _CALL_LIMIT_S,
     ) -> None:
         self._store, self._publish, self._make = store, publish, make
+        self._begin = begin or publish
         self.launch_limit_s = launch_limit_s
 
     def launch(self, launch: Launch) -> Execution:
         """Make the child run and let it begin. Raises LaunchRefused, LaunchUncertain."""
-        run_id = _child(launch)
-        self._make(launch, run_id)
+        run_id = self._make(launch, _child(launch))
         try:
-            self._publish(begin_message(run_id))
+            self._begin(begin_message(run_id))
         except OrchestratorError as exc:
             log.warning("cannot tell a child run to begin; the Tick does: %s", exc, extra={"run_id": run_id})
         return Execution(run_id)
 
     def find(self, launch: Launch) -> Execution | None:
-        """Return the child run of this launch, if it was made."""
+        """Return the child run of this launch, if it was made, or was let go on for it."""
+        found = self._read(launch.goes_on) if launch.goes_on is not None else None
+        if found is not None and found[1].parent is not None and found[1].parent.attempt == launch.attempt:
+            return Execution(found[1].run_id)
         run_id = _child(launch)
         return Execution(run_id) if self._read(run_id) is not None else None
 

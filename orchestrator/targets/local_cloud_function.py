@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -26,6 +26,8 @@ import msgspec
 from orchestrator.model.commands import Execution, Json, Launch, Outcome
 from orchestrator.model.enums import Identity
 from orchestrator.model.errors import LaunchUncertain, OrchestratorError
+from orchestrator.model.messages import HEARTBEATS_VARIABLE
+from orchestrator.model.task_result import heartbeat_file
 from orchestrator.targets.callables import NESTED_TOO_DEEPLY, completed
 from orchestrator.targets.cloud_function_log import Call, End, gen1_entry, gen2_entry
 from orchestrator.targets.function_server import ERROR_HEADER
@@ -118,6 +120,16 @@ class LocalCloudFunction:
     def outcome(self, execution: Execution) -> Outcome | None:
         """Return how it ended, None while it runs; Lost where the process that ran it is gone."""
         return self._ledger.outcome(execution.execution_id)
+
+    def heard_at(self, launch: Launch) -> datetime | None:
+        """Return when the call last said that it is at work. Raises LaunchUncertain."""
+        try:
+            seconds = (self._ledger.root / heartbeat_file(launch.key)).stat().st_mtime
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            raise LaunchUncertain(f"{launch.launch_id}: its heartbeat cannot be read: {exc}") from exc
+        return datetime.fromtimestamp(seconds, UTC)
 
     def withdraw(self, launch: Launch) -> bool:
         """Have a call that waits for a worker of this process never made. Raises LaunchUncertain."""
@@ -232,6 +244,7 @@ class _Server:
             "FUNCTION_TARGET": entry_point,
             "FUNCTION_SIGNATURE_TYPE": "http",
             "K_SERVICE": source.parent.name,
+            HEARTBEATS_VARIABLE: str(ledger),
         }
         self._log_file = log_file
         self._lock = threading.Lock()

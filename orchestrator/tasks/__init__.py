@@ -11,5 +11,6 @@ What it promises and what it does not is in `docs/tasks.md`.
 
 from orchestrator.tasks.context import Context
 from orchestrator.tasks.decorator import task
+from orchestrator.tasks.heartbeat import heartbeat
 
-__all__ = ["Context", "task"]
+__all__ = ["Context", "heartbeat", "task"]

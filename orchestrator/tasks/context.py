@@ -9,12 +9,17 @@ from orchestrator.model.messages import LAUNCH_PARAMETER, NONCE_PARAMETER
 from orchestrator.tasks.errors import BadRequest
 
 Report = Callable[[float, str], None]
+Beat = Callable[[], None]
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 def to_nowhere(fraction: float, message: str) -> None:
     """Progress of a call that is recorded nowhere."""
+
+
+def to_nobody() -> None:
+    """Heartbeat of a call that nobody listens to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,7 @@ class Context:
     trace_id: str = ""
     nonce: str = field(default="", repr=False)
     report: Report = field(default=to_nowhere, repr=False, compare=False)
+    beat: Beat = field(default=to_nobody, repr=False, compare=False)
 
     def progress(self, fraction: float, message: str = "") -> None:
         """Say how far the work is (0 to 1). Cheap to call often: once a second is written, the rest dropped.
@@ -44,6 +50,13 @@ class Context:
         It never raises: progress that cannot be written is a warning in the log.
         """
         self.report(fraction, message)
+
+    def heartbeat(self) -> None:
+        """Say that the work goes on, for a step with a `heartbeat`; `progress` says that, too. From any thread.
+
+        As cheap as `progress`, and never raises.
+        """
+        self.beat()
 
     @property
     def key(self) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.tasks.bucket import status_bucket
 from orchestrator.tasks.call import Answer, Request, Surroundings, answer
+from orchestrator.tasks.heartbeat import heartbeats_folder
 from orchestrator.tasks.parameters import Signature
 from orchestrator.tasks.record import pause
 
@@ -51,7 +52,7 @@ def _instance() -> str:
     return f"{os.environ.get('K_REVISION') or gethostname()}.{os.getpid()}"
 
 
-_surroundings = Surroundings(status_bucket.store, _now, _token, _instance, pause)
+_surroundings = Surroundings(status_bucket.store, _now, _token, _instance, pause, heartbeats_folder)
 
 
 def _response(answer: Answer) -> "Response":

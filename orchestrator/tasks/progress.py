@@ -45,9 +45,15 @@ class Progress:
         self._version: Version | None = None
         self._next_s = -math.inf
         self._has_warned = False
+        self._said = (0.0, "")
+
+    def beat(self) -> None:
+        """Say that it is at work: write again how far it is, with the time by now. Never raises."""
+        self.report(*self._said)
 
     def report(self, fraction: float, message: str) -> None:
         """Write it, unless something was written within the second, or is being written. Never raises."""
+        self._said = (fraction, message)
         if not self._lock.acquire(blocking=False):
             return
         try:

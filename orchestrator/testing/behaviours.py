@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import inf
 
 from orchestrator.model.commands import Json, Launch, Outcome
 from orchestrator.model.durations import parse_duration
@@ -37,6 +38,7 @@ class Behaviour:
         uncertain_calls: so many launch calls end without a clear answer (LaunchUncertain)
         is_started: whether an execution was started all the same by these.
         cancels_refused: so many calls to cancel it are not accepted.
+        heard_s: for so many virtual seconds it says that it is at work, as a step's `heartbeat` asks for.
         lasts: for so many launches; None: for all.
         following: what the launches after those do; None: they complete.
     """
@@ -49,6 +51,7 @@ class Behaviour:
     uncertain_calls: int = 0
     is_started: bool = False
     cancels_refused: int = 0
+    heard_s: float = inf
     lasts: int | None = None
     following: Behaviour | None = None
 
@@ -86,6 +89,10 @@ class Behaviour:
     def hard_to_cancel(self, refused: int = 1) -> Behaviour:
         """Do not accept that many calls to cancel it."""
         return replace(self, cancels_refused=refused)
+
+    def silent_after(self, duration: str) -> Behaviour:
+        """Say no more that it is at work after this virtual time: what a `heartbeat` is for."""
+        return replace(self, heard_s=parse_duration(duration))
 
     def of_launch(self, number: int) -> Behaviour:
         """Return what is done in the step's launch of this number, from 1."""
@@ -125,8 +132,8 @@ def takes(duration: str) -> Behaviour:
 
 
 def never_ends() -> Behaviour:
-    """Start, and never end: what timeouts and cancels are for."""
-    return Behaviour(work=None)
+    """Start, and never end, nor be heard of: what timeouts, heartbeats and cancels are for."""
+    return Behaviour(work=None, heard_s=0.0)
 
 
 def is_cancelled() -> Behaviour:

@@ -1,6 +1,7 @@
 """FakeTarget: a Target whose executions do what a test says, and end when an agenda comes to it."""
 
 from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 from functools import partial
 from threading import Lock
 
@@ -15,12 +16,15 @@ from orchestrator.testing.virtual_time import Agenda
 
 Publish = Callable[[Mapping[str, Json]], object]
 
+_FOR_EVER_S = 1e9
+
 
 class _Job:
     """What runs for one launch."""
 
-    def __init__(self, launch: Launch, behaviour: Behaviour) -> None:
+    def __init__(self, launch: Launch, behaviour: Behaviour, at: datetime) -> None:
         self.launch, self.behaviour = launch, behaviour
+        self.silent_at = at + timedelta(seconds=min(behaviour.heard_s, _FOR_EVER_S))
         self.execution = Execution(execution_id_of(launch.key))
         self.outcome: Outcome | None = None
         self.cancels = 0
@@ -98,6 +102,12 @@ class FakeTarget:
             job = self._by_execution.get(execution.execution_id)
         return job.outcome if job else Outcome.lost(f"{execution.execution_id}: there is no such execution")
 
+    def heard_at(self, launch: Launch) -> datetime | None:
+        """Return when an execution was last heard of: now, unless it has fallen silent."""
+        with self._lock:
+            job = self._jobs.get(launch.key)
+        return min(self._agenda.clock.now(), job.silent_at) if job is not None else None
+
     def cancel(self, execution: Execution) -> None:
         """End it, if it runs. Raises LaunchUncertain: it cannot be, or not yet."""
         with self._lock:
@@ -148,7 +158,7 @@ class FakeTarget:
             found = self._jobs.get(launch.key)
             if found is not None:
                 return found
-            job = self._jobs[launch.key] = _Job(launch, behaviour)
+            job = self._jobs[launch.key] = _Job(launch, behaviour, self._agenda.clock.now())
             self._by_execution[job.execution.execution_id] = job
         self._agenda.after(0.0, lambda: self._begin(job))
         return job

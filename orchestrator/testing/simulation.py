@@ -13,13 +13,21 @@ from random import Random
 from orchestrator.engine.catalog import ONLY, Catalog
 from orchestrator.engine.dag_executor import DAGExecutor
 from orchestrator.engine.handled import Handled
+from orchestrator.engine.redriving import refusal
 from orchestrator.engine.saved import Saved
-from orchestrator.engine.status import OpenRuns, OrchestrationStatus
+from orchestrator.engine.status import DefinitionStatus, OpenRuns, OrchestrationStatus
 from orchestrator.model.commands import EMPTY, Json, Launch, Notify
 from orchestrator.model.durations import parse_duration
 from orchestrator.model.enums import TargetTypes, TaskStatus
-from orchestrator.model.errors import OrchestratorError, RunNotFound
-from orchestrator.model.messages import cancel_message, pause_message, resume_message, start_message
+from orchestrator.model.errors import InputError, OrchestratorError, RunNotFound
+from orchestrator.model.grammar import MAX_SLOTS
+from orchestrator.model.messages import (
+    cancel_message,
+    pause_message,
+    redrive_message,
+    resume_message,
+    start_message,
+)
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import NodeState, RunState
 from orchestrator.ports import HeldSecrets, Target
@@ -66,6 +74,7 @@ class Simulation:
             a step without a timeout has a default one.
         variables, secrets: what `${var.NAME}` and `${secret.NAME}` stand for.
         notifications_refused: so many tries to send each notification are not accepted.
+        pools: how many slots each pool has; one that is not named here has 1,000.
     Raises:
         SimulationError: `targets` names neither a step nor a target.
         DefinitionError: there is no definition, or it breaks rules.
@@ -86,6 +95,7 @@ class Simulation:
         variables: Mapping[str, Json] = EMPTY,
         secrets: Mapping[str, str] | None = None,
         notifications_refused: int = 0,
+        pools: Mapping[str, int] = EMPTY,  # type: ignore[assignment]  # as above
     ) -> None:
         if instances < 1:
             raise SimulationError(f"instances: is {instances}; allowed: 1 or more")
@@ -143,7 +153,7 @@ class Simulation:
                 clock=self.clock,
                 hosts=UnknownHosts(),
                 instance=f"instance{number}",
-                policy=Policy(RulesOf(by_key)),
+                policy=Policy(RulesOf(by_key), pools=AnyPools(pools)),
                 random_bytes=self.random.randbytes,
                 sleep=lambda _: None,
                 on_saved=self._note,
@@ -162,13 +172,28 @@ class Simulation:
         *,
         dag: str | None = None,
         run_id: str | None = None,
+        priority: int | None = None,
+        scheduled_for: datetime | None = None,
     ) -> str:
-        """Start a run and return its id. Raises what the engine raises: UnknownDag, DefinitionError, RunExists, …"""
+        """Start a run and return its id. Raises what the engine raises: UnknownDag, DefinitionError, RunExists, …
+
+        Args:
+            scheduled_for: the time of its schedule that the run is for, aware, of whole seconds.
+        """
         self._starts += 1
-        handled = self._execute(start_message(dag, input, run_id), f"start-{self._starts}", self.clock.now())
+        message = start_message(dag, input, run_id, scheduled_for, priority)
+        handled = self._execute(message, f"start-{self._starts}", self.clock.now())
         if handled.run_id is None:
             raise SimulationError("start: made no run")
         return handled.run_id
+
+    def trigger(self, event: Mapping[str, Json]) -> tuple[str, ...]:
+        """Deliver an event of others, an object or a message, and return the ids of the runs that it started.
+
+        Raises what the engine raises: EventError, InputRejected, …
+        """
+        self._starts += 1
+        return self._execute(event, f"event-{self._starts}", self.clock.now()).run_ids
 
     def send(self, event: Mapping[str, Json], *, after: str = "0s") -> None:
         """Publish an event, to be delivered after this virtual time."""
@@ -185,6 +210,20 @@ class Simulation:
     def resume(self, run_id: str, *, after: str = "0s") -> None:
         """Let a paused run go on, `after` that."""
         self.send(resume_message(run_id), after=after)
+
+    def redrive(self, run_id: str, start_from: str | None = None) -> None:
+        """Let a run that has ended go on, from where it failed or, again, from a step; at once.
+
+        Raises:
+            RunNotFound: there is no such run.
+            InputError: it has not ended, or has completed, or did not come by that step.
+        """
+        state = self._state(run_id)
+        why_not = refusal(DefinitionStatus(self.store).load(state.run.definition), state, start_from)
+        if why_not is not None:
+            raise InputError(f"run {run_id}: {why_not}")
+        message = redrive_message(run_id, start_from, state.run.redrives + 1)
+        self._execute(message, f"redrive-{run_id}-{state.run.redrives + 1}", self.clock.now())
 
     def forward(self, duration: str) -> None:
         """Move time on by a duration as in "3d", and let happen what happens until then."""
@@ -321,15 +360,19 @@ class Simulation:
             does = fake.runs(state.launch_id(node.node_name)) if fake else None
             if does is not None and does.work is None:
                 words += ", which never ends" + ("" if node.due else ", and it has no timeout")
+        if node.waits_for_slot and node.slot is not None:
+            words += f", waits for a slot of {node.slot.queue}"
         if node.due:
             words += f", due {', '.join(f'{kind} at {_utc(at)}' for kind, at in node.due.items())}"
         return words
 
-    def _make_child(self, launch: Launch, run_id: str) -> None:
-        self._any_executor().make_child(launch, run_id)
+    def _make_child(self, launch: Launch, run_id: str) -> str:
+        return self._any_executor().make_child(launch, run_id)
 
     def _is_faked(self, launch: Launch) -> bool:
         """Whether a Dag Task is faked: told to be, or there is no definition of its DAG here."""
+        if "part" in launch.step:  # of a Map: what is told of its steps is done in it
+            return False
         name = launch.node_name
         is_told = any(known in self._behaviours for known in (name, name.partition("[")[0], launch.target_name))
         return is_told or launch.target_name not in self.catalog.definitions
@@ -373,11 +416,12 @@ def simulate(
     cancel_after: str | None = None,
     within: str = "400d",
     secrets: Mapping[str, str] | None = None,
+    pools: Mapping[str, int] = EMPTY,  # type: ignore[assignment]  # as above
 ) -> SimulatedRun:
     """Run a definition once, to its end, on fake targets and in virtual time.
 
     Args:
-        definition, targets, default, seed, faults, instances, variables, secrets: as Simulation has them.
+        definition, targets, default, seed, faults, instances, variables, secrets, pools: as Simulation has them.
         input: the run's.
         dag: which of several definitions to start.
         cancel_after: cancel the run after this virtual time.
@@ -396,6 +440,7 @@ def simulate(
         instances=instances,
         variables=variables,
         secrets=secrets,
+        pools=pools,
     )
     try:
         run_id = world.start(input, dag=dag)
@@ -434,6 +479,20 @@ def _catalog(definition: Mapping[str, Json] | str | Path) -> tuple[Catalog, Mapp
         dags = DagFolders(folder.parent)
         return Catalog(dags, name), dags.folders
     return Catalog({name or ONLY: read_definition(file)}), {name: folder}
+
+
+class AnyPools(dict[str, int]):
+    """Slots by pool: of one that is not named, so many that nothing waits."""
+
+    def __contains__(self, pool: object) -> bool:
+        return True
+
+    def __missing__(self, _: str) -> int:
+        return MAX_SLOTS
+
+    def get(self, pool: str, _: object = None) -> int:
+        """Return how many slots a pool has."""
+        return self[pool]
 
 
 def _runs_by_itself(node: NodeState) -> bool:

@@ -275,6 +275,17 @@ run "topics_that_are_told_of_runs_may_be_published_to" {
   }
 }
 
+run "nobody_else_may_publish_and_nothing_is_subscribed_to_without_triggers" {
+  assert {
+    condition     = length(google_pubsub_topic_iam_member.buckets) == 0 && length(google_storage_notification.triggers) == 0
+    error_message = "The samples are triggered by no bucket."
+  }
+  assert {
+    condition     = length(google_pubsub_subscription.triggers) == 0
+    error_message = "Nor by a topic."
+  }
+}
+
 run "the_outputs_are_commands" {
   assert {
     condition     = output.start_commands["sample"] == "gcloud pubsub topics publish projects/my-project/topics/orchestrator-events --message='{\"dag\":\"sample\",\"input\":{},\"resource\":{\"type\":\"start\"}}'"

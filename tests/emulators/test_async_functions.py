@@ -43,6 +43,19 @@ def main(gate, context):
         time.sleep(0.02)
     return "through"
 """,
+    "heard": """
+import time
+from pathlib import Path
+
+from orchestrator.tasks import heartbeat, task
+
+@task
+def main(gate):
+    while not Path(gate).exists():
+        heartbeat()
+        time.sleep(0.1)
+    return "through"
+""",
     "broken": """
 from orchestrator.tasks import task
 
@@ -84,6 +97,8 @@ DAGS = {
         },
     },
     "slow": alone("slow", {"gate": "${run.input.gate}"}),
+    "heard": {"start": "Only", "steps": {"Only": step("heard", {"gate": "${run.input.gate}"}, heartbeat="2s")}},
+    "silent": {"start": "Only", "steps": {"Only": step("slow", {"gate": "${run.input.gate}"}, heartbeat="2s")}},
     "broken": alone("broken", {}),
 }
 
@@ -228,3 +243,17 @@ def test_a_lost_line_is_made_up_for_by_the_tick(cloud, dag):
     else:
         assert document["Use"]["result"]["word"] == "second"
         assert cloud.logging.searches == searches
+
+
+def test_a_function_that_is_heard_of_goes_on_and_one_that_is_not_is_given_up(cloud, tmp_path):
+    gate, never = tmp_path / "gate", tmp_path / "never"
+    start(cloud, "heard", "heard-1", {"gate": str(gate)})
+    start(cloud, "silent", "silent-1", {"gate": str(never)})
+    try:
+        document = cloud.wait("silent-1", tick_every_s=0.5)
+        assert document["$run"]["error"]["error_type"] == "Task.Heartbeat"
+        assert cloud.document("heard-1")["$run"]["status"] == "Running"
+        gate.touch()
+        assert cloud.wait("heard-1")["Only"]["result"] == "through"
+    finally:
+        never.touch()

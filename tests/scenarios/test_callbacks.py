@@ -302,3 +302,24 @@ def test_what_cannot_be_answered_is_said_to_be_so(place, capsys, argv, problem):
     process.wait()
     assert main(["approve", *argv]) == 2
     assert problem in capsys.readouterr().err
+
+
+def test_status_of_a_parent_says_what_its_child_waits_for_and_items_are_answered_one_by_one(place, capsys):
+    each = {"start": "Each", "steps": {"Each": callback(parameters={"of": "${item}"})}}
+    place.dag("all", {"All": {"type": "Map", "items": ["a", "b"], "iterator": each}})
+    place.dag("parent", {"Child": {"type": "Task", "target_type": "Dag", "target_name": "all"}})
+    process = place.start("run", "parent", "--run-id", "mine")
+
+    def kid():
+        return next((each for each in place.run_ids() if each != "mine"), None)
+
+    until(lambda: kid() and len(place.document(kid())) == 6)
+    until(lambda: len(list((place.root / ".orchestrator" / "executions").glob("*each*"))) == 2)
+    assert main(["status", "mine"]) == 0
+    out = capsys.readouterr().out
+    assert f"orchestrator approve {kid()} 'Each[0]' [--reject]" in out
+    assert '{"of":"b"}' in out
+    for name, answer in (("Each[1]", "2"), ("Each[0]", "1")):
+        assert main(["approve", kid(), name, "--result", answer]) == 0
+    assert process.wait(60) == 0
+    assert place.document(kid())["All"]["result"] == [1, 2]

@@ -67,6 +67,16 @@ def test_a_child_run_has_the_parameters_as_its_input_and_its_result_is_the_step_
     assert kid.launches("Work")[0].parameters == {"day": "monday"}
 
 
+def test_each_item_of_a_map_may_be_a_child_run():
+    inner = dag(("Each", child(parameters={"day": "${item}"})))
+    family = {"parent": dag(("All", {"type": "Map", "items": ["mon", "tue"], "iterator": inner})), "kid": KID}
+    world = Simulation(family, targets={"Work": lambda parameters: {"rows": len(parameters["day"])}})
+    run = world.finish(world.start(dag="parent"))
+    assert run.result("All") == [{"rows": 3}, {"rows": 3}]
+    kids = {kid.state.run.parent.node: kid.state.run.input for kid in children_of(world, run.run_id)}
+    assert kids == {"Each[0]": {"day": "mon"}, "Each[1]": {"day": "tue"}}
+
+
 def test_a_child_run_is_for_the_time_that_its_parent_is_for():
     world = Simulation(FAMILY, targets={"Work": returns({"rows": 7})})
     world.send({**start_message("parent", {"day": "x"}), "scheduled_for": "2026-01-01T06:30:00Z"})
@@ -227,6 +237,14 @@ def test_a_child_tells_of_its_start_and_its_end_once_each_and_only_when_it_has_b
     assert run.notifications == ()
     (kid,) = children_of(world, run.run_id)
     assert [each.payload["event"] for each in kid.notifications] == ["started", "completed"]
+
+
+def test_hundreds_of_children_that_end_at_once_follow_one_another(caplog):
+    quick = dag(("A", {"type": "Pass", "result": 1}))
+    with DAGExecutor({"parent": dag(*((f"S{n}", child()) for n in range(300))), "kid": quick}, "memory://") as executor:
+        run = executor.wait(executor.start("parent"), 60)
+    assert run.run.status is RunStatus.COMPLETED
+    assert [record.getMessage() for record in caplog.records] == []
 
 
 # -- the target by itself ------------------------------------------------------------------------------
@@ -391,13 +409,18 @@ def test_run_finds_the_children_beside_the_path_and_status_shows_them(place, cap
     assert main(["run", "parent", "--run-id", "mine"]) == 0
     out = capsys.readouterr().out
     assert "Load Completed" in out
+    assert f"attempt 1, as run {place.document('mine')['Load']['execution_id']}" in out
     assert "Work" not in out  # the child has a document of its own
     kid = place.document("mine")["Load"]["execution_id"]
     assert place.document("mine")["Load"]["result"] == 3
     assert main(["status", "mine"]) == 0
-    assert f"child run: Load  {kid}  Completed, 1 of 1 steps ended" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"Dag kid {kid[:20]}" in out
+    assert f"child run: Load  {kid}  Completed, 1 of 1 steps ended" in out
     assert main(["status", kid]) == 0
     assert "child of: mine, step Load, attempt 1" in capsys.readouterr().out
+    assert main(["runs"]) == 0
+    assert "child of mine" in capsys.readouterr().out
     assert main(["runs", "--parent", "mine", "--json"]) == 0
     (listed,) = json.loads(capsys.readouterr().out)
     assert (listed["run_id"], listed["parent"]) == (kid, "mine")
@@ -477,3 +500,62 @@ def test_cancelling_the_parent_from_another_process_cancels_the_child(place):
     until(lambda: place.document(kid)["$run"].get("cancel_reason") is not None)
     assert place.document("mine")["$run"]["status"] == "Cancelled"
     assert place.calls() == ["first"]
+
+
+def test_validate_for_gcp_finds_a_dag_that_is_not_deployed(place, capsys):
+    place.dag("parent", {"Load": child("kit")})
+    place.dag("kid", {"Work": {"type": "Pass", "result": 1}})
+    assert main(["validate", "--for", "gcp", "."]) == 2
+    told = capsys.readouterr()
+    assert 'parent/dag.json: steps.Load.target_name: there is no DAG "kit"; did you mean "kid"?' in told.err
+    assert "kid: ok for gcp" in told.out
+
+
+def test_the_result_of_a_run_is_what_the_command_line_shows(place, capsys):
+    folder = place.dag("sum", {"A": {"type": "Pass", "result": 2, "next": "B"}, "B": {"type": "Pass", "result": 3}})
+    definition = json.loads((folder / "dag.json").read_text())
+    assert main(["run", "sum", "--run-id", "plain"]) == 0
+    assert "B  3" in capsys.readouterr().out
+    definition["result"] = "${steps.A.result + steps.B.result}"
+    (folder / "dag.json").write_text(json.dumps(definition))
+    assert main(["run", "sum", "--run-id", "summed"]) == 0
+    assert "result  5" in capsys.readouterr().out
+    assert main(["status", "summed"]) == 0
+    assert "result  5" in capsys.readouterr().out
+
+
+def test_logs_of_a_dag_step_name_its_child_run(place, capsys):
+    place.dag("parent", {"Load": child()})
+    place.dag("kid", {"Work": place.task("echo")})
+    assert main(["run", "parent", "--run-id", "mine"]) == 0
+    capsys.readouterr()
+    assert main(["logs", "mine", "Load"]) == 0
+    kid = place.document("mine")["Load"]["execution_id"]
+    assert f"Load is run {kid}: orchestrator logs {kid}" in capsys.readouterr().err
+
+
+def test_run_waits_for_a_cancelled_child_that_outlives_its_parent(place):
+    place.dag("parent", {"Load": child(timeout="3s")})
+    place.dag("kid", {"Work": place.task("wait_for", "After", name="work", path="go"), "After": place.task("echo")})
+    process = place.start("run", "parent", "--run-id", "mine")
+    until(lambda: "mine" in place.run_ids() and place.document("mine")["$run"]["status"] == "Failed")
+    kid = next(each for each in place.run_ids() if each != "mine")
+    assert place.document(kid)["$run"]["status"] == "Running"  # a function that was called cannot be stopped
+    assert process.poll() is None
+    (place.root / "go").touch()
+    assert process.wait(60) == 1
+    assert f"run mine has ended; 1 child run still to end: {kid}" in process.stderr.read()
+    assert place.document(kid)["$run"]["status"] == "Cancelled"
+
+
+def test_cancelling_a_family_that_a_killed_process_left_ends_all_of_it(place):
+    place.dag("parent", {"Load": child()})
+    place.dag("kid", {"Down": child("leaf")})
+    place.dag("leaf", {"Work": place.task("wait_for", name="work", path="go")})
+    process = place.start("run", "parent", "--run-id", "mine")
+    until(lambda: "work" in place.calls())
+    process.kill()
+    process.wait()
+    assert main(["cancel", "mine"]) == 0
+    assert {place.document(each)["$run"]["status"] for each in place.run_ids()} == {"Cancelled"}
+    assert len(place.run_ids()) == 3

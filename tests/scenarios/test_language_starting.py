@@ -28,3 +28,14 @@ def test_a_run_of_a_schedule_knows_for_when_it_is_and_a_missed_time_gets_its_run
     assert f"{time:%A %H:%M}" == "Monday 05:30"
     (run,) = [state.run for state in world.saved if state.run.status.is_final]
     assert (run.scheduled_for, world.state(run.run_id).nodes["Load"].result) == (time, "for 2026-01-05T05:30:00Z")
+
+
+def test_an_object_or_a_message_starts_a_run_and_it_is_one_however_often_it_is_told_of():
+    world = World(EXAMPLES["triggers"])
+    an_object = {"resource": {"type": "object"}, "bucket": "landing", "name": "in/a.csv", "size": 12, "generation": "7"}
+    late = {"resource": {"type": "message"}, "topic": "projects/my-project/topics/orders", "data": {"file": "b.csv"}}
+    late["attributes"] = {"kind": "late"}
+    for event in (an_object, late, late, an_object, {**an_object, "size": 0}, {**late, "attributes": {}}):
+        world.executor.execute(event, message_id="m1", publish_time=world.clock.now())
+    ended = [state for state in world.saved if state.run.status.is_final]
+    assert [state.nodes["Load"].result for state in ended] == ["loaded gs://landing/in/a.csv", "loaded b.csv"]

@@ -5,9 +5,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from orchestrator import DAGExecutor
 from orchestrator.engine.schedules import MOST_AT_ONCE, Schedules
 from orchestrator.model.errors import BrokerUnavailable
 from orchestrator.model.missed import MOST_MISSED
+from orchestrator.testing.virtual_time import VirtualClock
 from tests.support.world import T0, World, chain
 
 DAILY = {**chain("A"), "schedule": "0 6 * * *"}
@@ -271,3 +273,16 @@ def test_the_next_times_of_all_schedules():
         ("02 06:00", "daily"),
         ("03 06:00", "daily"),
     ]
+
+
+def test_a_program_of_ones_own_starts_what_is_due():
+    clock = VirtualClock(T0 - timedelta(minutes=1))
+    step = {"type": "Pass", "result": "${run.scheduled_for}"}
+    definition = {"start": "A", "steps": {"A": step}, "schedule": "0 * * * *"}
+    with DAGExecutor(definition, "memory://", clock=clock) as executor:
+        assert executor.schedules.start_due().started == ()
+        assert executor.schedules.next_times(1) == [(T0, "dag")]
+        clock.forward(60)
+        assert executor.schedules.start_due().started == (("dag", T0),)
+        (key,) = executor.store.list("runs/")
+        assert executor.wait(key[5:-5], 10).nodes["A"].result == "2026-01-01T12:00:00Z"

@@ -40,7 +40,7 @@ def test_every_job_service_has_its_rows():
 
 def test_the_keys_are_those_of_the_grammar():
     shared = {"type", "next", "end", "target_type", "timeout", "retry", "on_error", "target_name", "parameters"}
-    shared |= {"project_id", "region"}
+    shared |= {"project_id", "region", "depends_on", "trigger", "pool"}
     for name, (_, _, further) in table("## Keys of a step").items():
         assert set(re.findall(r"`([a-z_]+)`", further)) - {"region"} == set(TASKS[name].keys) - shared
 

@@ -403,10 +403,44 @@ def test_a_message_of_a_topic_that_nothing_looks_at_is_acknowledged(deployed):
     assert deployed.handle(pushed(START), source=other).verdict == "not ours"
 
 
+@pytest.mark.parametrize(
+    "topic",
+    ["projects/my-project/topics/a b", "projects/my-project", OWN + "/", OWN.upper(), "projects//topics/x", " "],
+)
+def test_what_is_not_certain_to_be_from_our_own_topic_is_not_obeyed(deployed, topic):
+    deployed.handle(pushed(START), source=f"//pubsub.googleapis.com/{topic}")
+    assert list(deployed.executor().store.list("runs/")) == []
+
+
 def test_a_message_that_says_it_is_of_another_topic_is_believed_only_from_our_own(deployed):
     claimed = json.dumps(a_message(1)).encode()
     other = "//pubsub.googleapis.com/projects/my-project/topics/other"
     assert deployed.handle(pushed(claimed), source=other).verdict == "not ours"
+
+
+def test_a_push_to_the_deployed_function_under_the_path_of_another_topic_is_a_message(deployed):
+    import functions_framework
+
+    app = functions_framework.create_app("on_event", str(Path(__file__).parents[2] / "main.py"), "cloudevent")
+    client = app.test_client()
+    subscription = {"subscription": "projects/my-project/subscriptions/s"}
+    escaped = client.post(f"/{TOPIC}%2520x", json={**pushed(START, "m2"), **subscription})
+    assert escaped.status_code == 200
+    for path, run_id in ((f"/{TOPIC}", run_id_of(f"orders triggered by {TOPIC} m1", T0)), (f"/{OWN}", "mine")):
+        answer = client.post(path, json={**pushed(START, "m1"), **subscription})
+        assert answer.status_code == 200
+        assert deployed.executor().store.get(f"runs/{run_id}.json") is not None
+    assert len(list(deployed.executor().store.list("runs/"))) == 2
+
+
+def test_the_status_of_a_run_says_what_triggered_it(tmp_path, monkeypatch, capsys):
+    from orchestrator.cli.main import main
+
+    definition = {**on_object(), "start": "A", "steps": {"A": {"type": "Pass", "result": 1}}}
+    with DAGExecutor(definition, f"file://{tmp_path}") as executor:
+        run_id = executor.execute(an_object()).run_id
+    assert main(["status", run_id, "--bucket", f"file://{tmp_path}"]) == 0
+    assert "triggered by: gs://landing/in/a.csv#1769841000123456" in capsys.readouterr().out
 
 
 def test_functions_framework_says_which_topic_a_push_is_from():

@@ -33,7 +33,7 @@ from orchestrator.testing import (
     refuses,
     returns,
 )
-from tests.strategies import SECRETS, VARIABLES, any_definitions, inputs, json_values, mutations_of
+from tests.strategies import POOLS, SECRETS, VARIABLES, any_definitions, inputs, json_values, mutations_of
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "100"))
 """In CI: a few seconds of them."""
@@ -71,6 +71,7 @@ def behaviours(draw, *, can_hang: bool):
 
     def one():
         does = draw(st.just(never_ends()) if can_hang and draw(st.integers(0, 4)) == 0 else ends).after(draw(delays))
+        does = does.silent_after(draw(st.sampled_from(["0s", "1s", "45s", "7m", "2h"])))
         match draw(st.integers(0, 7)):
             case 0:
                 does = does.without_event()
@@ -102,7 +103,7 @@ def test_every_run_ends_and_nothing_in_it_is_left(caplog, definition, data):
     caplog.set_level(logging.ERROR)
     tasks = DAGBuilder(definition).build_dag().all_tasks
     types = st.sets(st.sampled_from([target.value for target in TargetTypes]), max_size=3)
-    without_outcome = data.draw(types, label="without outcome")
+    without_outcome = data.draw(types, label="without outcome") - {TargetTypes.DAG.value}  # a run always has one
     targets = {}
     for task in tasks:
         can_hang = task.timeout_s is not None or task.target_type in without_outcome
@@ -119,6 +120,7 @@ def test_every_run_ends_and_nothing_in_it_is_left(caplog, definition, data):
         cannot_be_cancelled=data.draw(types, label="cannot be cancelled"),
         variables=VARIABLES,
         secrets=SECRETS,
+        pools=POOLS,
     )
     run_id = world.start(data.draw(inputs, label="input"))
     if data.draw(st.integers(0, 3), label="cancel it") == 3:

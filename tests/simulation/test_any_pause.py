@@ -7,7 +7,7 @@ from orchestrator.model.dag_builder import DAGBuilder
 from orchestrator.model.enums import RunStatus
 from orchestrator.testing import Faults, Simulation
 from tests.simulation.test_any_definition import behaviours, delays, fuzzed
-from tests.strategies import any_definitions, inputs
+from tests.strategies import POOLS, any_definitions, inputs
 
 between = st.sampled_from(["1s", "45s", "7m", "3h", "2d"])
 
@@ -27,6 +27,7 @@ def test_a_run_that_is_paused_and_resumed_ends_and_nothing_is_held(definition, d
         faults=Faults(0.0, data.draw(st.sampled_from([0.0, 0.5])), data.draw(st.sampled_from([0.0, 0.5])), "7m"),
         instances=data.draw(st.integers(1, 2), label="instances"),
         variables={"project": "p"},
+        pools=POOLS,
     )
     run_id = world.start(data.draw(inputs, label="input"))
     for word in data.draw(st.lists(st.sampled_from(["pause", "resume", "cancel"]), max_size=4), label="requests"):

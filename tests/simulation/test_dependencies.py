@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.model.definition import problems
-from orchestrator.model.enums import TaskStatus
+from orchestrator.model.enums import RunStatus, TaskStatus
+from orchestrator.model.messages import cancel_message
 from tests.strategies import dependent_definitions
 from tests.support.world import World, completion, outcome_of, plain
 
@@ -111,7 +112,12 @@ def test_any_order_of_delivery_ends_as_the_model_says_and_launches_each_step_onc
     while not world.state(run_id).run.status.is_final:
         launches = list(world.target.calls)
         fresh = [launch for launch in launches if launch.launch_id not in delivered]
+        if not fresh and world.state(run_id).run.status is RunStatus.PAUSED:
+            steer(world, run_id, "resume")
+            continue
         assert fresh, "the run is open and nothing is left to come"
+        if data.draw(st.integers(0, 7), label="steer") == 7:
+            steer(world, run_id, data.draw(st.sampled_from(["pause", "pause", "resume"])))
         if data.draw(st.integers(0, 5), label="tick") == 5:
             world.clock.forward(data.draw(st.sampled_from([0, 1, 30])))
             data.draw(st.sampled_from(world.instances)).tick()
@@ -128,7 +134,46 @@ def test_any_order_of_delivery_ends_as_the_model_says_and_launches_each_step_onc
     assert state.run.status.value == ("Failed" if fails or last_fails else "Completed")
     if all(step.get("trigger") != "one_failed" for body in bodies for step in body["steps"].values()):
         in_order = World(definition)
-        assert plain(state) == plain(in_order.run_all(in_order.start(), failing))
+        got = plain(state)
+        got["$run"].pop("steered_at", None)
+        assert got == plain(in_order.run_all(in_order.start(), failing))
+
+
+@thorough
+@given(st.data())
+def test_a_cancelled_run_launches_nothing_more_and_ends_with_all_its_steps(data):
+    definition = data.draw(dependent_definitions())
+    world = World(definition)
+    run_id = world.start()
+    for _ in range(data.draw(st.integers(0, 6), label="ends before it")):
+        launches = world.target.calls
+        if launches:
+            launch = data.draw(st.sampled_from(launches))
+            failing = frozenset({launch.node_name} if data.draw(st.booleans(), label="it fails") else ())
+            world.executor.execute(completion(launch, outcome_of(launch, failing)), message_id=launch.key)
+        if data.draw(st.integers(0, 3), label="pause") == 3:
+            steer(world, run_id, "pause")
+    before, has_ended = list(world.target.calls), world.state(run_id).run.status.is_final
+    world.executor.execute(cancel_message(run_id, "why"), publish_time=world.clock.now())
+    last = {name for body in bodies_of({"steps": {}, **definition.get("finally", {})}) for name in body["steps"]}
+    if world.state(run_id).run.status is RunStatus.PAUSED:
+        assert world.state(run_id).run.ending is not None, "a cancel lets all go on but the finally"
+        steer(world, run_id, "resume")
+    for launch in world.target.calls:  # grows: a finally runs all the same
+        world.executor.execute(completion(launch), message_id=launch.key)
+    state = world.state(run_id)
+    assert {launch.node_name for launch in world.target.calls[len(before) :]} <= last
+    assert state.run.status.is_final
+    assert state.run.held == ()
+    assert [name for name, node in state.nodes.items() if not node.status.is_final] == []
+    if not has_ended and state.run.status is RunStatus.COMPLETED:
+        left_out = {name for name, node in state.nodes.items() if node.status is TaskStatus.CANCELLED}
+        assert left_out == set()
+
+
+def steer(world: World, run_id: str, word: str) -> None:
+    world.clock.forward(1)
+    world.executor.execute({"resource": {"type": word}, "run_id": run_id}, publish_time=world.clock.now())
 
 
 def check(world: World, run_id: str, bodies: list[dict]) -> None:
@@ -149,4 +194,5 @@ def check(world: World, run_id: str, bodies: list[dict]) -> None:
                 case _:
                     assert all(status.is_final for status in awaited), f"{name} was started before all have ended"
     running = [name for name, node in state.nodes.items() if node.status is TaskStatus.RUNNING]
-    assert state.run.status.is_final == (not running)
+    is_waiting = state.run.status is RunStatus.PAUSED and state.run.held
+    assert state.run.status.is_final == (not running and not is_waiting)

@@ -272,25 +272,32 @@ class Cloud:
             instance.start()
             self._stack.callback(instance.stop)
         self.front = enter(Front(self.instances, self._seed))
-        self._rest("PUT", f"/v1/{self.topic}", {})
-        self.subscription = self.topic.replace("/topics/", "/subscriptions/")
-        push = {"pushEndpoint": f"{self.front.url}/{self.topic}"}
-        policy = {"minimumBackoff": "0.1s", "maximumBackoff": "1s"}
-        body = {"topic": self.topic, "pushConfig": push, "ackDeadlineSeconds": 60, "retryPolicy": policy}
         for instance in self.instances:
             instance.wait_until_it_listens()
-        self._rest("PUT", f"/v1/{self.subscription}", body)
-        self._stack.callback(self._rest, "DELETE", f"/v1/{self.subscription}", None)
+        self.subscription = self.subscribe(self.topic)
         return self
+
+    def subscribe(self, topic: str) -> str:
+        """Make a topic, and have it pushed to the orchestrator under its own path; return the subscription."""
+        self._rest("PUT", f"/v1/{topic}", {})
+        subscription = topic.replace("/topics/", "/subscriptions/")
+        push = {"pushEndpoint": f"{self.front.url}/{topic}"}
+        policy = {"minimumBackoff": "0.1s", "maximumBackoff": "1s"}
+        body = {"topic": topic, "pushConfig": push, "ackDeadlineSeconds": 60, "retryPolicy": policy}
+        self._rest("PUT", f"/v1/{subscription}", body)
+        self._stack.callback(self._rest, "DELETE", f"/v1/{subscription}", None)
+        return subscription
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def publish(self, event: Mapping[str, object] | bytes) -> str:
-        """Publish an event (or any bytes) to the topic; return its message id."""
+    def publish(
+        self, event: Mapping[str, object] | bytes, topic: str | None = None, attributes: Mapping[str, str] | None = None
+    ) -> str:
+        """Publish an event (or any bytes) to the topic, or to another one; return its message id."""
         data = event if isinstance(event, bytes) else json.dumps(event).encode()
-        message = {"data": base64.b64encode(data).decode()}
-        answer = self._rest("POST", f"/v1/{self.topic}:publish", {"messages": [message]})
+        message = {"data": base64.b64encode(data).decode(), "attributes": dict(attributes or {})}
+        answer = self._rest("POST", f"/v1/{topic or self.topic}:publish", {"messages": [message]})
         return answer["messageIds"][0]
 
     def leave_entry(self, entry: dict) -> None:

@@ -28,7 +28,8 @@ from tests.support.terraform import ROOT, Module, Refused, needs_terraform
 pytestmark = needs_terraform
 
 PAYLOADS = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "tests/payloads").glob("*.json"))}
-VALID = sorted((ROOT / "tests/definitions/valid").glob("*.json"))
+CORPUS = ROOT / "tests/definitions/valid"
+VALID = sorted(CORPUS.glob("*.json"))
 PROJECT, REGION, NAME = "my-project", "europe-west1", "orchestrator"
 AT = datetime(2026, 11, 26, 12, 0, 30, tzinfo=UTC)
 
@@ -85,7 +86,9 @@ def corpus(module, tmp_path_factory) -> tuple[dict, Path]:
     for path in VALID:
         (folder / path.stem).mkdir()
         (folder / path.stem / "dag.json").write_text(path.read_text())
-    return outputs(module, folder), folder
+    pools = {pool for path in VALID for pool in DAGBuilder(json.loads(path.read_text())).build_dag().pools}
+    assert pools
+    return outputs(module, folder, pools=",".join(f"{pool}=5" for pool in sorted(pools))), folder
 
 
 # ---- the same definitions ------------------------------------------------------------------------------
@@ -101,6 +104,15 @@ def functions_of(folder: Path) -> set[str]:
                 project, region = launch.step.get("project_id", PROJECT), launch.step.get("region", REGION)
                 found.add(f"{project}/{region}/{launch.target_name}")
     return found
+
+
+def test_a_pool_whose_limit_is_not_set_is_named(module, tmp_path):
+    (tmp_path / "queues").mkdir()
+    (tmp_path / "queues" / "dag.json").write_text((CORPUS / "queues_of_both_kinds.json").read_text())
+    with pytest.raises(Refused, match=r"settings\.POOLS: gives the pool api_2, bigquery no limit"):
+        outputs(module, tmp_path)
+    with pytest.raises(Refused, match='gives the pool bigquery no limit; write it as in "bigquery=5"'):
+        outputs(module, tmp_path, pools="api_2=3 spare=1")
 
 
 def test_it_sees_the_functions_of_the_samples(samples):
@@ -218,6 +230,52 @@ def test_the_message_of_a_schedule_starts_its_dag_for_the_schedules_last_tick(ma
     assert isinstance(event, StartEvent)
     assert event.dag == "daily"
     assert event.scheduled_for == last_tick("30 6 * * 1-5", "Europe/Berlin", AT)
+
+
+# ---- triggers ------------------------------------------------------------------------------------------
+
+
+def triggered(*triggers: dict) -> dict:
+    return {**dag(A=call("a")), "triggers": list(triggers)}
+
+
+def in_bucket(bucket: str, **more: str) -> dict:
+    return {"object": {"bucket": bucket, **more}}
+
+
+def test_a_bucket_tells_of_the_one_prefix_that_all_triggers_look_at_or_of_all_objects(made):
+    found = made(
+        {
+            "one": triggered(in_bucket("a", prefix="in/"), in_bucket("b", prefix="x/"), in_bucket("c")),
+            "two": triggered(in_bucket("a", prefix="in/", suffix=".csv"), in_bucket("b", prefix="x/y/")),
+            "three": dag(A=call("a")),
+        }
+    )
+    assert found["trigger_buckets"] == {"a": "in/", "b": "", "c": ""}
+    assert found["trigger_topics"] == {}
+
+
+def test_each_topic_has_a_subscription_of_its_own_name(made):
+    topics = [f"projects/{PROJECT}/topics/orders", "projects/other/topics/orders", f"projects/p/topics/{'o.' * 127}"]
+    found = made({"one": triggered({"topic": topics[0]}, {"topic": topics[1]}), "two": triggered({"topic": topics[2]})})
+    assert set(found["trigger_topics"]) == set(topics)
+    names = [each["subscription"] for each in found["trigger_topics"].values()]
+    assert len(set(names)) == 3
+    assert all(re.fullmatch(r"[a-z][A-Za-z0-9_.~+%-]{2,254}", name) for name in names)
+    assert found["trigger_topics"][topics[1]]["project"] == "other"
+
+
+@pytest.mark.parametrize(
+    ("trigger", "why"),
+    [
+        (in_bucket(f"{PROJECT}-{NAME}-state"), "where each run that it starts writes"),
+        ({"topic": f"projects/{PROJECT}/topics/{NAME}-events"}, "is a topic of the orchestrator itself"),
+        ({"topic": f"projects/{PROJECT}/topics/{NAME}-dead-letters"}, "is a topic of the orchestrator itself"),
+    ],
+)
+def test_what_is_the_orchestrators_own_starts_nothing(made, trigger, why):
+    with pytest.raises(Refused, match=why):
+        made({"one": triggered(trigger)})
 
 
 # ---- sinks: what wakes the orchestrator ----------------------------------------------------------------
@@ -469,6 +527,11 @@ SINK_ERROR = {
             own_log("run ended: Failed: run_1_a of x: Task.Failed: no", "ERROR"), {"failed-runs"}, id="failed"
         ),
         pytest.param(own_log("run ended: Completed: run_1_a of x"), set(), id="completed"),
+        pytest.param(
+            own_log("run late: run_1_a of x: had not ended by 2026-01-31 06:00:00 UTC", "WARNING"),
+            {"late-runs"},
+            id="late",
+        ),
         pytest.param(own_log("run ended: Cancelled: run_1_a of x"), set(), id="cancelled by a person"),
         pytest.param(
             own_log("acknowledged, but not handled: x (kept as dead_letters/y.json)", "ERROR"),
@@ -510,6 +573,14 @@ def test_the_topics_that_are_told_are_those_of_all_definitions_and_of_the_settin
     setting = json.dumps([{"on": ["failed"], "topic": of_all}, {"on": ["failed"], "topic": ours}])
     found = made({"one": told(ours, theirs), "two": told(ours), "three": dag(A=call("a"))}, notify=setting)
     assert set(found["notified_topics"]) == topic_names(found) == {ours, theirs, of_all}
+
+
+def test_the_topics_that_callbacks_tell_their_tokens_are_among_them_at_any_depth(made):
+    topics = [f"projects/other/topics/{name}" for name in ("asked", "asked-inside", "asked-at-last")]
+    asking = [{"type": "Task", "target_type": "Callback", "topic": topic} for topic in topics]
+    inside = {"type": "Parallel", "branches": [dag(B=asking[1]), dag(C={**asking[0], "topic": topics[0]})]}
+    found = made({"one": {**dag(A=asking[0], P=inside), "finally": dag(F=asking[2])}})
+    assert topic_names(found) == set(topics)
 
 
 @pytest.mark.parametrize(

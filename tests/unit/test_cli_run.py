@@ -73,7 +73,9 @@ def test_a_run_that_fails_is_1_and_says_which_step_why_and_what_next(place, caps
     assert lines[start + 1 :] == [
         "  step A, attempt 1: Task.Failed: ValueError: boom",
         f"run document: .orchestrator/runs/{place.run_ids()[0]}.json",
-        f"next: mend {place.module}:boom, which step A runs, then start a new run:",
+        f"next: mend {place.module}:boom, which step A runs, then let the run go on:",
+        f"  orchestrator redrive {place.run_ids()[0]} d",
+        "or start a new one:",
         "  orchestrator run d --input 'a=b c'",
     ]
 
@@ -116,7 +118,7 @@ def test_an_input_that_lies_beside_the_dag_is_pointed_to(place, capsys):
     place.dag("d", {"A": place.task("echo", value="${run.input.day}")})
     (place.root / "d" / "input.json").write_text('{"day": 1}')
     assert main(["run", "d"]) == 1
-    assert capsys.readouterr().out.endswith("then start a new run:\n  orchestrator run d --input d/input.json\n")
+    assert capsys.readouterr().out.endswith("or start a new one:\n  orchestrator run d --input d/input.json\n")
 
 
 # -- 2: what was asked for is wrong ----------------------------------------------------------------------

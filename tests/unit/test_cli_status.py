@@ -53,7 +53,7 @@ def test_a_run_that_failed_is_1_and_says_why(bucket, capsys):
     assert main(["status", "failed"]) == 1
     said = capsys.readouterr().out
     assert "  step A, attempt 1: Task.Failed: ValueError: boom\n" in said
-    assert said.endswith("then start a new run:\n  orchestrator run PATH\n")
+    assert said.endswith("or start a new one:\n  orchestrator run PATH\n")
 
 
 def test_a_run_that_has_not_ended_is_0_and_says_how_it_could_be_finished(bucket, capsys):
@@ -202,6 +202,10 @@ def test_runs_as_json(many, capsys):
         "ended_at": None,
         "owner": None,
         "tags": [],
+        "is_late": False,
+        "parent": None,
+        "priority": 0,
+        "queued_at": None,
     }
 
 

@@ -110,3 +110,30 @@ def test_only_a_dataflow_step_has_a_kind_of_dataflow_template():
     path = "https://europe-west1-kfp.pkg.dev/p/pipelines/train/v1"
     (task,) = DAG({"start": "A", "steps": {"A": {**step, "template_path": path}}}).all_tasks
     assert task.template_type is None
+
+
+def waiting(*depends_on, **more):
+    return {**task(), "depends_on": list(depends_on), **more}
+
+
+def test_without_a_start_it_starts_with_all_that_wait_for_nothing():
+    built = DAG({"steps": {"C": waiting("A", "B"), "A": {**task(), "next": "D"}, "D": task(), "B": task()}})
+    assert names(built.init()) == ["A", "B"]
+    assert [node.node_name for node in built.start_nodes] == ["A", "B"]
+    assert built.start_node is built.by_name["A"]
+    assert [node.node_name for node in built.ordered()] == ["A", "D", "B", "C"]
+    assert {node.node_name: node.is_end for node in built.nodes} == {"C": True, "A": False, "D": True, "B": False}
+
+
+def test_it_knows_what_waits_for_what():
+    steps = {"A": {**task(), "next": "D"}, "B": task(), "C": waiting("B", "A", trigger="all_done"), "D": task()}
+    built = DAG({"steps": steps})
+    assert built.dependencies.followers == {"A": ("C", "D"), "B": ("C",), "C": (), "D": ()}
+    assert built.dependencies.awaited == {"C": {"A", "B"}, "D": {"A"}}
+    assert (built.by_name["C"].depends_on, built.by_name["C"].trigger) == (("B", "A"), "all_done")
+    assert DAG({"start": "A", "steps": {"A": task()}}).dependencies is None
+
+
+def test_a_launch_tells_its_target_nothing_of_what_it_depended_on():
+    (launch,) = DAG({"steps": {"A": task(), "B": waiting("A", trigger="all_done")}}).by_name["B"].execute()
+    assert launch.step == {"function": "m:f"}

@@ -24,8 +24,8 @@ def body(start, **steps):
 
 ALL_TARGET_TYPES = ", ".join(TargetTypes)
 ALL_OF_A_CLOUD_FUNCTION = (
-    "allowed: type, next, end, depends_on, trigger, target_type, timeout, retry, on_error, target_name, function, "
-    "parameters, invocation, project_id, region"
+    "allowed: type, next, end, depends_on, trigger, target_type, timeout, retry, on_error, pool, target_name, "
+    "function, parameters, invocation, heartbeat, project_id, region"
 )
 
 
@@ -72,8 +72,8 @@ ALL_OF_A_CLOUD_FUNCTION = (
             {"strat": "A", "steps": {"A": task()}},
             [
                 'strat: is not a key of a definition; did you mean "start"? '
-                "allowed: start, steps, timeout, finally, result, description, owner, tags, input_schema, notify, "
-                "schedule, time_zone, missed, triggers, $schema"
+                "allowed: start, steps, timeout, deadline, finally, result, description, owner, tags, input_schema, "
+                "notify, max_active_runs, priority, schedule, time_zone, missed, triggers, $schema"
             ],
             id="a misspelt key is not said to be missing as well",
         ),
@@ -252,7 +252,7 @@ def job(target_type, **keys):
             job("Workflows", iamge="x"),
             [
                 "steps.A.iamge: is not a key of a Workflows Task; allowed: type, next, end, depends_on, trigger, "
-                "target_type, timeout, retry, on_error, target_name, parameters, request, project_id, region"
+                "target_type, timeout, retry, on_error, pool, target_name, parameters, request, project_id, region"
             ],
             id="a key that it does not have",
         ),

@@ -18,13 +18,19 @@ from orchestrator.model.enums import DueKind, TargetTypes, TaskStatus
 from orchestrator.model.errors import EventError
 from orchestrator.model.event_factory import EventFactory
 from orchestrator.model.events import (
+    BeginEvent,
+    CallbackEvent,
     CancelEvent,
     CloudFunctionEvent,
     DataflowEvent,
     Event,
     FunctionEvent,
+    HeartbeatEvent,
     JobEvent,
+    MessageEvent,
+    ObjectEvent,
     PauseEvent,
+    RedriveEvent,
     ReminderEvent,
     ResumeEvent,
     StartEvent,
@@ -169,6 +175,45 @@ def failed(message, error_type="Task.Failed"):
             id="a schedule's start is for the schedule's last tick before the message",
         ),
         pytest.param(
+            "object",
+            (
+                ObjectEvent,
+                {
+                    "bucket": "landing",
+                    "name": "in/2026-01-31.csv",
+                    "generation": "1769841000123456",
+                    "fields": {
+                        "bucket": "landing",
+                        "name": "in/2026-01-31.csv",
+                        "uri": "gs://landing/in/2026-01-31.csv",
+                        "generation": "1769841000123456",
+                        "size": 1482,
+                        "content_type": "text/csv",
+                        "time_created": "2026-01-31T06:30:00.123Z",
+                        "metadata": {"shop": "7"},
+                    },
+                },
+            ),
+            id="an object is there",
+        ),
+        pytest.param(
+            "message",
+            (
+                MessageEvent,
+                {
+                    "topic": "projects/my-project/topics/orders",
+                    "fields": {
+                        "topic": "projects/my-project/topics/orders",
+                        "data": {"id": 7, "lines": [{"price": 12.5}]},
+                        "attributes": {"kind": "order"},
+                        "message_id": "3607049217402716",
+                        "publish_time": "2021-12-12T15:53:04.102000Z",
+                    },
+                },
+            ),
+            id="a message of another topic",
+        ),
+        pytest.param(
             "start_scheduled_for",
             (StartEvent, {"dag": "sample", "scheduled_for": datetime(2021, 12, 11, 15, 30, tzinfo=UTC)}),
             id="a start by hand may say for when it is",
@@ -205,9 +250,51 @@ def failed(message, error_type="Task.Failed"):
             (ReminderEvent, {"run_id": RUN, "node_name": "Each[7]", "attempt": 2}),
             id="without a kind it is an early question; an item of a Map is a node too",
         ),
+        pytest.param(
+            "heartbeat",
+            (
+                HeartbeatEvent,
+                {"run_id": RUN, "node_name": "Step1", "attempt": 2, "nonce": "0123456789abcdef0123456789abcdef"},
+            ),
+            id="a heartbeat says whose it is, and proves it",
+        ),
         pytest.param("tick", (TickEvent, {}), id="a tick"),
         pytest.param("pause", (PauseEvent, {"run_id": RUN}), id="a pause"),
+        pytest.param("begin", (BeginEvent, {"run_id": RUN}), id="a child run that was made"),
+        pytest.param(
+            "callback_approved",
+            (
+                CallbackEvent,
+                {
+                    "target_type": TargetTypes.CALLBACK,
+                    "run_id": RUN,
+                    "status": TaskStatus.COMPLETED,
+                    "launch_id": f"{RUN}/Each[7]/2",
+                    "nonce": NONCE,
+                    "verdict": Outcome.completed({"by": "anna"}),
+                },
+            ),
+            id="an answer, of an item of a Map",
+        ),
+        pytest.param(
+            "callback_rejected",
+            (
+                CallbackEvent,
+                {
+                    "target_type": TargetTypes.CALLBACK,
+                    "run_id": RUN,
+                    "status": TaskStatus.FAILED,
+                    "launch_id": LAUNCH,
+                    "nonce": NONCE,
+                    "verdict": Outcome.failed("Callback.Rejected", "rejected"),
+                },
+            ),
+            id="a rejection that says nothing more",
+        ),
         pytest.param("resume", (ResumeEvent, {"run_id": RUN}), id="a resume"),
+        pytest.param(
+            "redrive", (RedriveEvent, {"run_id": RUN, "start_from": "Step1", "number": 1}), id="a redrive from a step"
+        ),
         pytest.param("cancel", (CancelEvent, {"run_id": RUN, "reason": "wrong day"}), id="a cancel"),
     ],
 )
@@ -551,8 +638,18 @@ def test_what_is_missing_or_odd_in_an_event(data, field, expected):
             but("reminder_timeout", "at", "0001-01-01T00:00:00+10:00"), "reminder.at", id="before all time in UTC"
         ),
         pytest.param(but("reminder_timeout", "at", {"a": []}), "reminder.at: is an object", id="a time is text"),
+        pytest.param(but("begin", "run_id", ...), "begin.run_id: is missing", id="begin what?"),
+        pytest.param(but("callback_approved", "token", 7), "callback.token: is 7", id="a token is text"),
+        pytest.param(
+            but("heartbeat", "launch_id", "x"), "heartbeat.launch_id: is 'x'; it has to be run_id", id="whose?"
+        ),
+        pytest.param(but("heartbeat", "nonce", ...), "heartbeat.nonce: is missing", id="a heartbeat without proof"),
         pytest.param(but("pause", "run_id", ...), "pause.run_id: is missing", id="pause what?"),
         pytest.param(but("resume", "run_id", 7), "resume.run_id: is", id="resume what?"),
+        pytest.param(but("redrive", "run_id", None), "redrive.run_id: is", id="redrive what?"),
+        pytest.param(but("redrive", "from", "a/b"), "redrive.from: is", id="redrive from where?"),
+        pytest.param(but("redrive", "number", 0), "redrive.number: is", id="redrive which?"),
+        pytest.param(but("redrive", "number", True), "redrive.number: is", id="a redrive that is true"),
         pytest.param(but("cancel", "run_id", ...), "cancel.run_id: is missing", id="cancel what?"),
         pytest.param(but("cancel", "reason", {}), "cancel.reason: is an object; it has to be text", id="why?"),
         pytest.param(
@@ -622,12 +719,14 @@ KEYS = st.sampled_from(
         *("resource", "type", "labels", "payload", "id", "name", "currentState", "textPayload", "logName"),
         *("httpRequest", "requestUrl", "status", "trace", "launch_id", "nonce", "execution_id", "result"),
         *("error", "error_type", "message", "run_id", "node_name", "attempt", "kind", "at", "reason", "dag"),
+        *("bucket", "generation", "topic", "attributes", "data", "metadata"),
         *("input", "function_name", "job_id", "job_name", "protoPayload", "jsonPayload", "state"),
     ]
 )
 TYPES = st.sampled_from(
     [
         *(messages.START, messages.FUNCTION, messages.REMINDER, messages.TICK, messages.CANCEL),
+        *(messages.OBJECT, messages.MESSAGE),
         *("cloud_function", "cloud_run_revision", "dataflow_step", "cloud_run_job", "bigquery_project"),
         *("workflows.googleapis.com/Workflow", "aiplatform.googleapis.com/PipelineJob"),
     ]

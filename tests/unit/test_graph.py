@@ -95,6 +95,41 @@ def test_dot():
     )
 
 
+DEPENDENT = DAG(
+    {
+        "steps": {
+            "A": task(),
+            "B": task(),
+            "P": {"type": "Parallel", "depends_on": ["A", "B"], "branches": [
+                {"steps": {"L": task(), "M": task(), "N": {**task(), "depends_on": ["L", "M"]}}}]},
+            "Alert": {**task(), "depends_on": ["A", "P"], "trigger": "one_failed"},
+        },
+    }
+)  # fmt: skip
+
+
+def test_dependencies_are_drawn_as_ways_are_and_triggers_said():
+    assert [each.strip() for each in mermaid(DEPENDENT).splitlines() if ">" in each and "[" not in each] == [
+        "n3 --> n5",
+        "n4 --> n5",
+        "n0 --> n2",
+        "n1 --> n2",
+        'n0 -. "one_failed" .-> n6',
+        'n2 -. "one_failed" .-> n6',
+    ]
+    assert [each.strip() for each in dot(DEPENDENT).splitlines() if "->" in each] == [
+        "n3 -> n5;",
+        "n4 -> n5;",
+        "n2_fork -> n3;",
+        "n2_fork -> n4;",
+        "n5 -> n2_join;",
+        "n0 -> n2_fork;",
+        "n1 -> n2_fork;",
+        'n0 -> n6 [label="one_failed", style=dashed];',
+        'n2_join -> n6 [label="one_failed", style=dashed];',
+    ]
+
+
 @pytest.mark.parametrize("name", ["wordcount", "sample"])
 @pytest.mark.parametrize("draw", FORMATS.values(), ids=FORMATS)
 def test_every_step_of_a_sample_is_drawn_once_and_every_brace_closed(name, draw):

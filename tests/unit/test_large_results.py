@@ -5,13 +5,16 @@ import pytest
 from msgspec.structs import replace
 
 from orchestrator.engine.large_results import MAX_INLINE_BYTES, LargeResults
-from orchestrator.model.commands import Failure
+from orchestrator.engine.wanted import wanted
+from orchestrator.model.commands import Failure, Outcome
 from orchestrator.model.enums import NodeTypes, OutcomeKind, RunStatus, TaskStatus
 from orchestrator.model.errors import CorruptState
+from orchestrator.model.facts import AttemptEnded, RedriveRequested
 from orchestrator.model.ids import key_of
 from orchestrator.model.run_state import NodeState, RunInfo, RunState, StoredResult, decode, encode
 from orchestrator.model.task_result import TaskResult, result_object
 from orchestrator.stores.memory import MemoryStore
+from tests.support.world import World, task
 
 NOW = datetime(2026, 11, 26, tzinfo=UTC)
 AT_THE_LIMIT = "x" * (MAX_INLINE_BYTES - 2)  # its quotes count
@@ -122,3 +125,32 @@ def test_where_a_function_has_left_something_else_the_result_lies_beside_that(le
     assert saved.nodes["A"].stored_result.object.startswith(OBJECT.removesuffix(".json") + "-")  # pruned with it
     assert large.set_aside(None, run(BEYOND)) == saved
     assert store.get(OBJECT)[1] == version
+
+
+def test_what_a_step_names_is_fetched_ahead_only_when_all_that_it_waits_for_may_be_over():
+    def passing(result, *depends_on):
+        return {"type": "Pass", "result": result, "depends_on": list(depends_on)}
+
+    steps = {
+        "A": task(),
+        "B": task(),
+        "OfA": passing("${steps.A.result}", "A"),
+        "OfBoth": passing("${steps.A.result} ${steps.B.result}", "A", "B"),
+        "Last": passing("${steps.B.result}", "OfA", "OfBoth"),
+    }
+    last = {"steps": {"Tell": {"type": "Pass", "result": "${steps.OfA.result}"}, "Then": passing(1, "Tell")}}
+    world = World({"steps": steps, "finally": last})
+    state, dag = world.state(world.start()), world.catalog.find(None)[2]
+    ended = {name: AttemptEnded(name, 1, Outcome.completed()) for name in "AB"}
+    assert wanted(dag, state, [ended["A"]]) == ("A",)
+    assert set(wanted(dag, state, [ended["A"], ended["B"]])) == {"A", "B", "OfA"}
+
+
+def test_what_a_redrive_lets_start_is_fetched_ahead_too():
+    steps = {"A": task(), "B": task(parameters={"x": "${steps.A.result}"}, depends_on=["A"])}
+    world = World({"steps": steps})
+    run_id = world.start()
+    world.end("A")
+    world.end("B", Outcome.failed("Task.Failed", "boom"))
+    dag = world.catalog.find(None)[2]
+    assert wanted(dag, world.state(run_id), [RedriveRequested(world.clock.now(), 1)]) == ("A",)

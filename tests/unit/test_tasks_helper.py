@@ -7,7 +7,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from threading import Barrier
@@ -26,7 +26,7 @@ from orchestrator.model.messages import launch_query
 from orchestrator.model.task_result import reference_to
 from orchestrator.stores.local import LocalStore
 from orchestrator.stores.memory import MemoryStore
-from orchestrator.tasks import Context, bucket, decorator, task
+from orchestrator.tasks import Context, bucket, decorator, heartbeat, task
 from orchestrator.tasks.progress import Progress
 from orchestrator.tasks.record import Record
 from tests.support.local_targets import NONCE, RUN_ID
@@ -560,6 +560,54 @@ def test_a_record_gives_up_after_its_tries():
     assert pauses == [0, 1, 2, 3, 4]
 
 
+# -- heartbeats ------------------------------------------------------------------------------------------
+
+
+def test_what_runs_in_a_container_is_heard_of_by_the_launch_in_its_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("STATUS_BUCKET", f"file://{tmp_path}/bucket")
+    monkeypatch.setenv("ORCHESTRATOR_LAUNCH", "run_1_a/Job/3")
+    heartbeat()
+    said = json.loads(LocalStore(tmp_path / "bucket").get(f"results/{key_of('run_1_a/Job/3')}.progress")[0])
+    assert (said["fraction"], said["message"]) == (0.0, "")
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"ORCHESTRATOR_LAUNCH": "no launch"},
+        {"ORCHESTRATOR_LAUNCH": "run_1_a/Job/4"},
+        {"ORCHESTRATOR_LAUNCH": "run_1_a/Job/5", "STATUS_BUCKET": "ftp://bucket"},
+    ],
+)
+def test_where_nobody_listens_a_heartbeat_does_nothing(monkeypatch, environment):
+    monkeypatch.delenv("STATUS_BUCKET", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    heartbeat()
+    Context().heartbeat()
+
+
+def test_a_heartbeat_leaves_what_progress_has_said_and_tells_a_later_time():
+    store, seconds = MemoryStore(), [0.0]
+
+    def now():
+        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds[0])
+
+    progress = Progress(store, "k", "run_1_a/Job/1", now, lambda: seconds[0])
+    progress.report(0.5, "half")
+    seconds[0] = 0.5
+    progress.beat()
+    assert json.loads(store.get("results/k.progress")[0])["at"] == "2026-01-01T00:00:00Z", "one a second is written"
+    seconds[0] = 2.0
+    progress.beat()
+    assert json.loads(store.get("results/k.progress")[0]) == {
+        "fraction": 0.5,
+        "message": "half",
+        "at": "2026-01-01T00:00:02Z",
+    }
+
+
 # -- the user's guide ------------------------------------------------------------------------------------
 
 GUIDE = (ROOT / "docs/tasks.md").read_text()
@@ -606,4 +654,5 @@ def test_the_guides_own_test_passes(guide, monkeypatch):
 
 def test_the_guides_table_has_every_error_type_that_there_is():
     source = "".join(path.read_text() for path in (ROOT / "orchestrator/tasks").glob("*.py"))
-    assert set(re.findall(r'"(Task\.\w+)"', source)) == set(re.findall(r"`(Task\.\w+)`", GUIDE))
+    table = "".join(re.findall(r"^\| [45]\d\d.*$", GUIDE, re.MULTILINE))
+    assert set(re.findall(r'"(Task\.\w+)"', source)) == set(re.findall(r"`(Task\.\w+)`", table))

@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
+from msgspec.structs import replace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import (
     InMemoryMetricReader,
@@ -23,10 +24,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import SpanKind, StatusCode
 
+from orchestrator.engine.saved import Saved
 from orchestrator.model.commands import Launch, Outcome
 from orchestrator.model.errors import LaunchRefused, LaunchUncertain, StoreUnavailable, VersionConflict
 from orchestrator.model.ids import span_of
-from orchestrator.model.messages import cancel_message
+from orchestrator.model.messages import cancel_message, redrive_message
+from orchestrator.model.run_state import ParentRun, RunState
 from orchestrator.runtime import telemetry
 from orchestrator.runtime.otel import DerivedIds, configured, is_wanted
 from orchestrator.runtime.telemetry import Telemetry, span_id_of, trace_id_of
@@ -125,6 +128,34 @@ def test_a_failed_attempt_is_an_error_with_its_type_and_so_is_its_run():
     for span in seen.spans:
         assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, "Task.Failed: no such day")
         assert span.attributes["error.type"] == "Task.Failed"
+
+
+def test_what_a_redrive_adds_is_a_span_of_its_own_in_the_trace_of_the_run():
+    world, seen = watched(chain("A", "B"))
+    run_id = world.start()
+    world.end("A")
+    world.end("B", Outcome.failed("Task.Failed", "x"))
+    world.clock.forward(3600)
+    world.executor.execute(redrive_message(run_id), publish_time=world.clock.now())
+    world.clock.forward(5)
+    world.end("B")
+    assert [span.name for span in seen.spans] == ["A", "B", "dag", "B", "dag"]
+    assert {span.context.trace_id for span in seen.spans} == {trace_id_of(run_id)}
+    assert len({span.context.span_id for span in seen.spans}) == 5
+    first, again = seen.named("dag")
+    assert (again.parent.span_id, again.attributes["orchestrator.redrive"]) == (first.context.span_id, 1)
+    assert again.end_time - again.start_time == 5 * 10**9
+    assert seen.named("B")[1].parent.span_id == again.context.span_id
+
+
+def test_the_span_of_a_child_run_names_the_attempt_that_it_is_of():
+    world, seen = watched(chain("A"))
+    run_id = world.start()
+    world.end("A")
+    ended = world.state(run_id)
+    child = replace(ended.run, parent=ParentRun("mine", "Load", 2))
+    seen.telemetry.saved(Saved(None, RunState(child, ended.nodes)))
+    assert [span.attributes.get("orchestrator.parent") for span in seen.named("dag")] == [None, "mine/Load/2"]
 
 
 def test_a_cancelled_run_is_no_error():

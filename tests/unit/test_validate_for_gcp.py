@@ -514,6 +514,25 @@ def test_parallels_that_are_deeper_than_terraform_sees_are_refused(tree, capsys)
     assert problem.endswith("is in 9 Parallels; Terraform, which has no recursion, sees 8 levels")
 
 
+def test_what_is_the_orchestrators_own_starts_nothing(tree, capsys):
+    sources = [
+        {"object": {"bucket": "my-project-orchestrator-state", "prefix": "runs/"}},
+        {"object": {"bucket": "landing"}},
+        {"topic": "projects/my-project/topics/orchestrator-events"},
+        {"topic": "projects/my-project/topics/orchestrator-dead-letters"},
+        {"topic": "projects/other/topics/orchestrator-events"},
+    ]
+    definition = {"start": "A", "steps": {"A": {"type": "Pass", "result": 1}}, "triggers": sources}
+    (tree.dag / "dag.json").write_text(json.dumps(definition))
+    code, _, problems = judged(capsys)
+    assert code == 2
+    assert [problem.partition(": ")[0] for problem in problems] == [
+        "triggers[0].object.bucket",
+        "triggers[2].topic",
+        "triggers[3].topic",
+    ]
+
+
 def test_pipelines_and_scheduler_jobs_of_one_name_are_refused(tree, capsys):
     for name in ("a b", "a+b"):
         beside(tree, name, {**one(job("count")), "schedule": "0 6 * * *"}, pipelines__count="")

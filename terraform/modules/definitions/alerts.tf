@@ -14,6 +14,11 @@ locals {
       about  = "The run's document says which step failed and why: `orchestrator status RUN_ID`."
       filter = "${trimspace(local.our_log)}\nAND jsonPayload.message=~\"^run ended: Failed\""
     }
+    late-runs = {
+      title  = "a run has not ended by its deadline"
+      about  = "It runs on. What it waits for: `orchestrator status RUN_ID`."
+      filter = "${trimspace(local.our_log)}\nAND jsonPayload.message=~\"^run late: \""
+    }
     dead-letters = {
       title  = "an event was acknowledged, but not handled"
       about  = "Nothing can be done with it. It is kept in the state bucket under dead_letters/, with the reason."

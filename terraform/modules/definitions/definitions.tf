@@ -26,21 +26,21 @@ locals {
     [for dag, definition in local.definitions : { dag = dag, steps = definition.steps }],
     [for dag, definition in local.definitions : { dag = dag, steps = definition.finally.steps } if can(definition.finally.steps)],
   )
-  level_1 = flatten([for body in local.level_0 : [for step in body.steps : [for branch in try(step.branches, []) : { dag = body.dag, steps = branch.steps }]]])
-  level_2 = flatten([for body in local.level_1 : [for step in body.steps : [for branch in try(step.branches, []) : { dag = body.dag, steps = branch.steps }]]])
-  level_3 = flatten([for body in local.level_2 : [for step in body.steps : [for branch in try(step.branches, []) : { dag = body.dag, steps = branch.steps }]]])
-  level_4 = flatten([for body in local.level_3 : [for step in body.steps : [for branch in try(step.branches, []) : { dag = body.dag, steps = branch.steps }]]])
-  level_5 = flatten([for body in local.level_4 : [for step in body.steps : [for branch in try(step.branches, []) : { dag = body.dag, steps = branch.steps }]]])
-  level_6 = flatten([for body in local.level_5 : [for step in body.steps : [for branch in try(step.branches, []) : { dag = body.dag, steps = branch.steps }]]])
-  level_7 = flatten([for body in local.level_6 : [for step in body.steps : [for branch in try(step.branches, []) : { dag = body.dag, steps = branch.steps }]]])
-  level_8 = flatten([for body in local.level_7 : [for step in body.steps : [for branch in try(step.branches, []) : { dag = body.dag, steps = branch.steps }]]])
+  level_1 = flatten([for body in local.level_0 : [for step in body.steps : [for branch in concat(try(step.branches, []), try([step.iterator], [])) : { dag = body.dag, steps = branch.steps }]]])
+  level_2 = flatten([for body in local.level_1 : [for step in body.steps : [for branch in concat(try(step.branches, []), try([step.iterator], [])) : { dag = body.dag, steps = branch.steps }]]])
+  level_3 = flatten([for body in local.level_2 : [for step in body.steps : [for branch in concat(try(step.branches, []), try([step.iterator], [])) : { dag = body.dag, steps = branch.steps }]]])
+  level_4 = flatten([for body in local.level_3 : [for step in body.steps : [for branch in concat(try(step.branches, []), try([step.iterator], [])) : { dag = body.dag, steps = branch.steps }]]])
+  level_5 = flatten([for body in local.level_4 : [for step in body.steps : [for branch in concat(try(step.branches, []), try([step.iterator], [])) : { dag = body.dag, steps = branch.steps }]]])
+  level_6 = flatten([for body in local.level_5 : [for step in body.steps : [for branch in concat(try(step.branches, []), try([step.iterator], [])) : { dag = body.dag, steps = branch.steps }]]])
+  level_7 = flatten([for body in local.level_6 : [for step in body.steps : [for branch in concat(try(step.branches, []), try([step.iterator], [])) : { dag = body.dag, steps = branch.steps }]]])
+  level_8 = flatten([for body in local.level_7 : [for step in body.steps : [for branch in concat(try(step.branches, []), try([step.iterator], [])) : { dag = body.dag, steps = branch.steps }]]])
 
   bodies = concat(
     local.level_0, local.level_1, local.level_2, local.level_3, local.level_4,
     local.level_5, local.level_6, local.level_7, local.level_8,
   )
 
-  too_deep = distinct([for body in local.level_8 : body.dag if anytrue([for step in body.steps : can(step.branches)])])
+  too_deep = distinct([for body in local.level_8 : body.dag if anytrue([for step in body.steps : can(step.branches) || can(step.iterator)])])
 
   tasks = flatten([
     for body in local.bodies : [

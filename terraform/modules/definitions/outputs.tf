@@ -19,6 +19,10 @@ output "definitions" {
     error_message = "default_dag: there is no DAG ${var.default_dag}; there are ${join(", ", keys(local.definitions))}."
   }
   precondition {
+    condition     = length(local.pools_without_limit) == 0
+    error_message = "settings.POOLS: gives the pool ${join(", ", local.pools_without_limit)} no limit; write it as in \"${join(",", [for pool in local.pools_without_limit : "${pool}=5"])}\"."
+  }
+  precondition {
     condition     = length(setsubtract(var.skip_functions_of, keys(local.definitions))) == 0
     error_message = "skip_functions_of: there is no DAG ${join(", ", setsubtract(var.skip_functions_of, keys(local.definitions)))}; there are ${join(", ", keys(local.definitions))}."
   }
@@ -87,6 +91,26 @@ output "jobs" {
   precondition {
     condition     = length(local.jobs_twice) == 0
     error_message = "DAGs whose scheduler jobs would have one name: ${join("; ", local.jobs_twice)}. Rename one."
+  }
+}
+
+output "trigger_buckets" {
+  description = "Bucket -> the prefix of the objects that start runs; \"\" for all of them."
+  value       = local.trigger_buckets
+
+  precondition {
+    condition     = length(local.own_bucket) == 0
+    error_message = "${join(", ", local.own_bucket)}: has a trigger on ${local.names.state_bucket}, where each run that it starts writes; name another bucket."
+  }
+}
+
+output "trigger_topics" {
+  description = "\"projects/P/topics/T\" -> a topic whose messages start runs: its project, its name, and what our subscription is called."
+  value       = local.trigger_topics
+
+  precondition {
+    condition     = length(local.own_topics) == 0
+    error_message = "${join("; ", local.own_topics)}: is a topic of the orchestrator itself; name one of your own."
   }
 }
 

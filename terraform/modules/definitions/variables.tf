@@ -30,6 +30,12 @@ variable "notify" {
   default     = ""
 }
 
+variable "pools" {
+  description = "The setting POOLS: how many Tasks of each pool run at once, as in bigquery=5,api=2."
+  type        = string
+  default     = ""
+}
+
 variable "skip_functions_of" {
   description = "DAGs whose functions are deployed by somebody else, though their source lies in the DAG's folder."
   type        = set(string)

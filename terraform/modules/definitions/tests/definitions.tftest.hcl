@@ -126,6 +126,23 @@ run "the_scheduler_publishes_the_tick_and_the_start_of_a_dag_with_a_schedule" {
   }
 }
 
+run "buckets_and_topics_that_start_runs_are_named" {
+  command = plan
+
+  assert {
+    condition     = output.trigger_buckets == { landing = "", uploads = "today/" }
+    error_message = "A bucket tells of one prefix, or of all objects: ${jsonencode(output.trigger_buckets)}."
+  }
+  assert {
+    condition     = keys(output.trigger_topics) == ["projects/other-project/topics/orders"]
+    error_message = "One topic of another project starts runs."
+  }
+  assert {
+    condition     = can(regex("^orchestrator-trigger-orders-[0-9a-f]{8}$", output.trigger_topics["projects/other-project/topics/orders"].subscription))
+    error_message = "The subscription is called after it."
+  }
+}
+
 run "a_deployment_of_another_name_shares_no_name_with_it" {
   command = plan
 
@@ -189,6 +206,31 @@ run "a_default_that_is_no_dag_is_refused" {
   }
 
   expect_failures = [output.definitions]
+}
+
+run "a_pool_without_a_limit_is_refused" {
+  command = plan
+
+  variables {
+    folder = "./tests/fixtures/pooled"
+    pools  = "api=2"
+  }
+
+  expect_failures = [output.definitions]
+}
+
+run "pools_with_limits_are_deployed" {
+  command = plan
+
+  variables {
+    folder = "./tests/fixtures/pooled"
+    pools  = "bigquery=5, api=2"
+  }
+
+  assert {
+    condition     = join(",", output.definitions) == "nightly"
+    error_message = "Both pools have a limit."
+  }
 }
 
 run "the_name_of_a_function_is_not_free_for_the_deployment" {
