@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import msgspec
 
 from orchestrator.model.commands import Json, Launch
-from orchestrator.model.enums import OutcomeKind, RunStatus, TaskStatus
+from orchestrator.model.enums import NodeTypes, OutcomeKind, TargetTypes, TaskStatus
+from orchestrator.model.ids import instance_of, step_of
 from orchestrator.model.run_state import NodeState, RunState, decode, encode
+from orchestrator.model.slots import Slots
 from orchestrator.testing.virtual_time import T0
 from tests.simulation.simulator.cloud import Running, Service, Services
 from tests.simulation.simulator.crew import Host
@@ -45,6 +47,8 @@ def places_of(definition: Mapping[str, Json]) -> dict[str, _Place]:
             found[name] = _Place(step, body, holder, is_last)
             for branch in step.get("branches", ()):
                 walk(branch, name, is_last)
+            if "iterator" in step:
+                walk(step["iterator"], name, is_last)
 
     walk(definition, None, False)
     if "finally" in definition:
@@ -60,8 +64,10 @@ class Checks:
         ended_at: run id -> when it ended, in seconds.
     """
 
-    def __init__(self, definition: Mapping[str, Json], services: Services, now: Callable[[], float]) -> None:
-        self._places = places_of(definition)
+    def __init__(
+        self, definitions: Mapping[str, Mapping[str, Json]], services: Services, now: Callable[[], float]
+    ) -> None:
+        self._places_of = {name: places_of(definition) for name, definition in definitions.items()}
         self._services, self._now = services, now
         self.disturbed_at: dict[str, float] = {}
         """Process -> when it was last killed, stood still or was slow, in seconds."""
@@ -74,6 +80,10 @@ class Checks:
 
     def written(self, key: str, before: bytes | None, after: bytes, host: Host) -> None:
         """Check what a write of a run document changes."""
+        if key.startswith("slots/"):
+            slots = msgspec.json.decode(after, type=Slots)
+            if len(slots.held) > slots.limit:
+                raise Violation(f"{key}: {len(slots.held)} hold its {slots.limit} slots")
         if not key.startswith("runs/"):
             return
         new = decode(after, key)
@@ -81,7 +91,12 @@ class Checks:
             raise Violation(f"{key}: reading and writing it makes another document")
         old = decode(before, key) if before is not None else None
         self.states[new.run.run_id] = new
-        if old is not None and old.run.status.is_final:
+        is_redriven = old is not None and new.run.redrives > old.run.redrives
+        if is_redriven:
+            self.ended_at.pop(new.run.run_id, None)
+            kept = [n for n, node in old.nodes.items() if node.status is TaskStatus.COMPLETED]
+            self._check_redriven(key, old, new, kept)
+        elif old is not None and old.run.status.is_final:
             if _without_notifications(old) != _without_notifications(new):
                 raise Violation(f"{key}: changes after the run has ended")
         running = [name for name, node in new.nodes.items() if node.status is TaskStatus.RUNNING]
@@ -92,8 +107,24 @@ class Checks:
             left = [name for name, node in new.nodes.items() if node.status is TaskStatus.NEW]
             if left:
                 raise Violation(f"{key}: has ended, with {left} New")
-        for name, node in new.nodes.items():
+        for name, node in () if is_redriven else new.nodes.items():
             self._node(key, new, old.nodes.get(name) if old is not None else None, node)
+
+    def _check_redriven(self, key: str, old: RunState, new: RunState, kept: list[str]) -> None:
+        """A redrive keeps what has completed, but for what followed a failure by a route, or ran in the `finally`."""
+        places = self._places_of[new.run.dag]
+        for name in kept:
+            place, node, before = places[step_of(name)], new.nodes[name], old.nodes[name]
+            if node.attempt < before.attempt:
+                raise Violation(f"{key}: {name} goes back to attempt {node.attempt} by a redrive")
+            is_simple = not place.is_last and before.caught is None and "trigger" not in place.step
+            if is_simple and node.status is TaskStatus.NEW and not self._follows_failure(old, name):
+                raise Violation(f"{key}: {name} had completed, and is to run again by a redrive")
+
+    def _follows_failure(self, state: RunState, name: str) -> bool:
+        """Whether something has not completed: then what depends on that in other ways than by completing runs again."""
+        places = self._places_of[state.run.dag]
+        return any("trigger" in each.step or "on_error" in each.step for each in places.values())
 
     def _node(self, key: str, run: RunState, old: NodeState | None, new: NodeState) -> None:
         was = old.status if old is not None else TaskStatus.NEW
@@ -104,7 +135,11 @@ class Checks:
         if old is not None and old.claim is not None and new.claim is not None:
             owner = old.claim.owner
             since = (old.claim.lease_end - T0).total_seconds() - LONGEST_LEASE_S
-            is_well = not self._was_disturbed(owner.partition(".")[0], since) and owner not in self.owners_that_called
+            is_well = (
+                old.target_type != TargetTypes.DAG
+                and not self._was_disturbed(owner.partition(".")[0], since)
+                and owner not in self.owners_that_called
+            )
             if new.claim.takeovers > old.claim.takeovers and is_well:
                 raise Violation(
                     f"{key}: {new.node_name} is taken over from {owner}, which is well and did not launch it"
@@ -115,35 +150,56 @@ class Checks:
         has_begun = new.status in (TaskStatus.RUNNING, TaskStatus.COMPLETED, TaskStatus.FAILED)
         if was is TaskStatus.NEW and has_begun:
             self._may_begin(key, run, new)
-        if was is not TaskStatus.COMPLETED and new.status is TaskStatus.COMPLETED and new.target_type is not None:
+        if was is not TaskStatus.COMPLETED and new.status is TaskStatus.COMPLETED and _is_of_service(new):
             launch_id = run.launch_id(new.node_name)
             known = self._services.by_launch.get(launch_id, [])
             if not any(x.ended_as is not None and x.ended_as.kind is OutcomeKind.COMPLETED for x in known):
                 raise Violation(f"{key}: {new.node_name} is Completed, and no execution of {launch_id} has completed")
 
     def _may_begin(self, key: str, run: RunState, node: NodeState) -> None:
-        place = self._places[node.node_name]
+        places = self._places_of[run.run.dag]
+        step_name, instance = step_of(node.node_name), instance_of(node.node_name)
+        place = places[step_name]
         nodes, names = run.nodes, place.body["steps"]
-        if place.body["start"] == node.node_name:
+        if run.run.part_of is not None and run.run.part_of.map == node.node_name:
+            return  # a part of it, whose run begins with it
+        if node.node_type in (NodeTypes.ITEM, NodeTypes.PART):
+            if nodes[node.node_name[: node.node_name.rindex("[")]].status is TaskStatus.NEW:
+                raise Violation(f"{key}: {node.node_name} begins before its Map")
+            return
+        if "depends_on" in place.step:
+            statuses = [nodes[each + instance].status for each in place.step["depends_on"]]
+            trigger = place.step.get("trigger", "all_completed")
+            if not {
+                "all_completed": all(each is TaskStatus.COMPLETED for each in statuses),
+                "all_done": all(each.is_final for each in statuses),
+                "one_failed": any(each in (TaskStatus.FAILED, TaskStatus.CANCELLED) for each in statuses),
+            }[trigger]:
+                raise Violation(f"{key}: {node.node_name} begins by {trigger} of {statuses}")
+            return
+        if step_name in entries_of(place.body):
             if place.holder is not None:
-                holder = nodes[place.holder]
+                holder = nodes[
+                    place.holder
+                    + (instance[: instance.rindex("[")] if "iterator" in places[place.holder].step else instance)
+                ]
                 if holder.status is TaskStatus.NEW:
                     raise Violation(f"{key}: {node.node_name} begins before {place.holder} that holds it")
             elif place.is_last:
                 running = [
                     name
                     for name, each in nodes.items()
-                    if each.status is TaskStatus.RUNNING and not self._places[name].is_last
+                    if each.status is TaskStatus.RUNNING and not places[step_of(name)].is_last
                 ]
                 if running:
                     raise Violation(f"{key}: the finally begins while {running} are Running")
             return
         for name, step in names.items():
-            if node.node_name not in ways_of(step):
+            if step_name not in ways_of(step):
                 continue
-            status = nodes[name].status
-            by_error = any(each["next"] == node.node_name for each in step.get("on_error", ()))
-            by_end = node.node_name in ways_of({k: v for k, v in step.items() if k != "on_error"})
+            status = nodes[name + instance].status
+            by_error = any(each["next"] == step_name for each in step.get("on_error", ()))
+            by_end = step_name in ways_of({k: v for k, v in step.items() if k != "on_error"})
             if (status is TaskStatus.COMPLETED and by_end) or (
                 status in (TaskStatus.FAILED, TaskStatus.CANCELLED) and by_error
             ):
@@ -152,7 +208,7 @@ class Checks:
 
     def _may_have_failed(self, key: str, run: RunState, old: NodeState, new: NodeState) -> None:
         """An attempt that is over by its own failure has failed."""
-        if old.attempt == 0 or new.error is None or new.error.error_type != "Task.Failed" or new.node_type != "Task":
+        if old.attempt == 0 or new.error is None or new.error.error_type != "Task.Failed" or not _is_of_service(new):
             return
         launch_id = run.launch_id(old.node_name) if new.attempt == old.attempt else ""
         launch_id = launch_id or f"{run.run.run_id}/{old.node_name}/{old.attempt}"
@@ -210,11 +266,23 @@ class Checks:
                 raise Violation(f"{execution.launch.launch_id}: runs on, and its run has ended")
 
 
+def _is_of_service(node: NodeState) -> bool:
+    return node.node_type is NodeTypes.TASK and node.target_type != TargetTypes.DAG
+
+
 def _without_notifications(state: RunState) -> RunState:
     run = msgspec.structs.replace(state.run, owed_notifications=(), lost_notifications=())
     return RunState(run, state.nodes)
 
 
+def entries_of(body: Mapping[str, Json]) -> set[str]:
+    """The steps that a body starts with."""
+    if "start" in body:
+        return {body["start"]}
+    followed = {name for step in body["steps"].values() for name in ways_of(step)}
+    return {name for name, step in body["steps"].items() if "depends_on" not in step} - followed
+
+
 def is_open(state: RunState) -> bool:
     """Whether a run has not ended."""
-    return state.run.status in (RunStatus.RUNNING, RunStatus.PAUSED)
+    return not state.run.status.is_final

@@ -19,15 +19,20 @@ _TARGETS: tuple[Step, ...] = (
 )
 
 
-def definition_of(seed: int, most: int) -> Step:
-    """The definition of a seed, of about so many steps: the first valid one of those that are made up for it."""
-    return next(made for number in count() if not problems(made := Plot(f"{seed}.{number}", most).definition()))
+def definition_of(seed: int, most: int, child: str | None = None) -> Step:
+    """The definition of a seed, of about so many steps: the first valid one of those that are made up for it.
+
+    Args:
+        child: the DAG that its Dag Tasks start, if it may have some.
+    """
+    return next(made for number in count() if not problems(made := Plot(f"{seed}.{number}", most, child).definition()))
 
 
 class Plot:
     """Makes up a definition of at most so many steps."""
 
-    def __init__(self, seed: str, most: int) -> None:
+    def __init__(self, seed: str, most: int, child: str | None = None) -> None:
+        self._child = child
         self._random = Random(seed)
         self._left = most
         self._numbers = count()
@@ -37,6 +42,8 @@ class Plot:
         made = self._body(0)
         if self._chance(0.15):
             made["finally"] = self._body(1)
+        if self._chance(0.1):
+            made["max_active_runs"] = 1
         if self._chance(0.05):
             made["timeout"] = self._one_of(["10m", "2h"])
         return made
@@ -52,7 +59,27 @@ class Plot:
         steps: dict[str, Json] = {}
         for place, name in enumerate(names):
             steps[name] = self._step(names[:place], names[place + 1 :], depth)
+        if len(names) > 1 and self._chance(0.25):
+            return self._depending(names, steps)
         return {"start": names[0], "steps": _reached(names[0], steps)}
+
+    def _depending(self, names: list[str], steps: dict[str, Json]) -> Step:
+        """The same steps, of which most depend on others and some follow one."""
+        followed: set[str] = set()
+        for place, name in enumerate(names):
+            step = steps[name]
+            if "choices" in step:
+                step = steps[name] = {"type": "Pass", "result": 1}
+            for key in ("next", "on_error"):
+                step.pop(key, None)
+            if place and self._chance(0.7):
+                step["depends_on"] = [each for each in names[:place] if self._chance(0.5)] or [names[place - 1]]
+                if self._chance(0.4):
+                    step["trigger"] = self._one_of(["all_done", "one_failed"])
+            elif place and names[place - 1] not in followed and steps[names[place - 1]]["type"] != "End":
+                steps[names[place - 1]]["next"] = name
+                followed.add(names[place - 1])
+        return {"steps": steps}
 
     def _step(self, earlier: list[str], later: list[str], depth: int) -> Step:
         self._left -= 1
@@ -64,6 +91,15 @@ class Plot:
             if self._chance(0.3):
                 found["on_failure"] = "stop"
             return found
+        if depth < 2 and self._left > 2 and kind < 0.38:
+            items: Step = {"type": "Map", "items": list(range(self._random.randint(0, 4))), **following}
+            items["iterator"] = self._body(depth + 1)
+            items["max_concurrency"] = self._random.randint(1, 3)
+            if self._chance(0.5):
+                items["tolerated_failures"] = self._one_of([1, "50%"])
+            if self._chance(0.3):
+                items["on_failure"] = "stop"
+            return items
         if later and earlier and kind < 0.4:
             when = f"${{steps.{self._one_of(earlier)}.status == 'Completed'}}"
             return {
@@ -75,7 +111,12 @@ class Plot:
             return {"type": "Wait", "for": self._one_of(["1s", "90s", "10m"]), **following}
         if kind < 0.5:
             return {"type": "Pass", "result": {"made": "here"}, **following}
-        task: Step = {"type": "Task", **self._one_of(list(_TARGETS)), **following}
+        targets = (
+            [*_TARGETS, *_TARGETS, {"target_type": "Dag", "target_name": self._child}] if self._child else _TARGETS
+        )
+        task: Step = {"type": "Task", **self._one_of(list(targets)), **following}
+        if task["target_type"] != "Dag" and self._chance(0.15):
+            task["pool"] = "few"
         if self._chance(0.3):
             task["retry"] = {"max_attempts": self._random.randint(2, 3), "delay": self._one_of(["1s", "30s", "5m"])}
         if later and self._chance(0.2):

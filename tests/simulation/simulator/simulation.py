@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from orchestrator.model.messages import cancel_message, pause_message, resume_me
 from orchestrator.model.policy import Policy, TargetRules
 from orchestrator.model.run_state import RunState
 from orchestrator.runtime.unknown_hosts import UnknownHosts
+from orchestrator.targets.dag import DagTarget
 from tests.simulation.simulator.checks import Checks, Violation, is_open
 from tests.simulation.simulator.cloud import (
     SERVICES,
@@ -67,11 +69,16 @@ class Process:
         s = simulation
         self.host = Host(f"p{number}")
         skew_s = s.tape.between(-2.0, 2.0)
+        store, broker = StoreOf(s.bucket, s.crew, s.tape, self.host), BrokerOf(s.topic, s.crew, s.tape)
+        targets = {service.name: TargetOf(service, s.services, self.host) for service in SERVICES}
+        targets["Dag"] = DagTarget(
+            store, broker.publish, lambda launch, run_id: self.executor.make_child(launch, run_id)
+        )
         self.executor = DAGExecutor(
             s.catalog,
-            store=StoreOf(s.bucket, s.crew, s.tape, self.host),
-            targets={service.name: TargetOf(service, s.services, self.host) for service in SERVICES},
-            broker=BrokerOf(s.topic, s.crew, s.tape),
+            store=store,
+            targets=targets,
+            broker=broker,
             clock=SkewedClock(s.crew, skew_s),
             hosts=UnknownHosts(),
             instance=self.host.name,
@@ -100,12 +107,16 @@ class Simulation:
         self.crew.on_error = self._thread_failed
         self.tape.could_not_look = lambda: self.crew.current and self._disturb(self.crew.current.host)
         most = self.tape.whole(1, 12)
-        self.definition = definition or definition_of(seed, most if size is None else size)
-        self.catalog = Catalog.of(self.definition)
+        most = most if size is None else size
+        self.definitions = {
+            "main": definition or definition_of(seed, most, "child"),
+            "child": definition_of(-1 - seed, min(3, most)),
+        }
+        self.catalog = Catalog(self.definitions)
         self.bucket, self.topic = Bucket(), Topic(self.crew, self.tape)
         self.services = Services(self.crew, self.tape, self.topic, self._outcome_of)
         self.services.loses_lines = self.tape.one_of([0.0, 0.1, 0.5, 1.0])
-        self.checks = Checks(self.definition, self.services, lambda: self.crew.now)
+        self.checks = Checks(self.definitions, self.services, lambda: self.crew.now)
         self.bucket.watch = self.checks.written
         self.services.told_of = self.checks.launching
         self.services.called = self.checks.called
@@ -113,6 +124,9 @@ class Simulation:
         self.policy = Policy(
             {s.name: TargetRules(s.has_outcome, s.can_cancel, s.synchronous, s.launch_limit_s) for s in SERVICES},
             questions_at_once=self.tape.one_of([1, 4]),
+            pools={"few": self.tape.whole(1, 2)},
+            inline_items=self.tape.one_of([100, 1]),
+            part_items=2,
             save_interval_s=self.tape.one_of([0.0, 1.0]),
         )
         self.count = 0
@@ -147,7 +161,8 @@ class Simulation:
     def _thread_failed(self, strand: Strand) -> None:
         if isinstance(strand.error, Violation):
             raise strand.error
-        raise Violation(f"a thread of {strand.host.name} ended with {strand.error!r}") from strand.error
+        where = traceback.extract_tb(strand.error.__traceback__)[-1] if strand.error is not None else None
+        raise Violation(f"a thread of {strand.host.name} ended with {strand.error!r}, at {where}") from strand.error
 
     def tell(self, what: str) -> None:
         """Note what happens, where somebody wants to read it."""
@@ -177,7 +192,7 @@ class Simulation:
         self.starts = 1 + self.tape.chance(0.3)
         for number in range(self.starts):
             run_id = f"run_{number}" if self.tape.chance(0.6) else None
-            self.topic.publish(start_message(None, {"n": number}, run_id))
+            self.topic.publish(start_message("main", {"n": number}, run_id))
 
     def _steer(self) -> None:
         """Have a run that has started cancelled, or paused and resumed, at some time."""
@@ -197,7 +212,11 @@ class Simulation:
 
     def _have_ended(self) -> bool:
         states = self.checks.states
-        return len(states) >= self.starts and not any(is_open(state) for state in states.values())
+        return len(self._own()) >= self.starts and not any(is_open(state) for state in states.values())
+
+    def _own(self) -> list[RunState]:
+        """The runs that a message has started."""
+        return [state for state in self.checks.states.values() if state.run.parent is None]
 
     def _be_still(self) -> None:
         """Deliver what is left, let what stood still go on, look after what is open: nothing may come of it."""
@@ -206,8 +225,8 @@ class Simulation:
         until = self.next_tick + 2 * RARE_TICK_S
         while self.crew.now < until:
             self._step()
-        if len(self.checks.states) != self.starts:
-            raise Violation(f"{self.starts} starts make {len(self.checks.states)} runs")
+        if len(self._own()) != self.starts:
+            raise Violation(f"{self.starts} starts make {len(self._own())} runs")
         for run_id in self.checks.states:
             self.checks.at_the_end(run_id)
         markers = list(self.bucket.held.list("open/"))
