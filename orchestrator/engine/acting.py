@@ -110,8 +110,11 @@ class Actor:
             rest = [command for command in commands if not isinstance(command, AskSlot | ReleaseSlot)]
             found = list(self._take_slots(slots))
             if found and self.blocks(rest):
-                tell(found)
-                found = []
+                with ThreadPoolExecutor(1, "orchestrator-slots") as aside:  # what follows may be a call of minutes, too
+                    telling = aside.submit(tell, found)
+                    facts = self.act(box, rest, tell)
+                    telling.result()
+                    return facts
             return [*found, *self.act(box, rest, tell)] if rest else found
         launches = [command for command in commands if isinstance(command, Launch)]
         blocking = [launch for launch in launches if self._limit_s(launch) > 0.0]

@@ -179,10 +179,7 @@ def _outermost_ended(draft: Draft, stopped_at: NodeState | None, last: NodeState
         ending = _with_result(draft, last, ending)
     if draft.info.ending is not None:  # these were the last steps: their failure is the run's, unless that has one
         before = draft.info.ending
-        ended = ending if before.status is RunStatus.COMPLETED else before
-        if ended.status is RunStatus.COMPLETED and draft.info.redrives and draft.info.result is None:
-            ended = _with_result(draft, _only_last(draft, draft.dag, ""), ended)  # a failed run's was taken back
-        end_run(draft, ended)
+        end_run(draft, ending if before.status is RunStatus.COMPLETED else before)
     elif last_steps is not None:
         draft.change_run(replace(draft.info, ending=ending))
         draft.entering.extend((node.node_name, None) for node in last_steps.start_nodes)
@@ -207,7 +204,7 @@ def _with_result(draft: Draft, last: NodeState | None, ending: Ending) -> Ending
     """Write the result of a run whose steps have completed, of which this was the last, if one was."""
     template = draft.dag.result
     if template is None:
-        if last is not None and last.result is not None:
+        if last is not None and (last.result is not None or last.stored_result is not None):
             draft.change_run(replace(draft.info, result_of=last.node_name))
         return ending
     try:
@@ -216,6 +213,11 @@ def _with_result(draft: Draft, last: NodeState | None, ending: Ending) -> Ending
         return Ending(RunStatus.FAILED, Failure("Run.BadResult", f"result: {exc}"))
     draft.change_run(replace(draft.info, result=result))
     return ending
+
+
+def completed_before(draft: Draft) -> Ending:
+    """How the steps ended before the `finally` of a redriven run, which had completed; the run has its result again."""
+    return _with_result(draft, _only_last(draft, draft.dag, ""), Ending(RunStatus.COMPLETED))
 
 
 def _end_part(draft: Draft, node: NodeState) -> None:

@@ -24,7 +24,7 @@ from datetime import datetime, timedelta
 from msgspec.structs import replace
 
 from orchestrator.engine.draft import Draft, new_state
-from orchestrator.engine.ending import led_to
+from orchestrator.engine.ending import completed_before, led_to
 from orchestrator.engine.items import begin
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus, Triggers
@@ -32,7 +32,6 @@ from orchestrator.model.facts import RedriveRequested, RunAdopted
 from orchestrator.model.ids import beside, instance_of, step_of
 from orchestrator.model.nodes import End, Graph, Map, Node, Parallel
 from orchestrator.model.run_state import (
-    Ending,
     GoesOn,
     Held,
     Items,
@@ -114,7 +113,10 @@ def items_go_on(draft: Draft) -> None:
 def _redrive(draft: Draft, run: RunInfo, at: datetime, start_from: str | None) -> None:
     """Write that a run goes on; what it goes on with is held."""
     plan = Plan.of_run(draft.dag, RunState(run, draft.nodes), start_from)
-    draft.change_run(_going_on(draft, run, at, plan))
+    draft.change_run(_going_on(draft, run, at))
+    if plan.is_finally:
+        ending = completed_before(draft)
+        draft.change_run(replace(draft.info, ending=ending))
     _apply(draft, plan)
     items_go_on(draft)
     entering = [*plan.entering, *draft.entering]
@@ -516,7 +518,7 @@ def _opened_map(state: NodeState, at_once: tuple[int, ...]) -> NodeState:
     )
 
 
-def _going_on(draft: Draft, run: RunInfo, at: datetime, plan: Plan) -> RunInfo:
+def _going_on(draft: Draft, run: RunInfo, at: datetime) -> RunInfo:
     """Return the run's entry as it goes on: as if it had not ended, with all its time before it."""
     is_part = run.part_of is not None
     timeout_s, deadline_s = (None, None) if is_part else (draft.dag.timeout_s, draft.dag.deadline_s)
@@ -529,7 +531,7 @@ def _going_on(draft: Draft, run: RunInfo, at: datetime, plan: Plan) -> RunInfo:
         redriven_at=at,
         ended_at=None,
         error=None,
-        ending=Ending(RunStatus.COMPLETED) if plan.is_finally else None,
+        ending=None,
         cancel_reason=None,
         is_out_of_time=False,
         timeout_at=None if timeout_s is None else draft.now + timedelta(seconds=timeout_s),

@@ -260,6 +260,12 @@ def test_branches_start_at_once_even_where_a_launch_blocks():
     assert sorted(world.target.nodes) == ["Init", "Join", "Left", "Right"]
 
 
+def test_a_call_for_which_a_slot_was_granted_holds_up_no_other():
+    fork = dag(P=parallel(dag(Left=task(pool="api")), chain("Right")))
+    world = World(fork, target=MeetingTarget(), pools={"api": 1})
+    assert world.state(world.start()).run.status is RunStatus.COMPLETED
+
+
 def test_an_event_to_twenty_threads_and_three_instances_at_once_launches_each_task_once():
     wide = dag(Init=task("Fork"), Fork=parallel(*(chain(f"B{i}", f"C{i}") for i in range(8)), next="Join"), Join=task())
     for round_number in range(5):

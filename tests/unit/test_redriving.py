@@ -8,6 +8,7 @@ from orchestrator.engine.redriving import refusal
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import RunStatus
 from orchestrator.model.errors import InputError
+from orchestrator.model.run_state import run_result
 from orchestrator.testing import fails, in_turn, never_ends, returns, takes
 from orchestrator.testing.simulation import Simulation
 from tests.support.world import chain, dag, parallel, task
@@ -197,6 +198,20 @@ def test_a_redriven_run_that_is_cancelled_in_the_queue_ends():
     world.finish(second)
     world.redrive(first)
     assert world.finish(first).status == "Completed"
+
+
+@pytest.mark.parametrize("result", [None, {"all": "${steps.A.result}"}], ids=["that of its last step", "its own"])
+@pytest.mark.parametrize("size", [3, 70_000])
+def test_a_run_of_which_only_the_finally_had_failed_has_its_result(result, size):
+    definition = {**chain("A"), "finally": chain("F"), **({"result": result} if result else {})}
+    world = Simulation(definition, targets={"A": returns("x" * size), "F": fails(times=1)})
+    run_id = world.start()
+    world.finish(run_id)
+    world.redrive(run_id)
+    state = world.finish(run_id).state
+    assert state.run.status is RunStatus.COMPLETED
+    told, stored = run_result(state)
+    assert told is not None or stored is not None
 
 
 # -- Maps ------------------------------------------------------------------------------------------------
