@@ -111,9 +111,9 @@ class Actor:
             found = list(self._take_slots(slots))
             if found and self.blocks(rest):
                 with ThreadPoolExecutor(1, "orchestrator-slots") as aside:  # what follows may be a call of minutes, too
-                    telling = aside.submit(tell, found)
+                    granting = aside.submit(tell, found)
                     facts = self.act(box, rest, tell)
-                    telling.result()
+                    granting.result()
                     return facts
             return [*found, *self.act(box, rest, tell)] if rest else found
         launches = [command for command in commands if isinstance(command, Launch)]

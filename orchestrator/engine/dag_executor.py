@@ -623,7 +623,8 @@ class DAGExecutor:
         self, status: OrchestrationStatus, before: RunState | None, after: RunState, version: Version | None
     ) -> Version:
         if before is None or before.run.redrives < after.run.redrives:
-            self._open_runs.mark(status.run_id, self._clock.now(), after.run.redrives)
+            made_for = after.run.message_id if after.run.parent is not None else None
+            self._open_runs.mark(status.run_id, self._clock.now(), after.run.redrives, made_for)
         return status.save(after, expect=version)
 
     def _is_dead(self, launch: Launch) -> bool:

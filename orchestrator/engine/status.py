@@ -212,16 +212,27 @@ def trash_of(key: str) -> str:
     return f"pruned/{key}"
 
 
+class Marker(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the marker of an open run says: when it was written and, of a child run, for which launch."""
+
+    at: datetime
+    made_for: str | None = None
+
+
 class OpenRuns:
     """Markers of the runs that the Tick has to look after; written before the run, deleted after its end."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
 
-    def mark(self, run_id: str, now: datetime, redrives: int = 0) -> None:
-        """Write the marker of a run that is about to be created, or to go on for the `redrives`th time."""
+    def mark(self, run_id: str, now: datetime, redrives: int = 0, made_for: str | None = None) -> None:
+        """Write the marker of a run that is about to be created, or to go on for the `redrives`th time.
+
+        Args:
+            made_for: of a child run, the launch id of the attempt that it is made for.
+        """
         try:
-            self._store.put(marker_of(run_id, redrives), msgspec.json.encode({"at": now}), expect=None)
+            self._store.put(marker_of(run_id, redrives), msgspec.json.encode(Marker(now, made_for)), expect=None)
         except VersionConflict:
             return  # a start delivered twice
 
@@ -230,11 +241,11 @@ class OpenRuns:
         for key in self._store.list("open/"):
             yield key, run_of(key)
 
-    def marked_at(self, marker: str) -> datetime | None:
-        """When a marker was written; None if it is gone or says nothing."""
+    def read(self, marker: str) -> Marker | None:
+        """Return what a marker says; None if it is gone or says nothing."""
         found = self._store.get(marker)
         try:
-            return msgspec.json.decode(found[0], type=dict[str, datetime]).get("at") if found else None
+            return msgspec.json.decode(found[0], type=Marker) if found else None
         except msgspec.DecodeError:
             return None
 

@@ -20,7 +20,7 @@ from orchestrator.engine.status import OpenRuns, OrchestrationStatus, number_of,
 from orchestrator.engine.sweep import Chores, chores, is_over, late_notifications
 from orchestrator.engine.witness import Witness, labels_of_attempt
 from orchestrator.model.commands import AskSlot, Outcome
-from orchestrator.model.enums import NOTHING_RUNS, DueKind, RunStatus
+from orchestrator.model.enums import NOTHING_RUNS, DueKind, RunStatus, TaskStatus
 from orchestrator.model.errors import OrchestratorError, RunNotFound
 from orchestrator.model.facts import (
     AttemptEnded,
@@ -36,6 +36,7 @@ from orchestrator.model.facts import (
     RunOutOfTime,
     TimeCame,
 )
+from orchestrator.model.ids import parse_launch_id
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import NodeState, OwedNotification, RunState
 from orchestrator.ports import Clock, Hosts, ObjectStore
@@ -364,10 +365,20 @@ class Ticker:
 
     def _orphan(self, run_id: str, marker: str | None) -> tuple[str, ...]:
         """A marker without a run: the start died before it wrote the run, and will be delivered again."""
-        at: datetime | None = self._open_runs.marked_at(marker) if marker else None
-        if at is None or self._clock.now() - at < timedelta(seconds=self._policy.marker_age_s):
+        found = self._open_runs.read(marker) if marker else None
+        if found is None or self._clock.now() - found.at < timedelta(seconds=self._policy.marker_age_s):
             return ()
-        raise RunNotFound(f"{marker}: marks a run since {at.isoformat()}, but runs/{run_id}.json does not exist")
+        if marker is not None and found.made_for is not None and not self._is_wanted(found.made_for):
+            self._open_runs.clear(marker)  # of a child run whose launch died, and was given up before it was repeated
+            return ()
+        raise RunNotFound(f"{marker}: marks a run since {found.at.isoformat()}, but runs/{run_id}.json does not exist")
+
+    def _is_wanted(self, launch_id: str) -> bool:
+        """Whether an attempt is under way, so that its launch may still be repeated."""
+        ids = parse_launch_id(launch_id)
+        loaded = OrchestrationStatus(self._store, ids[0]).load() if ids is not None else None
+        node = loaded[0].nodes.get(ids[1]) if ids is not None and loaded is not None else None
+        return node is not None and ids is not None and node.status is TaskStatus.RUNNING and node.attempt == ids[2]
 
 
 class _Walk:

@@ -382,10 +382,10 @@ def test_a_start_that_saw_the_definition_just_before_it_went_finds_it_all_the_sa
     other = world.instance()
     mark = other._open_runs.mark
 
-    def pruned_between(run_id, now, redrives):  # after the definition was seen, before the run is written
+    def pruned_between(*what):  # after the definition was seen, before the run is written
         prune(world)
         assert keys(world, "definitions/") == []
-        mark(run_id, now, redrives)
+        mark(*what)
 
     other._open_runs.mark = pruned_between
     run_id = other.execute(START, message_id="m9", publish_time=world.clock.now()).run_id

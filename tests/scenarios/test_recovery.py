@@ -1,8 +1,9 @@
 """Timeouts, cancels, lost events, late calls and uncertain writes: what the rules of the loop promise."""
 
+import msgspec
 import pytest
 
-from orchestrator.engine.status import OrchestrationStatus
+from orchestrator.engine.status import Marker, OrchestrationStatus
 from orchestrator.model.commands import Launch, Outcome
 from orchestrator.model.enums import RunStatus, TaskStatus
 from orchestrator.model.errors import (
@@ -458,6 +459,20 @@ def test_a_marker_without_a_run_is_skipped_and_reported_when_it_is_a_day_old():
     world.clock.forward(86401)
     (problem,) = world.executor.tick().problems
     assert "open/run_1_gone" in problem
+
+
+def test_the_marker_of_a_child_run_that_was_never_made_goes_once_nobody_can_make_it_any_more():
+    world = World(chain("A"), target=NotedTarget(has_outcome=True))
+    run_id = world.start()
+    marker = Marker(world.clock.now(), f"{run_id}/A/1")
+    world.store.put("open/run_1_child", msgspec.json.encode(marker), expect=None)
+    world.clock.forward(86401)
+    (problem,) = world.executor.tick().problems  # its launch may still be repeated
+    assert "open/run_1_child" in problem
+    world.target.outcomes[f"x-{world.target.calls[0].key}"] = Outcome.completed()
+    world.end("A")
+    assert world.executor.tick().problems == ()
+    assert list(world.store.list("open/")) == []
 
 
 def test_the_document_is_what_a_person_reads():
