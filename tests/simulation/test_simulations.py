@@ -12,7 +12,7 @@ from tests.simulation.simulator.planted import PLANTED
 from tests.simulation.simulator.shrinking import shrunk
 from tests.simulation.simulator.simulation import Simulation
 
-SEEDS = int(os.environ.get("SIMULATIONS", "1500"))
+SEEDS = int(os.environ.get("SIMULATIONS", "1000"))
 
 
 @pytest.fixture(autouse=True)
@@ -30,8 +30,10 @@ def test_no_simulation_finds_anything():
 
 @pytest.mark.parametrize("wrong", PLANTED)
 def test_a_fault_that_is_planted_in_the_engine_is_found(wrong):
-    with PLANTED[wrong]():
-        assert any(Simulation(seed).run().violation for seed in range(8000))
+    plant, known = PLANTED[wrong]
+    with plant():
+        found = next(told for seed in (known, *range(20_000)) if (told := Simulation(seed).run()).violation)
+    assert "Error(" not in found.violation, "it is what it does that is to be found, not that it does not fit any more"
 
 
 def test_a_seed_replays_to_the_letter_in_another_process():
@@ -48,7 +50,7 @@ def test_a_seed_replays_to_the_letter_in_another_process():
 
 
 def test_a_failing_simulation_is_made_smaller():
-    with PLANTED["siblings' ends not awaited"]():
+    with PLANTED["siblings' ends not awaited"][0]():
         told = next(told for seed in range(100) if (told := Simulation(seed).run()).violation)
         small, words = shrunk(told)
     assert small.violation

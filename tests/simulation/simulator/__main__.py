@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, help="how many; without it there is no end")
     parser.add_argument("--planted", choices=sorted(PLANTED), help="with this fault in the engine")
     asked = parser.parse_args()
-    with PLANTED[asked.planted]() if asked.planted else nullcontext():
+    with PLANTED[asked.planted][0]() if asked.planted else nullcontext():
         if asked.seed is not None:
             return _again(asked.seed, asked.size, {int(each) for each in asked.without.split(",") if each})
         return _many(asked.first, asked.seeds)

@@ -18,7 +18,6 @@ from tests.simulation.simulator.cloud import Running, Service, Services
 from tests.simulation.simulator.crew import Host
 from tests.simulation.simulator.plots import ways_of
 
-
 LONGEST_LEASE_S = 120.0
 MOST_SKEW_S = 5.0
 
@@ -96,9 +95,8 @@ class Checks:
             self.ended_at.pop(new.run.run_id, None)
             kept = [n for n, node in old.nodes.items() if node.status is TaskStatus.COMPLETED]
             self._check_redriven(key, old, new, kept)
-        elif old is not None and old.run.status.is_final:
-            if _without_notifications(old) != _without_notifications(new):
-                raise Violation(f"{key}: changes after the run has ended")
+        elif old is not None and old.run.status.is_final and _without_notifications(old) != _without_notifications(new):
+            raise Violation(f"{key}: changes after the run has ended")
         running = [name for name, node in new.nodes.items() if node.status is TaskStatus.RUNNING]
         if new.run.status.is_final:
             self.ended_at.setdefault(new.run.run_id, self._now())
@@ -122,7 +120,7 @@ class Checks:
                 raise Violation(f"{key}: {name} had completed, and is to run again by a redrive")
 
     def _follows_failure(self, state: RunState, name: str) -> bool:
-        """Whether something has not completed: then what depends on that in other ways than by completing runs again."""
+        """Whether steps may have begun by a failure: these run again, and what follows them."""
         places = self._places_of[state.run.dag]
         return any("trigger" in each.step or "on_error" in each.step for each in places.values())
 

@@ -46,10 +46,10 @@ def _launch_before_the_save() -> Any:
         box.to_launch = [command for command in found[0].commands if isinstance(command, Launch)]
         return found
 
-    def save(self: Any, of: Any, state: Any, version: Any) -> Any:
+    def save(self: Any, of: Any, *what: Any) -> Any:
         for launch in self._boxes[of.run_id].to_launch:
             self._actor._launch(self._boxes[of.run_id], launch)
-        return real(self, of, state, version)
+        return real(self, of, *what)
 
     real_decide_on = deciding.Decider.decide_on
     return _both(
@@ -134,9 +134,9 @@ def _token_ignored_after_503() -> Any:
 def _siblings_ends_not_awaited() -> Any:
     real = ending._branch_ended
 
-    def branch_ended(d: Any, parent: Any, branch: Any, last: Any) -> Any:
-        state = real(d, parent, branch, last)
-        if last.status is TaskStatus.FAILED:
+    def branch_ended(d: Any, parent: Any, branch: Any, member: str, stopped_at: Any) -> Any:
+        state = real(d, parent, branch, member, stopped_at)
+        if stopped_at is not None and stopped_at.status is TaskStatus.FAILED:
             state = replace(state, open_branches=0)
             d.put(state)
         return state
@@ -181,20 +181,20 @@ def _both(*patches: Any) -> Iterator[None]:
         yield
 
 
-PLANTED: Mapping[str, Callable[[], Any]] = {
-    "put without precondition": _put_without_precondition,
-    "launch before the save": _launch_before_the_save,
-    "every waiter of a group commit launches": _every_waiter_launches,
-    "takeover without a save": _takeover_without_a_save,
-    "no lease fence": _no_lease_fence,
-    "outcome asked of the event's job id": _outcome_of_the_events_job,
-    "nonce not compared": _nonce_not_compared,
-    "bind by takeover without asking the outcome": _bound_by_takeover_and_never_asked,
-    "cancels not owed": _cancels_not_owed,
-    "a claim's token ignored after 503": _token_ignored_after_503,
-    "siblings' ends not awaited": _siblings_ends_not_awaited,
-    "attempt number not compared": _attempt_not_compared,
-    "reminder dropped when early": _early_reminder_dropped,
-    "start without message id": _start_without_message_id,
+PLANTED: Mapping[str, tuple[Callable[[], Any], int]] = {
+    "put without precondition": (_put_without_precondition, 8),
+    "launch before the save": (_launch_before_the_save, 0),
+    "every waiter of a group commit launches": (_every_waiter_launches, 701),
+    "takeover without a save": (_takeover_without_a_save, 776),
+    "no lease fence": (_no_lease_fence, 24),
+    "outcome asked of the event's job id": (_outcome_of_the_events_job, 68),
+    "nonce not compared": (_nonce_not_compared, 12),
+    "bind by takeover without asking the outcome": (_bound_by_takeover_and_never_asked, 4),
+    "cancels not owed": (_cancels_not_owed, 3317),
+    "a claim's token ignored after 503": (_token_ignored_after_503, 5),
+    "siblings' ends not awaited": (_siblings_ends_not_awaited, 10),
+    "attempt number not compared": (_attempt_not_compared, 4727),
+    "reminder dropped when early": (_early_reminder_dropped, 5),
+    "start without message id": (_start_without_message_id, 0),
 }
-"""What is wrong -> what makes it so, while one is in it."""
+"""What is wrong -> what makes it so while one is in it, and the first seed that found it when that was last written down."""
