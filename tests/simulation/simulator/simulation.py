@@ -1,4 +1,4 @@
-"""One simulation: the real engine in several processes, in a cloud where everything goes wrong that may, told by a seed."""
+"""One simulation: the real engine in several processes, where everything goes wrong that may, as a seed tells."""
 
 from __future__ import annotations
 
