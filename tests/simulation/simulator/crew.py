@@ -1,9 +1,8 @@
 """Cooperative threads: everything that the engine would do at the same time, one step after another, as a seed says.
 
 The engine makes threads, thread pools, events and queues of Python's own. While a simulation runs, the names by which
-its modules know them stand for the ones here, whose threads are greenlets. Each gives the word away at every call of a port
-(`pause`), and whenever it waits; the simulation decides who goes on. So any interleaving at the ports can be had, and
-had again.
+its modules know them stand for the ones here, whose threads are greenlets. Each gives the word away at every call of a
+port (`pause`), and whenever it waits; the simulation decides who goes on. So any interleaving can be had, and again.
 """
 
 from __future__ import annotations

@@ -197,4 +197,4 @@ PLANTED: Mapping[str, tuple[Callable[[], Any], int]] = {
     "reminder dropped when early": (_early_reminder_dropped, 5),
     "start without message id": (_start_without_message_id, 0),
 }
-"""What is wrong -> what makes it so while one is in it, and the first seed that found it when that was last looked for."""
+"""What is wrong -> what makes it so, while one is in it; and the first seed that found it when last looked for."""
