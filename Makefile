@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install run test test-emulators terraform-check check lint bench bench-cold clean
+.PHONY: install run test simulate test-emulators terraform-check check lint bench bench-cold clean
 
 install: .venv/.installed
 
@@ -30,6 +30,12 @@ check: lint test
 
 test-emulators: install
 	$(BIN)/python -m pytest tests/emulators
+
+# make simulate                runs simulations of the engine until one fails, or ctrl-C
+# make simulate SEED=7         runs one again, and tells all that happens in it
+simulate: install
+	PYTHONHASHSEED=0 $(BIN)/python -m tests.simulation.simulator $(if $(SEED),--seed $(SEED)) $(if $(SIZE),--size $(SIZE)) \
+	  $(if $(WITHOUT),--without $(WITHOUT)) $(if $(FROM),--from $(FROM)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(PLANTED),--planted "$(PLANTED)")
 
 terraform-check:
 	@bash .ci/terraform-check

@@ -1,0 +1,287 @@
+"""What must hold after every step of a simulation: checked from the definition and from what the services saw, by
+nothing of the engine but its reading of a run document."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from orchestrator.model.commands import Json, Launch
+from orchestrator.model.enums import NodeTypes, OutcomeKind, TargetTypes, TaskStatus
+from orchestrator.model.ids import instance_of, step_of
+from orchestrator.model.run_state import NodeState, RunState, decode, encode
+from orchestrator.model.slots import Slots
+from orchestrator.testing.virtual_time import T0
+from tests.simulation.simulator.cloud import Running, Service, Services
+from tests.simulation.simulator.crew import Host
+from tests.simulation.simulator.plots import ways_of
+
+LONGEST_LEASE_S = 120.0
+MOST_SKEW_S = 5.0
+
+
+class Violation(BaseException):
+    """Something happened that must not. No Exception, so that the engine does not take it for a service's failure."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a step stands: in which body, and what holds that."""
+
+    step: Mapping[str, Json]
+    body: Mapping[str, Json]
+    holder: str | None
+    is_last: bool
+    """Whether it is of the `finally`."""
+
+
+def places_of(definition: Mapping[str, Json]) -> dict[str, _Place]:
+    """Name -> place, of all steps at any depth."""
+    found: dict[str, _Place] = {}
+
+    def walk(body: Mapping[str, Json], holder: str | None, is_last: bool) -> None:
+        for name, step in body["steps"].items():
+            found[name] = _Place(step, body, holder, is_last)
+            for branch in step.get("branches", ()):
+                walk(branch, name, is_last)
+            if "iterator" in step:
+                walk(step["iterator"], name, is_last)
+
+    walk(definition, None, False)
+    if "finally" in definition:
+        walk(definition["finally"], None, True)
+    return found
+
+
+class Checks:
+    """Watches a bucket and services.
+
+    Attributes:
+        states: run id -> its document as it was last written.
+        ended_at: run id -> when it ended, in seconds.
+    """
+
+    def __init__(
+        self, definitions: Mapping[str, Mapping[str, Json]], services: Services, now: Callable[[], float]
+    ) -> None:
+        self._places_of = {name: places_of(definition) for name, definition in definitions.items()}
+        self._services, self._now = services, now
+        self.disturbed_at: dict[str, float] = {}
+        """Process -> when it was last killed, stood still or was slow, in seconds."""
+        self.owners_that_called: set[str] = set()
+        """Owners of claims that have called their service, however that went."""
+        self.states: dict[str, RunState] = {}
+        self.ended_at: dict[str, float] = {}
+
+    # -- a document is written ------------------------------------------------------------------------
+
+    def written(self, key: str, before: bytes | None, after: bytes, host: Host) -> None:
+        """Check what a write of a run document changes."""
+        if key.startswith("slots/"):
+            slots = msgspec.json.decode(after, type=Slots)
+            if len(slots.held) > slots.limit:
+                raise Violation(f"{key}: {len(slots.held)} hold its {slots.limit} slots")
+        if not key.startswith("runs/"):
+            return
+        new = decode(after, key)
+        if encode(new) != after:
+            raise Violation(f"{key}: reading and writing it makes another document")
+        old = decode(before, key) if before is not None else None
+        self.states[new.run.run_id] = new
+        is_redriven = old is not None and new.run.redrives > old.run.redrives
+        if is_redriven:
+            self.ended_at.pop(new.run.run_id, None)
+            kept = [n for n, node in old.nodes.items() if node.status is TaskStatus.COMPLETED]
+            self._check_redriven(key, old, new, kept)
+        elif old is not None and old.run.status.is_final and _without_notifications(old) != _without_notifications(new):
+            raise Violation(f"{key}: changes after the run has ended")
+        running = [name for name, node in new.nodes.items() if node.status is TaskStatus.RUNNING]
+        if new.run.status.is_final:
+            self.ended_at.setdefault(new.run.run_id, self._now())
+            if running:
+                raise Violation(f"{key}: has ended, with {running} Running")
+            left = [name for name, node in new.nodes.items() if node.status is TaskStatus.NEW]
+            if left:
+                raise Violation(f"{key}: has ended, with {left} New")
+        for name, node in () if is_redriven else new.nodes.items():
+            self._node(key, new, old.nodes.get(name) if old is not None else None, node)
+
+    def _check_redriven(self, key: str, old: RunState, new: RunState, kept: list[str]) -> None:
+        """A redrive keeps what has completed, but for what followed a failure by a route, or ran in the `finally`."""
+        places = self._places_of[new.run.dag]
+        for name in kept:
+            place, node, before = places[step_of(name)], new.nodes[name], old.nodes[name]
+            if node.attempt < before.attempt:
+                raise Violation(f"{key}: {name} goes back to attempt {node.attempt} by a redrive")
+            is_simple = not place.is_last and before.caught is None and "trigger" not in place.step
+            if is_simple and node.status is TaskStatus.NEW and not self._follows_failure(old, name):
+                raise Violation(f"{key}: {name} had completed, and is to run again by a redrive")
+
+    def _follows_failure(self, state: RunState, name: str) -> bool:
+        """Whether steps may have begun by a failure: these run again, and what follows them."""
+        places = self._places_of[state.run.dag]
+        return any("trigger" in each.step or "on_error" in each.step for each in places.values())
+
+    def _node(self, key: str, run: RunState, old: NodeState | None, new: NodeState) -> None:
+        was = old.status if old is not None else TaskStatus.NEW
+        goes_on = run.run.redrives > 0 and "[" in new.node_name and was is not TaskStatus.COMPLETED
+        if old is not None and was.is_final and new != old and not goes_on:  # items of a redriven Map go on one by one
+            raise Violation(f"{key}: {new.node_name} was {was}, and changes")
+        if old is not None and new.attempt < old.attempt:
+            raise Violation(f"{key}: {new.node_name} goes from attempt {old.attempt} back to {new.attempt}")
+        if old is not None and old.claim is not None and new.claim is not None:
+            owner = old.claim.owner
+            since = (old.claim.lease_end - T0).total_seconds() - LONGEST_LEASE_S
+            is_well = (
+                old.target_type != TargetTypes.DAG
+                and not self._was_disturbed(owner.partition(".")[0], since)
+                and owner not in self.owners_that_called
+            )
+            if new.claim.takeovers > old.claim.takeovers and is_well:
+                raise Violation(
+                    f"{key}: {new.node_name} is taken over from {owner}, which is well and did not launch it"
+                )
+        is_over = old is not None and was is TaskStatus.RUNNING and old.retry_at is None
+        if is_over and (new.attempt > old.attempt or new.status is TaskStatus.FAILED):
+            self._may_have_failed(key, run, old, new)
+        has_begun = new.status in (TaskStatus.RUNNING, TaskStatus.COMPLETED, TaskStatus.FAILED)
+        if was is TaskStatus.NEW and has_begun:
+            self._may_begin(key, run, new)
+        if was is not TaskStatus.COMPLETED and new.status is TaskStatus.COMPLETED and _is_of_service(new):
+            launch_id = run.launch_id(new.node_name)
+            known = self._services.by_launch.get(launch_id, [])
+            if not any(x.ended_as is not None and x.ended_as.kind is OutcomeKind.COMPLETED for x in known):
+                raise Violation(f"{key}: {new.node_name} is Completed, and no execution of {launch_id} has completed")
+
+    def _may_begin(self, key: str, run: RunState, node: NodeState) -> None:
+        places = self._places_of[run.run.dag]
+        step_name, instance = step_of(node.node_name), instance_of(node.node_name)
+        place = places[step_name]
+        nodes, names = run.nodes, place.body["steps"]
+        if run.run.part_of is not None and run.run.part_of.map == node.node_name:
+            return  # a part of it, whose run begins with it
+        if node.node_type in (NodeTypes.ITEM, NodeTypes.PART):
+            if nodes[node.node_name[: node.node_name.rindex("[")]].status is TaskStatus.NEW:
+                raise Violation(f"{key}: {node.node_name} begins before its Map")
+            return
+        if "depends_on" in place.step:
+            statuses = [nodes[each + instance].status for each in place.step["depends_on"]]
+            trigger = place.step.get("trigger", "all_completed")
+            if not {
+                "all_completed": all(each is TaskStatus.COMPLETED for each in statuses),
+                "all_done": all(each.is_final for each in statuses),
+                "one_failed": any(each in (TaskStatus.FAILED, TaskStatus.CANCELLED) for each in statuses),
+            }[trigger]:
+                raise Violation(f"{key}: {node.node_name} begins by {trigger} of {statuses}")
+            return
+        if step_name in entries_of(place.body):
+            if place.holder is not None:
+                holder = nodes[
+                    place.holder
+                    + (instance[: instance.rindex("[")] if "iterator" in places[place.holder].step else instance)
+                ]
+                if holder.status is TaskStatus.NEW:
+                    raise Violation(f"{key}: {node.node_name} begins before {place.holder} that holds it")
+            elif place.is_last:
+                running = [
+                    name
+                    for name, each in nodes.items()
+                    if each.status is TaskStatus.RUNNING and not places[step_of(name)].is_last
+                ]
+                if running:
+                    raise Violation(f"{key}: the finally begins while {running} are Running")
+            return
+        for name, step in names.items():
+            if step_name not in ways_of(step):
+                continue
+            status = nodes[name + instance].status
+            by_error = any(each["next"] == step_name for each in step.get("on_error", ()))
+            by_end = step_name in ways_of({k: v for k, v in step.items() if k != "on_error"})
+            if (status is TaskStatus.COMPLETED and by_end) or (
+                status in (TaskStatus.FAILED, TaskStatus.CANCELLED) and by_error
+            ):
+                return
+        raise Violation(f"{key}: {node.node_name} begins, and no step that leads to it has ended so")
+
+    def _may_have_failed(self, key: str, run: RunState, old: NodeState, new: NodeState) -> None:
+        """An attempt that is over by its own failure has failed."""
+        if old.attempt == 0 or new.error is None or new.error.error_type != "Task.Failed" or not _is_of_service(new):
+            return
+        launch_id = run.launch_id(old.node_name) if new.attempt == old.attempt else ""
+        launch_id = launch_id or f"{run.run.run_id}/{old.node_name}/{old.attempt}"
+        known = self._services.by_launch.get(launch_id, [])
+        if not any(x.ended_as is not None and x.ended_as.kind is OutcomeKind.FAILED for x in known):
+            raise Violation(
+                f"{key}: attempt {old.attempt} at {old.node_name} is over, and no execution of it has failed"
+            )
+
+    # -- something is launched ------------------------------------------------------------------------
+
+    def called(self, launch: Launch) -> None:
+        """Check a call that is about to be made: not after the end of the lease that entitles to it."""
+        if launch.lease_end is not None and not launch.recover:
+            late_s = self._now() - (launch.lease_end - T0).total_seconds()
+            if late_s > MOST_SKEW_S:
+                raise Violation(f"{launch.launch_id}: is launched {late_s:.0f} s after the end of its lease")
+
+    def launching(self, launch: Launch, service: Service, host: Host) -> None:
+        """Check that a service may begin an execution for this launch."""
+        state = self.states.get(launch.run_id)
+        if state is None:
+            raise Violation(f"{launch.launch_id}: is launched, and its run was never saved")
+        node = state.nodes[launch.node_name]
+        started = 0.0 if node.started_at is None else (node.started_at - T0).total_seconds() - MOST_SKEW_S
+        is_disturbed = any(self._was_disturbed(name, started) for name in self.disturbed_at)
+        is_current = node.status is TaskStatus.RUNNING and node.attempt == launch.attempt and node.claim is not None
+        if not is_current and not is_disturbed:
+            raise Violation(f"{launch.launch_id}: is launched, and that attempt is dead (the node is {node.status})")
+        if is_current and node.claim is not None and node.claim.nonce != launch.nonce:
+            raise Violation(f"{launch.launch_id}: is launched under another nonce than that of its claim")
+        if node.attempt < launch.attempt:
+            raise Violation(f"{launch.launch_id}: is launched before its claim was saved")
+        before = self._services.by_launch.get(launch.launch_id, [])
+        if before and not is_disturbed:
+            raise Violation(f"{launch.launch_id}: is executed twice at {service.name}, and nothing had gone wrong")
+
+    def ending(self, execution: Running) -> None:
+        """Check an execution that comes to its own end."""
+        launch, ended_at = execution.launch, self.ended_at.get(execution.launch.run_id)
+        if not execution.service.can_cancel or ended_at is None or self._now() < ended_at + 1.0:
+            return
+        if execution.host is None or not self._was_disturbed(execution.host.name, execution.begun_at - LONGEST_LEASE_S):
+            raise Violation(f"{launch.launch_id}: ran on after the end of its run")
+
+    def _was_disturbed(self, host: str, since: float) -> bool:
+        return self.disturbed_at.get(host, -1.0) >= since
+
+    # -- the end --------------------------------------------------------------------------------------
+
+    def at_the_end(self, run_id: str) -> None:
+        """Check what is left of a run that has ended, once everything is still."""
+        for execution in self._services.executions.values():
+            if execution.launch.run_id == run_id and execution.ended_at is None and execution.service.can_cancel:
+                raise Violation(f"{execution.launch.launch_id}: runs on, and its run has ended")
+
+
+def _is_of_service(node: NodeState) -> bool:
+    return node.node_type is NodeTypes.TASK and node.target_type != TargetTypes.DAG
+
+
+def _without_notifications(state: RunState) -> RunState:
+    run = msgspec.structs.replace(state.run, owed_notifications=(), lost_notifications=(), parent=None)
+    return RunState(run, state.nodes)
+
+
+def entries_of(body: Mapping[str, Json]) -> set[str]:
+    """The steps that a body starts with."""
+    if "start" in body:
+        return {body["start"]}
+    followed = {name for step in body["steps"].values() for name in ways_of(step)}
+    return {name for name, step in body["steps"].items() if "depends_on" not in step} - followed
+
+
+def is_open(state: RunState) -> bool:
+    """Whether a run has not ended."""
+    return not state.run.status.is_final
