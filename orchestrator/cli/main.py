@@ -632,7 +632,7 @@ def _filters(found: ArgumentParser) -> None:
         "--status",
         action="append",
         default=[],
-        choices=list(RunStatus),
+        choices=[status.value for status in RunStatus],
         metavar="STATUS",
         help=f"only those that are so: {', '.join(RunStatus)}; or, given again, so",
     )

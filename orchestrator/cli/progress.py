@@ -86,7 +86,8 @@ class LinesView:
             began_at = state.run.started_at if not state.run.redrives else now
             self._write(f"{clock(began_at)} run {state.run.run_id} begins")
         if changes:
-            self._width = self._width or min(32, max(map(len, state.nodes)))
+            names = (change.node_name for change in changes) if self._width else iter(state.nodes)
+            self._width = min(32, max(self._width, *map(len, names), 0))  # entries of items are there later
             self._write(*map(self._line, sorted(changes)))
 
     def close(self) -> None:

@@ -111,13 +111,13 @@ def advice(state: RunState) -> str:
         case "Task.BadParameters":
             return f"correct the parameters of {step}, or the run's input"
         case "Task.Timeout":
-            return f"give {step} a longer timeout, or make {target} faster"
+            return f"give {step} a longer timeout, or make {target or 'it'} faster"
         case "Function.NotFound":
             return f"make {target} importable from here"
         case "CloudFunction.NotFound" | "Dataflow.NotFound":
             return f"write the source of {target} where it was looked for"
         case _:
-            return f"mend {target}, which {step} runs"
+            return f"mend {target}, which {step} runs" if target else f"mend {step}"
 
 
 def size_of(text: str) -> int | None:

@@ -63,6 +63,7 @@ def test_help_names_every_command_and_shows_examples(capsys):
         pytest.param(
             ["runs", "--limit", "0"], 'runs: argument --limit: "0" is not a whole number from 1 on', id="limit"
         ),
+        pytest.param(["runs", "--status", "Nope"], "(choose from 'Queued', 'Running', 'Paused', ", id="status"),
         pytest.param(["runs", "--limt", "5"], "unrecognized arguments: --limt 5", id="option"),
         pytest.param(["status", "x", "--interval", "soon"], '"soon" is not a duration', id="interval"),
         pytest.param(["status", "x", "--interval", "1ms"], '"1ms" is too short', id="interval too short"),

@@ -80,6 +80,21 @@ def test_a_run_that_fails_is_1_and_says_which_step_why_and_what_next(place, caps
     ]
 
 
+def test_a_failed_step_that_has_no_target_is_named_alone(place, capsys):
+    place.dag("d", {"W": {"type": "Wait", "until": "${run.input.at}"}})
+    assert main(["run", "d", "--input", "at=nonsense"]) == 1
+    assert "\nnext: mend step W, then let the run go on:\n" in capsys.readouterr().out
+
+
+def test_the_items_of_a_map_are_named_in_lines_where_all_steps_have_short_names(place, capsys):
+    iterator = {"start": "F", "steps": {"F": place.task("boom")}}
+    place.dag("d", {"L": place.task("echo", "M"), "M": {"type": "Map", "items": [1], "iterator": iterator}})
+    assert main(["run", "d"]) == 1
+    said = capsys.readouterr().out
+    assert " F[0] Failed " in said
+    assert "…" not in said
+
+
 def test_a_run_that_fails_says_so_beside_its_document_too(place, capsys):
     place.dag("d", {"A": place.task("boom")})
     assert main(["run", "d", "--json"]) == 1
