@@ -138,14 +138,18 @@ class LargeResults:
         return RunState(state.run, {**state.nodes, **dict(self._side_by_side(self._brought_back, nodes))})
 
     def _brought_back(self, node: NodeState) -> tuple[str, NodeState]:
-        items = node.items if node.status is TaskStatus.RUNNING else None
-        try:
-            result: object = self.load(node) if items is None else self.items_of(node)
-        except CorruptState as exc:
-            result = Spoilt(str(exc))
+        items = node.items if _may_need_items(node) else None
         if items is not None:
-            return node.node_name, replace(node, items=replace(items, values=result))
-        return node.node_name, replace(node, result=result)
+            node = replace(node, items=replace(items, values=self._or_spoilt(self.items_of, node)))
+        if node.status is TaskStatus.RUNNING and items is not None:
+            return node.node_name, node
+        return node.node_name, replace(node, result=self._or_spoilt(self.load, node))
+
+    def _or_spoilt(self, read: Callable[[NodeState], Json], node: NodeState) -> object:
+        try:
+            return read(node)
+        except CorruptState as exc:
+            return Spoilt(str(exc))
 
     def load(self, node: NodeState) -> Json:
         """Return a node's result, wherever it is.
@@ -214,6 +218,12 @@ class LargeResults:
                 return False
             return left.kind is OutcomeKind.COMPLETED and left.result == value
         return True
+
+
+def _may_need_items(node: NodeState) -> bool:
+    """Whether the list of a Map may be asked for: of one that runs, and of one that a redrive lets go on."""
+    items = node.items
+    return items is not None and (node.status is TaskStatus.RUNNING or items.stored is not None)
 
 
 def _missing(node: NodeState) -> StoredResult | None:
