@@ -18,8 +18,9 @@ install: .venv/.installed
 run: install
 	$(BIN)/orchestrator run dag_definitions/wordcount --input dag_definitions/wordcount/input.json
 
+# A file's tests stay in one process; most of their time they wait for emulators and processes, not for a core.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .
