@@ -153,8 +153,7 @@ class _Session:
             except RunExists as exc:
                 resume = self._wanted.command("--resume", str(self._wanted.run_id))
                 raise InputError(f"{exc}, or finish that one with: {resume}") from exc
-            view.say(f"run {self._run_id} of {loaded.name} started")
-            self._say_what_waits(executor)
+            self._say_that_it_starts(executor, view, loaded.name, "started")
             state = self._to_its_end(executor, view)
         self._show_summary(state)
         return state
@@ -185,7 +184,9 @@ class _Session:
         view = view_for(self._console, is_json=self._wanted.is_json, is_verbose=self._wanted.is_verbose, before=state)
         with self._executor(Catalog(beside), folders) as executor:
             ended = sum(node.status.is_final for node in state.nodes.values())
-            view.say(f"run {run_id} of {name} taken up; {ended:,} of {counted(len(state.nodes), 'step')} had ended")
+            view.say(
+                f"run {run_id} of {name} taken up; {ended:,} of {counted(len(state.nodes), 'step')} had ended", _now()
+            )
             executor.resume(run_id)
             self._say_what_waits(executor)
             state = self._to_its_end(executor, view)
@@ -214,8 +215,7 @@ class _Session:
             kept = sum(node.status is TaskStatus.COMPLETED for name, node in state.nodes.items() if name not in again)
             executor.redrive(wanted.run_id, wanted.start_from)
             steps = f"{kept:,} of {counted(len(state.nodes), 'step')} had completed"
-            view.say(f"run {wanted.run_id} of {name} goes on; {steps}")
-            self._say_what_waits(executor)
+            self._say_that_it_starts(executor, view, name, f"goes on; {steps}")
             state = self._to_its_end(executor, view)
         self._show_summary(state)
         return state
@@ -254,6 +254,17 @@ class _Session:
         run = saved.after.run
         if run.run_id == self._run_id or (not self._run_id and run.parent is None):  # its child runs are not shown
             self._news.saved(saved.after)
+
+    def _say_that_it_starts(self, executor: DAGExecutor, view: View, dag: str, words: str) -> None:
+        """Say that it has started, or goes on; or else that it will, and what it waits for."""
+        latest = self._news.latest
+        if latest is None or not latest.run.waits_for_slot:
+            at = _now() if latest is None or latest.run.redrives else latest.run.started_at
+            view.say(f"run {self._run_id} of {dag} {words}", at)
+            return
+        view.say(f"run {self._run_id} of {dag} is queued", _now())
+        view.show(latest, _now())
+        self._say_what_waits(executor)
 
     def _say_what_waits(self, executor: DAGExecutor) -> None:
         """Say what a run waits for that does not begin, and what to do about who is before it."""
