@@ -183,9 +183,9 @@ def _items_of(node: NodeState) -> str:
     items = node.items
     if items is None:
         return "Map"
-    failed = ", ".join(map(str, items.failed[:_MAX_FAILED])) + (", …" if len(items.failed) > _MAX_FAILED else "")
+    failed = ", ".join(map(str, items.failed[:_MAX_FAILED])) + (", …" if items.failures > _MAX_FAILED else "")
     words = f"{items.ended:,} of {counted(items.count, 'item')}"
-    return f"{words}, {len(items.failed):,} failed: {failed}" if failed else words
+    return f"{words}, {items.failures:,} failed: {failed}" if failed else words
 
 
 def seconds_of(node: NodeState, now: datetime) -> float | None:
