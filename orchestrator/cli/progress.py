@@ -196,8 +196,9 @@ def _changes(
         why = f": {node.error.error_type}: {printable(node.error.message)}" if node.error is not None else ""
         words = f"attempt {node.attempt - 1} failed{why}; the next one in {took((node.retry_at - now).total_seconds())}"
         yield _Change(now, False, start, node.node_name, f"{TaskStatus.RUNNING:<10} {words}")
-    elif node.attempt > attempt or is_opened or (before is not None and _waited(before) and node.claim):
-        started_at = node.started_at if not attempt and node.started_at else now
+    elif node.attempt > attempt or is_opened or (before is not None and _waited(before) and _has_begun(node)):
+        is_entered = before is None or before.started_at != node.started_at
+        started_at = node.started_at if is_entered and node.started_at else min(now, node.ended_at or now)
         words = f"attempt {node.attempt}" if node.attempt and node.node_type is NodeTypes.TASK else ""
         words = counted(node.items.count, "item") if node.items is not None else words
         words += f" waits for a slot of pool {node.pool}" if node.waits_for_slot else ""
@@ -218,3 +219,8 @@ def _changes(
 def _waited(node: NodeState) -> bool:
     """Whether an attempt was not under way yet."""
     return node.retry_at is not None or node.waits_for_slot
+
+
+def _has_begun(node: NodeState) -> bool:
+    """Whether an attempt that was waited for is under way, or was."""
+    return not _waited(node) and (node.claim is not None or node.status is TaskStatus.COMPLETED)

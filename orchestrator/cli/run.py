@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from logging import CRITICAL, getLogger
 from pathlib import Path
 
-from orchestrator.cli.board import board
+from orchestrator.cli.board import board, without_items
 from orchestrator.cli.bucket import Bucket, open_to_read
 from orchestrator.cli.children import Beside, starts_others, tasks_by_folder
 from orchestrator.cli.console import Console
@@ -183,10 +183,9 @@ class _Session:
         folders = beside.folders if starts_others(dag.all_tasks) else {name: self._folder}
         view = view_for(self._console, is_json=self._wanted.is_json, is_verbose=self._wanted.is_verbose, before=state)
         with self._executor(Catalog(beside), folders) as executor:
-            ended = sum(node.status.is_final for node in state.nodes.values())
-            view.say(
-                f"run {run_id} of {name} taken up; {ended:,} of {counted(len(state.nodes), 'step')} had ended", _now()
-            )
+            steps = without_items(state).nodes
+            ended = sum(node.status.is_final for node in steps.values())
+            view.say(f"run {run_id} of {name} taken up; {ended:,} of {counted(len(steps), 'step')} had ended", _now())
             executor.resume(run_id)
             self._say_what_waits(executor)
             state = self._to_its_end(executor, view)
@@ -212,9 +211,10 @@ class _Session:
         folders = beside.folders if starts_others(dag.all_tasks) else {name: self._folder}
         view = view_for(self._console, is_json=self._wanted.is_json, is_verbose=self._wanted.is_verbose, before=state)
         with self._executor(Catalog(beside), folders) as executor:
-            kept = sum(node.status is TaskStatus.COMPLETED for name, node in state.nodes.items() if name not in again)
+            nodes = without_items(state).nodes
+            kept = sum(node.status is TaskStatus.COMPLETED for name, node in nodes.items() if name not in again)
             executor.redrive(wanted.run_id, wanted.start_from)
-            steps = f"{kept:,} of {counted(len(state.nodes), 'step')} had completed"
+            steps = f"{kept:,} of {counted(len(nodes), 'step')} had completed"
             self._say_that_it_starts(executor, view, name, f"goes on; {steps}")
             state = self._to_its_end(executor, view)
         self._show_summary(state)

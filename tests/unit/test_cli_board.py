@@ -292,6 +292,19 @@ def test_nothing_is_told_twice_and_another_attempt_is():
     assert seen(first, first, again, again) == ["A Running    attempt 1", "A Running    attempt 2"]
 
 
+def test_an_attempt_that_began_and_ended_unseen_is_told_in_that_order():
+    waits = replace(task("A", RUNNING, None, 0), attempt=2, due={"retry": at(3)}, error=Failure("Task.Failed", "no"))
+    done = replace(task("A", DONE, None, 0, 4), attempt=2)
+    again = replace(task("A", DONE, None, 7, 8), attempt=3)  # by a redrive
+    entered = replace(task("A"), attempt=2)
+    assert [each.split()[1:4] for each in seen(*map(state_of, (waits, done, entered, again)))[-4:]] == [
+        ["Running", "attempt", "2"],
+        ["Completed", "4.0", "s"],
+        ["Running", "attempt", "3"],
+        ["Completed", "1.0", "s"],
+    ]
+
+
 def test_what_is_skipped_is_told_when_the_run_has_ended():
     run = replace(RUN, status=RunStatus.FAILED, ended_at=at(2))
     assert seen(state_of(task("A", TaskStatus.SKIPPED), run=run)) == ["A Skipped"]
