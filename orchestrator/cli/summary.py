@@ -37,7 +37,8 @@ def summary(
     if run.status is RunStatus.COMPLETED:
         lines += outcome_lines(_results(state), width, size_of)
         lines += [line("")] if lines else []
-    seconds = took(run_seconds(state, now))
+    paused_at = run.steered_at if run.status is RunStatus.PAUSED else None
+    seconds = took((now - paused_at).total_seconds() if paused_at else run_seconds(state, now))
     redriven = f", redriven {counted(run.redrives, 'time')}" if run.redrives else ""
     words = f" {'in' if run.status.is_final else 'for'} {seconds}{redriven}"
     lines.append(((run.status, STYLES[run.status]), (words, "")))
