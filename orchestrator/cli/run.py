@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from logging import CRITICAL, getLogger
 from pathlib import Path
 
+from orchestrator.cli.about import untold_lines
 from orchestrator.cli.board import board, without_items
 from orchestrator.cli.bucket import Bucket, open_to_read
 from orchestrator.cli.children import Beside, starts_others, tasks_by_folder
@@ -21,7 +22,7 @@ from orchestrator.cli.console import Console
 from orchestrator.cli.definitions import find, load
 from orchestrator.cli.follow import Interrupted, News, follow
 from orchestrator.cli.inputs import read_inputs
-from orchestrator.cli.lines import counted, listed, plain
+from orchestrator.cli.lines import counted, line, listed, plain
 from orchestrator.cli.progress import View, view_for
 from orchestrator.cli.queues import waiting_lines
 from orchestrator.cli.sources import missing_modules, missing_sources
@@ -317,6 +318,18 @@ class _Session:
         redrive = shlex.join(("orchestrator", "redrive", self._run_id, str(self._wanted.path), *where))
         is_kept = not self._url.startswith("memory://")
         self._console.styled(summary(state, bucket, _now(), self._console.size[0], again, redrive if is_kept else None))
+        if state.run.owed_notifications and is_kept:
+            self._say_what_is_not_told(bucket)
+
+    def _say_what_is_not_told(self, bucket: Bucket) -> None:
+        """Say who has not been told of an event of the run, now that nobody tries any more, and what to do."""
+        state = bucket.find(self._run_id)
+        if state is None:
+            return
+        self._console.styled(untold_lines(state))
+        if state.run.owed_notifications:
+            self._console.styled([line("try that again, after a minute or more, with:", "dim")])
+            self._console.out(f"  {self._wanted.command('--resume', self._run_id)}")
 
 
 def check_sources(tasks: Iterable[Task], folder: Path, settings: Settings) -> None:
