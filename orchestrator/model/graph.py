@@ -27,7 +27,8 @@ def mermaid(dag: DAG, run: RunState | None = None) -> str:
     def inside(graph: Graph, indent: str) -> Iterator[str]:
         for node in graph.ordered():
             if node.graphs:
-                title = "<br/>".join(map(_mermaid_text, (*_words(node), *_status_words(node, run))))
+                # One line: what further lines a box's title has, Mermaid draws under what is in the box.
+                title = " - ".join(map(_mermaid_text, (*_words(node), *_status_words(node, run))))
                 yield f'{indent}subgraph {ids[node.node_name]}["{title}"]'
                 for inner in node.graphs:
                     yield from inside(inner, f"{indent}    ")

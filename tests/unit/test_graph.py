@@ -168,7 +168,7 @@ def test_mermaid_of_a_run_says_and_shows_how_each_step_is():
     drawn = mermaid(found, state).splitlines()
     assert drawn[:3] == ["---", 'title: "dag r1: Running"', "---"]
     assert '    n0["Init<br/>Function f<br/>Completed"]' in drawn
-    assert '    subgraph n1["Both<br/>Running"]' in drawn
+    assert '    subgraph n1["Both - Running"]' in drawn
     assert '        n2["Left<br/>Function f<br/>Failed: Task.Failed"]' in drawn
     assert drawn[3 + len(plain) :] == [
         "    classDef New fill:#ffffff,stroke:#9e9e9e,color:#000000",
