@@ -7,6 +7,7 @@
 130  interrupted by ctrl-C (143: by SIGTERM)
 """
 
+import errno
 import os
 import signal
 import sys
@@ -51,6 +52,12 @@ environment:
   {VARIABLE}  level of the log on standard error: {", ".join(LEVELS)}
 """
 
+_NO_PATH = frozenset({errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG, errno.EPERM})
+"""What is wrong with a path that somebody named, and not with us."""
+
+_MAX_TIMES = 10_000
+"""So many times of a schedule are told, or backfilled."""
+
 _BUCKET = (
     "where runs are kept, as gs://BUCKET or file://DIRECTORY (by default STATUS_BUCKET, else file://.orchestrator)"
 )
@@ -82,6 +89,9 @@ def main(argv: Sequence[str]) -> int:
         console.err(*(f"orchestrator: {printable(each)}" for each in (*problems, *_notes(exc))))
         return 2
     except Exception as exc:
+        if isinstance(exc, OSError) and exc.errno in _NO_PATH and exc.filename is not None:
+            console.err(f"orchestrator: {printable(str(exc.filename))}: cannot be looked at: {exc.strerror}")
+            return 2
         words = printable(f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__)
         console.err(f"orchestrator: a fault of ours: {words}; {_saved_traceback(exc)}")
         console.err(*(f"orchestrator: {note}" for note in _notes(exc)))
@@ -513,7 +523,7 @@ def _parser() -> ArgumentParser:
     found.add_argument(
         "path", metavar="PATH", nargs="*", type=Path, help="DAGs, or folders of them (by default DAG_DEFINITIONS)"
     )
-    found.add_argument("--next", metavar="N", type=_positive, help="only say the next N times of each schedule")
+    found.add_argument("--next", metavar="N", type=_times, help="only say the next N times of each schedule")
     found.add_argument(
         "--var", metavar="VARIABLE", nargs="+", action="append", default=[], help="variables, as run has them"
     )
@@ -644,6 +654,13 @@ def _positive(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text[:12]) > 0):
         raise ArgumentTypeError(f'"{text}" is not a whole number from 1 on')
     return int(text[:12])
+
+
+def _times(text: str) -> int:
+    number = _positive(text)
+    if number > _MAX_TIMES:
+        raise ArgumentTypeError(f'"{text}" is too many; allowed are up to {_MAX_TIMES:,}')
+    return number
 
 
 _PRIORITY_ABOUT = "which of the runs that wait comes first, the highest: -100 to 100 (by default its definition's)"
