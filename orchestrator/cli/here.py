@@ -12,7 +12,7 @@ from orchestrator.cli.children import Beside, tasks_by_folder
 from orchestrator.cli.definitions import Loaded
 from orchestrator.cli.follow import Interrupted, News
 from orchestrator.cli.run import check_sources
-from orchestrator.cli.trouble import StoreTrouble
+from orchestrator.cli.trouble import Trouble
 from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.saved import Saved
 from orchestrator.model.commands import Json
@@ -58,7 +58,7 @@ class Here:
         self._say, self._variables = say, {**settings.variables, **variables}
         self.open: dict[str, RunStatus] = {}
         self.ended: dict[str, RunState] = {}
-        self.news, self.trouble = News(), StoreTrouble()
+        self.news, self.trouble = News(), Trouble()
 
     def check(self) -> None:
         """Raise InputError with all that the DAGs lack to run here."""
