@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from orchestrator.engine.pruning import Pruner
 from orchestrator.model.dag_builder import DAGBuilder
 from orchestrator.model.definition import problems
 from orchestrator.model.enums import NodeTypes, RunStatus, TargetTypes, TaskStatus
@@ -138,6 +139,7 @@ def test_runs_that_are_steered_cancelled_and_redriven_end_and_do_everything_once
         record.getMessage() for record in caplog.records if record.exc_info or record.levelno > logging.WARNING
     ] == []
     mixture.check_the_end(run_id)
+    mixture.check_that_pruning_leaves_nothing()
 
 
 class Mixture:
@@ -229,6 +231,14 @@ class Mixture:
             if after.kids[name] == child:
                 self.check(before.of_kid(child, self.family["kid"]), after.of_kid(child, self.family["kid"]), None)
 
+    def check_that_pruning_leaves_nothing(self):
+        """Once all runs are pruned nothing of them is left, but for what says that they were."""
+        store, now = self.world.store, self.world.clock.now()
+        told = Pruner(store, now, 86400.0, lambda _: True, is_all=True).prune()
+        assert (told.problems, told.kept) == ([], 0)
+        left = [key for key in store.list("") if not key.startswith(("pruned/", "slots/"))]
+        assert left == []
+
     def check_the_end(self, run_id):
         """It is that of a run in which every step ended at its first launch as it ended here at last."""
         parent = self.family["parent"]
@@ -257,9 +267,8 @@ class Whole:
         self.state, self._results, self.kids = RunState(root.state.run, {}), {}, {}
         self.is_settled = True
         # Also of parts that were begun anew since.
-        self.all_launches = [
-            launch for each in self._runs.values() if self._is_of(each) for launch in each.all_launches
-        ]
+        launches = [launch for each in self._runs.values() if self._is_of(each) for launch in each.all_launches]
+        self.all_launches = [launch for launch in launches if "part" not in launch.step]
         self._bodies = {
             name: step["iterator"]
             for body in (definition, definition.get("finally"))
