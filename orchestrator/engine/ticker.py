@@ -346,7 +346,11 @@ class Ticker:
                 continue
             execution_id, outcome = self._outcome(node, state, box)
             if outcome is None and kind == DueKind.HEARTBEAT:
-                facts += self._witness.heard(self._store, node, state)  # before it is found to be silent
+                try:
+                    facts += self._witness.heard(self._store, node, state)  # before it is found to be silent
+                except OrchestratorError as exc:
+                    log.warning("cannot ask when it was heard of: %s", exc, extra=labels_of_attempt(node, state))
+                    continue
             if outcome is None:
                 facts.append(TimeCame(node.node_name, node.attempt, kind, at, execution_id is not None))
             else:

@@ -17,9 +17,10 @@ from orchestrator.model.ids import key_of, launch_id_of
 from orchestrator.model.run_state import RunState
 from orchestrator.stores.local import LocalStore
 from orchestrator.stores.memory import MemoryStore
+from orchestrator.testing import Simulation, takes
 from tests.support.command_line import Place, clean_environment
 from tests.support.storage_server import StorageServer
-from tests.support.world import START, World, chain
+from tests.support.world import START, World, chain, dag, task
 
 DAY = 86400.0
 
@@ -157,6 +158,32 @@ def test_only_what_is_meant_goes_and_dead_letters_only_where_all_is():
 
 
 # -- beside others ---------------------------------------------------------------------------------------
+
+
+def test_a_reminder_of_a_timeout_that_comes_after_its_run_was_pruned_is_no_dead_letter():
+    world = Simulation(dag(A=task(timeout="2d")))
+    world.finish(world.start())
+    world.forward("3h")
+    assert Pruner(world.store, world.clock.now(), 3600.0, lambda _: True, is_all=True).prune().kept == 0
+    world.forward("3d")
+    assert world.dead_letters == []
+
+
+def test_a_child_run_that_outlives_its_pruned_parent_ends_in_peace_and_goes_then():
+    call = {"type": "Task", "target_type": "Dag", "target_name": "kid"}
+    kid = {**dag(K=task()), "finally": dag(F=task())}
+    world = Simulation({"top": dag(A=call), "kid": kid}, targets={"K": takes("1h"), "F": takes("5h")})
+    run_id = world.start(dag="top")
+    world.cancel(run_id, after="10m")
+    world.finish(run_id)
+    world.forward("3h")
+    told = Pruner(world.store, world.clock.now(), 3600.0, lambda _: True, is_all=True).prune()
+    assert (told.runs, told.kept) == ([run_id], 1)
+    world.forward("2d")
+    assert [run.status.is_final for run in world.runs] == [True]
+    assert world.dead_letters == world.problems == []
+    Pruner(world.store, world.clock.now(), 3600.0, lambda _: True, is_all=True).prune()
+    assert [key for key in world.store.list("") if not key.startswith("pruned/")] == []
 
 
 def test_a_start_that_comes_again_after_its_run_was_pruned_does_not_start_it_anew():
