@@ -229,8 +229,8 @@ class Mixture:
             child = before.kids.get(name)
             if child is None or is_among(again, name) or name == chosen:
                 continue
-            assert node.status is not TaskStatus.COMPLETED or after.kids[name] == child
-            if after.kids[name] == child:
+            assert node.status is not TaskStatus.COMPLETED or after.kids.get(name) == child
+            if after.kids.get(name) == child:
                 self.check(before.of_kid(child, self.family["kid"]), after.of_kid(child, self.family["kid"]), None)
 
     def prune(self, is_meant):
