@@ -380,7 +380,11 @@ def names_in(value: Json, root: str) -> frozenset[str]:
 
     Text that only looks like an expression counts for nothing.
     """
-    found: set[str] = set()
+    return frozenset(str(path[1]) for path in paths_in(value, root))
+
+
+def paths_in(value: Json, root: str) -> Iterator[Path]:
+    """Yield what the expressions anywhere in a value refer to under a root: `(root, key, …)`; likewise."""
     for _, text in strings_in(value):
         try:
             parts = parse(text)
@@ -388,8 +392,7 @@ def names_in(value: Json, root: str) -> frozenset[str]:
             continue
         for part in parts:
             if not isinstance(part, str):
-                found |= {str(path[1]) for path in part.paths if path[0] == root}
-    return frozenset(found)
+                yield from (path for path in part.paths if path[0] == root)
 
 
 def asks_for(value: Json, root: str) -> bool:
