@@ -48,6 +48,7 @@ from orchestrator.model.json_paths import is_of_log as _is_of_log
 from orchestrator.model.json_paths import name_at as _name
 from orchestrator.model.schedule import DEFAULT_ZONE, ScheduleError, last_tick
 from orchestrator.model.task_result import CONFLICT
+from orchestrator.model.times import HOW_YEARS, is_of_our_years
 
 _NO_RESOURCE: Final = ""
 
@@ -220,6 +221,8 @@ def _scheduled_for(data: Mapping[str, Json], publish_time: datetime | None) -> d
         raise _wrong("start.scheduled_for", "stands beside a schedule", "keep one of the two")
     if told is not None:
         found = _time("start.scheduled_for", told)
+        if not is_of_our_years(found):
+            raise _wrong("start.scheduled_for", f"is {_shown(told)}", HOW_YEARS)
         if found.microsecond:  # the run's id is made of it: what a schedule is due at has none
             raise _wrong("start.scheduled_for", f"is {_shown(told)}", "it has to be of whole seconds")
         return found
