@@ -526,6 +526,11 @@ def test_an_answer_that_is_too_large_has_failed_and_is_not_asked_for_again(body)
     assert outcome == Outcome.failed("Task.BadResult", said)
 
 
+def test_of_a_long_answer_of_a_failed_call_the_beginning_is_told():
+    with answering(500, b"x" * 501) as url:
+        assert sync_of(url).launch(launch_of()).outcome == Outcome.failed("Task.Failed", f"HTTP 500: {'x' * 500}")
+
+
 def test_a_result_that_is_nested_too_deeply_has_failed():
     with answering(body=b"[" * 200 + b"]" * 200) as url:
         outcome = sync_of(url).launch(launch_of()).outcome
