@@ -561,8 +561,8 @@ class _Judge:
         while waiting:
             where, value, depth = waiting.pop()
             self.values_left -= 1
-            if self.values_left <= 0:
-                if self.values_left == 0:
+            if self.values_left < 0:
+                if self.values_left == -1:
                     yield f"{where}: is one value too many; allowed: {MAX_VALUES:,} in a definition"
                 return
             if isinstance(value, str):

@@ -7,7 +7,7 @@ import ast
 
 import pytest
 
-from tests.support import limits_of_definitions  # noqa: F401 - each registers its trials
+from tests.support import limits_of_definitions, limits_of_runs  # noqa: F401 - each registers its trials
 from tests.support.command_line import clean_environment
 from tests.support.limits import ELSEWHERE, OTHERS, PAGES, ROOT, TRIALS, Bench, Row, rows
 
@@ -30,7 +30,9 @@ def bench(tmp_path, monkeypatch, capfd):
 
 
 def test_there_are_tables_of_limits_on_all_pages_of_the_language():
-    assert {row.page for row in ROWS} >= {str(page.relative_to(ROOT)) for page in PAGES if page.parent.name == "language"}
+    assert {row.page for row in ROWS} >= {
+        str(page.relative_to(ROOT)) for page in PAGES if page.parent.name == "language"
+    }
     assert len(ROWS) > 130
 
 

@@ -1,7 +1,7 @@
 """The tables of limits in the docs, and a bench to go beyond each of them on.
 
-Such a table has a column "beyond it". What stands in `code` in that column is said to whoever goes beyond the limit of the
-row; `…` in it stands for any words.
+Such a table has a column "beyond it". What stands in `code` in that column is said to whoever goes beyond the limit of
+the row; `…` in it stands for any words.
 """
 
 import json
@@ -55,7 +55,9 @@ class Row:
     def lacks(self, said: str) -> list[str]:
         """Return what it quotes and was not said."""
         return [
-            "…".join(pieces) for pieces in self.quoted if not re.search(".*".join(map(re.escape, pieces)), said, re.DOTALL)
+            "…".join(pieces)
+            for pieces in self.quoted
+            if not re.search(".*".join(map(re.escape, pieces)), said, re.DOTALL)
         ]
 
 
