@@ -12,7 +12,7 @@ import msgspec
 from orchestrator.cli.board import STYLES
 from orchestrator.cli.bucket import Bucket
 from orchestrator.cli.console import Console
-from orchestrator.cli.lines import Line, columns, cut, pad, printable, took
+from orchestrator.cli.lines import Line, columns, counted, cut, pad, printable, took
 from orchestrator.model.commands import Json
 from orchestrator.model.enums import RunStatus
 from orchestrator.model.run_state import RunInfo
@@ -73,7 +73,10 @@ ALL = Filter()
 
 def runs(console: Console, bucket: Bucket, *, limit: int, wanted: Filter = ALL, is_json: bool, now: datetime) -> int:
     """Write the newest runs."""
-    found = newest(bucket, limit, wanted)
+    found = newest(bucket, limit + 1, wanted)
+    if len(found) > limit:
+        console.err(f"these are the newest {counted(limit, 'run')}; --limit N shows more")
+        del found[limit:]
     if is_json:
         console.document(as_json([_as_json(entry) for entry in found]))
     elif found:

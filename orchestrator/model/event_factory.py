@@ -46,7 +46,7 @@ from orchestrator.model.json_paths import at as _at
 from orchestrator.model.json_paths import is_name as _is_name
 from orchestrator.model.json_paths import is_of_log as _is_of_log
 from orchestrator.model.json_paths import name_at as _name
-from orchestrator.model.schedule import DEFAULT_ZONE, ScheduleError, last_tick
+from orchestrator.model.schedule import DEFAULT_ZONE, MAX_LENGTH, ScheduleError, last_tick
 from orchestrator.model.task_result import CONFLICT
 from orchestrator.model.times import HOW_YEARS, is_of_our_years
 
@@ -230,7 +230,7 @@ def _scheduled_for(data: Mapping[str, Json], publish_time: datetime | None) -> d
         if time_zone is not None:
             raise _wrong("start.time_zone", "stands without a schedule", "write both or neither")
         return None
-    if not isinstance(cron, str) or len(cron) > 500:
+    if not isinstance(cron, str) or len(cron) > MAX_LENGTH:
         raise _wrong("start.schedule", f"is {_shown(cron)}", "it has to be a cron expression")
     if not (time_zone is None or _is_name(time_zone)):
         raise _wrong("start.time_zone", f"is {_shown(time_zone)}", "it has to be the name of a time zone")

@@ -3,7 +3,7 @@
 import json
 from functools import cache
 
-from orchestrator.testing import Simulation, fails, is_lost, simulate
+from orchestrator.testing import Simulation, fails, is_lost, never_ends, returns, simulate
 from tests.support.limits import ROOT, Bench, Row, beyond, ended, error_of
 from tests.support.world import chain, dag, parallel, task
 
@@ -128,6 +128,22 @@ def _(bench: Bench, row: Row) -> str:
 def _(bench: Bench, row: Row) -> str:
     run = simulate(dag(A=task()), targets={"A": is_lost()})
     assert len(run.launches("A")) == row.most + 1
+    return error_of(run)
+
+
+@beyond("docs/language.md", "tries to launch an attempt")
+def _(bench: Bench, row: Row) -> str:
+    tries = returns(1).uncertainly(row.most + 1)
+    assert simulate(dag(A=task()), targets={"A": returns(1).uncertainly(row.most)}).status == "Completed"
+    return error_of(simulate(dag(A=task()), targets={"A": tries}))
+
+
+@beyond("docs/targets.md", "an attempt without a `timeout`")
+def _(bench: Bench, row: Row) -> str:
+    definition = dag(A={"type": "Task", "target_type": "CloudFunction", "target_name": "f"})
+    world = Simulation(definition, targets={"A": never_ends()}, without_outcome=["CloudFunction"])
+    run = world.finish(world.start())
+    assert row.most * 3600 <= run.took.total_seconds() < row.most * 3600 + 300
     return error_of(run)
 
 
@@ -306,7 +322,8 @@ def _(bench: Bench, row: Row) -> str:
 
 @beyond("docs/language/map.md", "`tolerated_failures`")
 def _(bench: Bench, row: Row) -> str:
-    number, share = row.numbers
+    number, share, digits = row.numbers
+    bench.edge(lambda most: each([1], tolerated_failures=f"1.{'1' * most}%"), digits)
     return bench.edge(lambda most: each([1], tolerated_failures=most), number) + bench.edge(
         lambda most: each([1], tolerated_failures=f"{most}%"), share
     )
@@ -398,6 +415,14 @@ def scheduled(cron: str) -> dict:
 def _(bench: Bench, row: Row) -> str:
     bench.command("validate", bench.write(scheduled("0 6 * * *")), ends=0)
     return bench.refused(scheduled("0 6 * * * *")) + bench.refused(scheduled("@daily"))
+
+
+@beyond("docs/language/starting.md", "`schedule`: 500 characters")
+def _(bench: Bench, row: Row) -> str:
+    def minutes(length: int) -> str:
+        return "1," * ((length - 1) // 2) + ("1" if length % 2 else "10")
+
+    return bench.edge(lambda number: scheduled(minutes(number - len(" * * * *")) + " * * * *"), row.most)
 
 
 @beyond("docs/language/starting.md", "no `*/n` in one of the two day fields")

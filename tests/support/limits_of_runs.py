@@ -13,8 +13,9 @@ from unittest.mock import patch
 import pytest
 
 from orchestrator import DAGExecutor
+from orchestrator.model.commands import Failure
 from orchestrator.model.errors import EventError, InputRejected, OrchestratorError
-from orchestrator.model.messages import start_message
+from orchestrator.model.messages import callback_message, start_message
 from orchestrator.model.policy import Policy
 from orchestrator.model.pubsub import decode
 from orchestrator.testing import OutOfTime, SimulationError, WaitsForEver, never_ends, really, simulate
@@ -348,6 +349,21 @@ ELSEWHERE |= {
 OTHERS |= {("docs/language/map.md", "the results of all items"): "the machine's"}
 
 
+@beyond("docs/language/children.md", "characters of an answer's `error_type`")
+def _(bench: Bench, row: Row) -> str:
+    waits = dag(A={"type": "Task", "target_type": "Callback"})
+    with DAGExecutor(waits, "memory://") as executor:
+        run_id = executor.start()
+
+        def answer(length: int) -> object:
+            return executor.execute(data=callback_message(run_id, "A", 1, "forged", rejected=Failure("E" * length, "")))
+
+        answer(row.most)
+        with pytest.raises(EventError) as refused:
+            answer(row.most + 1)
+    return str(refused.value)
+
+
 @beyond("docs/language/data.md", "500,000,000 values")
 def _(bench: Bench, row: Row) -> str:
     assert Policy().max_decision_work == row.most
@@ -437,6 +453,9 @@ ELSEWHERE |= {
     ("docs/targets.md", "the answer of a `CloudFunction`"): (
         "tests/unit/test_cloud_function_target.py::"
         "test_an_answer_that_is_too_large_has_failed_and_is_not_asked_for_again"
+    ),
+    ("docs/targets.md", "pages of a service's list"): (
+        "tests/unit/test_job_services.py::test_where_there_is_no_end_to_look_through_nobody_can_tell"
     ),
     ("docs/targets.md", "characters of the answer"): (
         "tests/unit/test_cloud_function_target.py::test_of_a_long_answer_of_a_failed_call_the_beginning_is_told"
@@ -586,3 +605,70 @@ ELSEWHERE |= {
         "tests/terraform/test_definitions.py::test_what_cannot_be_deployed_is_refused"
     ),
 }
+
+# ---- docs/observability.md -------------------------------------------------------------------------------
+
+
+@beyond("docs/observability.md", "runs of `orchestrator runs`")
+def _(bench: Bench, row: Row) -> str:
+    with DAGExecutor(passing(1), f"file://{bench.root / '.orchestrator'}") as executor:
+        for number in range(row.most):
+            executor.wait(executor.start(run_id=f"r{number}"), 30)
+        assert "--limit" not in bench.command("runs", ends=0)
+        executor.wait(executor.start(run_id="more"), 30)
+    assert "--limit" not in bench.command("runs", "--limit", str(row.most + 1), ends=0)[len("runs --limit 21") :]
+    return bench.command("runs", ends=0)
+
+
+@beyond("docs/observability.md", "lines of `orchestrator logs`")
+def _(bench: Bench, row: Row) -> str:
+    folder = bench.write(calling(target_type="CloudFunction", target_name="f"))
+    (folder / "functions" / "f").mkdir(parents=True)
+    loud = f"def main(request):\n    print('line\\n' * {row.most + 50}, flush=True)\n    return {{}}\n"
+    (folder / "functions" / "f" / "main.py").write_text(loud)
+    bench.command("run", folder, ends=0)
+    (run_id,) = bench.place.run_ids()
+    said = bench.command("logs", run_id, ends=0)
+    assert said.count("line") <= row.most + 2
+    return said
+
+
+def shown(bench: Bench, result: object) -> str:
+    return bench.command("run", bench.write(passing(result)), ends=0)
+
+
+@beyond("docs/observability.md", "steps of the results")
+def _(bench: Bench, row: Row) -> str:
+    steps = {f"S{number}": {"type": "Pass", "result": number} for number in range(row.most + 1)}
+    return bench.command("run", bench.write(dag(P=parallel(*(dag(**{n: step}) for n, step in steps.items())))), ends=0)
+
+
+@beyond("docs/observability.md", "fields of a result")
+def _(bench: Bench, row: Row) -> str:
+    assert " more" not in shown(bench, {f"f{number}": 1 for number in range(row.most)})
+    return shown(bench, {f"f{number}": 1 for number in range(row.most + 1)})
+
+
+@beyond("docs/observability.md", "rows of a table")
+def _(bench: Bench, row: Row) -> str:
+    assert " more" not in shown(bench, [{"a": 1, "b": 2}] * row.most)
+    return shown(bench, [{"a": 1, "b": 2}] * (row.most + 1))
+
+
+@beyond("docs/observability.md", "characters of a text")
+def _(bench: Bench, row: Row) -> str:
+    assert "x" * row.most in shown(bench, "x" * row.most).replace("\n", "")
+    said = shown(bench, "x" * (row.most + 1))
+    assert "x" * (row.most + 1) not in said.replace("\n", "")
+    return said
+
+
+@beyond("docs/observability.md", "runs that `orchestrator prune` names")
+def _(bench: Bench, row: Row) -> str:
+    with DAGExecutor(passing(1), f"file://{bench.root / '.orchestrator'}") as executor:
+        for number in range(row.most + 1):
+            run_id = executor.start(run_id=f"r{number}")
+            executor.wait(run_id, 30)
+    for file in (bench.root / ".orchestrator" / "runs").glob("*.json"):
+        file.write_text(re.sub(r'"ended_at":"[^"]*"', '"ended_at":"2020-01-01T00:00:00Z"', file.read_text()))
+    return bench.command("prune", "--older-than", "30d", "--dry-run", ends=0)
