@@ -7,7 +7,7 @@ import ast
 
 import pytest
 
-from tests.support import limits_of_definitions, limits_of_runs  # noqa: F401 - each registers its trials
+from tests.support import limits_of_definitions, limits_of_places, limits_of_runs  # noqa: F401 - they register trials
 from tests.support.command_line import clean_environment
 from tests.support.limits import ELSEWHERE, OTHERS, PAGES, ROOT, TRIALS, Bench, Row, rows
 

@@ -132,6 +132,14 @@ def ended(world: Simulation, run_id: str) -> str:
     return error_of(world.finish(run_id))
 
 
+def ending(bench: Bench, definition: dict, ends: int, *options: str) -> str:
+    """Run a definition in a directory; return the run's id."""
+    before = set(bench.place.run_ids())
+    bench.command("run", bench.write(definition), *options, ends=ends)
+    (run_id,) = set(bench.place.run_ids()) - before
+    return run_id
+
+
 Trial = Callable[[Bench, Row], str]
 """Goes beyond the limit of a row, and returns what is said."""
 
