@@ -32,7 +32,7 @@ PARTS = {
     "runtime": "catalog clock cloud executor gcp logs registry secrets settings story unknown_hosts",
     "services": "allowed_hosts cloud_logging cloud_tasks connections google_api",
     "stores": "gcs keys",
-    "targets": "callables cloud_function cloud_logging twins",
+    "targets": "callables cloud_function cloud_logging function_calls twins",
 }
 """Part of the package -> modules of it that may be loaded until the first event is acknowledged."""
 
