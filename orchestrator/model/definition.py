@@ -16,15 +16,7 @@ from operator import and_, or_
 from orchestrator.model.durations import parse_duration
 from orchestrator.model.enums import TargetTypes, Triggers
 from orchestrator.model.errors import DefinitionError, ExpressionError
-from orchestrator.model.expressions import (
-    EVERYWHERE,
-    ROOTS,
-    Computed,
-    Expression,
-    compile_condition,
-    parse,
-    steps_in,
-)
+from orchestrator.model.expressions import EVERYWHERE, ROOTS, Computed, Expression, compile_condition, parse, steps_in
 from orchestrator.model.grammar import (
     BRANCH,
     DEFINITION,
