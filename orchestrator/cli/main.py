@@ -649,7 +649,7 @@ _PRIORITY_ABOUT = "which of the runs that wait comes first, the highest: -100 to
 
 
 def _priority(text: str) -> int:
-    from orchestrator.model.grammar import MAX_PRIORITY
+    from orchestrator.model.grammar_of_runs import MAX_PRIORITY
 
     digits = text.removeprefix("-")
     if not (digits.isascii() and digits.isdigit() and int(digits[:12]) <= MAX_PRIORITY):

@@ -29,7 +29,7 @@ from orchestrator.model.events import (
     StartEvent,
     TickEvent,
 )
-from orchestrator.model.grammar import MAX_PRIORITY
+from orchestrator.model.grammar_of_runs import MAX_PRIORITY
 from orchestrator.model.ids import NODE_NAME, launch_id_of, parse_launch_id
 from orchestrator.model.json_paths import is_name, name_at
 from orchestrator.model.schedule import DEFAULT_ZONE, ScheduleError, last_tick

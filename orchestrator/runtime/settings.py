@@ -8,7 +8,8 @@ import msgspec
 from orchestrator.model.commands import Json
 from orchestrator.model.durations import parse_duration
 from orchestrator.model.errors import SettingsError
-from orchestrator.model.grammar import MAX_SLOTS, POOL
+from orchestrator.model.grammar import POOL
+from orchestrator.model.grammar_of_runs import MAX_SLOTS
 from orchestrator.model.policy import Secret
 from orchestrator.services.allowed_hosts import ALLOWED_HOSTS
 
