@@ -196,7 +196,7 @@ def _runs(console: Console, args: Namespace) -> int:
     from orchestrator.runtime.settings import Settings
 
     bucket = open_to_read(args.bucket, Settings.read(os.environ))
-    wanted = Filter(args.dag, frozenset(map(RunStatus, args.status)), frozenset(args.tag), args.parent)
+    wanted = Filter(args.dag, frozenset(map(RunStatus, args.status)), frozenset(args.tag), args.parent, args.children)
     return runs(console, bucket, limit=args.limit, wanted=wanted, is_json=args.json, now=datetime.now(UTC))
 
 
@@ -454,6 +454,7 @@ def _parser() -> ArgumentParser:
     found.add_argument("--bucket", metavar="URL", help=_BUCKET)
     _filters(found)
     found.add_argument("--parent", metavar="RUN_ID", help="only the child runs of this run")
+    found.add_argument("--children", action="store_true", help="list child runs, and parts of Maps, too")
     found.add_argument("--limit", metavar="N", type=_positive, default=20, help="how many at most (20)")
     found.add_argument("--json", action="store_true", help="write one JSON list, and nothing else")
 
