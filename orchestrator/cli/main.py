@@ -51,6 +51,11 @@ environment:
   {VARIABLE}  level of the log on standard error: {", ".join(LEVELS)}
 """
 
+LONGEST_INTERVAL_D = 36_500
+"""How long a time of an option may be: a hundred years."""
+
+MOST_NEXT_TIMES = 10_000
+
 _BUCKET = (
     "where runs are kept, as gs://BUCKET or file://DIRECTORY (by default STATUS_BUCKET, else file://.orchestrator)"
 )
@@ -513,7 +518,7 @@ def _parser() -> ArgumentParser:
     found.add_argument(
         "path", metavar="PATH", nargs="*", type=Path, help="DAGs, or folders of them (by default DAG_DEFINITIONS)"
     )
-    found.add_argument("--next", metavar="N", type=_positive, help="only say the next N times of each schedule")
+    found.add_argument("--next", metavar="N", type=_times, help="only say the next N times of each schedule")
     found.add_argument(
         "--var", metavar="VARIABLE", nargs="+", action="append", default=[], help="variables, as run has them"
     )
@@ -646,6 +651,13 @@ def _positive(text: str) -> int:
     return int(text[:12])
 
 
+def _times(text: str) -> int:
+    found = _positive(text)
+    if found > MOST_NEXT_TIMES:
+        raise ArgumentTypeError(f'"{text[:60]}" is too many; at most {MOST_NEXT_TIMES:,}')
+    return found
+
+
 _PRIORITY_ABOUT = "which of the runs that wait comes first, the highest: -100 to 100 (by default its definition's)"
 
 
@@ -665,6 +677,8 @@ def _interval(text: str) -> float:
         raise ArgumentTypeError(str(exc)) from exc
     if seconds < 0.05:
         raise ArgumentTypeError(f'"{text}" is too short; at least 50ms')
+    if seconds > LONGEST_INTERVAL_D * 86400.0:  # it is taken off a time, and the calendar has a first year
+        raise ArgumentTypeError(f'"{text}" is too long; at most {LONGEST_INTERVAL_D}d')
     return seconds
 
 

@@ -33,6 +33,7 @@ from orchestrator.model.grammar_of_runs import MAX_PRIORITY
 from orchestrator.model.ids import NODE_NAME, launch_id_of, parse_launch_id
 from orchestrator.model.json_paths import is_name, name_at
 from orchestrator.model.schedule import DEFAULT_ZONE, ScheduleError, last_tick
+from orchestrator.model.times import HOW_YEARS, is_of_our_years
 
 _EARLY: Final = timedelta(seconds=5)
 """How far the topic's clock may be behind the scheduler's: a start that seems early is not for the tick before."""
@@ -139,6 +140,8 @@ def _scheduled_for(data: Mapping[str, Json], publish_time: datetime | None) -> d
         raise wrong("start.scheduled_for", "stands beside a schedule", "keep one of the two")
     if told is not None:
         found = time_of("start.scheduled_for", told)
+        if not is_of_our_years(found):
+            raise wrong("start.scheduled_for", f"is {shown(told)}", HOW_YEARS)
         if found.microsecond:  # the run's id is made of it: what a schedule is due at has none
             raise wrong("start.scheduled_for", f"is {shown(told)}", "it has to be of whole seconds")
         return found

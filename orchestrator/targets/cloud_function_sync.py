@@ -112,7 +112,10 @@ def _fetch_id_token(audience: str) -> str:
 
 
 def _post(url: str, headers: Mapping[str, str], body: bytes, until: float) -> tuple[HTTPResponse, bytes]:
-    """Make a request, follow no redirect, and return the answer with its content, all before `until`."""
+    """Make a request, follow no redirect, and return the answer with its content, all before `until`.
+
+    Of more than _MAX_ANSWER bytes as much is read as shows that.
+    """
     where = urlsplit(url)
     make = HTTPSConnection if where.scheme == "https" else HTTPConnection
     connection = make(where.hostname or "", where.port, timeout=_left_s(until))
@@ -128,7 +131,7 @@ def _post(url: str, headers: Mapping[str, str], body: bytes, until: float) -> tu
                 break
             content += part
             if len(content) > _MAX_ANSWER:
-                raise HTTPException(f"the answer has more than {_MAX_ANSWER} bytes")
+                return response, bytes(content)  # which is too much, and says what has become of the call
         if response.length:  # read1 does not tell a connection that broke from an answer that ended
             raise HTTPException("the answer ended early")
         return response, bytes(content)
@@ -148,6 +151,11 @@ def _answered(response: HTTPResponse, content: bytes) -> Outcome:
     if not 200 <= response.status < 300:
         words = " ".join(content.decode("utf-8", "replace").split())[:500] or response.reason
         return Outcome.failed("Task.Failed", plain(f"HTTP {response.status}: {words}"))
+    if len(content) > _MAX_ANSWER:  # not all of it was read
+        return Outcome.failed(
+            "Task.BadResult",
+            f"the answer has more than {_MAX_ANSWER:,} bytes; return less, or record it by orchestrator.tasks",
+        )
     if not content.strip():
         return Outcome.completed()
     try:
