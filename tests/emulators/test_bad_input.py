@@ -331,9 +331,7 @@ def test_a_definition_that_is_gone_is_named_and_its_run_goes_on_when_it_is_put_b
     start(cloud, "held-and-lost", "orphaned", gate)
     nonce = until(lambda: nonce_of(cloud, "orphaned/Only/1"))
     key = key_of("orphaned/Only/1")
-    until(
-        lambda: [call for call in cloud.tasks.calls if call.status == 200 and key in str(call.body)]
-    )  # it is launched
+    until(lambda: any(call.status == 200 and key in str(call.body) for call in cloud.tasks.calls))  # it is launched
     digest = DefinitionStatus.name(DAGS["held-and-lost"]).removeprefix("sha256:")
     name, deployed = f"definitions/{digest}.json", cloud.dags / "held-and-lost" / "dag.json"
     stored = cloud.storage._buckets[BUCKET].pop(name)
