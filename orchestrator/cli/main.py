@@ -167,7 +167,7 @@ def _status(console: Console, args: Namespace) -> int:
     from orchestrator.runtime.settings import Settings
 
     settings = Settings.read(os.environ)
-    asked = Asked(args.run_id, args.watch, args.json, args.verbose, args.interval, args.bucket)
+    asked = Asked(args.run_id, args.watch, args.json, args.verbose, args.interval, args.bucket, args.cost)
     return status(console, open_to_read(args.bucket, settings), asked, settings)
 
 
@@ -453,6 +453,7 @@ def _parser() -> ArgumentParser:
     found.add_argument("--bucket", metavar="URL", help=_BUCKET)
     found.add_argument("--watch", action="store_true", help="follow it until it has ended")
     found.add_argument("--interval", metavar="TIME", type=_interval, default=1.0, help="how often to look (1s)")
+    found.add_argument("--cost", action="store_true", help="what it costs in Google Cloud, each line of the bill")
     found.add_argument("--json", action="store_true", help="write the run document, and nothing else")
 
     found = command("runs", "list runs, newest first")

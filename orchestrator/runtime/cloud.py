@@ -183,6 +183,7 @@ def cloud_function_target(parts: CloudParts) -> Target:
         told=results.told,
         logs=LogSearch(parts.apis, project, per_minute=settings.log_searches_per_minute).outcome_by_trace,
         url=settings.functions_url,
+        first_generation=settings.first_generation_functions,
         launch_limit_s=settings.launch_call_limit_s,
     )
 

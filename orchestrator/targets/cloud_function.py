@@ -4,7 +4,7 @@ That way nobody waits for the function, which is what makes waiting free; it is 
 once (`max_attempts = 1`): attempts are the orchestrator's.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Protocol
@@ -67,6 +67,7 @@ class CloudFunction:
         project, region, url, allowed_hosts: of the functions, see FunctionCalls.
         results, logs: how calls ended, see Witnesses.
         told: (launch key, what its event tells) -> how it ended.
+        first_generation: names of functions of the 1st generation, whose log lines do not name their launch.
         launch_limit_s: how long the call of the queue may take.
         now: the time, aware.
     """
@@ -89,6 +90,7 @@ class CloudFunction:
         logs: Finder | None = None,
         url: str | None = None,
         allowed_hosts: tuple[str, ...] = ALLOWED_HOSTS,
+        first_generation: Container[str] = (),
         launch_limit_s: float = 30.0,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
@@ -97,6 +99,11 @@ class CloudFunction:
         self._invoker = invoker_service_account
         self._calls = FunctionCalls(project, region, url=url, allowed_hosts=allowed_hosts)
         self._witnesses, self._told = Witnesses(results, logs, now), told
+        self._first_generation = first_generation
+
+    def is_named(self, launch: Launch) -> bool:
+        """Whether the request log shows the URL that was called, with the launch id in it: 2nd gen's does."""
+        return launch.target_name not in self._first_generation
 
     def launch(self, launch: Launch) -> Execution:
         """Put the call into the queue; the same key again within 24 hours puts in nothing.
