@@ -167,7 +167,7 @@ def _status(console: Console, args: Namespace) -> int:
     from orchestrator.runtime.settings import Settings
 
     settings = Settings.read(os.environ)
-    asked = Asked(args.run_id, args.watch, args.json, args.verbose, args.interval, args.bucket)
+    asked = Asked(args.run_id, args.watch, args.json, args.verbose, args.interval, args.bucket, args.cost)
     return status(console, open_to_read(args.bucket, settings), asked, settings)
 
 
@@ -201,7 +201,7 @@ def _runs(console: Console, args: Namespace) -> int:
     from orchestrator.runtime.settings import Settings
 
     bucket = open_to_read(args.bucket, Settings.read(os.environ))
-    wanted = Filter(args.dag, frozenset(map(RunStatus, args.status)), frozenset(args.tag), args.parent)
+    wanted = Filter(args.dag, frozenset(map(RunStatus, args.status)), frozenset(args.tag), args.parent, args.children)
     return runs(console, bucket, limit=args.limit, wanted=wanted, is_json=args.json, now=datetime.now(UTC))
 
 
@@ -453,12 +453,14 @@ def _parser() -> ArgumentParser:
     found.add_argument("--bucket", metavar="URL", help=_BUCKET)
     found.add_argument("--watch", action="store_true", help="follow it until it has ended")
     found.add_argument("--interval", metavar="TIME", type=_interval, default=1.0, help="how often to look (1s)")
+    found.add_argument("--cost", action="store_true", help="what it costs in Google Cloud, each line of the bill")
     found.add_argument("--json", action="store_true", help="write the run document, and nothing else")
 
     found = command("runs", "list runs, newest first")
     found.add_argument("--bucket", metavar="URL", help=_BUCKET)
     _filters(found)
     found.add_argument("--parent", metavar="RUN_ID", help="only the child runs of this run")
+    found.add_argument("--children", action="store_true", help="list child runs, and parts of Maps, too")
     found.add_argument("--limit", metavar="N", type=_positive, default=20, help="how many at most (20)")
     found.add_argument("--json", action="store_true", help="write one JSON list, and nothing else")
 
@@ -661,7 +663,7 @@ _PRIORITY_ABOUT = "which of the runs that wait comes first, the highest: -100 to
 
 
 def _priority(text: str) -> int:
-    from orchestrator.model.grammar import MAX_PRIORITY
+    from orchestrator.model.grammar_of_runs import MAX_PRIORITY
 
     digits = text.removeprefix("-")
     if not (digits.isascii() and digits.isdigit() and int(digits[:12]) <= MAX_PRIORITY):

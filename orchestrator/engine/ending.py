@@ -240,7 +240,7 @@ def end_run(draft: Draft, ending: Ending) -> None:
         if node.status is TaskStatus.NEW:
             draft.put(replace(node, status=TaskStatus.SKIPPED))
     ended = replace(draft.info, status=ending.status, error=ending.error, ending=None, ended_at=draft.now, slot=None)
-    draft.change_run(ended)
+    draft.change_run(replace(ended, is_resuming=False))  # what it held, if it was stopped, has ended too
     draft.tell_parent()
 
 

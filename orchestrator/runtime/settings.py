@@ -8,7 +8,8 @@ import msgspec
 from orchestrator.model.commands import Json
 from orchestrator.model.durations import parse_duration
 from orchestrator.model.errors import SettingsError
-from orchestrator.model.grammar import MAX_SLOTS, POOL
+from orchestrator.model.grammar import POOL
+from orchestrator.model.grammar_of_runs import MAX_SLOTS
 from orchestrator.model.policy import Secret
 from orchestrator.services.allowed_hosts import ALLOWED_HOSTS
 
@@ -43,6 +44,7 @@ TABLE = (
     Setting("GOOGLE_CLOUD_PROJECT", "", "project of the steps that name none, of those that Google Cloud runs"),
     Setting("FUNCTION_REGION", "", "region of the steps that name none, of those that Google Cloud runs"),
     Setting("CLOUD_FUNCTIONS_URL", "", "another URL of functions, with {project} {region} {target_name} in it"),
+    Setting("FIRST_GENERATION_FUNCTIONS", "", "in the cloud: names of the 1st generation's, with commas between"),
     Setting("DATAFLOW_TEMPLATES", "", "in the cloud: gs:// folder of the flex templates of steps that name none"),
     Setting("DATAFLOW_TEMP_LOCATION", "", "in the cloud: gs:// folder for the temporary files of Dataflow jobs"),
     Setting("DATAFLOW_SERVICE_ACCOUNT", "", "in the cloud: as whom Dataflow workers run"),
@@ -79,6 +81,7 @@ class Settings(msgspec.Struct, frozen=True):
     project: str | None
     region: str | None
     functions_url: str | None
+    first_generation_functions: tuple[str, ...]
     dataflow_templates: str | None
     dataflow_temp_location: str | None
     dataflow_service_account: str | None
@@ -121,6 +124,7 @@ class Settings(msgspec.Struct, frozen=True):
             "project": value("GOOGLE_CLOUD_PROJECT", _or_none),
             "region": value("FUNCTION_REGION", _or_none),
             "functions_url": value("CLOUD_FUNCTIONS_URL", _or_none),
+            "first_generation_functions": value("FIRST_GENERATION_FUNCTIONS", _names),
             "dataflow_templates": value("DATAFLOW_TEMPLATES", _or_none),
             "dataflow_temp_location": value("DATAFLOW_TEMP_LOCATION", _or_none),
             "dataflow_service_account": value("DATAFLOW_SERVICE_ACCOUNT", _or_none),
@@ -133,7 +137,7 @@ class Settings(msgspec.Struct, frozen=True):
             "event_grace_s": value("EVENT_GRACE", _duration),
             "tick_interval_s": value("TICK_INTERVAL", _duration),
             "notify": value("NOTIFY", _receivers),
-            "notify_hosts": value("NOTIFY_HOSTS", lambda text: tuple(text.replace(",", " ").split())),
+            "notify_hosts": value("NOTIFY_HOSTS", _names),
             "pools": value("POOLS", _pools),
             "local_workers": value("LOCAL_WORKERS", _positive),
         }
@@ -144,6 +148,10 @@ class Settings(msgspec.Struct, frozen=True):
 
 def _or_none(text: str) -> str | None:
     return text or None
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.replace(",", " ").split())
 
 
 def _variables(text: str) -> Mapping[str, Json]:

@@ -20,8 +20,10 @@ from orchestrator.model.task_result import TaskBegun, begun_object, result_objec
 from orchestrator.services.cloud_tasks import CloudTasks
 from orchestrator.services.google_api import ApiError, GoogleApis
 from orchestrator.stores.memory import MemoryStore
-from orchestrator.targets.cloud_function import CloudFunction, CloudFunctionSync, FunctionCalls
+from orchestrator.targets.cloud_function import CloudFunction
+from orchestrator.targets.cloud_function_sync import CloudFunctionSync
 from orchestrator.targets.cloud_logging import LogSearch
+from orchestrator.targets.function_calls import FunctionCalls
 
 PAYLOADS = Path(__file__).parent.parent / "payloads"
 
