@@ -7,6 +7,7 @@
 130  interrupted by ctrl-C (143: by SIGTERM)
 """
 
+import errno
 import os
 import signal
 import sys
@@ -56,6 +57,10 @@ LONGEST_INTERVAL_D = 36_500
 
 MOST_NEXT_TIMES = 10_000
 
+_NO_PATH = frozenset({errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG, errno.EPERM})
+"""What is wrong with a path that somebody named, and not with us."""
+
+
 _BUCKET = (
     "where runs are kept, as gs://BUCKET or file://DIRECTORY (by default STATUS_BUCKET, else file://.orchestrator)"
 )
@@ -87,6 +92,9 @@ def main(argv: Sequence[str]) -> int:
         console.err(*(f"orchestrator: {printable(each)}" for each in (*problems, *_notes(exc))))
         return 2
     except Exception as exc:
+        if isinstance(exc, OSError) and exc.errno in _NO_PATH and exc.filename is not None:
+            console.err(f"orchestrator: {printable(str(exc.filename))}: cannot be looked at: {exc.strerror}")
+            return 2
         words = printable(f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__)
         console.err(f"orchestrator: a fault of ours: {words}; {_saved_traceback(exc)}")
         console.err(*(f"orchestrator: {note}" for note in _notes(exc)))
