@@ -101,6 +101,7 @@ WITHOUT_A_ROW = {
                 "targets.dataflow _MAX_UPDATES",
                 "targets.function_process _EXIT_LIMIT_S",
                 "targets.jobs _MAX_REMEMBERED",
+                "targets.local_cloud_function _EXIT_LIMIT_S",
             ),
             "targets.local_cloud_function _START_LIMIT_S",
         ),
