@@ -76,6 +76,7 @@ class PartRuns:
             parent=ParentRun(launch.run_id, launch.node_name, launch.attempt, launch.depth + 1),
             part_of=part_of,
             nodes=(*_carried(dag, state, place, entry), own),
+            priority=run.priority,
         )
 
 

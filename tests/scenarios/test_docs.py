@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from orchestrator.cli.main import _parser, main
+from orchestrator.cli.arguments import make_parser
+from orchestrator.cli.main import main
 from orchestrator.model.definition import problems
 from orchestrator.model.enums import NodeTypes
 from orchestrator.model.grammar import BRANCH, DEFINITION, SHAPES, TASKS, shape_of
@@ -117,7 +118,7 @@ COMMANDS = sorted(set(commands()))
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS, ids=[f"{page} {line[:50]}" for page, line in COMMANDS])
 def test_a_command_of_the_docs_is_one(page, line):
-    _parser().parse_args(shlex.split(line))
+    make_parser().parse_args(shlex.split(line))
 
 
 def test_the_language_leads_to_all_its_pages():

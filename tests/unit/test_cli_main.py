@@ -63,6 +63,11 @@ def test_help_names_every_command_and_shows_examples(capsys):
         pytest.param(
             ["runs", "--limit", "0"], 'runs: argument --limit: "0" is not a whole number from 1 on', id="limit"
         ),
+        pytest.param(
+            ["schedule", "--next", "10001"],
+            'schedule: argument --next: "10001" is too many; at most 10,000',
+            id="next",
+        ),
         pytest.param(["runs", "--status", "Nope"], "(choose from 'Queued', 'Running', 'Paused', ", id="status"),
         pytest.param(["runs", "--limt", "5"], "unrecognized arguments: --limt 5", id="option"),
         pytest.param(["status", "x", "--interval", "soon"], '"soon" is not a duration', id="interval"),
@@ -139,6 +144,23 @@ def test_a_store_that_cannot_be_used_is_2(a_command_that, capsys):
     a_command_that(StoreUnavailable("/x/runs/r.json: cannot be written: No space left on device"))
     assert main(["schema"]) == 2
     assert capsys.readouterr().err == "orchestrator: /x/runs/r.json: cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["run", "x" * 300],
+        ["graph", "x" * 300],
+        ["validate", "x" * 300],
+        ["schedule", "x" * 300],
+        ["backfill", "x" * 300, "--from", "2026-01-01", "--to", "2026-01-02"],
+        ["runs", "--bucket", f"file://{'x' * 300}"],
+    ],
+    ids=lambda argv: argv[0],
+)
+def test_a_path_that_cannot_be_looked_at_is_2(argv, capsys):
+    assert main(argv) == 2
+    assert capsys.readouterr().err.endswith("cannot be looked at: File name too long\n")
 
 
 def test_a_fault_of_ours_is_70_and_one_line_that_names_the_file_with_the_traceback(a_command_that, capsys):
