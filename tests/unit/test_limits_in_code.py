@@ -24,8 +24,8 @@ DOCUMENTED = {
     "cli.approve MAX_REASON": (CHILDREN, "characters of a `--reason`"),
     "cli.backfill MOST_TIMES": (STARTING, "10,000 times"),
     "cli.cancel MAX_REASON": (CHILDREN, "characters of a `--reason`"),
-    "cli.main LONGEST_INTERVAL_D": (DEPLOY, "times of an option"),
-    "cli.main MOST_NEXT_TIMES": (STARTING, "`--next`"),
+    "cli.arguments LONGEST_INTERVAL_D": (DEPLOY, "times of an option"),
+    "cli.arguments MOST_NEXT_TIMES": (STARTING, "`--next`"),
     "cli.prune MAX_SHOWN": (SHOWN, "runs that `orchestrator prune` names"),
     "cli.results MAX_FIELDS": (SHOWN, "fields of a result"),
     "cli.results MAX_ROWS": (SHOWN, "steps of the results"),
@@ -68,66 +68,94 @@ DOCUMENTED = {
 
 SAID_THERE = "it is cut where it is shown, and that is said there: … and 3 more"
 INSIDE = "how the engine goes about its work: what is beyond it is done later, or in another way, and nobody sees it"
-SERVICE = "a service's own; we keep to it so that nobody meets it"
+SERVICE = "a service's or a file system's own; we keep to it so that nobody meets it"
 WORDS = "docs say it in words"
 FEWER = "of a target's names and ids, which the grammar keeps shorter than it could ever be"
 
 WITHOUT_A_ROW = {
-    **dict.fromkeys(
+    f"{module} {name}": why
+    for why, text in (
         (
-            *("cli.about _MAX_DESCRIPTION", "cli.about _MAX_UNTOLD", "cli.board MAX_ROWS", "cli.board _MAX_FAILED"),
-            *("cli.children _MAX_SHOWN", "cli.links _MAX_LINKS", "cli.logs _MAX_CHILDREN", "cli.queues _MOST"),
-            *("cli.results _LONGEST_JSON", "cli.results _MAX_BLOCKS", "cli.results _MAX_CELL"),
-            *("cli.results _MAX_COLUMNS", "cli.results _MIN_BLOCK_ROWS", "cli.summary _MAX_ALSO"),
-            *("cli.summary _MAX_MESSAGE", "model.input_schema _MAX_SHOWN", "services.webhooks _MAX_ANSWER"),
+            SAID_THERE,
+            """
+            cli.about _MAX_DESCRIPTION _MAX_UNTOLD
+            cli.board MAX_ROWS _MAX_FAILED
+            cli.children _MAX_SHOWN
+            cli.links _MAX_LINKS
+            cli.logs _MAX_CHILDREN
+            cli.queues _MOST
+            cli.results _LONGEST_JSON _MAX_BLOCKS _MAX_CELL _MAX_COLUMNS _MIN_BLOCK_ROWS
+            cli.summary _MAX_ALSO _MAX_MESSAGE
+            model.input_schema _MAX_SHOWN
+            services.webhooks _MAX_ANSWER
+            """,
         ),
-        SAID_THERE,
-    ),
-    **dict.fromkeys(
         (
-            *("cli.bucket _MAX_COMPARED", "engine.acting MAX_CONCURRENT_CALLS", "engine.dag_executor MAX_APART"),
-            *("engine.dag_executor MAX_FAULTS", "engine.dag_executor MAX_IDLE_BYTES"),
-            *(
-                "engine.dag_executor MAX_IDLE_RUNS",
-                "engine.dag_executor MAX_SAVES",
-                "engine.large_results MAX_AHEAD_BYTES",
-            ),
-            *("engine.large_results MAX_PART_BYTES", "engine.schedules _MAX_RACES", "engine.slot_keeper MAX_FAULTS"),
-            *("engine.slot_keeper MAX_SAVES", "engine.status _MAX_WRITTEN", "model.cel_tree _MAX_VISITS"),
-            *("model.event_values MAX_ATTEMPT", "model.slots NO_LIMIT", "runtime.executor MAX_ENDED_RUNS"),
-            *("runtime.telemetry EXPORT_LIMIT_S", "services.connections MOST", "targets.callback _CALL_LIMIT_S"),
-            *("targets.cloud_logging _MAX_PAGES", "targets.dag _CALL_LIMIT_S", "targets.dataflow _MAX_PAGES"),
-            *(
-                "targets.dataflow _MAX_UPDATES",
-                "targets.function_process _EXIT_LIMIT_S",
-                "targets.jobs _MAX_REMEMBERED",
-                "targets.local_cloud_function _EXIT_LIMIT_S",
-            ),
-            "targets.local_cloud_function _START_LIMIT_S",
+            INSIDE,
+            """
+            cli.bucket _MAX_COMPARED
+            engine.acting MAX_CONCURRENT_CALLS
+            engine.dag_executor MAX_APART MAX_FAULTS MAX_IDLE_BYTES MAX_IDLE_RUNS MAX_SAVES
+            engine.large_results MAX_AHEAD_BYTES MAX_PART_BYTES
+            engine.schedules _MAX_RACES
+            engine.slot_keeper MAX_FAULTS MAX_SAVES
+            engine.status _MAX_WRITTEN
+            model.cel_tree _MAX_VISITS
+            model.event_values MAX_ATTEMPT
+            model.slots NO_LIMIT
+            runtime.executor MAX_ENDED_RUNS
+            runtime.telemetry EXPORT_LIMIT_S
+            services.connections MOST
+            targets.callback _CALL_LIMIT_S
+            targets.cloud_logging _MAX_PAGES
+            targets.dag _CALL_LIMIT_S
+            targets.dataflow _MAX_PAGES _MAX_UPDATES
+            targets.function_process _EXIT_LIMIT_S
+            targets.jobs _MAX_REMEMBERED
+            targets.local_cloud_function _EXIT_LIMIT_S _START_LIMIT_S
+            """,
         ),
-        INSIDE,
-    ),
-    **dict.fromkeys(
         (
-            *("model.prices LEAST_MESSAGE", "model.prices LEAST_TIME_S", "services.cloud_logging MAX_PAGE"),
-            *("services.cloud_tasks MAX_AHEAD", "services.cloud_tasks MAX_DEADLINE_S"),
-            *("services.cloud_tasks MIN_DEADLINE_S", "targets.function_calls DISPATCH_LIMITS_S"),
+            SERVICE,
+            """
+            model.prices LEAST_MESSAGE LEAST_TIME_S
+            runtime.catalog _MAX_NAME_BYTES
+            services.cloud_logging MAX_PAGE
+            services.cloud_tasks MAX_AHEAD MAX_DEADLINE_S MIN_DEADLINE_S
+            targets.function_calls DISPATCH_LIMITS_S
+            """,
         ),
-        SERVICE,
-    ),
-    **dict.fromkeys(
         (
-            *("cli.backfill MAX_ACTIVE", "engine.large_results MAX_INLINE_BYTES", "engine.parts MAX_TOLD"),
-            *("engine.pruning LEAST_AGE_S", "model.definition _MOST", "model.nodes MAX_CONCURRENCY"),
-            "model.secrets MIN_MASKED",
+            WORDS,
+            """
+            cli.backfill MAX_ACTIVE
+            engine.large_results MAX_INLINE_BYTES
+            engine.parts MAX_TOLD
+            engine.pruning LEAST_AGE_S
+            model.definition _MOST
+            model.nodes MAX_CONCURRENCY
+            model.secrets MIN_MASKED
+            """,
         ),
-        WORDS,
-    ),
-    **dict.fromkeys(("stores.keys _LONGEST", "targets.function_calls _MAX_URL"), FEWER),
-    **dict.fromkeys(
-        ("model.grammar _MAX_CONCURRENCY", "model.grammar_of_runs _MAX_ACTIVE_RUNS"), "a row of the grammar, no number"
-    ),
+        (
+            FEWER,
+            """
+            stores.keys _LONGEST
+            targets.function_calls _MAX_URL
+            """,
+        ),
+        (
+            "a row of the grammar, no number",
+            """
+            model.grammar _MAX_CONCURRENCY
+            model.grammar_of_runs _MAX_ACTIVE_RUNS
+            """,
+        ),
+    )
+    for module, *names in map(str.split, text.strip().splitlines())
+    for name in names
 }
+"""Likewise -> why there is none."""
 
 
 def constants() -> list[str]:
