@@ -83,20 +83,23 @@ ALL = Filter()
 
 def runs(console: Console, bucket: Bucket, *, limit: int, wanted: Filter = ALL, is_json: bool, now: datetime) -> int:
     """Write the newest runs, and how many child runs that are as new are left out."""
-    found, left_out = newest(bucket, limit, wanted)
+    found, left_out, are_more = newest(bucket, limit, wanted)
     if is_json:
         console.document(as_json([_as_json(entry) for entry in found]))
     elif found:
         console.styled(table(found, console.size[0], now))
     else:
         console.err(f"no runs{wanted} in {bucket.url}")
+    if are_more:
+        console.err(f"these are the newest {counted(limit, 'run')}; --limit N shows more")
     if left_out:
         console.err(f"{counted(left_out, 'child run')} left out; --children lists them, too")
     return 0
 
 
-def newest(bucket: Bucket, limit: int, wanted: Filter = ALL) -> tuple[list[Entry], int]:
-    """Return the newest runs that are meant, newest first, and how many child runs as new as these are left out.
+def newest(bucket: Bucket, limit: int, wanted: Filter = ALL) -> tuple[list[Entry], int, bool]:
+    """Return the newest runs that are meant, newest first; how many child runs as new as these are left out; and
+    whether there are more than `limit`.
 
     One that cannot be read comes where its id says, else first. Only as many documents are read as it takes, by the
     times that ids have, and those of runs whose ids were chosen, or that are open.
@@ -118,7 +121,7 @@ def newest(bucket: Bucket, limit: int, wanted: Filter = ALL) -> tuple[list[Entry
 
     left = sorted(by_second, reverse=True)
     for _, group in groupby(left.copy(), key=lambda pair: pair[0]):
-        if len(found) >= limit:
+        if len(found) > limit:
             break
         run_ids = [run_id for _, run_id in group]
         del left[: len(run_ids)]
@@ -129,7 +132,7 @@ def newest(bucket: Bucket, limit: int, wanted: Filter = ALL) -> tuple[list[Entry
     take(chosen)
     found.sort(key=_began, reverse=True)
     oldest = _began(found[limit - 1]) if len(found) >= limit else (-inf, "")
-    return found[:limit], sum(_began(each) > oldest for each in left_out)
+    return found[:limit], sum(_began(each) > oldest for each in left_out), len(found) > limit
 
 
 def read(bucket: Bucket, run_id: str) -> Entry | None:

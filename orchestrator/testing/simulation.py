@@ -20,7 +20,7 @@ from orchestrator.model.commands import EMPTY, Json, Launch, Notify
 from orchestrator.model.durations import parse_duration
 from orchestrator.model.enums import NodeTypes, TargetTypes, TaskStatus
 from orchestrator.model.errors import InputError, OrchestratorError, RunNotFound
-from orchestrator.model.grammar import MAX_SLOTS
+from orchestrator.model.grammar_of_runs import MAX_SLOTS
 from orchestrator.model.messages import (
     cancel_message,
     pause_message,
