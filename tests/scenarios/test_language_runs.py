@@ -258,7 +258,7 @@ def test_a_definition_is_drawn_as_ever(place, capsys):
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["nowhere"], "nowhere: there is no such file or folder"),
+        (["nowhere"], "nowhere: there is no such file or folder, and no run of this id"),
         (["--run", "nowhere"], "run nowhere: there is no such run in file://.orchestrator"),
         ([], "graph: needs a PATH or a RUN_ID"),
         (["about", "--run", "one"], "graph: needs a PATH or a RUN_ID"),
