@@ -42,6 +42,8 @@ from orchestrator.stores.keys import check_key, is_key
 T = TypeVar("T")
 
 _STRIPES = 1024  # two programs that share a directory must agree on it
+_RELAXED_STRIPES = 32
+"""Of keys that are not synced: nobody holds one for long, and these stay open."""
 _OPEN_LOCKS = 64  # descriptors kept open; macOS gives a process 256 of them
 _OPEN_DIRECTORIES = 64
 _OPEN_JOURNALS = max(16, min(512, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8))
@@ -79,7 +81,7 @@ class LocalStore:
     Args:
         root: the directory; made when it is first needed.
         relaxed: prefixes of keys that are written atomically but not synced to disk: they survive the
-            death of the process, and after a power cut they can be rebuilt.
+            death of the process, and after a power cut they can be rebuilt. Two that share a directory must agree on it.
         now_ns: the time in ns since the epoch, which new versions follow where they can.
     """
 
@@ -433,7 +435,7 @@ class LocalStore:
             self.fsyncs += 1
 
     def _stripe(self, key: str) -> "_Stripe":
-        number = crc32(key.encode()) % _STRIPES
+        number = crc32(key.encode()) % (_RELAXED_STRIPES if key.startswith(self._relaxed) else _STRIPES)
         stripe = self._stripes.get(number)
         if stripe is None:
             path = f"{self._root}/.locks/{number:04}"
