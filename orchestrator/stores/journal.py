@@ -49,14 +49,14 @@ def records(journal: bytes) -> Iterator[Record]:
         if len(head) < 5:
             return
         try:
-            total, before, version, size = int(head[0], 16), int(head[1]), int(head[2]), int(head[3])
+            before, version, size = int(head[1]), int(head[2]), int(head[3])
         except ValueError:
             return
         begin = start + sum(map(len, head[:4])) + 4
         end = begin + size + 1
         if size < 0 or journal[end - 1 : end] != b"\n" or last not in (None, before):
             return
-        if crc32(journal[start + len(head[0]) + 1 : end - 1]) != total:
+        if b"%08x" % crc32(journal[start + len(head[0]) + 1 : end - 1]) != head[0]:
             return
         yield Record(before, version, journal[begin : end - 1], start, end)
         start, last = end, version

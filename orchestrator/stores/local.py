@@ -81,7 +81,7 @@ class LocalStore:
     Args:
         root: the directory; made when it is first needed.
         relaxed: prefixes of keys that are written atomically but not synced to disk: they survive the
-            death of the process, and after a power cut they can be rebuilt. Two that share a directory must agree on it.
+            death of the process, and after a power cut they can be rebuilt. Who shares a directory must agree on it.
         now_ns: the time in ns since the epoch, which new versions follow where they can.
     """
 
@@ -292,7 +292,8 @@ class LocalStore:
         try:
             document = read_all(fd)
             check_document(key, document)
-            if self._synced.get(path) != document_ns:  # written by hand, perhaps: the journal is to outlive it nowhere
+            is_ours = self._synced.get(path) == document_ns
+            if not is_ours and not key.startswith(self._relaxed):  # no journal is to be left of what is lost
                 self._fsync(fd)
         finally:
             os.close(fd)
