@@ -22,6 +22,7 @@ class Folder:
         self._since: dict[str, float] = {}  # in the order of their times
         self._wake = Condition(Lock())
         self._thread: Thread | None = None
+        self._folding = Lock()
 
     def note(self, key: str) -> None:
         """A change of this key is on disk."""
@@ -44,15 +45,16 @@ class Folder:
             self._since.pop(key, None)
 
     def fold_all(self) -> None:
-        """Fold what is not folded, now."""
+        """Fold what is not folded, now; nothing is being folded when this returns, unless it was changed meanwhile."""
         while True:
             with self._wake:
                 keys = tuple(self._since)
                 self._since.clear()
-            if not keys:
-                return
-            for key in keys:
-                self._fold(key)
+            with self._folding:
+                if not keys:
+                    return
+                for key in keys:
+                    self._fold(key)
 
     def _run(self) -> None:
         while True:
@@ -65,7 +67,9 @@ class Folder:
                 if left_s > 0:
                     self._wake.wait(left_s)
                     continue
-                del self._since[key]
-            if self._fold(key):
+            with self._folding:
                 with self._wake:
-                    self._since.setdefault(key, time.monotonic())
+                    is_left = self._since.pop(key, None) is not None
+                if is_left and self._fold(key):
+                    with self._wake:
+                        self._since.setdefault(key, time.monotonic())

@@ -348,7 +348,7 @@ def test_of_a_journal_that_is_torn_anywhere_the_whole_records_count_and_it_goes_
     whole, mtime = path.read_bytes(), (bucket / KEY).stat().st_mtime_ns
     ends = [0, *(each.end for each in journal.records(whole))]
     for cut in range(len(whole) + 1):
-        for tail in (b"", b"\0" * 5, whole[:30]):
+        for tail in (b"", whole[:30]) if cut in ends or not cut % 9 else (b"\0" * 5,):
             (bucket / KEY).write_bytes(FIRST)
             os.utime(bucket / KEY, ns=(mtime, mtime))
             path.write_bytes(whole[:cut] + tail)
