@@ -1,7 +1,7 @@
 """Execution records, written at once or a little later, off the critical path."""
 
 import logging
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from threading import Event, Lock, Thread
 
 from orchestrator.engine.status import ExecutionStatus
@@ -52,10 +52,6 @@ class Records:
 
     def _run(self) -> None:
         while (record := self._queue.get()) is not None:
-            try:
-                while record is not None:
-                    self.write(record)
-                    record = self._queue.get_nowait()
-                return
-            except Empty:
+            self.write(record)
+            if self._queue.empty():
                 self._closing.wait(_REST_S)
