@@ -300,18 +300,20 @@ def disk(monkeypatch):
     class Disk:
         saves_left = 10**9
 
-    put = LocalStore.put
+    def limited(write):
+        def of_so_many(self, key, data, *, expect):
+            if key.startswith("runs/"):
+                Disk.saves_left -= 1
+                if Disk.saves_left < 0:
+                    raise StoreUnavailable(
+                        f"{self.root}/{key}: cannot be written: No space left on device; free some space"
+                    )
+            return write(self, key, data, expect=expect)
 
-    def limited(self, key, data, *, expect):
-        if key.startswith("runs/"):
-            Disk.saves_left -= 1
-            if Disk.saves_left < 0:
-                raise StoreUnavailable(
-                    f"{self.root}/{key}: cannot be written: No space left on device; free some space"
-                )
-        return put(self, key, data, expect=expect)
+        return of_so_many
 
-    monkeypatch.setattr(LocalStore, "put", limited)
+    monkeypatch.setattr(LocalStore, "put", limited(LocalStore.put))
+    monkeypatch.setattr(LocalStore, "change", limited(LocalStore.change))
     monkeypatch.setattr(trouble_module, "PATIENCE_S", 0.3)
     monkeypatch.setenv("TICK_INTERVAL", "100ms")
     return Disk
