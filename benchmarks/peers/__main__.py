@@ -3,11 +3,11 @@
     make bench-peers
     python -m benchmarks.peers --peers dbos luigi --seconds 20
 
-Each peer has a virtual environment of its own (.venv/peers/<peer>) of the versions in its requirements.txt. The docstring of
-its workloads.py says in what mode it is measured, and why. A process of each measures its own wall time, from the start
-of a run until its end has been told; CPU is that of the process and all that it started, servers included, user and
-system, from Linux's /proc, over the same time. What a peer still does after a run has ended is not counted, and is
-waited for before ours is measured.
+Each peer has a virtual environment of its own (.venv/peers/<peer>) of the versions in its requirements.txt. The
+docstring of its workloads.py says in what mode it is measured, and why. A process of each measures its own wall time,
+from the start of a run until its end has been told; CPU is that of the process and all that it started, servers included,
+user and system, from Linux's /proc, over the same time. What a peer still does after a run has ended is not counted, and
+is waited for before ours is measured.
 """
 
 import argparse
@@ -20,20 +20,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.peers.postgres import binaries
-from benchmarks.peers.processes import cpu_s, kill, settle
+from benchmarks.peers.processes import TICKS_A_SECOND, cpu_s, kill, settle
 from benchmarks.workloads import TASKS, WHAT
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 OUT = HERE.parent / "out"
 VENVS = ROOT / ".venv" / "peers"
-NAMES = ("W1", "W2", "W3", "W5", "W4")
+NAMES = ("W1", "W2", "W3", "W4", "W5")
 FIRST_REPEATS = 10
 """W4 is so short that it is measured ten times in one."""
 
@@ -53,11 +53,10 @@ VARIANTS = (
     Variant("dbos", "postgres", "DBOS, PostgreSQL"),
     Variant("dbos", "sqlite", "DBOS, SQLite"),
     Variant("prefect", "postgres", "Prefect, PostgreSQL"),
-    Variant("prefect", "sqlite", "Prefect, SQLite"),
     Variant("luigi", "luigid", "Luigi, central scheduler"),
     Variant("luigi", "local", "Luigi, local scheduler"),
 )
-"""What their makers recommend in production first, what comes without a server second."""
+"""What their makers recommend in production first, then what comes without a server."""
 
 
 class Worker:
@@ -114,7 +113,7 @@ class Worker:
         return answer
 
 
-def environment(peer: str) -> str:
+def environment_of(peer: str) -> str:
     """Path of the interpreter of a peer's virtual environment, which is made where it is not there or is another's."""
     venv, wanted = VENVS / peer, HERE / peer / "requirements.txt"
     python, installed = venv / "bin" / "python", venv / "installed.txt"
@@ -139,7 +138,7 @@ def worker(*arguments: object) -> Iterator[Worker]:
 
 def measure(variant: Variant, seconds: float, rounds: int) -> dict[str, object]:
     """Measure a variant and ours in turn: each workload as often as fits into `seconds`, once at least."""
-    python = environment(variant.peer)
+    python = environment_of(variant.peer)
     OUT.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="peers-", dir=OUT) as name:
         folder = Path(name)
@@ -170,18 +169,21 @@ def row(workload: str, mine: list[tuple[float, float]], other: list[tuple[float,
     """Medians in ms a task, and how many times ours theirs is, round by round."""
     tasks = TASKS[workload]
 
-    def ms(pairs: list[tuple[float, float]], place: int) -> float:
+    def ms(pairs: Sequence[tuple[float, float]], place: int) -> float:
         return statistics.median(pair[place] for pair in pairs) * 1e3 / tasks
 
-    ratios = [[theirs[place] / max(ours[place], 1e-9) for ours, theirs in zip(mine, other, strict=True)] for place in (0, 1)]
+    def ratio(place: int) -> float:
+        both = zip(mine, other, strict=True)
+        return statistics.median(theirs[place] / max(ours[place], 1 / TICKS_A_SECOND) for ours, theirs in both)
+
     return {
         "rounds": len(other),
         "our_wall_ms": ms(mine, 0),
         "our_cpu_ms": ms(mine, 1),
         "their_wall_ms": ms(other, 0),
         "their_cpu_ms": ms(other, 1),
-        "wall_ratio": statistics.median(ratios[0]),
-        "cpu_ratio": statistics.median(ratios[1]),
+        "wall_ratio": ratio(0),
+        "cpu_ratio": ratio(1),
     }
 
 
@@ -206,9 +208,9 @@ def table(result: dict[str, object]) -> str:
     for peer in peers:
         lines.append(f"{peer['title']} ({peer['version']})")
         lines += [line(workload, row) for workload, row in peer["rows"].items()]
-    behind = sum(row[f"{what}_ratio"] < 1 for peer in peers for row in peer["rows"].values() for what in ("wall", "cpu"))
-    compared = sum(2 * len(peer["rows"]) for peer in peers)
-    return "\n".join([*lines, "", f"times: theirs by ours of the same round; ahead of them in {compared - behind} of {compared}"])
+    ratios = [row[f"{what}_ratio"] for peer in peers for row in peer["rows"].values() for what in ("wall", "cpu")]
+    ahead = f"ahead of them in {sum(ratio > 1 for ratio in ratios)} of {len(ratios)}"
+    return "\n".join([*lines, "", f"times: theirs by ours of the same round; {ahead}"])
 
 
 def machine() -> str:
@@ -230,7 +232,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7, help="how often each workload is measured at the most")
     parser.add_argument("--seconds", type=float, default=30, help="how long a workload of a peer may take (default 30)")
     asked = parser.parse_args()
-    found = {"machine": machine(), "peers": []}
+    measured: list[dict[str, object]] = []
+    found = {"machine": machine(), "peers": measured}
     for variant in VARIANTS:
         if variant.peer not in asked.peers:
             continue
@@ -238,7 +241,8 @@ def main() -> int:
             say(f"{variant.title}: left out, PostgreSQL's server is not installed (apt-get install postgresql)")
             continue
         say(f"{variant.title}\n{HEADER}")
-        found["peers"].append(measure(variant, asked.seconds, asked.rounds))
+        measured.append(measure(variant, asked.seconds, asked.rounds))
+    OUT.mkdir(exist_ok=True)
     (OUT / "peers.json").write_text(json.dumps(found, indent=2) + "\n")
     print(table(found))
     return 1 if "AHEAD OF US" in table(found) else 0

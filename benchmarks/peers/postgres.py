@@ -42,7 +42,19 @@ def postgres(folder: Path) -> Iterator[str]:
         os.chown(path, owner.pw_uid, owner.pw_gid)
     data, port = home / "data", free_port()
     subprocess.run(
-        [found / "initdb", "-D", data, "-U", "peer", "-A", "scram-sha-256", "--pwfile", home / "password", "-E", "UTF8"],
+        [
+            found / "initdb",
+            "-D",
+            data,
+            "-U",
+            "peer",
+            "-A",
+            "scram-sha-256",
+            "--pwfile",
+            home / "password",
+            "-E",
+            "UTF8",
+        ],
         check=True,
         cwd=home,
         **as_owner,  # type: ignore[call-overload]

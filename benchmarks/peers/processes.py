@@ -9,7 +9,7 @@ TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 def tree(root: int) -> dict[int, float]:
-    """Pid -> seconds of user and system time, its reaped children's with it, of a process and its living descendants."""
+    """Pid -> seconds of processor time, reaped children's with it, of a process and its living descendants."""
     parents: dict[int, tuple[int, float]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -34,7 +34,7 @@ def cpu_s(root: int) -> float:
     return sum(tree(root).values())
 
 
-def settle(root: int, limit_s: float = 10) -> None:
+def settle(root: int, limit_s: float = 60) -> None:
     """Wait until a process and all that it started do next to nothing: a twentieth of a core for half a second."""
     until = time.monotonic() + limit_s
     while time.monotonic() < until:

@@ -1,7 +1,7 @@
 """The process of a peer: it takes the names of workloads, runs each, and says how long it took.
 
-Runs in the peer's own virtual environment, and so imports nothing but the standard library. On the way in a line of JSON,
-`{"workload": "W1", "repeats": 3}`; on the way out one, `{"walls_s": [0.1, 0.1, 0.1]}`. The first line out says
+Runs in the peer's own virtual environment, and so imports nothing but the standard library. On the way in a line of
+JSON, `{"workload": "W1", "repeats": 3}`; on the way out one, `{"walls_s": [0.1, 0.1, 0.1]}`. The first line out says
 `{"version": "…"}`, once all is up. What the peer itself prints goes to standard error.
 """
 

@@ -72,6 +72,12 @@ class LocalStore:
     fsyncs: int
     """How often this instance has made the disk write, so far."""
 
+    writes: int
+    """How many objects this instance has written, so far, …"""
+
+    bytes_written: int
+    """… and how many bytes in them."""
+
     def __init__(
         self,
         root: Path,
@@ -83,7 +89,7 @@ class LocalStore:
         self.root = Path(self._root)
         self._relaxed = relaxed
         self._now_ns = now_ns
-        self.fsyncs = 0
+        self.fsyncs = self.writes = self.bytes_written = 0
         self._counting = Lock()
         self._stripes = dict[int, _Stripe]()
         self._opened = set[_Stripe]()
@@ -192,6 +198,7 @@ class LocalStore:
                 written = os.write(fd, data)
                 while written < len(data):  # near the end of the disk, or of a limit, a write may be short
                     written += os.write(fd, memoryview(data)[written:])
+                self._count(len(data))
                 version = self._stamp(fd, above_ns)
                 if sync:
                     self._fsync(fd)
@@ -261,6 +268,12 @@ class LocalStore:
         os.fsync(fd)
         with self._counting:
             self.fsyncs += 1
+
+    def _count(self, written: int) -> None:
+        """Count a write of so many bytes."""
+        with self._counting:
+            self.writes += 1
+            self.bytes_written += written
 
     def _stripe(self, key: str) -> "_Stripe":
         number = crc32(key.encode()) % _STRIPES

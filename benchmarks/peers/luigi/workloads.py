@@ -2,8 +2,8 @@
 
 Durable mode: files (`LocalTarget`, atomic), under the central scheduler luigid with a `state_path`: "While the
 --local-scheduler flag is useful for development purposes, it's not recommended for production usage"
-(luigi.readthedocs.io/en/stable/central_scheduler.html). The local scheduler, in the worker's process, is measured beside it.
-Luigi syncs nothing to the disk: a machine that crashes loses what it had not written of its own accord.
+(luigi.readthedocs.io/en/stable/central_scheduler.html). The local scheduler, in the worker's process, is measured
+beside it. Luigi syncs nothing to the disk: a machine that crashes may lose the last tasks that were done.
 
 As quick as it gets: one worker, since more of them fork a process for each task, which costs more than a task that does
 nothing; completion checked once (`cache_task_completion`), no wait between. 100 runs at once are one call for
