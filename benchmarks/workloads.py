@@ -32,16 +32,32 @@ def layers(depth: int, width: int) -> dict[str, Any]:
     return {"start": "P0", "steps": steps}
 
 
-def warehouse() -> dict[str, Any]:
-    """1,000 tasks that depend on others: sources, stages, marts that wait for hundreds of them, reports, one last."""
-    sources, stages = [f"Source{number}" for number in range(400)], [f"Stage{number}" for number in range(380)]
-    marts, reports = [f"Mart{number}" for number in range(180)], [f"Report{number}" for number in range(39)]
-    awaited = {name: [] for name in sources}
-    awaited |= {name: sources[number : number + 3] for number, name in enumerate(stages)}
-    awaited |= {name: stages[: 40 + 2 * number] if number % 9 else stages for number, name in enumerate(marts)}
-    awaited |= {name: marts[number % 4 :: 2] + stages[number:] for number, name in enumerate(reports)}
-    awaited["Last"] = [*stages, *marts, *reports]
+def warehouse(areas: int = 1) -> dict[str, Any]:
+    """1,000 tasks an area that depend on others: sources, stages, marts that wait for hundreds of them, reports, one last.
+
+    The stages of an area after the first also wait for one of the area before.
+    """
+    awaited: dict[str, list[str]] = {}
+    ends, before = [], []
+    for area in range(areas):
+        prefix = f"A{area}" if area else ""
+        sources, stages = named(f"{prefix}Source", 400), named(f"{prefix}Stage", 380)
+        marts, reports = named(f"{prefix}Mart", 180), named(f"{prefix}Report", 39)
+        awaited |= {name: [] for name in sources}
+        awaited |= {
+            name: sources[number : number + 3] + before[number : number + 1] for number, name in enumerate(stages)
+        }
+        awaited |= {name: stages[: 40 + 2 * number] if number % 9 else stages for number, name in enumerate(marts)}
+        awaited |= {name: marts[number % 4 :: 2] + stages[number:] for number, name in enumerate(reports)}
+        ends += [*stages, *marts, *reports]
+        before = stages
+    awaited["Last"] = ends
     return {"steps": {name: {**NOOP, **({"depends_on": names} if names else {})} for name, names in awaited.items()}}
+
+
+def named(prefix: str, count: int) -> list[str]:
+    """`count` names with a prefix."""
+    return [f"{prefix}{number}" for number in range(count)]
 
 
 DEFINITIONS: Mapping[str, dict[str, Any]] = {

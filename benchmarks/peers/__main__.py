@@ -5,9 +5,9 @@
 
 Each peer has a virtual environment of its own (.venv/peers/<peer>) of the versions in its requirements.txt. The
 docstring of its workloads.py says in what mode it is measured, and why. A process of each measures its own wall time,
-from the start of a run until its end has been told; CPU is that of the process and all that it started, servers included,
-user and system, from Linux's /proc, over the same time. What a peer still does after a run has ended is not counted, and
-is waited for before ours is measured.
+from the start of a run until its end has been told; CPU is that of the process and all that it started, servers
+included, user and system, from Linux's /proc, over the same time. What a peer still does after a run has ended is not
+counted, and is waited for before ours is measured.
 """
 
 import argparse

@@ -1,12 +1,13 @@
 """DBOS Transact: a run is a workflow, a task is a step; what a step returned is committed before the next one begins.
 
-Durable mode: the system database in PostgreSQL, with `fsync` and `synchronous_commit` on: "for production, we recommend
-using Postgres" (docs.dbos.dev/python/tutorials/database-connection). SQLite, its default, is measured beside it.
+Durable mode: the system database in PostgreSQL, with `fsync` and `synchronous_commit` on: "for production, we
+recommend using Postgres" (docs.dbos.dev/python/tutorials/database-connection). SQLite, its default, is measured beside
+it.
 
 As quick as its makers let it be: the least durable unit that there is, a step, not a workflow on a queue, which polls
 once a second; tasks that are independent are steps of one workflow in `asyncio.gather`
-(docs.dbos.dev/python/tutorials/workflow-tutorial). As many threads and connections as tasks may run at once. No tracing,
-no Conductor.
+(docs.dbos.dev/python/tutorials/workflow-tutorial). As many threads and connections as tasks may run at once. No
+tracing, no Conductor.
 """
 
 import asyncio

@@ -2,15 +2,15 @@
 crash finds what had been done.
 
 Durable mode: `persist_result=True`, whose caches go by the id of the flow run, which `prefect flow-run retry` keeps
-(docs.prefect.io/v3/how-to-guides/workflows/retries and …/retry-flow-runs); a server of its own rather than one that the
-process starts for itself, with its database in PostgreSQL: "best for production use"
+(docs.prefect.io/v3/how-to-guides/workflows/retries and …/retry-flow-runs); a server of its own rather than one that
+the process starts for itself, with its database in PostgreSQL: "best for production use"
 (docs.prefect.io/v3/concepts/server). On SQLite, its default, this version's server answers 503 to flows that begin at
-once, so that W5 fails. A result is a file under PREFECT_HOME that is not synced to the disk, and the states of task runs
-reach the server a little later, by its event stream: less durable than ours.
+once, so that W5 fails. A result is a file under PREFECT_HOME that is not synced to the disk, and the states of task
+runs reach the server a little later, by its event stream: less durable than ours.
 
-As quick as its makers let it be: tasks are called where they follow one another, and submitted to the thread pool where
-they do not; no UI, no log of runs, no analytics. A task has its number as its parameter, since equal parameters in one
-run would be a hit in the cache.
+As quick as its makers let it be: tasks are called where they follow one another, and submitted to the thread pool
+where they do not; no UI, no log of runs, no analytics. A task has its number as its parameter, since equal parameters
+in one run would be a hit in the cache.
 """
 
 import os
