@@ -32,32 +32,31 @@ def layers(depth: int, width: int) -> dict[str, Any]:
     return {"start": "P0", "steps": steps}
 
 
-def warehouse(areas: int = 1) -> dict[str, Any]:
-    """1,000 tasks an area that depend on others: sources, stages, marts that wait for hundreds of them, reports, one last.
-
-    The stages of an area after the first also wait for one of the area before.
-    """
+def warehouse(areas: int = 1, tenth: int = 100) -> dict[str, Any]:
+    """Tasks that depend on others, ten times `tenth` an area: sources, stages, marts that wait for up to hundreds of
+    them, reports, one last. The stages of an area after the first also wait for one of the area before."""
     awaited: dict[str, list[str]] = {}
-    ends, before = [], []
+    ends: list[str] = []
+    before: list[str] = []
     for area in range(areas):
-        prefix = f"A{area}" if area else ""
-        sources, stages = named(f"{prefix}Source", 400), named(f"{prefix}Stage", 380)
-        marts, reports = named(f"{prefix}Mart", 180), named(f"{prefix}Report", 39)
+        sources, stages, marts, reports = (
+            [f"{f'A{area}' if area else ''}{what}{number}" for number in range(count)]
+            for what, count in (
+                ("Source", 4 * tenth),
+                ("Stage", 38 * tenth // 10),
+                ("Mart", 18 * tenth // 10),
+                ("Report", 4 * tenth // 10 - (area == 0)),
+            )
+        )
+        least = 4 * tenth // 10
         awaited |= {name: [] for name in sources}
-        awaited |= {
-            name: sources[number : number + 3] + before[number : number + 1] for number, name in enumerate(stages)
-        }
-        awaited |= {name: stages[: 40 + 2 * number] if number % 9 else stages for number, name in enumerate(marts)}
-        awaited |= {name: marts[number % 4 :: 2] + stages[number:] for number, name in enumerate(reports)}
+        awaited |= {name: sources[at : at + 3] + before[at : at + 1] for at, name in enumerate(stages)}
+        awaited |= {name: stages[: least + 2 * at] if at % 9 else stages for at, name in enumerate(marts)}
+        awaited |= {name: marts[at % 4 :: 2] + stages[at:] for at, name in enumerate(reports)}
         ends += [*stages, *marts, *reports]
         before = stages
     awaited["Last"] = ends
     return {"steps": {name: {**NOOP, **({"depends_on": names} if names else {})} for name, names in awaited.items()}}
-
-
-def named(prefix: str, count: int) -> list[str]:
-    """`count` names with a prefix."""
-    return [f"{prefix}{number}" for number in range(count)]
 
 
 DEFINITIONS: Mapping[str, dict[str, Any]] = {
