@@ -27,7 +27,7 @@ from pathlib import Path
 
 from benchmarks.peers.postgres import binaries
 from benchmarks.peers.processes import TICKS_A_SECOND, cpu_s, kill, settle
-from benchmarks.workloads import TASKS, WHAT
+from benchmarks.workloads import WORKLOADS
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -167,7 +167,7 @@ def measure(variant: Variant, seconds: float, rounds: int) -> dict[str, object]:
 
 def row(workload: str, mine: list[tuple[float, float]], other: list[tuple[float, float]]) -> dict[str, float]:
     """Medians in ms a task, and how many times ours theirs is, round by round."""
-    tasks = TASKS[workload]
+    tasks = WORKLOADS[workload].tasks
 
     def ms(pairs: Sequence[tuple[float, float]], place: int) -> float:
         return statistics.median(pair[place] for pair in pairs) * 1e3 / tasks
@@ -195,7 +195,7 @@ def line(workload: str, row: dict[str, float]) -> str:
     behind = [what for what in ("wall", "cpu") if row[f"{what}_ratio"] < 1]
     verdict = f"  AHEAD OF US on {' and '.join(behind)}".replace("cpu", "CPU") if behind else ""
     return (
-        f"  {WHAT[workload]:34}{row['their_wall_ms']:10.3f}{row['our_wall_ms']:8.3f}{row['wall_ratio']:8.2f}"
+        f"  {WORKLOADS[workload].what:34}{row['their_wall_ms']:10.3f}{row['our_wall_ms']:8.3f}{row['wall_ratio']:8.2f}"
         f"{row['their_cpu_ms']:12.3f}{row['our_cpu_ms']:8.3f}{row['cpu_ratio']:8.2f}{row['rounds']:8.0f}{verdict}"
     )
 
