@@ -102,7 +102,7 @@ def table(result: Row) -> str:
 
 
 def main() -> None:
-    """Parse the command line, measure, print and write benchmarks/out/bench.json or bench-long.json."""
+    """Parse the command line, measure, print and write benchmarks/out/bench.json and .txt, or bench-long."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument(
         "--long", action="store_true", help="the workloads of 10,000 tasks and more, and their like of 100"
@@ -140,7 +140,9 @@ def main() -> None:
         if args.folder is None:
             shutil.rmtree(folder, ignore_errors=True)
     result["growth"] = growth(result["workloads"])
-    (OUT / ("bench-long.json" if args.long else "bench.json")).write_text(json.dumps(result, indent=2) + "\n")
+    name = "bench-some" if args.only else "bench-long" if args.long else "bench"
+    (OUT / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
+    (OUT / f"{name}.txt").write_text(table(result) + "\n")
     print(table(result))
 
 

@@ -243,7 +243,9 @@ def main() -> int:
         say(f"{variant.title}\n{HEADER}")
         measured.append(measure(variant, asked.seconds, asked.rounds))
     OUT.mkdir(exist_ok=True)
-    (OUT / "peers.json").write_text(json.dumps(found, indent=2) + "\n")
+    name = "peers" if asked.peers == peers else "peers-some"
+    (OUT / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n")
+    (OUT / f"{name}.txt").write_text(table(found) + "\n")
     print(table(found))
     return 1 if "AHEAD OF US" in table(found) else 0
 
