@@ -1,7 +1,7 @@
 """Put the tables that were measured last into docs/benchmarks.md: `make bench-docs`, after make bench and its like.
 
-A table stands in a block of code below a comment that names its file in benchmarks/out: `<!-- bench.txt -->`. One that was
-not measured here stays as it is.
+A table stands in a block of code below a comment that names its file in benchmarks/out: `<!-- bench.txt -->`. One that
+was not measured here stays as it is.
 """
 
 import re
