@@ -8,6 +8,9 @@ saves in a row the next one waits, and what arrives meanwhile goes into it: few 
 BURST = 3
 """How many saves may follow each other at once."""
 
+GATHERING_S = 0.025
+"""How long a save waits for the events of what runs side by side: to race other instances for each costs more."""
+
 _SHARED_FOR = 10.0
 """For how many intervals after a lost race a run counts as shared with another instance."""
 
@@ -51,6 +54,14 @@ class Pace:
         self.saved(now_s)
         self.saved(now_s)
         self._lost_s = now_s
+
+    def raced(self, now_s: float) -> None:
+        """A save lost its race: it was refused, and wrote nothing; the other instance's is counted once it is seen."""
+        self._lost_s = now_s
+
+    def seen(self, now_s: float, saves: int) -> None:
+        """Other instances have saved the run so often since this one last knew it."""
+        self._due_s = max(self._due_s, now_s) + saves * self._interval_s
 
     def is_shared(self, now_s: float) -> bool:
         """Whether another instance saves this run too, so that what this one remembers of it is most likely stale."""

@@ -44,6 +44,17 @@ def test_a_lost_race_counts_as_two_writes_and_spreads_those_who_share_the_run():
     assert not pace.is_shared(111.0), "the other instance has been quiet for long"
 
 
+def test_a_refused_save_counts_once_the_others_are_seen_that_it_lost_to():
+    pace = Pace(1.0)
+    pace.raced(100.0)
+    pace.saved(100.0)
+    pace.saved(100.0)
+    assert pace.is_shared(100.0)
+    assert pace.wait_s(100.0, 0.0) == 0.0
+    pace.seen(100.0, 2)
+    assert pace.wait_s(100.0, 0.0) == 2.0, "as many an interval as all instances together may save"
+
+
 def test_a_clock_that_was_set_back_by_an_hour_holds_up_nobody_for_long():
     pace = Pace(1.0)
     waits(pace, 6, now_s=3600.0)
