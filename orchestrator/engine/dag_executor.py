@@ -77,6 +77,8 @@ log = logging.getLogger("orchestrator")
 
 MAX_SAVES = 60
 """How often a lost race is run again before the events are given back."""
+RACES_AT_ONCE = 4
+"""How often a lost race is run again before the next save waits for its turn."""
 MAX_FAULTS = 5
 """How often a store that cannot be written is tried again before the events are given back."""
 GIVING_BACK_S = 5.0
@@ -595,8 +597,12 @@ class DAGExecutor:
             return mine + decision.commands + questions, results
 
     def _linger(self, box: RunBox, lost: int = 0) -> None:
-        """Wait until the run may be saved again; after `lost` races, a little at least."""
-        wait_s = 0.0 if box.pace.is_free else box.pace.wait_s(self._seconds(), self._spread())
+        """Wait until the run may be saved again; after `lost` races, a little.
+
+        A save that is refused writes nothing, so that trying again makes no more writes than there are instances.
+        """
+        is_free = box.pace.is_free or 0 < lost <= RACES_AT_ONCE
+        wait_s = 0.0 if is_free else box.pace.wait_s(self._seconds(), self._spread())
         if not wait_s and not lost and _has_company(box):
             wait_s = GATHERING_S
         if wait_s:
