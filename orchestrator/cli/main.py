@@ -13,7 +13,7 @@ import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn
@@ -197,7 +197,9 @@ def _runs(console: Console, args: Namespace) -> int:
 
     bucket = open_to_read(args.bucket, Settings.read(os.environ))
     wanted = Filter(args.dag, frozenset(map(RunStatus, args.status)), frozenset(args.tag), args.parent)
-    return runs(console, bucket, limit=args.limit, wanted=wanted, is_json=args.json, now=datetime.now(UTC))
+    now = datetime.now(UTC)
+    since = None if args.since is None else now - timedelta(seconds=args.since)
+    return runs(console, bucket, limit=args.limit, wanted=wanted, is_json=args.json, now=now, since=since)
 
 
 def _pause(console: Console, args: Namespace) -> int:
@@ -455,6 +457,7 @@ def _parser() -> ArgumentParser:
     found.add_argument("--bucket", metavar="URL", help=_BUCKET)
     _filters(found)
     found.add_argument("--parent", metavar="RUN_ID", help="only the child runs of this run")
+    found.add_argument("--since", metavar="TIME", type=_interval, help="only those that began in the last 12h, 7d, …")
     found.add_argument("--limit", metavar="N", type=_positive, default=20, help="how many at most (20)")
     found.add_argument("--json", action="store_true", help="write one JSON list, and nothing else")
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import groupby
 from math import inf
 
@@ -13,8 +13,11 @@ from orchestrator.cli.board import STYLES
 from orchestrator.cli.bucket import Bucket
 from orchestrator.cli.console import Console
 from orchestrator.cli.lines import Line, columns, cut, pad, printable, took
+from orchestrator.cli.run_names import RunNames
+from orchestrator.engine.status import OpenRuns
 from orchestrator.model.commands import Json
 from orchestrator.model.enums import RunStatus
+from orchestrator.model.ids import RUN_ID
 from orchestrator.model.run_state import RunInfo
 from orchestrator.runtime.catalog import as_json
 
@@ -71,9 +74,18 @@ class Filter:
 ALL = Filter()
 
 
-def runs(console: Console, bucket: Bucket, *, limit: int, wanted: Filter = ALL, is_json: bool, now: datetime) -> int:
-    """Write the newest runs."""
-    found = newest(bucket, limit, wanted)
+def runs(
+    console: Console,
+    bucket: Bucket,
+    *,
+    limit: int,
+    wanted: Filter = ALL,
+    is_json: bool,
+    now: datetime,
+    since: datetime | None = None,
+) -> int:
+    """Write the newest runs; with `since`, only those that began then or later."""
+    found = newest(bucket, limit, wanted, now, since)
     if is_json:
         console.document(as_json([_as_json(entry) for entry in found]))
     elif found:
@@ -83,26 +95,42 @@ def runs(console: Console, bucket: Bucket, *, limit: int, wanted: Filter = ALL, 
     return 0
 
 
-def newest(bucket: Bucket, limit: int, wanted: Filter = ALL) -> list[Entry]:
+def newest(
+    bucket: Bucket, limit: int, wanted: Filter = ALL, now: datetime | None = None, since: datetime | None = None
+) -> list[Entry]:
     """Return the newest runs that are meant, newest first; one that cannot be read comes where its id says, else first.
 
-    Only as many documents are read as it takes, and those of the runs whose ids were chosen.
+    Only as many documents are read as it takes. Where only open runs are meant, those with a marker are looked at.
     """
-    chosen: list[str] = []
-    by_second: list[tuple[int, str]] = []
-    for run_id in bucket.run_ids():
-        match = _OURS.fullmatch(run_id)
-        if match:
-            by_second.append((int(match[1]), run_id))
-        else:
-            chosen.append(run_id)
+    now_s = (now or datetime.now(UTC)).timestamp()
+    since_s = max(_earliest_s(bucket, wanted), since.timestamp() if since is not None else 0.0)
+    if wanted.statuses and not any(status.is_final for status in wanted.statuses):
+        found = list(_read_all(bucket, sorted({run_id for _, run_id in OpenRuns(bucket.store)}), wanted))
+    else:
+        names = bucket.run_names(now_s, since_s)
+        found = _newest_of_ours(bucket, names, limit, wanted)
+        for written_s, run_id in names.chosen():
+            # It began before it was written last, and so did all that follow.
+            if written_s is not None and sum(1 for each in found if _began(each)[0] >= written_s) >= limit:
+                break
+            found += _read_all(bucket, (run_id,), wanted)
+    return sorted((each for each in found if _began(each)[0] >= since_s), key=_began, reverse=True)[:limit]
+
+
+def _newest_of_ours(bucket: Bucket, names: RunNames, limit: int, wanted: Filter) -> list[Entry]:
+    """Return the newest runs whose ids were not chosen, with all of the last one's second."""
     found: list[Entry] = []
-    for _, group in groupby(sorted(by_second, reverse=True), key=lambda pair: pair[0]):
+    for _, group in groupby(names.ours(), key=lambda run_id: run_id[: len("run_1795204507")]):
         if len(found) >= limit:
             break
-        found += _read_all(bucket, (run_id for _, run_id in group), wanted)
-    found += _read_all(bucket, chosen, wanted)
-    return sorted(found, key=_began, reverse=True)[:limit]
+        found += _read_all(bucket, group, wanted)
+    return found
+
+
+def _earliest_s(bucket: Bucket, wanted: Filter) -> float:
+    """When runs that are meant can have begun at the earliest: child runs not before their parent."""
+    parent = read(bucket, wanted.parent) if wanted.parent is not None and RUN_ID.fullmatch(wanted.parent) else None
+    return parent.run.started_at.timestamp() // 1 if parent is not None and parent.run is not None else 0.0
 
 
 def read(bucket: Bucket, run_id: str) -> Entry | None:

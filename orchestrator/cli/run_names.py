@@ -1,0 +1,102 @@
+"""The ids of a bucket's runs, newest first, without listing all of them.
+
+An id that was not chosen has the second of its start in it, `run_<10 digits>_<12 hex>`, so that a listing from some
+second on holds what is newer: it is asked for ever longer times back, until whoever asks has enough. Ids that were
+chosen do not sort by time. They are listed, apart from the others, with the times at which they were written last.
+(One that was chosen and begins with `run_` and a digit is found where it sorts.)
+"""
+
+import re
+from collections.abc import Iterator
+from itertools import islice, takewhile
+from pathlib import Path
+
+from orchestrator.model.ids import RUN_ID
+from orchestrator.ports import Dated, ObjectStore
+
+PREFIX, SUFFIX = "runs/", ".json"
+OURS = re.compile(r"run_(\d{10})_[0-9a-f]{12}")
+
+_PAGE = 1000
+"""What one request lists at the most: with fewer runs than that, one request is enough."""
+
+_FIRST_S, _LONGER = 600, 8
+"""How far the first of these listings goes back, and how many times as far each further one."""
+
+_FIRST_OURS, _AFTER_OURS = f"{PREFIX}run_0", f"{PREFIX}run_:"
+
+
+class RunNames:
+    """What there is in a bucket, as it was when it was asked.
+
+    Args:
+        root: the directory that it is, if it is one.
+        now_s, since_s: seconds since the epoch; runs that began before `since_s` need not be found.
+    """
+
+    def __init__(self, store: ObjectStore, root: Path | None, now_s: float, since_s: float = 0.0) -> None:
+        self._store, self._root = store, root
+        self._now_s, self._since_s = int(now_s), max(0, int(since_s))
+        self._written: dict[str, float] = {}
+        listing = self._list()
+        first = list(islice(listing, _PAGE)) if root is None else list(listing)
+        self._all = first if root is not None or len(first) < _PAGE else None
+        """Every key, where that took one listing."""
+        self._chosen = self._found_chosen(first, listing)
+
+    def ours(self) -> Iterator[str]:
+        """Yield the ids that were not chosen, newest first."""
+        if self._all is not None:
+            yield from self._newest_first(self._all)
+            return
+        lower, span_s, until = self._now_s, _FIRST_S, _AFTER_OURS
+        while until > _FIRST_OURS:
+            lower = max(self._since_s, lower - span_s)
+            after = f"{PREFIX}run_{lower:010}" if lower else PREFIX
+            listed = self._store.list(f"{PREFIX}run_", start_after=after)
+            yield from self._newest_first(list(takewhile(lambda key, end=until: key < end, listed)))  # type: ignore[misc]
+            if lower <= self._since_s:
+                return
+            until, span_s = after, span_s * _LONGER
+
+    def chosen(self) -> list[tuple[float | None, str]]:
+        """Return (when it was written last, id) of those that were chosen; newest first, where that is known."""
+        dated = [(self._written_s(run_id), run_id) for run_id in self._chosen]
+        meant = [each for each in dated if each[0] is None or each[0] >= self._since_s]
+        return sorted(meant, key=lambda each: (each[0] is None, each[0] or 0.0, each[1]), reverse=True)
+
+    def _list(self, start_after: str = "") -> Iterator[str]:
+        """List keys; note when each was written, where the store says that."""
+        if not isinstance(self._store, Dated):
+            yield from self._store.list(PREFIX, start_after=start_after)
+            return
+        for key, written_s in self._store.list_dated(PREFIX, start_after=start_after):
+            self._written[key] = written_s
+            yield key
+
+    def _found_chosen(self, first: list[str], rest: Iterator[str]) -> list[str]:
+        found = first
+        if self._all is None:
+            if first[-1] < _FIRST_OURS:
+                found = [*first, *takewhile(lambda key: key < _FIRST_OURS, rest)]
+            found = [*found, *self._list(_AFTER_OURS)]
+        return [run_id for key in found if (run_id := run_id_in(key)) is not None and not OURS.fullmatch(run_id)]
+
+    def _newest_first(self, keys: list[str]) -> list[str]:
+        ids = [run_id for key in reversed(keys) if (run_id := run_id_in(key)) is not None]
+        return [each for each in ids if (match := OURS.fullmatch(each)) and int(match[1]) >= self._since_s]
+
+    def _written_s(self, run_id: str) -> float | None:
+        key = f"{PREFIX}{run_id}{SUFFIX}"
+        if self._root is None:
+            return self._written.get(key)
+        try:
+            return (self._root / key).stat().st_mtime
+        except OSError:
+            return None
+
+
+def run_id_in(key: str) -> str | None:
+    """Return the run whose document is at a key; None where it is no run's."""
+    run_id = key.removeprefix(PREFIX).removesuffix(SUFFIX)
+    return run_id if key.endswith(SUFFIX) and RUN_ID.fullmatch(run_id) else None
