@@ -45,7 +45,7 @@ from orchestrator.targets.cloud_function_log import Call, End, gen2_entry
 OUT = Path(__file__).parent / "out"
 CALL_S = 0.03
 BURST = 3
-CONCURRENCY = 80
+CONCURRENCY = 200
 """Requests at once that an instance takes, as terraform/ deploys it."""
 INSTANCES = 3
 

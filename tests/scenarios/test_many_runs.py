@@ -1,6 +1,7 @@
 """A bucket with very many finished runs: what is asked of the store does not grow with them."""
 
 import json
+import os
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
@@ -11,6 +12,7 @@ from orchestrator.cli.runs import ALL, Filter, newest
 from orchestrator.engine.status import OrchestrationStatus
 from orchestrator.model.enums import RunStatus
 from orchestrator.model.run_state import RunInfo, RunState, encode
+from orchestrator.stores.local import LocalStore
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.testing.virtual_time import T0
 from tests.support.world import World, chain
@@ -124,6 +126,22 @@ def test_chosen_ids_and_others_stand_among_each_other_by_the_time_of_their_start
             store.written[f"runs/{run_id}.json"] = at.timestamp() + 60
     found = [entry.run_id for entry in newest(Bucket("gs://b", store), 7, ALL, T0)]
     assert found == [ids[0], "Zed", ids[1], "a", ids[2], "run_special", ids[3]]
+
+
+def test_in_a_directory_the_newest_are_found_alike(tmp_path):
+    (tmp_path / "runs").mkdir()
+    store = LocalStore(tmp_path)
+    ids = []
+    for number in range(PAGE + 200):
+        at = T0 - timedelta(hours=number)
+        ids.append(f"mine-{number}" if number % 100 == 7 else our_id(at, number))
+        (tmp_path / f"runs/{ids[-1]}.json").write_bytes(ended(ids[-1], at))
+        os.utime(tmp_path / f"runs/{ids[-1]}.json", times=(at.timestamp() + 30,) * 2)
+    (tmp_path / "runs" / "run_left_over.tmp").touch()
+    bucket = Bucket(f"file://{tmp_path}", store)
+    assert [entry.run_id for entry in newest(bucket, 20, ALL, T0)] == ids[:20]
+    assert [entry.run_id for entry in newest(bucket, 2 * PAGE, ALL, T0)] == ids
+    assert newest(Bucket("file://none", LocalStore(tmp_path / "none")), 20, ALL, T0) == []
 
 
 def test_open_runs_are_found_by_their_markers():
