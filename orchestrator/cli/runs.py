@@ -1,7 +1,11 @@
-"""`orchestrator runs`: the runs of a bucket, newest first; all of them, or those of a DAG, a status, with tags."""
+"""`orchestrator runs`: the runs of a bucket, newest first; all of them, or those of a DAG, a status, with tags.
+
+Child runs, of which a Map in parts has hundreds, only if they are asked for.
+"""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
@@ -12,8 +16,7 @@ import msgspec
 from orchestrator.cli.board import STYLES
 from orchestrator.cli.bucket import Bucket
 from orchestrator.cli.console import Console
-from orchestrator.cli.lines import Line, columns, cut, pad, printable, took
-from orchestrator.cli.run_names import RunNames
+from orchestrator.cli.lines import Line, columns, counted, cut, pad, printable, took
 from orchestrator.engine.status import OpenRuns
 from orchestrator.model.commands import Json
 from orchestrator.model.enums import RunStatus
@@ -54,6 +57,8 @@ class Filter:
     """All of these."""
     parent: str | None = None
     """The run that they are child runs of."""
+    has_children: bool = True
+    """Whether child runs are meant, too, where it is not said whose."""
 
     def meets(self, run: RunInfo) -> bool:
         """Whether a run is meant."""
@@ -62,6 +67,10 @@ class Filter:
         if self.parent is not None and (run.parent is None or run.parent.run_id != self.parent):
             return False
         return (not self.statuses or run.status in self.statuses) and self.tags <= set(run.tags)
+
+    def leaves_out(self, run: RunInfo | None) -> bool:
+        """Whether a run is a child run, and none of these was asked for."""
+        return run is not None and run.parent is not None and self.parent is None and not self.has_children
 
     def __str__(self) -> str:
         words = [f"of {self.dag}"] if self.dag else []
@@ -84,47 +93,70 @@ def runs(
     now: datetime,
     since: datetime | None = None,
 ) -> int:
-    """Write the newest runs; with `since`, only those that began then or later."""
-    found = newest(bucket, limit, wanted, now, since)
+    """Write the newest runs, and how many child runs that are as new are left out.
+
+    With `since`, only those that began then or later.
+    """
+    found, left_out, are_more = newest(bucket, limit, wanted, now, since)
     if is_json:
         console.document(as_json([_as_json(entry) for entry in found]))
     elif found:
         console.styled(table(found, console.size[0], now))
     else:
         console.err(f"no runs{wanted} in {bucket.url}")
+    if are_more:
+        console.err(f"these are the newest {counted(limit, 'run')}; --limit N shows more")
+    if left_out:
+        console.err(f"{counted(left_out, 'child run')} left out; --children lists them, too")
     return 0
 
 
 def newest(
     bucket: Bucket, limit: int, wanted: Filter = ALL, now: datetime | None = None, since: datetime | None = None
-) -> list[Entry]:
-    """Return the newest runs that are meant, newest first; one that cannot be read comes where its id says, else first.
+) -> tuple[list[Entry], int, bool]:
+    """Return the newest runs that are meant, newest first; how many child runs as new as these are left out; and
+    whether there are more than `limit`.
 
-    Only as many documents are read as it takes. Where only open runs are meant, those with a marker are looked at.
+    One that cannot be read comes where its id says, else first. Only as many documents are read as it takes, by the
+    times that ids have, and of runs whose ids were chosen the times at which they were written; and those of open runs,
+    by their markers. Where only open runs are meant, no others are looked at.
     """
     now_s = (now or datetime.now(UTC)).timestamp()
     since_s = max(_earliest_s(bucket, wanted), since.timestamp() if since is not None else 0.0)
-    if wanted.statuses and not any(status.is_final for status in wanted.statuses):
-        found = list(_read_all(bucket, sorted({run_id for _, run_id in OpenRuns(bucket.store)}), wanted))
-    else:
+    found: list[Entry] = []
+    left_out: list[Entry] = []
+    seen: set[str] = set()
+
+    def take(run_ids: Iterable[str]) -> None:
+        run_ids = [run_id for run_id in run_ids if run_id not in seen]
+        seen.update(run_ids)
+        for entry in _read_all(bucket, run_ids, wanted):
+            if _began(entry)[0] >= since_s:
+                (left_out if wanted.leaves_out(entry.run) else found).append(entry)
+
+    if not wanted.statuses or any(status.is_final for status in wanted.statuses):
         names = bucket.run_names(now_s, since_s)
-        found = _newest_of_ours(bucket, names, limit, wanted)
+        for _, group in groupby(names.ours(), key=lambda run_id: run_id[: len("run_1795204507")]):
+            if len(found) > limit:
+                break
+            take(group)
+        # The id of a run for a time of its schedule is of that time, which may be long ago: as of a backfill.
+        take(_open_ones(bucket, seen)[:limit] if len(found) > limit else ())
         for written_s, run_id in names.chosen():
             # It began before it was written last, and so did all that follow.
-            if written_s is not None and sum(1 for each in found if _began(each)[0] >= written_s) >= limit:
+            if written_s is not None and sum(_began(each)[0] >= written_s for each in found) > limit:
                 break
-            found += _read_all(bucket, (run_id,), wanted)
-    return sorted((each for each in found if _began(each)[0] >= since_s), key=_began, reverse=True)[:limit]
+            take((run_id,))
+    else:
+        take(_open_ones(bucket, seen))
+    found.sort(key=_began, reverse=True)
+    oldest = _began(found[limit - 1]) if len(found) >= limit else (-inf, "")
+    return found[:limit], sum(_began(each) > oldest for each in left_out), len(found) > limit
 
 
-def _newest_of_ours(bucket: Bucket, names: RunNames, limit: int, wanted: Filter) -> list[Entry]:
-    """Return the newest runs whose ids were not chosen, with all of the last one's second."""
-    found: list[Entry] = []
-    for _, group in groupby(names.ours(), key=lambda run_id: run_id[: len("run_1795204507")]):
-        if len(found) >= limit:
-            break
-        found += _read_all(bucket, group, wanted)
-    return found
+def _open_ones(bucket: Bucket, seen: AbstractSet[str]) -> list[str]:
+    """Return the ids of the runs that have a marker, but for those seen; the last in the order of names first."""
+    return sorted({run_id for _, run_id in OpenRuns(bucket.store)} - seen, reverse=True)
 
 
 def _earliest_s(bucket: Bucket, wanted: Filter) -> float:

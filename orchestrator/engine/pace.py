@@ -5,6 +5,8 @@ refused (429), and instances that save the same run as fast as they can mostly l
 saves in a row the next one waits, and what arrives meanwhile goes into it: few writes, each of many events.
 """
 
+from collections.abc import Iterable
+
 BURST = 3
 """How many saves may follow each other at once."""
 
@@ -60,9 +62,10 @@ class Pace:
         """A save lost its race: it was refused, and wrote nothing; the other instance's is counted once it is seen."""
         self._lost_s = self._raced_s = now_s
 
-    def seen(self, now_s: float, saves: int) -> None:
-        """Other instances have saved the run so often since this one last knew it."""
-        self._due_s = max(self._due_s, now_s) + saves * self._interval_s
+    def seen(self, times_s: Iterable[float]) -> None:
+        """Other instances have saved the run at these times, since this one last knew it."""
+        for at_s in sorted(times_s):
+            self.saved(at_s)
 
     def is_shared(self, now_s: float) -> bool:
         """Whether another instance saves this run too, so that what this one remembers of it is most likely stale."""

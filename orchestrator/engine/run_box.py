@@ -107,16 +107,16 @@ class RunBox:
         self._pending: list[Entry] = []
         self._is_led = False
 
-    def others_saves(self, state: RunState, version: Version, now: datetime) -> int:
-        """Return how often others have saved the run since it was last seen here, as far as can be told; it is now.
+    def others_saves(self, state: RunState, version: Version, now: datetime) -> list[float]:
+        """Return when others have saved the run since it was last seen here, as far as can be told; it is seen now.
 
         A save decides at one time, which what starts or ends by it bears.
         """
         before, self.seen = self.seen, (version, now)
         if before is None or before[0] == version:
-            return 0
+            return []
         times = {at for node in state.nodes.values() for at in (node.started_at, node.ended_at)}
-        return max(1, sum(1 for at in times if at is not None and at > before[1]))
+        return [at.timestamp() for at in times if at is not None and at > before[1]] or [now.timestamp()]
 
     def offer(self, entry: Entry) -> bool:
         """Put an event in; True means that the caller leads the run now."""

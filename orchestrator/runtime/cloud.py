@@ -190,7 +190,7 @@ def cloud_function_target(parts: CloudParts) -> Target:
 
 def sync_function_target(parts: CloudParts) -> Target:
     """Target of CloudFunction steps that are called directly."""
-    from orchestrator.targets.cloud_function import CloudFunctionSync
+    from orchestrator.targets.cloud_function_sync import CloudFunctionSync
 
     settings = parts.settings
     return CloudFunctionSync(

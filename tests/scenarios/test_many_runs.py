@@ -37,8 +37,9 @@ class CountingStore(MemoryStore):
         return super().put(key, data, expect=expect)
 
     def list(self, prefix, *, start_after=""):
+        self.calls[f"list {prefix.partition('/')[0]}"] += 1
         for number, key in enumerate(super().list(prefix, start_after=start_after)):
-            if number % PAGE == 0:
+            if number and number % PAGE == 0:
                 self.calls[f"list {prefix.partition('/')[0]}"] += 1
             yield key
 
@@ -52,6 +53,10 @@ class DatedStore(CountingStore):
 
     def list_dated(self, prefix, *, start_after=""):
         return ((key, self.written.get(key, 0.0)) for key in self.list(prefix, start_after=start_after))
+
+
+def listed(bucket, limit, wanted, now, since=None):
+    return newest(bucket, limit, wanted, now, since)[0]
 
 
 def ended(run_id: str, at: datetime, dag: str = "dag", status: RunStatus = RunStatus.COMPLETED) -> bytes:
@@ -100,18 +105,19 @@ def test_the_newest_runs_are_found_by_few_listings(every):
     for count in (FEW, MANY, 3 * MANY):
         store = CountingStore()
         ids = filled(store, count, every)
-        found = newest(Bucket("gs://b", store), 20, ALL, T0)
+        found = listed(Bucket("gs://b", store), 20, ALL, T0)
         assert [entry.run_id for entry in found] == ids[:20]
-        assert store.calls["get runs"] == 20
+        assert store.calls["get runs"] == 21  # one more tells that there are more
+        assert store.calls["list open"] == 1
         assert store.calls["list runs"] <= 10, store.calls
 
 
 def test_runs_whose_ids_were_chosen_are_read_newest_first_where_the_store_dates_them():
     store = DatedStore()
     ids = filled(store, MANY, chosen=MANY // 2)
-    found = newest(Bucket("gs://b", store), 20, ALL, T0)
+    found = listed(Bucket("gs://b", store), 20, ALL, T0)
     assert [entry.run_id for entry in found] == ids[:20]
-    assert store.calls["get runs"] <= 2 * 20 + 1
+    assert store.calls["get runs"] <= 2 * 21
     assert store.calls["list runs"] <= 2 + 10
 
 
@@ -124,7 +130,7 @@ def test_chosen_ids_and_others_stand_among_each_other_by_the_time_of_their_start
         store.put(f"runs/{run_id}.json", ended(run_id, at), expect=None)
         if isinstance(store, DatedStore):
             store.written[f"runs/{run_id}.json"] = at.timestamp() + 60
-    found = [entry.run_id for entry in newest(Bucket("gs://b", store), 7, ALL, T0)]
+    found = [entry.run_id for entry in listed(Bucket("gs://b", store), 7, ALL, T0)]
     assert found == [ids[0], "Zed", ids[1], "a", ids[2], "run_special", ids[3]]
 
 
@@ -139,9 +145,9 @@ def test_in_a_directory_the_newest_are_found_alike(tmp_path):
         os.utime(tmp_path / f"runs/{ids[-1]}.json", times=(at.timestamp() + 30,) * 2)
     (tmp_path / "runs" / "run_left_over.tmp").touch()
     bucket = Bucket(f"file://{tmp_path}", store)
-    assert [entry.run_id for entry in newest(bucket, 20, ALL, T0)] == ids[:20]
-    assert [entry.run_id for entry in newest(bucket, 2 * PAGE, ALL, T0)] == ids
-    assert newest(Bucket("file://none", LocalStore(tmp_path / "none")), 20, ALL, T0) == []
+    assert [entry.run_id for entry in listed(bucket, 20, ALL, T0)] == ids[:20]
+    assert [entry.run_id for entry in listed(bucket, 2 * PAGE, ALL, T0)] == ids
+    assert listed(Bucket("file://none", LocalStore(tmp_path / "none")), 20, ALL, T0) == []
 
 
 def test_open_runs_are_found_by_their_markers():
@@ -151,7 +157,7 @@ def test_open_runs_are_found_by_their_markers():
     run_id = world.start()
     store.calls.clear()
     wanted = Filter(statuses=frozenset({RunStatus.RUNNING, RunStatus.PAUSED}))
-    assert [entry.run_id for entry in newest(Bucket("gs://b", store), 20, wanted, T0)] == [run_id]
+    assert [entry.run_id for entry in listed(Bucket("gs://b", store), 20, wanted, T0)] == [run_id]
     assert store.calls == {"list open": 1, "get runs": 1}
 
 
@@ -161,16 +167,16 @@ def test_since_bounds_what_is_looked_through_for_runs_that_are_rare():
     rare = our_id(T0 - timedelta(hours=2), MANY)
     store.put(f"runs/{rare}.json", ended(rare, T0 - timedelta(hours=2), "rare"), expect=None)
     store.calls.clear()
-    found = newest(Bucket("gs://b", store), 20, Filter("rare"), T0, T0 - timedelta(hours=7))
+    found = listed(Bucket("gs://b", store), 20, Filter("rare"), T0, T0 - timedelta(hours=7))
     assert [entry.run_id for entry in found] == [rare]
     assert store.calls["get runs"] <= 7 * 60 / 7 + 2
-    assert newest(Bucket("gs://b", store), 20, Filter("rare"), T0, T0 - timedelta(hours=1)) == []
+    assert listed(Bucket("gs://b", store), 20, Filter("rare"), T0, T0 - timedelta(hours=1)) == []
 
 
 def test_child_runs_are_looked_for_from_the_start_of_their_parent_on():
     store = CountingStore()
     ids = filled(store, MANY)
-    newest(Bucket("gs://b", store), 20, Filter(parent=ids[10]), T0)
+    listed(Bucket("gs://b", store), 20, Filter(parent=ids[10]), T0)
     assert store.calls["get runs"] <= 1 + 11
 
 
@@ -180,7 +186,7 @@ def test_a_run_of_the_future_and_one_of_long_ago_are_found():
     future, old = our_id(T0 + timedelta(days=400), 1), "run_0000000001_00000000000a"
     store.put(f"runs/{future}.json", ended(future, T0 + timedelta(days=400)), expect=None)
     store.put(f"runs/{old}.json", ended(old, datetime(1970, 1, 1, tzinfo=UTC)), expect=None)
-    found = [entry.run_id for entry in newest(Bucket("gs://b", store), 3 * PAGE, ALL, T0)]
+    found = [entry.run_id for entry in listed(Bucket("gs://b", store), 3 * PAGE, ALL, T0)]
     assert found == [future, *ids, old]
     assert json.loads(store.get(f"runs/{old}.json")[0])["$run"]["run_id"] == old
     assert OrchestrationStatus(store, old).load() is not None

@@ -49,7 +49,7 @@ def test_where_others_saves_are_counted_all_instances_together_keep_the_pace():
     pace.raced(100.0)
     assert pace.is_shared(100.0)
     assert pace.wait_s(100.0, 0.0) == 0.0, "what was refused was no write"
-    pace.seen(100.0, 2)
+    pace.seen([100.0, 90.0, 100.0])
     pace.saved(100.0)
     assert (pace.wait_s(100.0, 0.0), pace.wait_s(100.0, 1.0)) == (2.0, 3.0)
     assert waits(pace, 4, now_s=200.0) == [0, 0, 0, 1], "the others have been quiet for long"
