@@ -312,7 +312,7 @@ class LocalStore:
         except BaseException:
             self._journals.forget(path)  # how much of it was written is seen when it is opened anew
             raise
-        self._folder.note(key)
+        self._folder.note(key, journal.document_size)
 
     def _fold(self, key: str) -> bool:
         """Fold what a journal has into its object's file; return whether it has to be tried again.
