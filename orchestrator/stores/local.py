@@ -246,7 +246,11 @@ class LocalStore:
                 raise unavailable(path, "deleted", exc) from exc
 
     def _read(self, path: str) -> tuple[bytes, int, Sequence[Record]]:
-        """Return a file's content and modification time, and what its journal has beyond that.
+        """Return a file's content and modification time, and what its journal has beyond that."""
+        return self._read_from(path)[:3]
+
+    def _read_from(self, path: str) -> tuple[bytes, int, Sequence[Record], int]:
+        """As `_read`, and from where on the journal was read.
 
         The journal is opened first: whatever is written meanwhile, this is how the object was at some time since.
         """
@@ -263,11 +267,12 @@ class LocalStore:
                     data += more
             finally:
                 os.close(fd)
-            changes = since(found.st_mtime_ns, records(read_all(journal_fd))) if journal_fd >= 0 else []
+            begin = self._journals.folded_of(path, found.st_mtime_ns)
+            changes = since(found.st_mtime_ns, records(read_all(journal_fd, begin))) if journal_fd >= 0 else []
         finally:
             if journal_fd >= 0:
                 os.close(journal_fd)
-        return data, found.st_mtime_ns, changes
+        return data, found.st_mtime_ns, changes, begin
 
     def _put(self, key: str, path: str, data: bytes, above_ns: int, journal: JournalFile | None) -> int:
         """Write a whole object under the lock of its key; its journal is void then."""
@@ -322,7 +327,7 @@ class LocalStore:
         """
         path = f"{self._root}/{key}"
         try:
-            document, document_ns, changes = self._read(path)
+            document, document_ns, changes, begin = self._read_from(path)
             if not changes:
                 return False
             data, version = merge(key, document, [each.members for each in changes]), changes[-1].version
@@ -332,7 +337,7 @@ class LocalStore:
                 with self._stripe(key):
                     if _modified_ns(path) == document_ns and _modified_ns(temporary) == version:
                         os.rename(temporary, path)
-                        self._journals.folded(path, document_ns, version, len(data))
+                        self._journals.folded(path, document_ns, version, len(data), begin + changes[-1].end)
             finally:
                 with suppress(FileNotFoundError):
                     os.unlink(temporary)
