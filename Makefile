@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install run test simulate test-emulators terraform-check check lint bench bench-cold clean
+.PHONY: install run test simulate test-emulators terraform-check check lint bench bench-cold bench-docs bench-long bench-peers clean
 
 install: .venv/.installed
 
@@ -54,6 +54,18 @@ bench-cold: install .venv/deployed/.installed
 
 bench: install
 	$(BIN)/python -m benchmarks
+
+# The workloads of ten thousand tasks and more.
+bench-long: install
+	$(BIN)/python -m benchmarks --long
+
+# What a user would pick instead, each in an environment of its own in .venv/peers, beside ours.
+bench-peers: install
+	$(BIN)/python -m benchmarks.peers
+
+# Puts what the three have measured into docs/benchmarks.md.
+bench-docs: install
+	$(BIN)/python -m benchmarks.docs
 
 clean:
 	rm -rf .venv .venv-checkov .orchestrator .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

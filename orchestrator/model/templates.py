@@ -12,7 +12,7 @@ import msgspec
 
 from orchestrator.model.commands import Json
 from orchestrator.model.errors import ExpressionError
-from orchestrator.model.expressions import Computed, Expression, Part, Scope, parse, short
+from orchestrator.model.expressions import Computed, Expression, Part, Path, Scope, parse, short
 from orchestrator.model.secrets import SecretName, SecretText
 from orchestrator.model.words import at, kind_of
 
@@ -28,7 +28,9 @@ def strings_in(value: Json) -> Iterator[tuple[str, str]]:
         elif isinstance(found, dict):
             waiting.extend((at(path, str(key)), found[key]) for key in reversed(found))
         elif isinstance(found, list):
-            waiting.extend((at(path, index), found[index]) for index in reversed(range(len(found))))
+            # Lists can be long, as "depends_on" is; hardly any of them holds an expression.
+            inner = [index for index, each in enumerate(found) if not isinstance(each, str) or "${" in each]
+            waiting.extend((at(path, index), found[index]) for index in reversed(inner))
 
 
 def names_in(value: Json, root: str) -> frozenset[str]:
@@ -36,7 +38,11 @@ def names_in(value: Json, root: str) -> frozenset[str]:
 
     Text that only looks like an expression counts for nothing.
     """
-    found: set[str] = set()
+    return frozenset(str(path[1]) for path in paths_in(value, root))
+
+
+def paths_in(value: Json, root: str) -> Iterator[Path]:
+    """Yield what the expressions anywhere in a value refer to under a root: `(root, key, …)`; likewise."""
     for _, text in strings_in(value):
         try:
             parts = parse(text)
@@ -44,8 +50,7 @@ def names_in(value: Json, root: str) -> frozenset[str]:
             continue
         for part in parts:
             if not isinstance(part, str):
-                found |= {str(path[1]) for path in part.paths if path[0] == root}
-    return frozenset(found)
+                yield from (path for path in part.paths if path[0] == root)
 
 
 def asks_for(value: Json, root: str) -> bool:
