@@ -37,6 +37,24 @@ class ObjectStore(Protocol):
         """Remove a key; it is no error if there is none."""
 
 
+@runtime_checkable
+class ChangingStore(ObjectStore, Protocol):
+    """A store that changes a part of an object for less than it costs to write the whole."""
+
+    def change(self, key: str, members: Mapping[str, bytes], *, expect: Version) -> Version:
+        """Replace or add members of a JSON object iff its version is `expect`; return the new version.
+
+        All other calls see it as if it had been put, a line a member; what is replaced stays in its place, what is new
+        comes behind. It is durable when this returns.
+
+        Args:
+            members: name -> JSON.
+        Raises:
+            VersionConflict: the stored version is another one, or there is none; nothing was written.
+            ValueError: what is stored is no JSON object.
+        """
+
+
 class Secrets(Protocol):
     """What `${secret.NAME}` stands for. From many threads; a value is kept nowhere but in memory."""
 
@@ -96,7 +114,7 @@ class Target(Protocol):
 
     id_is_ours: bool
     """Whether its events carry our launch id, so that nobody needs an execution's record to know whose
-    it is: then the record is written off the critical path."""
+    it is: then the record is written off the critical path, or not at all."""
 
     def launch(self, launch: Launch) -> Execution:
         """Start the attempt. The same key again returns the execution that it started before,
@@ -145,6 +163,14 @@ class Withdrawing(Protocol):
         """Return True if the launch has not begun and never will; False where it has, or nothing is known of it.
 
         Raises LaunchUncertain: cannot tell now."""
+
+
+@runtime_checkable
+class Named(Protocol):
+    """A Target some of whose events carry our launch id, as `id_is_ours` says it of all of them."""
+
+    def is_named(self, launch: Launch) -> bool:
+        """Whether the events of this launch's execution will carry its launch id."""
 
 
 @runtime_checkable

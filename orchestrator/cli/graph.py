@@ -29,6 +29,7 @@ def graph(console: Console, wanted: Wanted, open_bucket: Callable[[], Bucket]) -
 
     Raises:
         DefinitionError: there is no such definition, or it breaks rules.
+        InputError: it is neither a file's name nor a run's.
         RunNotFound, CorruptState: there is no such run, or it cannot be read.
     """
     if (wanted.what is None) == (wanted.run_id is None):
@@ -46,7 +47,7 @@ def graph(console: Console, wanted: Wanted, open_bucket: Callable[[], Bucket]) -
                 raise
             bucket = _bucket_with(what, open_bucket)
             if bucket is None:
-                raise
+                raise InputError(f"{what}: there is no such file or folder, and no run of this id") from None
             text = _of_run(draw, bucket, what)
     console.out(text.rstrip("\n"))
     return 0

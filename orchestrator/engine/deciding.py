@@ -55,6 +55,9 @@ log = logging.getLogger("orchestrator")
 PRUNED_FROM_S = 1800.0
 """A run is pruned an hour after its end at the earliest (half of it for clocks): its start is older than that."""
 
+_QUIET = Reminder | Heartbeat | BeginRun
+"""What may come long after its run has ended, and tells nobody anything then: of a timeout, of a child run's end."""
+
 
 class TooMuchAtOnce(Exception):
     """What waited is to be decided on in parts."""
@@ -132,7 +135,7 @@ class Decider:
                     log.exception("an event cannot be decided on", extra=labels_of(entry.item))
                     results[entry] = exc
                     continue
-                decision = Decision(after.state, decision.commands + after.commands, decision.changed or after.changed)
+                decision = decision.followed_by(after)
         if not decision.changed:
             results = {k: v if isinstance(v, BaseException) else "unchanged" for k, v in results.items()}
         return decision, tuple(questions), results
@@ -172,14 +175,14 @@ class Decider:
                 divided, for no step is to fail by what it happened to be folded with.
             CorruptState: a result cannot be brought back.
         """
-        needed = set[str]()
+        needed, loaded = set[str](), state
         while True:
             try:
                 with allowed(self._policy.max_decision_work) as allowance:
                     decision = decide(dag, state, facts, self._clock.now(), token, self._policy)
                 if allowance.is_exceeded and is_divisible:
                     raise TooMuchAtOnce
-                return decision
+                return decision if state is loaded else decision.of(loaded)
             except ResultNeeded as exc:
                 name = exc.node_name
             if state is None or name in needed:
@@ -208,7 +211,10 @@ class Decider:
             published_at = item.published_at
         if published_at is not None and self._resolver.is_young(published_at, now):
             raise NotYet(f"runs/{box.run_id}.json: does not exist (yet)")
-        if isinstance(item, RedriveRun) and self._store.get(tombstone_of(item.run_id)) is not None:
+        was_pruned = isinstance(item, RedriveRun | _QUIET) and self._store.get(tombstone_of(box.run_id)) is not None
+        if was_pruned and isinstance(item, _QUIET):
+            return first, []
+        if was_pruned:
             raise RunNotFound(f"run {box.run_id}: was deleted by prune, so it cannot be redriven")
         raise RunNotFound(f"runs/{box.run_id}.json: does not exist, but an event names that run")
 

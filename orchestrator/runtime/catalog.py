@@ -10,6 +10,9 @@ from orchestrator.model.errors import DefinitionError
 
 FILE_NAMES = ("dag.json", "dag.yaml", "dag.yml")
 
+_MAX_NAME_BYTES = 255
+"""No file system has a folder of a longer name; to ask it for one is an error."""
+
 
 class DagFolders(Mapping[str, Mapping[str, Json]]):
     """DAG name -> definition, of the folders in one folder; each is read when it is first asked for.
@@ -24,6 +27,7 @@ class DagFolders(Mapping[str, Mapping[str, Json]]):
     def __getitem__(self, name: str) -> Mapping[str, Json]:
         if name not in self._read:
             is_inside = name not in ("", ".", "..") and not set(name) & {"/", "\\", "\0"}
+            is_inside = is_inside and len(name.encode("utf-8", "surrogatepass")) <= _MAX_NAME_BYTES
             path = definition_file(self.root / name) if is_inside else None
             if path is None:
                 raise KeyError(name)
@@ -101,6 +105,8 @@ def _json(path: Path, text: str) -> Json:
         raise DefinitionError([f"{path}:{exc.lineno}:{exc.colno}: is no JSON: {exc.msg}"]) from exc
     except RecursionError as exc:
         raise DefinitionError([f"{path}: is nested too deeply"]) from exc
+    except ValueError as exc:  # Python reads no whole number of more than 4,300 digits
+        raise DefinitionError([f"{path}: holds a number that is too long: {exc}"]) from exc
     if doubled:
         raise DefinitionError(doubled)
     return value

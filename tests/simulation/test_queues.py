@@ -32,10 +32,20 @@ DAGS = {
         P=parallel(*(dag(**{f"T{i}": task(pool="api", retry=RETRY, timeout="5m")}) for i in range(4)), next="E"),
         E=task(pool="bigquery"),
     ),
+    "many": dag(
+        M={
+            "type": "Map",
+            "items": [1, 2, 3],
+            "max_concurrency": 2,
+            "tolerated_failures": 1,
+            "iterator": dag(L=task(pool="api", retry=RETRY, timeout="5m")),
+        }
+    ),
     "instant": {**dag(A={"type": "Pass", "result": 1}), "max_active_runs": 1},
 }
 POOL_OF = {("one", "A"): "api", ("one", "B"): "bigquery", ("wide", "E"): "bigquery"} | {
-    ("wide", f"T{i}"): "api" for i in range(4)
+    **{("wide", f"T{i}"): "api" for i in range(4)},
+    **{("many", f"L[{i}]"): "api" for i in range(3)},
 }
 
 

@@ -12,6 +12,8 @@ import sys
 import time
 from pathlib import Path
 
+from orchestrator.stores.local import LocalStore
+
 STEPS = '''
 import time
 from pathlib import Path
@@ -91,11 +93,13 @@ class Place:
 
     def run_ids(self) -> list[str]:
         """The runs in the default bucket."""
-        return sorted(path.stem for path in (self.root / ".orchestrator" / "runs").glob("*.json"))
+        return sorted(path.stem for path in (self.root / ".orchestrator" / "runs").glob("[!.]*.json"))
 
     def document(self, run_id: str) -> dict[str, dict[str, object]]:
         """A run's document."""
-        return json.loads((self.root / ".orchestrator" / "runs" / f"{run_id}.json").read_text())
+        found = LocalStore(self.root / ".orchestrator").get(f"runs/{run_id}.json")  # beside it may lie what changed
+        assert found is not None
+        return json.loads(found[0])
 
     def statuses(self, run_id: str) -> dict[str, tuple[object, object]]:
         """Node -> (status, attempt)."""

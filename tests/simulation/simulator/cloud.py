@@ -11,6 +11,7 @@ from orchestrator.model.commands import Execution, Json, Launch, Outcome
 from orchestrator.model.enums import Identity, OutcomeKind
 from orchestrator.model.errors import LaunchUncertain, StoreUnavailable, VersionConflict
 from orchestrator.model.messages import function_message
+from orchestrator.stores.journal import Members, encode, merge
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.testing.virtual_time import T0
 from tests.simulation.simulator.crew import Crew, Host
@@ -39,8 +40,12 @@ class Bucket:
         self.held = MemoryStore()
         self.watch: Callable[[str, bytes | None, bytes, Host], None] = lambda key, before, after, host: None
 
-    def write(self, key: str, data: bytes, expect: str | None, host: Host) -> str:
+    def write(self, key: str, data: bytes | Members, expect: str | None, host: Host) -> str:
         before = self.held.get(key)
+        if not isinstance(data, bytes):
+            if before is None or before[1] != expect:
+                raise VersionConflict(f"{key}: has another version than {expect}")
+            data = merge(key, before[0], [encode(data)])
         version = self.held.put(key, data, expect=expect)
         self.watch(key, before[0] if before else None, data, host)
         return version
@@ -58,7 +63,7 @@ class StoreOf:
             raise StoreUnavailable(f"{key}: cannot be read: 503")
         return self._bucket.held.get(key)
 
-    def put(self, key: str, data: bytes, *, expect: str | None) -> str:
+    def put(self, key: str, data: bytes | Members, *, expect: str | None) -> str:
         step = f"put {_kind(key)}"
         self._crew.pause(step)
         if self._tape.strikes("503", step, 0.01):
@@ -82,6 +87,13 @@ class StoreOf:
         if self._tape.strikes("503", f"delete {_kind(key)}", 0.01):
             raise StoreUnavailable(f"{key}: cannot be deleted: 503")
         self._bucket.held.delete(key)
+
+
+class ChangingStoreOf(StoreOf):
+    """One that changes a part of an object, by the same steps, so that a seed is the same to the letter with either."""
+
+    def change(self, key: str, members: Members, *, expect: str) -> str:
+        return self.put(key, members, expect=expect)
 
 
 def _kind(key: str) -> str:

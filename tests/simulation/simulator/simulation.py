@@ -32,6 +32,7 @@ from tests.simulation.simulator.cloud import (
     SERVICES,
     BrokerOf,
     Bucket,
+    ChangingStoreOf,
     Message,
     Services,
     SkewedClock,
@@ -77,7 +78,8 @@ class Process:
         s = simulation
         self.host = Host(f"p{number}")
         skew_s = s.tape.between(-2.0, 2.0)
-        store, broker = StoreOf(s.bucket, s.crew, s.tape, self.host), BrokerOf(s.topic, s.crew, s.tape)
+        kind_of_store = ChangingStoreOf if s.seed % 2 else StoreOf
+        store, broker = kind_of_store(s.bucket, s.crew, s.tape, self.host), BrokerOf(s.topic, s.crew, s.tape)
         targets = {service.name: TargetOf(service, s.services, self.host) for service in SERVICES}
         targets["Dag"] = DagTarget(
             store, broker.publish, lambda launch, run_id: self.executor.make_child(launch, run_id)
