@@ -92,7 +92,7 @@ class LocalStore:
     """How often this instance has made the disk write, so far."""
 
     writes: int
-    """How many objects, and lines of journals, this instance has written, so far, …"""
+    """How many objects, and changes to objects, this instance has written, so far, …"""
 
     bytes_written: int
     """… and how many bytes in them."""
