@@ -35,8 +35,8 @@ test-emulators: install
 # make simulate                runs simulations of the engine until one fails, or ctrl-C
 # make simulate SEED=7         runs one again, and tells all that happens in it
 simulate: install
-	PYTHONHASHSEED=0 $(BIN)/python -m tests.simulation.simulator $(if $(SEED),--seed $(SEED)) $(if $(SIZE),--size $(SIZE)) \
-	  $(if $(WITHOUT),--without $(WITHOUT)) $(if $(FROM),--from $(FROM)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(PLANTED),--planted "$(PLANTED)")
+	PYTHONHASHSEED=0 $(BIN)/python -m tests.simulation.simulator $(if $(SEED),--seed $(SEED)) $(if $(SIZE),--size $(SIZE)) $(if $(ORDER),--order $(ORDER)) \
+	  $(if $(WITHOUT),--without $(WITHOUT)) $(if $(FROM),--from $(FROM)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $(JOBS)) $(if $(PLANTED),--planted "$(PLANTED)")
 
 terraform-check:
 	@bash .ci/terraform-check

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from orchestrator.model.commands import Execution, Json, Launch, Outcome
+import msgspec
+
+from orchestrator.model.commands import Execution, Json, Launch, Notify, Outcome
 from orchestrator.model.enums import Identity, OutcomeKind
-from orchestrator.model.errors import LaunchUncertain, StoreUnavailable, VersionConflict
-from orchestrator.model.messages import function_message
+from orchestrator.model.errors import LaunchUncertain, NotSent, StoreUnavailable, VersionConflict
+from orchestrator.model.messages import callback_message, function_message, heartbeat_message
+from orchestrator.model.task_result import TaskProgress, progress_object
 from orchestrator.stores.memory import MemoryStore
+from orchestrator.targets.callback import CallbackTarget
 from orchestrator.testing.virtual_time import T0
 from tests.simulation.simulator.crew import Crew, Host
+from tests.simulation.simulator.meetings import step_at
 from tests.simulation.simulator.tape import Tape
 
 
@@ -38,12 +44,22 @@ class Bucket:
     def __init__(self) -> None:
         self.held = MemoryStore()
         self.watch: Callable[[str, bytes | None, bytes, Host], None] = lambda key, before, after, host: None
+        self.writes = Counter[tuple[str, str]]()
+        """(run id, process) -> how often that process has written that run's document."""
 
     def write(self, key: str, data: bytes, expect: str | None, host: Host) -> str:
         before = self.held.get(key)
         version = self.held.put(key, data, expect=expect)
+        if run_id := run_in(key):
+            self.writes[run_id, host.name] += 1
         self.watch(key, before[0] if before else None, data, host)
         return version
+
+    def writes_of_others(self, run_id: str | None, host: Host) -> int:
+        """How often other processes than this one have written a run's document; any run's, for None."""
+        return sum(
+            times for (run, name), times in self.writes.items() if name != host.name and run_id in (None, run)
+        )
 
 
 class StoreOf:
@@ -53,39 +69,60 @@ class StoreOf:
         self._bucket, self._crew, self._tape, self._host = bucket, crew, tape, host
 
     def get(self, key: str) -> tuple[bytes, str] | None:
-        self._crew.pause(f"get {_kind(key)}")
-        if self._tape.strikes("503", f"get {_kind(key)}", 0.01):
-            raise StoreUnavailable(f"{key}: cannot be read: 503")
+        step = f"get {_kind(key)}"
+        self._begin(step, key)
+        self._may_fail("503", step, 0.01, StoreUnavailable(f"{key}: cannot be read: 503"))
         return self._bucket.held.get(key)
 
     def put(self, key: str, data: bytes, *, expect: str | None) -> str:
         step = f"put {_kind(key)}"
-        self._crew.pause(step)
-        if self._tape.strikes("503", step, 0.01):
-            raise StoreUnavailable(f"{key}: cannot be written: 503")
-        if self._tape.strikes("429", step, 0.01):
-            raise StoreUnavailable(f"{key}: is written too often: 429")
-        version = self._bucket.write(key, data, expect, self._host)
-        if self._tape.strikes("503 after the write", step, 0.015):
-            raise StoreUnavailable(f"{key}: cannot be written: 503")
-        if self._tape.strikes("412 after the write", step, 0.015):
-            raise VersionConflict(f"{key}: has another version than {expect}")
+        self._begin(step, key)
+        self._may_fail("503", step, 0.01, StoreUnavailable(f"{key}: cannot be written: 503"))
+        self._may_fail("429", step, 0.01, StoreUnavailable(f"{key}: is written too often: 429"))
+        try:
+            version = self._bucket.write(key, data, expect, self._host)
+        except VersionConflict:
+            self._tape.meets("412", step_at(step))
+            raise
+        self._may_fail("503 after the write", step, 0.015, StoreUnavailable(f"{key}: cannot be written: 503"))
+        late = VersionConflict(f"{key}: has another version than {expect}")
+        self._may_fail("412 after the write", step, 0.015, late)
         self._crew.pause(f"{step}, done")
         return version
 
     def list(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
-        self._crew.pause(f"list {prefix}")
+        step = f"list {prefix}"
+        self._crew.pause(step)
+        self._may_fail("503", step, 0.01, StoreUnavailable(f"{prefix}: cannot be listed: 503"))
         return self._bucket.held.list(prefix, start_after=start_after)
 
     def delete(self, key: str) -> None:
-        self._crew.pause(f"delete {_kind(key)}")
-        if self._tape.strikes("503", f"delete {_kind(key)}", 0.01):
-            raise StoreUnavailable(f"{key}: cannot be deleted: 503")
+        step = f"delete {_kind(key)}"
+        self._begin(step, key)
+        self._may_fail("503", step, 0.01, StoreUnavailable(f"{key}: cannot be deleted: 503"))
         self._bucket.held.delete(key)
+        self._may_fail("503 after the write", step, 0.01, StoreUnavailable(f"{key}: cannot be deleted: 503"))
+
+    def _begin(self, step: str, key: str) -> None:
+        if run_id := run_in(key):
+            self._crew.is_about(run_id)
+        self._crew.pause(step)
+
+    def _may_fail(self, fault: str, step: str, share: float, error: Exception) -> None:
+        if self._tape.strikes(fault, step, share):
+            self._tape.meets(fault, step_at(step))
+            raise error
+
+
+def run_in(key: str) -> str | None:
+    """The run whose document or marker an object is."""
+    kind, _, name = key.partition("/")
+    return name.partition(".")[0] if kind in ("runs", "open") else None
 
 
 def _kind(key: str) -> str:
-    return key.partition("/")[0]
+    kind = key.partition("/")[0]
+    return f"{kind} heard" if key.endswith((".progress", ".begun")) else kind
 
 
 @dataclass
@@ -102,6 +139,25 @@ class Message:
     is_out: bool = False
     """Whether a process has it now: `host`."""
     host: Host | None = None
+    run_id: str | None = None
+    """The run that it is about, as far as its writer knows."""
+    number: int = 0
+    is_copy: bool = False
+    """Whether another one says the same, or this one has been handled before."""
+    late_s: float = 0.0
+    """How much later than others it comes."""
+    is_forged: bool = False
+
+    @property
+    def kind(self) -> str:
+        """As `meetings.MESSAGES` has it."""
+        return kind_of(self.data)
+
+
+def kind_of(data: Mapping[str, Json]) -> str:
+    """What kind of message one is, as `meetings.MESSAGES` has it."""
+    kind = data["resource"]["type"] if "resource" in data else "function"
+    return {"function": "completion", "object": "trigger"}.get(kind, kind)
 
 
 class Topic:
@@ -113,14 +169,26 @@ class Topic:
         self._count = 0
         self._lag_s = tape.one_of([0.0, 2.0, 2.0])
 
-    def publish(self, data: Mapping[str, Json], *, delay_s: float = 0.0, is_lossy: bool = False) -> str:
+    def publish(
+        self,
+        data: Mapping[str, Json],
+        *,
+        delay_s: float = 0.0,
+        is_lossy: bool = False,
+        run_id: str | None = None,
+        is_copy: bool = False,
+        is_forged: bool = False,
+    ) -> str:
+        """Have a message delivered, not before `delay_s` are over."""
         self._count += 1
         lag = self._tape.between(0.05, 0.05 + self._lag_s)
-        if self._tape.chance(0.05):
-            lag += self._tape.between(5.0, 600.0)  # late
-        now = self._crew.now
-        self.messages.append(Message(f"m{self._count}", data, now + delay_s, now + delay_s + lag, is_lossy))
-        return f"m{self._count}"
+        late_s = self._tape.between(5.0, 600.0) if self._tape.chance(0.05) else 0.0
+        at = self._crew.now + delay_s
+        message = Message(f"m{self._count}", data, at, at + lag + late_s, is_lossy, number=self._count)
+        message.run_id, message.late_s = run_id or data.get("run_id"), late_s
+        message.is_copy, message.is_forged = is_copy, is_forged
+        self.messages.append(message)
+        return message.message_id
 
 
 class BrokerOf:
@@ -130,13 +198,23 @@ class BrokerOf:
         self._topic, self._crew, self._tape = topic, crew, tape
 
     def publish(self, event: Mapping[str, Json], *, delay_s: float = 0.0) -> str:
-        self._crew.pause("publish")
-        if self._tape.strikes("503", "publish", 0.02):
-            raise StoreUnavailable("the topic cannot be published to: 503")
-        message_id = self._topic.publish(event, delay_s=delay_s, is_lossy=event["resource"] == {"type": "reminder"})
-        if self._tape.strikes("503 after the publish", "publish", 0.02):
-            raise StoreUnavailable("the topic cannot be published to: 503")
+        kind = event["resource"]["type"]
+        step = f"publish {kind}"
+        self._crew.pause(step)
+        self._crew.notes(f"{delay_s:.3f}")
+        self._may_fail("503", step)
+        message_id = self._topic.publish(event, delay_s=delay_s, is_lossy=kind in _LOST_AT_TIMES)
+        self._may_fail("503 after the write", step)
         return message_id
+
+    def _may_fail(self, fault: str, step: str) -> None:
+        if self._tape.strikes(fault, step, 0.02):
+            self._tape.meets(fault, step_at(step))
+            raise StoreUnavailable("the topic cannot be published to: 503")
+
+
+_LOST_AT_TIMES = frozenset(("reminder", "begin", "slot"))
+"""Messages of the engine's own that a Tick makes up for; a start is the only sign of its run."""
 
 
 @dataclass
@@ -156,15 +234,19 @@ class Service:
     id_is_ours: bool = False
     finds: bool = True
     forgets_after_s: float = 0.0
+    is_person: bool = False
+    names_its_execution_only: bool = False
 
 
 SERVICES = (
     Service("BigQuery", Identity.FOREVER, True, True, id_is_ours=True),
-    Service("Dataflow", Identity.WINDOW, True, True),
+    Service("Dataflow", Identity.WINDOW, True, True, names_its_execution_only=True),
     Service("CloudRunJob", Identity.FOUND, True, True, launch_limit_s=20.0),
     Service("CloudFunction", Identity.WINDOW, False, False, id_is_ours=True, finds=False, forgets_after_s=86400.0),
     Service("CloudFunction.sync", Identity.NONE, False, False, synchronous=True, launch_limit_s=60.0, finds=False),
 )
+SOMEBODY = Service("Callback", Identity.FOREVER, False, False, launch_limit_s=30.0, is_person=True)
+"""Who answers Callbacks: they cannot be stopped from doing so, but a step that waits for it can."""
 
 
 @dataclass
@@ -182,6 +264,13 @@ class Running:
     cancels: int = 0
     host: Host | None = None
     order: int = 0
+    beat_s: float = 0.0
+    """How often it says that it is at work; 0: never."""
+    next_beat_at: float = float("inf")
+    silent_at: float = float("inf")
+    """From when on it does so no more."""
+    heard_at: float | None = None
+    """When that was written where a Tick finds it."""
 
 
 @dataclass
@@ -191,6 +280,8 @@ class Services:
     Attributes:
         told_of: called with a launch that a service is about to begin an execution for, and the process that asks.
         outcome_of: how an attempt ends, and how long it takes.
+        loses_verdicts: whether a line may be lost that is the only witness of its end.
+        ends: run id -> how many executions of its have ended.
     """
 
     crew: Crew
@@ -203,10 +294,14 @@ class Services:
     executions: dict[str, Running] = field(default_factory=dict)
     by_launch: dict[str, list[Running]] = field(default_factory=dict)
     loses_lines: float = 0.1
+    loses_verdicts: bool = True
+    beats_of: Callable[[Launch], tuple[float, float]] = lambda launch: (0.0, 0.0)
+    ends: Counter[str] = field(default_factory=Counter)
+    by_key: dict[str, list[Running]] = field(default_factory=dict)
 
     def begin(self, launch: Launch, service: Service, host: Host) -> Running:
         """Begin an execution, or find the one that the key stands for."""
-        for known in self.by_launch.get(launch.launch_id, ()):
+        for known in self.by_key.get(launch.key, ()):
             counts = service.identity is Identity.FOREVER
             if service.identity is Identity.WINDOW:
                 counts = known.ended_at is None or self.crew.now < known.ended_at + service.forgets_after_s
@@ -216,7 +311,7 @@ class Services:
         outcome, took_s = self.outcome_of(launch)
         number = len(self.executions)
         execution = Running(
-            f"x{number}-{service.name.partition('.')[0].lower()}",
+            launch.key if service.is_person else f"x{number}-{service.name.partition('.')[0].lower()}",
             launch,
             service,
             self.crew.now,
@@ -227,6 +322,11 @@ class Services:
         )
         self.executions[execution.execution_id] = execution
         self.by_launch.setdefault(launch.launch_id, []).append(execution)
+        self.by_key.setdefault(launch.key, []).append(execution)
+        execution.beat_s, silent_after_s = self.beats_of(launch)
+        if execution.beat_s:
+            execution.next_beat_at = self.crew.now + execution.beat_s
+            execution.silent_at = self.crew.now + silent_after_s
         return execution
 
     def ending(self) -> list[Running]:
@@ -234,17 +334,46 @@ class Services:
         return [x for x in self.executions.values() if x.ended_at is None and x.ends_at <= self.crew.now]
 
     def next_end(self) -> float | None:
-        """When the next execution ends."""
-        return min((x.ends_at for x in self.executions.values() if x.ended_at is None), default=None)
+        """When the next execution ends, or says that it is at work."""
+        running = [x for x in self.executions.values() if x.ended_at is None]
+        return min((min(x.ends_at, x.next_beat_at) for x in running), default=None)
+
+    def beating(self) -> list[Running]:
+        """The executions that are to say that they are at work."""
+        return [x for x in self.executions.values() if x.ended_at is None and x.next_beat_at <= self.crew.now]
+
+    def beat(self, execution: Running, store: MemoryStore) -> None:
+        """An execution says that it is at work: by a message, or where a Tick finds it."""
+        now = self.crew.now
+        execution.next_beat_at = now + execution.beat_s
+        if now >= execution.silent_at:
+            execution.next_beat_at = float("inf")
+        elif self.tape.chance(0.5):
+            data = heartbeat_message(execution.launch.launch_id, execution.launch.nonce)
+            self.topic.publish(data, is_lossy=True, run_id=execution.launch.run_id)
+        else:
+            execution.heard_at = now
+            said = msgspec.json.encode(TaskProgress(fraction=0.5, message="at work", at=at(now)))
+            key = progress_object(execution.launch.key)
+            found = store.get(key)
+            store.put(key, said, expect=found[1] if found else None)
 
     def end(self, execution: Running, outcome: Outcome | None = None) -> None:
         """An execution ends, and a line says so, perhaps."""
         execution.ended_at = self.crew.now
         execution.ended_as = outcome or execution.outcome
-        if self.tape.strikes("lost", "completion", self.loses_lines):
+        run_id = execution.launch.run_id
+        self.ends[run_id] += 1
+        service = execution.service
+        can_lose = not service.is_person and (service.has_outcome or self.loses_verdicts)
+        if can_lose and self.tape.strikes("lost", "completion", self.loses_lines):
+            self.lost(execution)
             return
-        for _ in range(2 if self.tape.strikes("twice", "completion", 0.1) else 1):
-            self.topic.publish(self.line_of(execution), is_lossy=True)
+        line = self.line_of(execution)
+        for number in range(2 if self.tape.strikes("twice", "completion", 0.1) else 1):
+            self.topic.publish(line, is_lossy=can_lose, run_id=run_id, is_copy=number > 0)
+
+    lost: Callable[[Running], None] = lambda execution: None
 
     @staticmethod
     def line_of(execution: Running, *, nonce: str | None = None, verdict: Outcome | None = None) -> dict[str, Json]:
@@ -252,9 +381,15 @@ class Services:
         outcome = verdict or execution.ended_as or execution.outcome
         if outcome.kind is OutcomeKind.CANCELLED:
             outcome = Outcome.failed("Task.Cancelled", "cancelled")
+        launch = execution.launch
+        if execution.service.is_person:
+            where = (launch.run_id, launch.node_name, launch.attempt)
+            return callback_message(*where, nonce or launch.nonce, outcome.result, outcome.error)
+        if execution.service.names_its_execution_only and verdict is None:
+            return {"payload": {"currentState": "JOB_STATE_DONE", "id": execution.execution_id}}
         return function_message(
-            execution.launch.launch_id,
-            execution.launch.nonce if nonce is None else nonce,
+            launch.launch_id,
+            launch.nonce if nonce is None else nonce,
             outcome,
             execution_id=execution.execution_id,
         )
@@ -273,57 +408,124 @@ class TargetOf:
         )
 
     def launch(self, launch: Launch) -> Execution:
-        crew, tape = self._services.crew, self._services.tape
-        self._services.called_by(launch.owner)
-        self._services.called(launch)
-        crew.pause("launch")
-        if tape.strikes("503", "launch", 0.02):
-            raise LaunchUncertain("503")
+        crew = self._services.crew
+        self._called(launch)
+        self._pause("launch", launch)
+        self._may_fail("503", "launch", 0.02)
         execution = self._services.begin(launch, self._service, self._host)
         if self.synchronous:
-            begun = crew.now
-            crew.wait_for(lambda: execution.ended_at is not None or crew.now >= begun + self.launch_limit_s)
-            crew.pause("launch, done")
+            until = crew.now + self.launch_limit_s
+            crew.wait_for(lambda: execution.ended_at is not None or crew.now >= until < execution.ends_at)
+            self._pause("launch, done", launch)
             if execution.ended_as is None:
-                return Execution(
-                    execution.execution_id, outcome=Outcome.failed("Task.Timeout", "the call's deadline is over")
-                )
+                late = Outcome.failed("Task.Timeout", "the call's deadline is over")
+                return Execution(execution.execution_id, outcome=late)
             return Execution(execution.execution_id, outcome=execution.ended_as)
-        if tape.strikes("503 after the launch", "launch", 0.03):
-            raise LaunchUncertain("503")
-        crew.pause("launch, done")
+        self._may_fail("503 after the write", "launch", 0.03)
+        self._pause("launch, done", launch)
         return Execution(execution.execution_id)
 
     def find(self, launch: Launch) -> Execution | None:
         if launch.recover:
             self._services.called_by(launch.owner)
-        self._services.crew.pause("find")
+        self._pause("find", launch)
         if not self._service.finds:
             return None
-        if self._services.tape.strikes("503", "find", 0.02):
-            raise LaunchUncertain("503")
-        known = self._services.by_launch.get(launch.launch_id)
+        self._may_fail("503", "find", 0.02)
+        known = self._services.by_key.get(launch.key)
         return Execution(known[-1].execution_id) if known else None
 
     def outcome(self, execution: Execution) -> Outcome | None:
-        self._services.crew.pause("outcome")
+        known = self._services.executions.get(execution.execution_id)
+        self._pause("outcome", known.launch if known is not None else None)
         if not self.has_outcome:
             return None
-        if self._services.tape.strikes("503", "outcome", 0.02):
-            raise LaunchUncertain("503")
-        known = self._services.executions.get(execution.execution_id)
+        self._may_fail("503", "outcome", 0.02)
         return known.ended_as if known is not None else None
 
     def cancel(self, execution: Execution) -> None:
-        self._services.crew.pause("cancel")
-        if self._services.tape.strikes("503", "cancel", 0.03):
-            raise LaunchUncertain("503")
         known = self._services.executions.get(execution.execution_id)
+        self._pause("cancel", known.launch if known is not None else None)
+        self._may_fail("503", "cancel", 0.03)
         if known is not None and known.ended_at is None and self.can_cancel:
             known.cancels += 1
             self._services.end(known, Outcome.cancelled())
-        if self._services.tape.strikes("503 after the cancel", "cancel", 0.03):
+        self._may_fail("503 after the write", "cancel", 0.03)
+
+    def _called(self, launch: Launch) -> None:
+        self._services.called_by(launch.owner)
+        self._services.called(launch)
+
+    def _pause(self, step: str, launch: Launch | None) -> None:
+        if launch is not None:
+            self._services.crew.is_about(launch.run_id)
+        self._services.crew.pause(step)
+
+    def _may_fail(self, fault: str, step: str, share: float) -> None:
+        if self._services.tape.strikes(fault, step, share):
+            self._services.tape.meets(fault, step_at(step))
             raise LaunchUncertain("503")
+
+
+class CallbackOf(CallbackTarget):
+    """The real target of Callbacks, as one process calls it."""
+
+    def __init__(self, store: StoreOf, notifier: NotifierOf, services: Services, host: Host) -> None:
+        super().__init__(store, notifier)
+        self._services, self._host = services, host
+
+    def launch(self, launch: Launch) -> Execution:
+        """Tell who is to answer, who does so in their time."""
+        self._services.called_by(launch.owner)
+        self._services.called(launch)
+        self._services.crew.is_about(launch.run_id)
+        self._services.crew.pause("launch")
+        execution = super().launch(launch)
+        self._services.begin(launch, SOMEBODY, self._host)
+        self._services.crew.pause("launch, done")
+        return execution
+
+    def find(self, launch: Launch) -> Execution | None:
+        """As it is, and that it was asked."""
+        if launch.recover:
+            self._services.called_by(launch.owner)
+        self._services.crew.pause("find")
+        return super().find(launch)
+
+
+@dataclass
+class Receivers:
+    """Who is notified.
+
+    Attributes:
+        got: id of a notification -> what came of it, each time.
+        sending: told before one is accepted, with the process that sends it.
+    """
+
+    got: dict[str, list[Notify]] = field(default_factory=dict)
+    sending: Callable[[Notify, Host], None] = lambda notification, host: None
+
+
+class NotifierOf:
+    """The receivers as one process sends to them."""
+
+    def __init__(self, receivers: Receivers, crew: Crew, tape: Tape, host: Host) -> None:
+        self._receivers, self._crew, self._tape, self._host = receivers, crew, tape, host
+
+    def notify(self, notification: Notify) -> None:
+        """Send it. Raises NotSent."""
+        self._crew.is_about(notification.run_id)
+        self._crew.pause("notify")
+        self._may_fail("503")
+        self._receivers.sending(notification, self._host)
+        self._receivers.got.setdefault(notification.notification_id, []).append(notification)
+        self._may_fail("503 after the write")
+        self._crew.pause("notify, done")
+
+    def _may_fail(self, fault: str) -> None:
+        if self._tape.strikes(fault, "notify", 0.05):
+            self._tape.meets(fault, "notify")
+            raise NotSent("503", retry=True)
 
 
 def share_of(*parts: object) -> float:
