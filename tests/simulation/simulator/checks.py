@@ -132,6 +132,7 @@ class Checks:
             if node.attempt < before.attempt:
                 raise Violation(f"{key}: {name} goes back to attempt {node.attempt} by a redrive")
             is_simple = not place.is_last and before.caught is None and "trigger" not in place.step
+            is_simple &= before.node_type is not NodeTypes.PART  # which completes though some of its items have failed
             if is_simple and node.status is TaskStatus.NEW and not self._follows_failure(old, name):
                 raise Violation(f"{key}: {name} had completed, and is to run again by a redrive")
 
@@ -307,7 +308,8 @@ class Checks:
     def at_the_end(self, run_id: str) -> None:
         """Check what is left of a run that has ended, once everything is still."""
         for execution in self._services.executions.values():
-            if execution.launch.run_id == run_id and execution.ended_at is None and execution.service.can_cancel:
+            is_left = execution.ended_at is None and execution.service.can_cancel
+            if execution.launch.run_id == run_id and is_left and not self._launcher_stood(execution):
                 raise Violation(f"{execution.launch.launch_id}: runs on, and its run has ended")
         run = self.states[run_id].run
         if run.owed_notifications:

@@ -332,6 +332,10 @@ class Simulation:
                 self.topic.publish(pause_message(run_id), delay_s=pause_s)
                 self.topic.publish(resume_message(run_id), delay_s=pause_s + self.tape.between(0, 600))
 
+        for state in self.checks.states.values():
+            # A resume that comes while the run has ended is of no effect; the pause before it may come after a redrive.
+            if state.run.status is RunStatus.PAUSED and not self._is_steered_still(state.run.run_id):
+                self.topic.publish(resume_message(state.run.run_id))
         for state in self.own():
             run = state.run
             if (
@@ -342,6 +346,11 @@ class Simulation:
                 if run.redrives < 2 and self.tape.chance(0.3):
                     message = redrive_message(run.run_id, None, run.redrives + 1)
                     self.topic.publish(message, delay_s=self.tape.between(0, 100) if self.tape.chance(0.5) else 0.0)
+
+    def _is_steered_still(self, run_id: str) -> bool:
+        """Whether a message is on its way that pauses a run, or lets it go on."""
+        kinds = ("pause", "resume")
+        return any(message.run_id == run_id and message.kind in kinds for message in self.topic.messages)
 
     def _go_on(self) -> None:
         """Until all runs have ended."""
