@@ -56,9 +56,10 @@ class Bucket:
         return version
 
     def writes_of_others(self, run_id: str | None, host: Host) -> int:
-        """How often other processes than this one have written a run's document; any run's, for None."""
+        """How often other processes than this one have written a run's document; any run's, where it is not there."""
+        is_there = run_id is not None and self.held.get(f"runs/{run_id}.json") is not None
         return sum(
-            times for (run, name), times in self.writes.items() if name != host.name and run_id in (None, run)
+            times for (run, name), times in self.writes.items() if name != host.name and (not is_there or run == run_id)
         )
 
 

@@ -7,7 +7,7 @@ import logging
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from tests.simulation.simulator.endings import difference
@@ -122,11 +122,18 @@ def simulated(first: int, number: int | None, jobs: int | None = None) -> Iterat
     jobs = jobs or os.cpu_count() or 1
     end = first + number if number is not None else None
     firsts = _firsts(first, end)
+    if jobs == 1:
+        yield from _up_to_a_failure(map(of_seeds, firsts))
+        return
     with multiprocessing.get_context("fork").Pool(jobs) as pool:
-        for found in pool.imap_unordered(of_seeds, firsts):
-            yield found
-            if found.failed:
-                return
+        yield from _up_to_a_failure(pool.imap_unordered(of_seeds, firsts))
+
+
+def _up_to_a_failure(all_found: Iterable[Summary]) -> Iterator[Summary]:
+    for found in all_found:
+        yield found
+        if found.failed:
+            return
 
 
 def _firsts(first: int, end: int | None) -> Iterator[range]:

@@ -31,7 +31,6 @@ STEPS = (
 FAULTS = (
     "kill",
     "stall",
-    "slow",
     "412",
     "412 after the write",
     "429",
@@ -125,6 +124,10 @@ def why_never(fault: str, step: str) -> str | None:
         return "comes before the save that claims"
     if fault == "lease over" and step in ("schedule", "tick"):
         return "is before any run is looked at"
+    if fault == "lease over" and step in ("cancel", "remind"):
+        return "comes after the launches of its save have been called"
+    if fault == "skew" and step in ("definition", "marker", "child", "cancel"):
+        return "is followed by the next step without a look at the clock"
     if fault in ("cancel", "pause", "redrive"):
         if step in ("tick", "schedule"):
             return "is before any run is looked at"

@@ -65,6 +65,21 @@ TICK_S = 60.0
 RARE_TICK_S = 1800.0
 """How often the Tick comes once all is calm, where only a timeout of a day is waited for."""
 ACK_DEADLINE_S = 60.0
+OFTEN = {
+    "load": 0.5,
+    "tick": 0.5,
+    "event in": 0.7,
+    "save": 1.0,
+    "bind": 1.0,
+    "witness": 1.0,
+    "decide": 1.0,
+    "wait": 0.7,
+}
+"""How much more often than usual a process is killed, or stands still, at a step that many come to; at others: RARE."""
+RARE = 4.0
+RAREST = frozenset(("resolve", "results", "child", "cancel", "notify"))
+STANDS_S = ((1.0, 400.0), (1.0, 400.0), (28.0, 32.0), (53.0, 57.0), (58.0, 66.0), (400.0, 5000.0))
+"""How long a process stands still: also just about as long as a lease, or until it is too late to act under one."""
 
 logging.getLogger("orchestrator").addHandler(logging.NullHandler())
 
@@ -104,11 +119,9 @@ class _Standing:
     """A thread that does not go on, though it could.
 
     Attributes:
-        fault: stall, or slow.
         written, ended: how often others had written its run by then, and how many executions of that had ended.
     """
 
-    fault: str
     step: str
     written: int
     ended: int
@@ -120,7 +133,7 @@ class Process:
     def __init__(self, simulation: Simulation, number: int) -> None:
         s = simulation
         self.host = Host(f"p{number}")
-        skew_s = s.tape.between(-2.0, 2.0) * s.skews
+        skew_s = s.tape.between(-2.4, 2.4) * s.skews
         store, broker = StoreOf(s.bucket, s.crew, s.tape, self.host), BrokerOf(s.topic, s.crew, s.tape)
         notifier = NotifierOf(s.receivers, s.crew, s.tape, self.host)
         targets: dict = {service.name: TargetOf(service, s.services, self.host) for service in SERVICES}
@@ -222,11 +235,13 @@ class Simulation:
         self._tells = tells
         self.steered: set[str] = set()
         self.redriven: set[tuple[str, int]] = set()
+        self.redriven_at_once: set[str] = set()
+        """Runs that are redriven as soon as they have ended."""
         self.ends_together = self.tape.chance(0.4)
         self.standing: dict[Strand, _Standing] = {}
         self.claimed_by: dict[str, Strand] = {}
         self.delivered: Counter[str] = Counter()
-        self.times = [time for time in ticks(TIMES, "UTC", T0, T0 + timedelta(hours=1))] if self.is_scheduled else []
+        self.times = list(ticks(TIMES, "UTC", T0, T0 + timedelta(hours=1))) if self.is_scheduled else []
         self.sent_times: set[datetime] = set()
         self.due_times = list(self.times)
         self.told_objects = 0
@@ -343,9 +358,10 @@ class Simulation:
                 and (run.run_id, run.redrives) not in self.redriven
             ):
                 self.redriven.add((run.run_id, run.redrives))
-                if run.redrives < 2 and self.tape.chance(0.3):
+                is_at_once = run.run_id in self.redriven_at_once
+                if run.redrives < 2 and (is_at_once or self.tape.chance(0.3)):
                     message = redrive_message(run.run_id, None, run.redrives + 1)
-                    self.topic.publish(message, delay_s=self.tape.between(0, 100) if self.tape.chance(0.5) else 0.0)
+                    self.topic.publish(message, delay_s=0.0 if is_at_once else self.tape.between(0, 100))
 
     def _is_steered_still(self, run_id: str) -> bool:
         """Whether a message is on its way that pauses a run, or lets it go on."""
@@ -434,7 +450,7 @@ class Simulation:
             self._go_on_with(ready)
         else:
             for strand in ready:
-                self._stand(strand, "slow")
+                self._stand(strand)
                 self._disturb(strand.host)
             self._pass_time()
 
@@ -465,29 +481,49 @@ class Simulation:
         strand = self.tape.one_of(ready)
         host, step = strand.host, strand.at
         if not host.is_dead:
-            if self.tape.strikes("kill", step, 0.004):
+            often = OFTEN.get(step_at(step), 2 * RARE if step_at(step) in RAREST else RARE)
+            if self.tape.strikes("kill", step, 0.004 * often):
                 if not step.endswith(", done") or any(x.is_out and x.host is host for x in self.topic.messages):
                     self.tape.meets("kill", step_at(step))
                 self._kill(host)
-            elif self.tape.strikes("stall", step, 0.004):
-                host.stands_still_until = self.crew.now + self.tape.between(1.0, 400.0)
-                self._stand(strand, "stall")
+            elif self.tape.strikes("stall", step, 0.005 * often):
+                host.stands_still_until = self.crew.now + self.tape.between(*self.tape.one_of(STANDS_S))
+                self._stand(strand)
                 self._disturb(host)
                 self.tell(f"{host.name} stands still at {step}")
+                self._steer_just_then(strand)
                 return
         self.tell(f"{host.name} {step}")
         stood = self.standing.pop(strand, None)
         if stood is not None and not host.is_dead:
             written = self.bucket.writes_of_others(strand.about, host)
             if written > stood.written or self._ends(strand) > stood.ended:
-                self.tape.meets(stood.fault, step_at(stood.step))
+                self.tape.meets("stall", step_at(stood.step))
         self.crew.step(strand)
 
-    def _stand(self, strand: Strand, fault: str) -> None:
+    def _steer_just_then(self, strand: Strand) -> None:
+        """Have the run steered that a thread which stands still is at: its step is met while it lasts."""
+        run_id = strand.about
+        state = self.checks.states.get(run_id or "")
+        share = 0.6 if step_at(strand.at) in RAREST else 0.2
+        if run_id is None or state is None or self.is_steady or not self.tape.chance(share):
+            return
+        kind = self.tape.one_of(["cancel", "pause", "redrive"])
+        if kind == "pause":
+            self.topic.publish(pause_message(run_id))
+            self.topic.publish(resume_message(run_id), delay_s=self.tape.between(0, 600))
+        else:
+            self.topic.publish(cancel_message(run_id, "just then"))
+        if kind == "redrive":  # once it has ended, which it may while the thread stands still
+            strand.host.stands_still_until += 1000.0
+            self._disturb(strand.host)
+            self.redriven_at_once.add(run_id)
+
+    def _stand(self, strand: Strand) -> None:
         """Note what a thread that does not go on might have seen."""
         if strand not in self.standing:
             written = self.bucket.writes_of_others(strand.about, strand.host)
-            self.standing[strand] = _Standing(fault, strand.at, written, self._ends(strand))
+            self.standing[strand] = _Standing(strand.at, written, self._ends(strand))
 
     def _ends(self, strand: Strand) -> int:
         ends = self.services.ends
@@ -577,7 +613,8 @@ class Simulation:
             self.tape.meets("forged", kind)
         if message.late_s and message.tries == 1:
             due_at = message.due_at - message.late_s
-            if self.checks.written_at.get(run_id, -1.0) > due_at or (run_id is None and self.checks.last_write > due_at):
+            written_at = self.checks.last_write if run_id is None else self.checks.written_at.get(run_id, -1.0)
+            if written_at > due_at or message.number < self.delivered[run_id or ""]:
                 self.tape.meets("late", kind)
         whose = run_id or ""
         if message.number < self.delivered[whose]:
@@ -632,7 +669,7 @@ class Simulation:
             if node.claim is None or (was is not None and was.claim == node.claim):
                 continue
             if was is not None and was.claim is not None and node.claim.takeovers > was.claim.takeovers:
-                self._lease_over(was.claim.owner)
+                self._lease_over(was.claim.owner, "launch")
             if strand is not None:
                 self.claimed_by.setdefault(node.claim.owner, strand)
         owners = {x.notification_id: x.owner for x in old.run.owed_notifications} if old is not None else {}
@@ -641,12 +678,18 @@ class Simulation:
                 self.claimed_by.setdefault(owed.owner, strand)
             before = owners.get(owed.notification_id)
             if before and owed.owner and owed.owner != before:
-                self._lease_over(before)
+                self._lease_over(before, "notify")
 
-    def _lease_over(self, owner: str) -> None:
-        claimed_by = self.claimed_by.get(owner)
-        if claimed_by is not None:
-            self.tape.meets("lease over", step_at(claimed_by.at))
+    def _lease_over(self, owner: str, of: str) -> None:
+        """Count that somebody else acts in place of an owner; `of`: launch, or notify."""
+        strand = self.claimed_by.get(owner)
+        if strand is None:
+            return
+        step = step_at(strand.at)
+        has_returned = strand.is_done and not strand.host.is_dead
+        if of == "launch" and (has_returned or step in ("cancel", "remind", "notify")):
+            step = "launch"  # it has been called by then, and that was answered by an error
+        self.tape.meets("lease over", of if has_returned else step)
 
     def _count_steering(self, old: RunState | None, new: RunState) -> None:
         """Count the threads that are at a run which is steered in this moment."""

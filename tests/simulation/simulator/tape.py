@@ -23,9 +23,7 @@ class Tape:
         only_first: faults beyond this many do not strike.
     """
 
-    def __init__(
-        self, seed: int, without: Collection[int] = (), only_first: int | None = None, order: int = 0
-    ) -> None:
+    def __init__(self, seed: int, without: Collection[int] = (), only_first: int | None = None, order: int = 0) -> None:
         self._random = Random(f"{seed} {order}")
         self._without, self._only_first = frozenset(without), only_first
         self.struck: list[tuple[str, str]] = []
