@@ -14,7 +14,7 @@ import msgspec
 from orchestrator.model.commands import Json, Launch, Notify
 from orchestrator.model.enums import Identity, NodeTypes, OutcomeKind, TargetTypes, TaskStatus
 from orchestrator.model.ids import instance_of, step_of
-from orchestrator.model.run_state import NodeState, RunState, decode, encode
+from orchestrator.model.run_state import NodeState, OwedNotification, RunState, decode, encode
 from orchestrator.model.slots import Slots
 from orchestrator.testing.virtual_time import T0
 from tests.simulation.simulator.cloud import Receivers, Running, Service, Services
@@ -23,6 +23,8 @@ from tests.simulation.simulator.plots import ways_of
 
 LONGEST_LEASE_S = 120.0
 MOST_SKEW_S = 5.0
+LONGEST_TICK_S = 3600.0
+"""How long a Tick, and the one after it, may be in coming."""
 
 
 class Violation(BaseException):
@@ -83,6 +85,8 @@ class Checks:
         """What came about that is rare, and how often."""
         self.disturbed_at: dict[str, float] = {}
         """Process -> when it was last killed, stood still or was slow, in seconds."""
+        self._called = set[tuple[str, str]]()
+        """(owner of a claim, launch id) of calls that were made."""
         self.owners_that_called: set[str] = set()
         """Owners of claims that have called their service, however that went."""
         self.states: dict[str, RunState] = {}
@@ -251,7 +255,10 @@ class Checks:
     # -- something is launched ------------------------------------------------------------------------
 
     def called(self, launch: Launch) -> None:
-        """Check a call that is about to be made: not after the end of the lease that entitles to it."""
+        """Check a call that is about to be made: once for a claim, and not after the end of its lease."""
+        if (launch.owner, launch.launch_id) in self._called:
+            raise Violation(f"{launch.launch_id}: is launched twice under one claim")
+        self._called.add((launch.owner, launch.launch_id))
         if launch.lease_end is not None and not launch.recover:
             late_s = self._now() - (launch.lease_end - T0).total_seconds()
             if late_s > MOST_SKEW_S:
@@ -281,7 +288,7 @@ class Checks:
             raise Violation(f"{launch.launch_id}: is executed twice at {service.name}, and nobody stood or was killed")
 
     def notifying(self, notification: Notify, host: Host) -> None:
-        """Check that a notification may be sent: it is owed, or who sends it stood still, or was answered by an error."""
+        """Check that a notification may be sent: it is owed, or who sends it stood still since."""
         if notification.payload["event"] == "callback":
             return
         state = self.states[notification.run_id]
@@ -312,15 +319,19 @@ class Checks:
             if execution.launch.run_id == run_id and is_left and not self._launcher_stood(execution):
                 raise Violation(f"{execution.launch.launch_id}: runs on, and its run has ended")
         run = self.states[run_id].run
-        if run.owed_notifications:
-            raise Violation(f"{run_id}: owes {[owed.event.value for owed in run.owed_notifications]} still")
+        if overdue := [owed.event.value for owed in run.owed_notifications if self._is_overdue(owed)]:
+            raise Violation(f"{run_id}: owes {overdue} still")
         if "notify" not in self._definitions[run.dag] or run.part_of is not None:
             return
         told = [x.payload["event"] for sent in self._receivers.got.values() for x in sent if x.run_id == run_id]
-        told += [lost.event.value for lost in run.lost_notifications]
+        told += [each.event.value for each in (*run.lost_notifications, *run.owed_notifications)]
         if run.status.value.lower() not in told:
             raise Violation(f"{run_id}: has {run.status}, and nobody was notified; they were of {told}")
         self.drawn["notified of an end"] += 1
+
+    def _is_overdue(self, owed: OwedNotification) -> bool:
+        """Whether the last Ticks should have sent it: the next try is later each time."""
+        return (owed.lease_end - T0).total_seconds() + LONGEST_TICK_S < self._now()
 
     def scheduled(
         self,
