@@ -96,7 +96,7 @@ class Target(Protocol):
 
     id_is_ours: bool
     """Whether its events carry our launch id, so that nobody needs an execution's record to know whose
-    it is: then the record is written off the critical path."""
+    it is: then the record is written off the critical path, or not at all."""
 
     def launch(self, launch: Launch) -> Execution:
         """Start the attempt. The same key again returns the execution that it started before,
@@ -145,6 +145,14 @@ class Withdrawing(Protocol):
         """Return True if the launch has not begun and never will; False where it has, or nothing is known of it.
 
         Raises LaunchUncertain: cannot tell now."""
+
+
+@runtime_checkable
+class Named(Protocol):
+    """A Target some of whose events carry our launch id, as `id_is_ours` says it of all of them."""
+
+    def is_named(self, launch: Launch) -> bool:
+        """Whether the events of this launch's execution will carry its launch id."""
 
 
 @runtime_checkable

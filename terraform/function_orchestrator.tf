@@ -5,6 +5,8 @@ locals {
     # functions-framework serves from gunicorn, by default with 4 threads a CPU, whatever its platform lets in: requests
     # that wait for a run's next save would hold all of them, and everything else up.
     THREADS = tostring(var.orchestrator.concurrency)
+    }, length(var.first_generation_functions) == 0 ? {} : {
+    FIRST_GENERATION_FUNCTIONS = join(",", sort(var.first_generation_functions))
   })
 }
 

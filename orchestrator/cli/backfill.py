@@ -32,7 +32,7 @@ from orchestrator.model.messages import rfc3339, start_message
 from orchestrator.model.missed import Scheduled
 from orchestrator.model.run_state import RunState
 from orchestrator.model.schedule import DEFAULT_ZONE, ticks, zone_of
-from orchestrator.model.times import parse_time
+from orchestrator.model.times import HOW_YEARS, is_of_our_years, parse_time
 from orchestrator.ports import Broker, Clock
 from orchestrator.runtime.catalog import as_json
 from orchestrator.runtime.cloud import patient_broker
@@ -215,8 +215,8 @@ def _time(option: str, text: str, zone: str) -> datetime:
         except ValueError:
             raise InputError(f'backfill: {option} "{text}" is no time; {_HOW_TIME}') from None
         found = datetime.combine(day, time(), zone_of(zone))
-    if not 1900 < found.year < 9000:
-        raise InputError(f'backfill: {option} "{text}" is out of range; allowed are the years 1901 to 8999')
+    if not is_of_our_years(found) or not is_of_our_years(found.astimezone(UTC)):
+        raise InputError(f'backfill: {option} "{text}" is out of range; {HOW_YEARS}')
     return found.astimezone(UTC).replace(microsecond=0)
 
 

@@ -99,8 +99,8 @@ def without_items(state: RunState) -> RunState:
 
 def tree(state: RunState, signs: Signs = UNICODE) -> Iterator[tuple[str, NodeState]]:
     """Yield (what is drawn before its name, node) in definition order, a Parallel before what is inside."""
-    dependants = _dependants(state)
-    branches_of = {name: _branches(state, node, dependants) for name, node in state.nodes.items() if node.branches}
+    dependants = dependants_of(state)
+    branches_of = {name: members_of(state, node, dependants) for name, node in state.nodes.items() if node.branches}
     inside = {name for branches in branches_of.values() for members in branches for name in members}
     rank = {name: number for number, name in enumerate(state.nodes)}
     shown: set[str] = set()
@@ -183,9 +183,9 @@ def _items_of(node: NodeState) -> str:
     items = node.items
     if items is None:
         return "Map"
-    failed = ", ".join(map(str, items.failed[:_MAX_FAILED])) + (", …" if len(items.failed) > _MAX_FAILED else "")
+    failed = ", ".join(map(str, items.failed[:_MAX_FAILED])) + (", …" if items.failures > _MAX_FAILED else "")
     words = f"{items.ended:,} of {counted(items.count, 'item')}"
-    return f"{words}, {len(items.failed):,} failed: {failed}" if failed else words
+    return f"{words}, {items.failures:,} failed: {failed}" if failed else words
 
 
 def seconds_of(node: NodeState, now: datetime) -> float | None:
@@ -205,7 +205,7 @@ def ends(state: RunState) -> list[NodeState]:
 
     seen: set[str] = set()
     state = without_items(state)
-    dependants = _dependants(state)
+    dependants = dependants_of(state)
 
     def within(names: Sequence[str]) -> Iterator[NodeState]:
         for name in names:
@@ -217,18 +217,18 @@ def ends(state: RunState) -> list[NodeState]:
             if node.status is TaskStatus.SKIPPED or (is_followed and node.status is TaskStatus.COMPLETED):
                 continue
             if node.next is None and node.node_type is NodeTypes.PARALLEL:
-                for members in _branches(state, node, dependants):
+                for members in members_of(state, node, dependants):
                     yield from within(members)
             elif node.next is None and node.node_type is not NodeTypes.CONDITION:
                 yield node
 
     inside = {
-        name for node in state.nodes.values() for members in _branches(state, node, dependants) for name in members
+        name for node in state.nodes.values() for members in members_of(state, node, dependants) for name in members
     }
     return list(within([name for name in state.nodes if name not in inside]))
 
 
-def _dependants(state: RunState) -> Mapping[str, list[str]]:
+def dependants_of(state: RunState) -> Mapping[str, list[str]]:
     """Return name -> the nodes that depend on it."""
     found: dict[str, list[str]] = {}
     for name, node in state.nodes.items():
@@ -237,7 +237,7 @@ def _dependants(state: RunState) -> Mapping[str, list[str]]:
     return found
 
 
-def _branches(state: RunState, node: NodeState, dependants: Mapping[str, list[str]]) -> list[list[str]]:
+def members_of(state: RunState, node: NodeState, dependants: Mapping[str, list[str]]) -> list[list[str]]:
     """Return the names of the nodes of each branch of a Parallel, without those in Parallels in it."""
     found = []
     for branch in node.branches:

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from orchestrator.cli.board import STYLES
+from orchestrator.cli.board import STYLES, target_of, without_items
 from orchestrator.cli.bucket import Bucket
 from orchestrator.cli.lines import Line, printable
 from orchestrator.cli.steps import Step, steps_of
@@ -168,8 +168,14 @@ def _progress(run_id: str, bucket: Bucket) -> tuple[tuple[str, str], RunState | 
         return (printable(str(exc)), "red"), None
     if state is None:
         return ("is not there", "dim"), None
-    ended = sum(node.status.is_final for node in state.nodes.values())
-    words = f"{state.run.status}, {ended:,} of {len(state.nodes):,} steps ended"
+    part = state.run.part_of
+    if part is not None and part.map in state.nodes:
+        words = target_of(state.nodes[part.map])
+    else:
+        nodes = without_items(state).nodes
+        ended = sum(node.status.is_final for node in nodes.values())
+        words = f"{ended:,} of {len(nodes):,} steps ended"
+    words = f"{state.run.status}, {words}"
     return (words, STYLES[state.run.status]), state
 
 

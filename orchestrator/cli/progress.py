@@ -4,13 +4,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.cli.board import board, seconds_of, target_of
 from orchestrator.cli.console import Console
 from orchestrator.cli.lines import counted, cut, pad, printable, took
+from orchestrator.cli.sequence import Places, places
 from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus
 from orchestrator.model.run_state import NodeState, RunState, child_of
 
@@ -28,8 +29,8 @@ class View(Protocol):
     pause_s: float
     """How long to wait before the next `show`."""
 
-    def say(self, words: str) -> None:
-        """Say how it begins."""
+    def say(self, words: str, at: datetime) -> None:
+        """Say how it begins, and when."""
 
     def show(self, state: RunState, now: datetime) -> None:
         """Show the run as it is at `now`."""
@@ -43,7 +44,7 @@ class NoView:
 
     pause_s = _FRAME_S
 
-    def say(self, words: str) -> None:
+    def say(self, words: str, at: datetime) -> None:
         """Nothing."""
 
     def show(self, state: RunState, now: datetime) -> None:
@@ -69,17 +70,19 @@ class LinesView:
         self._is_queued = before is not None and before.run.waits_for_slot
         self._width = 0
 
-    def say(self, words: str) -> None:
+    def say(self, words: str, at: datetime) -> None:
         """Write that, with the time."""
-        self._write(f"{clock(datetime.now(UTC))} {words}")
+        self._write(f"{clock(at)} {words}")
 
     def show(self, state: RunState, now: datetime) -> None:
         """Write what has changed since the last time, in the order in which it did."""
-        changes: list[_Change] = []
-        for rank, (name, node) in enumerate(state.nodes.items()):
-            before = self._before.get(name)
-            if node is not before and (name[-1:] != "]" or node.status is TaskStatus.FAILED):
-                changes += _changes(rank, before, node, state, now)
+        changed = [
+            (self._before.get(name), node)
+            for name, node in state.nodes.items()
+            if node is not self._before.get(name) and (name[-1:] != "]" or node.status is TaskStatus.FAILED)
+        ]
+        placed = places(state) if changed else {}
+        changes = [each for before, node in changed for each in _changes(placed, before, node, state, now)]
         self._before = state.nodes
         is_queued, self._is_queued = self._is_queued, state.run.waits_for_slot
         if is_queued and not self._is_queued and state.run.status is not RunStatus.CANCELLED:
@@ -106,7 +109,7 @@ class TableView:
         self._live: Live | None = None
         self._last: tuple[RunState, datetime] | None = None
 
-    def say(self, words: str) -> None:
+    def say(self, words: str, at: datetime) -> None:
         """Nothing: it stands in the board's header."""
 
     def show(self, state: RunState, now: datetime) -> None:
@@ -171,32 +174,37 @@ def _live() -> "Live":
 
 @dataclass(frozen=True, slots=True, order=True)
 class _Change:
-    """A line to be written. Of what one save brought, ends come first, from the inside out, and then starts."""
+    """A line to be written."""
 
     at: datetime
-    phase: int
-    rank: int
+    is_skipped: bool
+    """What the run did not come by is told after what it did."""
+    place: int
+    """Of what happened in one instant: which comes first."""
     node_name: str
     words: str
 
 
-def _changes(rank: int, before: NodeState | None, node: NodeState, state: RunState, now: datetime) -> Iterator[_Change]:
+def _changes(
+    placed: Places, before: NodeState | None, node: NodeState, state: RunState, now: datetime
+) -> Iterator[_Change]:
+    start, end = placed[node.node_name]
     attempt = before.attempt if before else 0
     was = before.status if before else TaskStatus.NEW
     is_opened = node.node_type is not NodeTypes.TASK and was is TaskStatus.NEW and node.started_at is not None
-    started_at = None
     if node.retry_at is not None and (before is None or before.retry_at != node.retry_at):
         why = f": {node.error.error_type}: {printable(node.error.message)}" if node.error is not None else ""
         words = f"attempt {node.attempt - 1} failed{why}; the next one in {took((node.retry_at - now).total_seconds())}"
-        yield _Change(now, 0, rank, node.node_name, f"{TaskStatus.RUNNING:<10} {words}")
-    elif node.attempt > attempt or is_opened or (before is not None and _waited(before) and node.claim):
-        started_at = node.started_at if not attempt and node.started_at else now
+        yield _Change(now, False, start, node.node_name, f"{TaskStatus.RUNNING:<10} {words}")
+    elif node.attempt > attempt or is_opened or (before is not None and _waited(before) and _has_begun(node)):
+        is_entered = before is None or before.started_at != node.started_at
+        started_at = node.started_at if is_entered and node.started_at else min(now, node.ended_at or now)
         words = f"attempt {node.attempt}" if node.attempt and node.node_type is NodeTypes.TASK else ""
         words = counted(node.items.count, "item") if node.items is not None else words
         words += f" waits for a slot of pool {node.pool}" if node.waits_for_slot else ""
         child = child_of(state.run.run_id, node)
         words += f", as run {child}" if child is not None else ""
-        yield _Change(started_at, 1, rank, node.node_name, f"{TaskStatus.RUNNING:<10} {words}".rstrip())
+        yield _Change(started_at, False, start, node.node_name, f"{TaskStatus.RUNNING:<10} {words}".rstrip())
     if node.status.is_final and not was.is_final:
         ended_at = node.ended_at or state.run.ended_at or now
         seconds = seconds_of(node, now)
@@ -204,10 +212,15 @@ def _changes(rank: int, before: NodeState | None, node: NodeState, state: RunSta
         words += f"  {target_of(node)}" if node.items is not None else ""
         if node.error is not None:
             words += f"  {node.error.error_type}: {printable(node.error.message)}"
-        phase = 2 if started_at is not None and started_at >= ended_at else 0
-        yield _Change(ended_at, phase, -rank, node.node_name, f"{node.status:<10} {words}".rstrip())
+        is_skipped = node.status is TaskStatus.SKIPPED
+        yield _Change(ended_at, is_skipped, end, node.node_name, f"{node.status:<10} {words}".rstrip())
 
 
 def _waited(node: NodeState) -> bool:
     """Whether an attempt was not under way yet."""
     return node.retry_at is not None or node.waits_for_slot
+
+
+def _has_begun(node: NodeState) -> bool:
+    """Whether an attempt that was waited for is under way, or was."""
+    return not _waited(node) and (node.claim is not None or node.status is TaskStatus.COMPLETED)

@@ -14,14 +14,15 @@ from datetime import UTC, datetime
 from logging import CRITICAL, getLogger
 from pathlib import Path
 
-from orchestrator.cli.board import board
+from orchestrator.cli.about import untold_lines
+from orchestrator.cli.board import board, without_items
 from orchestrator.cli.bucket import Bucket, open_to_read
 from orchestrator.cli.children import Beside, starts_others, tasks_by_folder
 from orchestrator.cli.console import Console
 from orchestrator.cli.definitions import find, load
 from orchestrator.cli.follow import Interrupted, News, follow
 from orchestrator.cli.inputs import read_inputs
-from orchestrator.cli.lines import counted, listed, plain
+from orchestrator.cli.lines import counted, line, listed, plain
 from orchestrator.cli.progress import View, view_for
 from orchestrator.cli.queues import waiting_lines
 from orchestrator.cli.sources import missing_modules, missing_sources
@@ -153,8 +154,7 @@ class _Session:
             except RunExists as exc:
                 resume = self._wanted.command("--resume", str(self._wanted.run_id))
                 raise InputError(f"{exc}, or finish that one with: {resume}") from exc
-            view.say(f"run {self._run_id} of {loaded.name} started")
-            self._say_what_waits(executor)
+            self._say_that_it_starts(executor, view, loaded.name, "started")
             state = self._to_its_end(executor, view)
         self._show_summary(state)
         return state
@@ -184,8 +184,9 @@ class _Session:
         folders = beside.folders if starts_others(dag.all_tasks) else {name: self._folder}
         view = view_for(self._console, is_json=self._wanted.is_json, is_verbose=self._wanted.is_verbose, before=state)
         with self._executor(Catalog(beside), folders) as executor:
-            ended = sum(node.status.is_final for node in state.nodes.values())
-            view.say(f"run {run_id} of {name} taken up; {ended:,} of {counted(len(state.nodes), 'step')} had ended")
+            steps = without_items(state).nodes
+            ended = sum(node.status.is_final for node in steps.values())
+            view.say(f"run {run_id} of {name} taken up; {ended:,} of {counted(len(steps), 'step')} had ended", _now())
             executor.resume(run_id)
             self._say_what_waits(executor)
             state = self._to_its_end(executor, view)
@@ -211,11 +212,11 @@ class _Session:
         folders = beside.folders if starts_others(dag.all_tasks) else {name: self._folder}
         view = view_for(self._console, is_json=self._wanted.is_json, is_verbose=self._wanted.is_verbose, before=state)
         with self._executor(Catalog(beside), folders) as executor:
-            kept = sum(node.status is TaskStatus.COMPLETED for name, node in state.nodes.items() if name not in again)
+            nodes = without_items(state).nodes
+            kept = sum(node.status is TaskStatus.COMPLETED for name, node in nodes.items() if name not in again)
             executor.redrive(wanted.run_id, wanted.start_from)
-            steps = f"{kept:,} of {counted(len(state.nodes), 'step')} had completed"
-            view.say(f"run {wanted.run_id} of {name} goes on; {steps}")
-            self._say_what_waits(executor)
+            steps = f"{kept:,} of {counted(len(nodes), 'step')} had completed"
+            self._say_that_it_starts(executor, view, name, f"goes on; {steps}")
             state = self._to_its_end(executor, view)
         self._show_summary(state)
         return state
@@ -254,6 +255,17 @@ class _Session:
         run = saved.after.run
         if run.run_id == self._run_id or (not self._run_id and run.parent is None):  # its child runs are not shown
             self._news.saved(saved.after)
+
+    def _say_that_it_starts(self, executor: DAGExecutor, view: View, dag: str, words: str) -> None:
+        """Say that it has started, or goes on; or else that it will, and what it waits for."""
+        latest = self._news.latest
+        if latest is None or not latest.run.waits_for_slot:
+            at = _now() if latest is None or latest.run.redrives else latest.run.started_at
+            view.say(f"run {self._run_id} of {dag} {words}", at)
+            return
+        view.say(f"run {self._run_id} of {dag} is queued", _now())
+        view.show(latest, _now())
+        self._say_what_waits(executor)
 
     def _say_what_waits(self, executor: DAGExecutor) -> None:
         """Say what a run waits for that does not begin, and what to do about who is before it."""
@@ -306,6 +318,18 @@ class _Session:
         redrive = shlex.join(("orchestrator", "redrive", self._run_id, str(self._wanted.path), *where))
         is_kept = not self._url.startswith("memory://")
         self._console.styled(summary(state, bucket, _now(), self._console.size[0], again, redrive if is_kept else None))
+        if state.run.owed_notifications and is_kept:
+            self._say_what_is_not_told(bucket)
+
+    def _say_what_is_not_told(self, bucket: Bucket) -> None:
+        """Say who has not been told of an event of the run, now that nobody tries any more, and what to do."""
+        state = bucket.find(self._run_id)
+        if state is None:
+            return
+        self._console.styled(untold_lines(state))
+        if state.run.owed_notifications:
+            self._console.styled([line("try that again, after a minute or more, with:", "dim")])
+            self._console.out(f"  {self._wanted.command('--resume', self._run_id)}")
 
 
 def check_sources(tasks: Iterable[Task], folder: Path, settings: Settings) -> None:

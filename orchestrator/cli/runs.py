@@ -1,4 +1,7 @@
-"""`orchestrator runs`: the runs of a bucket, newest first; all of them, or those of a DAG, a status, with tags."""
+"""`orchestrator runs`: the runs of a bucket, newest first; all of them, or those of a DAG, a status, with tags.
+
+Child runs, of which a Map in parts has hundreds, only if they are asked for.
+"""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +15,7 @@ import msgspec
 from orchestrator.cli.board import STYLES
 from orchestrator.cli.bucket import Bucket
 from orchestrator.cli.console import Console
-from orchestrator.cli.lines import Line, columns, cut, pad, printable, took
+from orchestrator.cli.lines import Line, columns, counted, cut, pad, printable, took
 from orchestrator.model.commands import Json
 from orchestrator.model.enums import RunStatus
 from orchestrator.model.run_state import RunInfo
@@ -51,6 +54,8 @@ class Filter:
     """All of these."""
     parent: str | None = None
     """The run that they are child runs of."""
+    has_children: bool = True
+    """Whether child runs are meant, too, where it is not said whose."""
 
     def meets(self, run: RunInfo) -> bool:
         """Whether a run is meant."""
@@ -59,6 +64,10 @@ class Filter:
         if self.parent is not None and (run.parent is None or run.parent.run_id != self.parent):
             return False
         return (not self.statuses or run.status in self.statuses) and self.tags <= set(run.tags)
+
+    def leaves_out(self, run: RunInfo | None) -> bool:
+        """Whether a run is a child run, and none of these was asked for."""
+        return run is not None and run.parent is not None and self.parent is None and not self.has_children
 
     def __str__(self) -> str:
         words = [f"of {self.dag}"] if self.dag else []
@@ -72,21 +81,27 @@ ALL = Filter()
 
 
 def runs(console: Console, bucket: Bucket, *, limit: int, wanted: Filter = ALL, is_json: bool, now: datetime) -> int:
-    """Write the newest runs."""
-    found = newest(bucket, limit, wanted)
+    """Write the newest runs, and how many child runs that are as new are left out."""
+    found, left_out, are_more = newest(bucket, limit, wanted)
     if is_json:
         console.document(as_json([_as_json(entry) for entry in found]))
     elif found:
         console.styled(table(found, console.size[0], now))
     else:
         console.err(f"no runs{wanted} in {bucket.url}")
+    if are_more:
+        console.err(f"these are the newest {counted(limit, 'run')}; --limit N shows more")
+    if left_out:
+        console.err(f"{counted(left_out, 'child run')} left out; --children lists them, too")
     return 0
 
 
-def newest(bucket: Bucket, limit: int, wanted: Filter = ALL) -> list[Entry]:
-    """Return the newest runs that are meant, newest first; one that cannot be read comes where its id says, else first.
+def newest(bucket: Bucket, limit: int, wanted: Filter = ALL) -> tuple[list[Entry], int, bool]:
+    """Return the newest runs that are meant, newest first; how many child runs as new as these are left out; and
+    whether there are more than `limit`.
 
-    Only as many documents are read as it takes, and those of the runs whose ids were chosen.
+    One that cannot be read comes where its id says, else first. Only as many documents are read as it takes, and those
+    of the runs whose ids were chosen.
     """
     chosen: list[str] = []
     by_second: list[tuple[int, str]] = []
@@ -97,12 +112,20 @@ def newest(bucket: Bucket, limit: int, wanted: Filter = ALL) -> list[Entry]:
         else:
             chosen.append(run_id)
     found: list[Entry] = []
+    left_out: list[Entry] = []
+
+    def take(run_ids: Iterable[str]) -> None:
+        for entry in _read_all(bucket, run_ids, wanted):
+            (left_out if wanted.leaves_out(entry.run) else found).append(entry)
+
     for _, group in groupby(sorted(by_second, reverse=True), key=lambda pair: pair[0]):
-        if len(found) >= limit:
+        if len(found) > limit:
             break
-        found += _read_all(bucket, (run_id for _, run_id in group), wanted)
-    found += _read_all(bucket, chosen, wanted)
-    return sorted(found, key=_began, reverse=True)[:limit]
+        take(run_id for _, run_id in group)
+    take(chosen)
+    found.sort(key=_began, reverse=True)
+    oldest = _began(found[limit - 1]) if len(found) >= limit else (-inf, "")
+    return found[:limit], sum(_began(each) > oldest for each in left_out), len(found) > limit
 
 
 def read(bucket: Bucket, run_id: str) -> Entry | None:

@@ -10,6 +10,7 @@ from orchestrator.cli.board import board
 from orchestrator.cli.bucket import Bucket
 from orchestrator.cli.children import answer_lines, child_lines
 from orchestrator.cli.console import Console
+from orchestrator.cli.costs import cost_lines
 from orchestrator.cli.follow import News, follow
 from orchestrator.cli.lines import line
 from orchestrator.cli.links import links
@@ -42,6 +43,8 @@ class Asked:
     interval_s: float = 1.0
     bucket: str | None = None
     """As it was named on the command line."""
+    is_cost: bool = False
+    """Each line of what it costs."""
 
 
 def status(console: Console, bucket: Bucket, asked: Asked, settings: Settings) -> int:
@@ -60,6 +63,7 @@ def status(console: Console, bucket: Bucket, asked: Asked, settings: Settings) -
         console.styled(about_lines(state, bucket))
         console.styled(child_lines(state, bucket))
         console.styled(answer_lines(state, bucket))
+        console.styled(cost_lines(state, bucket, _now(), is_full=asked.is_cost))
         console.styled(links(state, bucket, settings, is_linking=console.is_linking))
         if not state.run.status.is_final and bucket.root is not None:  # elsewhere the cloud's Tick looks after it
             bucket_option = f" --bucket {shlex.quote(asked.bucket)}" if asked.bucket else ""

@@ -10,11 +10,13 @@ from orchestrator.cli.bucket import Bucket, short
 from orchestrator.cli.lines import Line, counted, cut, line, printable, took
 from orchestrator.cli.results import outcome_lines
 from orchestrator.model.commands import Failure
-from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus
+from orchestrator.model.enums import NodeTypes, RunStatus, TargetTypes, TaskStatus
 from orchestrator.model.run_state import NodeState, RunState
 
 _MAX_ALSO = 5
 _MAX_MESSAGE = 1000
+_ITS_OWN = frozenset({"Task.BadParameters", "Dag.BadInput", "Map.BadItems", "Map.TooManyItems", "Run.BadResult"})
+"""Errors of what a run keeps however often it goes on."""
 
 
 def summary(
@@ -35,7 +37,8 @@ def summary(
     if run.status is RunStatus.COMPLETED:
         lines += outcome_lines(_results(state), width, size_of)
         lines += [line("")] if lines else []
-    seconds = took(run_seconds(state, now))
+    paused_at = run.steered_at if run.status is RunStatus.PAUSED else None
+    seconds = took((now - paused_at).total_seconds() if paused_at else run_seconds(state, now))
     redriven = f", redriven {counted(run.redrives, 'time')}" if run.redrives else ""
     words = f" {'in' if run.status.is_final else 'for'} {seconds}{redriven}"
     lines.append(((run.status, STYLES[run.status]), (words, "")))
@@ -47,11 +50,12 @@ def summary(
     if document is not None:
         lines.append((("run document: ", "dim"), (document, "")))
     if run.status is RunStatus.FAILED:
-        if redrive is not None:
-            lines += [(("next: ", "dim"), (f"{advice(state)}, then let the run go on:", "")), line(f"  {redrive}")]
+        words = advice(state)
+        if redrive is not None and not needs_new_run(state):
+            lines += [(("next: ", "dim"), (f"{words}, then let the run go on:", "")), line(f"  {redrive}")]
             lines += [line("or start a new one:"), line(f"  {again}")]
         else:
-            lines += [(("next: ", "dim"), (f"{advice(state)}, then start a new run:", "")), line(f"  {again}")]
+            lines += [(("next: ", "dim"), (f"{words}, then start a new run:", "")), line(f"  {again}")]
     return lines
 
 
@@ -100,23 +104,42 @@ def words_of(error: Failure) -> str:
     return f"{error.error_type}: {cut(printable(error.message), _MAX_MESSAGE)}"
 
 
+def needs_new_run(state: RunState) -> bool:
+    """Whether a failed run fails again if it goes on: by its definition or its input, which it keeps."""
+    error = state.run.error
+    node = state.nodes.get(error.node) if error and error.node else None
+    if error is None or error.error_type in _ITS_OWN:
+        return error is not None
+    return node is not None and node.node_type in (NodeTypes.CONDITION, NodeTypes.WAIT, NodeTypes.PASS, NodeTypes.END)
+
+
 def advice(state: RunState) -> str:
     """Return what to do about a failed run."""
     error = state.run.error
     node = state.nodes.get(error.node) if error and error.node else None
+    if error is not None and error.error_type == "Run.BadResult":
+        return 'correct "result" in the definition'
     if error is None or node is None:
         return "see what is wrong"
     step, target = f"step {node.node_name}", printable(node.target_name or "")
     match error.error_type:
-        case "Task.BadParameters":
+        case "Task.BadParameters" | "Dag.BadInput":
             return f"correct the parameters of {step}, or the run's input"
+        case "Map.BadItems" | "Map.TooManyItems":
+            return f"correct the items of {step}, or the run's input"
+        case "Task.Timeout" if node.target_type == TargetTypes.CALLBACK:
+            return f"have {step} answered in time"
         case "Task.Timeout":
-            return f"give {step} a longer timeout, or make {target or 'it'} faster"
+            return f"make {target or 'it'} faster (a longer timeout of {step} is for new runs)"
+        case "Callback.Rejected":
+            return f"see to why {step} was rejected"
         case "Function.NotFound":
             return f"make {target} importable from here"
         case "CloudFunction.NotFound" | "Dataflow.NotFound":
             return f"write the source of {target} where it was looked for"
         case _:
+            if needs_new_run(state):
+                return f"mend {step} in the definition, or the run's input"
             return f"mend {target}, which {step} runs" if target else f"mend {step}"
 
 

@@ -45,7 +45,7 @@ from orchestrator.model.facts import (
 from orchestrator.model.messages import reminder_message
 from orchestrator.model.policy import Policy
 from orchestrator.model.secrets import filled, masked, masked_json
-from orchestrator.ports import Broker, Clock, Notifier, Secrets, Target, Withdrawing
+from orchestrator.ports import Broker, Clock, Named, Notifier, Secrets, Target, Withdrawing
 
 log = logging.getLogger("orchestrator")
 
@@ -267,7 +267,9 @@ class Actor:
         self._tell(launch, result, begun)
         box.executions[launch.launch_id] = execution
         self._cancel_if_dead(target, launch, execution)
-        self._bind(launch, execution, is_urgent=not target.id_is_ours)
+        is_named = target.id_is_ours or (isinstance(target, Named) and target.is_named(launch))
+        if not is_named or self._policy.records_all:
+            self._bind(launch, execution, is_urgent=not is_named)
         if execution.outcome is not None:
             return AttemptEnded(launch.node_name, launch.attempt, execution.outcome, execution.execution_id)
         if launch.recover:

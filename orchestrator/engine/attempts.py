@@ -137,6 +137,7 @@ def _launch_of(
         goes_on=child_going_on(node, attempt),
         depth=draft.info.parent.depth if draft.info.parent is not None else 0,
         scheduled_for=draft.info.scheduled_for,
+        priority=draft.info.priority,
     )
 
 

@@ -9,6 +9,7 @@ import dataclasses
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
 from threading import BoundedSemaphore, Condition, Lock, Thread
@@ -622,10 +623,15 @@ class DAGExecutor:
     def _save(
         self, status: OrchestrationStatus, before: RunState | None, after: RunState, version: Version | None
     ) -> Version:
-        if before is None or before.run.redrives < after.run.redrives:
-            made_for = after.run.message_id if after.run.parent is not None else None
-            self._open_runs.mark(status.run_id, self._clock.now(), after.run.redrives, made_for)
-        return status.save(after, expect=version)
+        if before is not None and before.run.redrives == after.run.redrives:
+            return status.save(after, expect=version)
+        made_for = after.run.message_id if after.run.parent is not None else None
+        self._open_runs.mark(status.run_id, self._clock.now(), after.run.redrives, made_for)
+        saved = status.save(after, expect=version)
+        if before is not None:
+            with suppress(OrchestratorError):  # a Tick gives up the marker of a redrive that was killed a day ago
+                self._open_runs.mark(status.run_id, self._clock.now(), after.run.redrives, made_for)
+        return saved
 
     def _is_dead(self, launch: Launch) -> bool:
         loaded = OrchestrationStatus(self._store, launch.run_id).load()

@@ -55,6 +55,9 @@ log = logging.getLogger("orchestrator")
 PRUNED_FROM_S = 1800.0
 """A run is pruned an hour after its end at the earliest (half of it for clocks): its start is older than that."""
 
+_QUIET = Reminder | Heartbeat | BeginRun
+"""What may come long after its run has ended, and tells nobody anything then: of a timeout, of a child run's end."""
+
 
 class TooMuchAtOnce(Exception):
     """What waited is to be decided on in parts."""
@@ -208,7 +211,10 @@ class Decider:
             published_at = item.published_at
         if published_at is not None and self._resolver.is_young(published_at, now):
             raise NotYet(f"runs/{box.run_id}.json: does not exist (yet)")
-        if isinstance(item, RedriveRun) and self._store.get(tombstone_of(item.run_id)) is not None:
+        was_pruned = isinstance(item, RedriveRun | _QUIET) and self._store.get(tombstone_of(box.run_id)) is not None
+        if was_pruned and isinstance(item, _QUIET):
+            return first, []
+        if was_pruned:
             raise RunNotFound(f"run {box.run_id}: was deleted by prune, so it cannot be redriven")
         raise RunNotFound(f"runs/{box.run_id}.json: does not exist, but an event names that run")
 

@@ -194,6 +194,10 @@ def _ending(draft: Draft, stopped_at: NodeState | None) -> Ending:
         return Ending(RunStatus.COMPLETED)
     if stop is not None and draft.info.is_out_of_time:
         return Ending(RunStatus.FAILED, stop)
+    if (
+        stop is not None and stopped_at.status is TaskStatus.FAILED
+    ):  # what could not be stopped failed of its own accord
+        return Ending(RunStatus.CANCELLED, stop)
     if stopped_at.status is TaskStatus.FAILED:
         return Ending(RunStatus.FAILED, _with_node(stopped_at))
     error = _with_node(stopped_at) or stop or Failure("Run.Cancelled", "")
@@ -240,7 +244,7 @@ def end_run(draft: Draft, ending: Ending) -> None:
         if node.status is TaskStatus.NEW:
             draft.put(replace(node, status=TaskStatus.SKIPPED))
     ended = replace(draft.info, status=ending.status, error=ending.error, ending=None, ended_at=draft.now, slot=None)
-    draft.change_run(ended)
+    draft.change_run(replace(ended, is_resuming=False))  # what it held, if it was stopped, has ended too
     draft.tell_parent()
 
 

@@ -14,10 +14,10 @@ from orchestrator.model.commands import Json, Launch
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import NodeTypes
 from orchestrator.model.errors import CorruptState, LaunchRefused
-from orchestrator.model.expressions import names_in
 from orchestrator.model.ids import instance_of
 from orchestrator.model.nodes import Map
 from orchestrator.model.run_state import Items, NodeState, ParentRun, PartOf, RunState
+from orchestrator.model.templates import names_in
 from orchestrator.ports import ObjectStore
 
 
@@ -76,6 +76,7 @@ class PartRuns:
             parent=ParentRun(launch.run_id, launch.node_name, launch.attempt, launch.depth + 1),
             part_of=part_of,
             nodes=(*_carried(dag, state, place, entry), own),
+            priority=run.priority,
         )
 
 

@@ -14,11 +14,12 @@ Two may prune at once, and a run_id may be taken again as soon as the first is d
 before whether the run is still the one that was marked; between that look and the delete, a moment is left.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from itertools import groupby
 from threading import Lock
 
 import msgspec
@@ -28,7 +29,7 @@ from orchestrator.engine.large_results import RUN_ENTRY
 from orchestrator.engine.status import DefinitionStatus, OrchestrationStatus, tombstone_of, trash_of
 from orchestrator.model.errors import CorruptState, OrchestratorError, VersionConflict
 from orchestrator.model.ids import RUN_ID, key_of, launch_id_of
-from orchestrator.model.run_state import RunInfo, RunState
+from orchestrator.model.run_state import RunInfo, RunState, decode_run
 from orchestrator.model.slots import Slots, changed
 from orchestrator.model.slots import decode as slots_of
 from orchestrator.model.slots import encode as encode_slots
@@ -106,7 +107,7 @@ class Pruner:
         with ThreadPoolExecutor(_AT_ONCE, "orchestrator-prune") as pool:
             keys = [key for key in self._store.list("runs/") if key.endswith(".json")]
             going = [state for state in pool.map(self._judge, keys) if state is not None]
-            going = [state for state in pool.map(self._mark, going) if state is not None]
+            going = [state for level in _by_depth(going) for state in pool.map(self._mark, level) if state is not None]
             going = [state for state in pool.map(self._leftovers, going) if state is not None]
             runs = {state.run.run_id: state for state in going}
             self._slots(runs)
@@ -138,21 +139,30 @@ class Pruner:
         self._stays(loaded[0].run)
         return None
 
-    def _is_going(self, run: RunInfo) -> bool:
+    def _is_going(self, run: RunInfo, *, are_above_marked: bool = False) -> bool:
         if run.pruned_at is not None:
             return True
         is_old = run.status.is_final and run.ended_at is not None and run.ended_at < self._before
-        return is_old and not run.owed_notifications and self._is_meant(run) and not self._is_needed(run)
+        is_meant = is_old and not run.owed_notifications and self._is_meant(run)
+        return is_meant and not self._is_needed(run, are_above_marked)
 
-    def _is_needed(self, run: RunInfo) -> bool:
-        """Whether this is a child of a run that has not ended, which may still ask about it."""
+    def _is_needed(self, run: RunInfo, are_above_marked: bool) -> bool:
+        """Whether this is a child of a run that stays: it may ask about it still, or be redriven and let it go on.
+
+        Args:
+            are_above_marked: all runs above it that go have been marked, so one that has not been stays.
+        """
         if run.parent is None:
             return False
+        key = f"runs/{run.parent.run_id}.json"
         try:
-            loaded = OrchestrationStatus(self._store, run.parent.run_id).load()
+            found = self._store.get(key)
+            parent = decode_run(found[0], key) if found is not None else None
         except CorruptState:  # a person is to look at it first
             return True
-        return loaded is not None and not loaded[0].run.status.is_final
+        if parent is None or parent.pruned_at is not None:
+            return False
+        return are_above_marked or not self._is_going(parent)
 
     def _stays(self, run: RunInfo) -> None:
         self._count("kept", 1)
@@ -176,7 +186,7 @@ class Pruner:
                 run = loaded[0].run
                 if run.pruned_at is not None:
                     return loaded[0]
-                if not self._is_going(run):
+                if not self._is_going(run, are_above_marked=True):
                     self._stays(run)
                     return None
                 marked = RunState(replace(run, pruned_at=self._now), loaded[0].nodes)
@@ -357,6 +367,16 @@ class Pruner:
         if not self._is_dry:
             self._store.delete(key)
         return 1
+
+
+def _by_depth(states: Iterable[RunState]) -> Iterator[list[RunState]]:
+    """Yield runs by how many stand above them."""
+
+    def depth(state: RunState) -> int:
+        return state.run.parent.depth if state.run.parent is not None else 0
+
+    for _, level in groupby(sorted(states, key=depth), key=depth):
+        yield list(level)
 
 
 class _Record(msgspec.Struct):

@@ -178,7 +178,8 @@ class Resolver:
         parent = ParentRun(launch.run_id, launch.node_name, launch.attempt, launch.depth + 1)
         variables = self._variables_of(name, dag)
         given, due = launch.parameters, launch.scheduled_for
-        return Start(run_id, name, definition, dag, given, launch.launch_id, due, variables, parent=parent)
+        message_id, priority = launch.launch_id, launch.priority
+        return Start(run_id, name, definition, dag, given, message_id, due, variables, parent=parent, priority=priority)
 
     def _variables_of(self, name: str, dag: DAG) -> Mapping[str, Json]:
         """Return the variables that a DAG asks for. Raises SettingsError where one has no value."""

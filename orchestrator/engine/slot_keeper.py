@@ -38,7 +38,8 @@ MAX_SAVES = 60
 MAX_FAULTS = 5
 """How often a store that cannot be written is tried again before that."""
 MAX_LOOKED_AT = 200
-"""Of so many who hold a slot of one queue a look finds out whether they do rightly, the oldest first."""
+"""Of so many who hold a slot of one queue a look finds out whether they do rightly: from a place on that is left to
+chance, so that no one is left out for ever behind those who hold theirs rightly."""
 
 
 class _Request:
@@ -281,8 +282,11 @@ class SlotKeeper:
     def _stale(self, queue: str, ours: set[str]) -> list[str]:
         """Tickets of those who hold a slot that their run has no more, or that is gone."""
         slots = self._load(slots_key(queue))[0]
-        held = sorted((place for place in slots.held if place.ticket not in ours), key=lambda place: place.since)
-        return [place.ticket for place in held[:MAX_LOOKED_AT] if not self._is_rightly_held(place)]
+        held = [place for place in slots.held if place.ticket not in ours]
+        if len(held) > MAX_LOOKED_AT:
+            first = int(self._spread() * len(held))
+            held = (held[first:] + held[:first])[:MAX_LOOKED_AT]
+        return [place.ticket for place in held if not self._is_rightly_held(place)]
 
     def _is_rightly_held(self, place: Place) -> bool:
         try:

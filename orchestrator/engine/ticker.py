@@ -263,14 +263,24 @@ class Ticker:
     def _close(self, state: RunState, marker: str | None) -> bool:
         """Let go of a run that has ended, unless it owes notifications still: then its marker stays.
 
-        So does that of a redrive which has written its marker, and is about to save.
+        So does that of a redrive which has written its marker, and is about to save; for a day.
         """
-        if state.run.owed_notifications or number_of(marker or "") > state.run.redrives:
+        run_id, redrives, number = state.run.run_id, state.run.redrives, number_of(marker or "")
+        if state.run.owed_notifications or (number > redrives and not self._is_old(marker)):
             return False
         if marker is not None:
-            self._open_runs.clear_all(state.run.run_id, state.run.redrives)
-        self._forget(state.run.run_id)
+            self._open_runs.clear_all(run_id, max(redrives, number))
+        if number > redrives:  # who was killed over it may have been asked again at this very moment
+            loaded = OrchestrationStatus(self._store, run_id).load()
+            if loaded is not None and not loaded[0].run.status.is_final:
+                self._open_runs.mark(run_id, self._clock.now(), loaded[0].run.redrives)
+                return False
+        self._forget(run_id)
         return True
+
+    def _is_old(self, marker: str | None) -> bool:
+        found = self._open_runs.read(marker) if marker else None
+        return found is not None and self._clock.now() - found.at >= timedelta(seconds=self._policy.marker_age_s)
 
     def _late(self, state: RunState) -> tuple[OwedNotification, ...]:
         return late_notifications(state, self._clock.now(), self._instance, self._hosts.is_alive, self._policy)
@@ -336,7 +346,11 @@ class Ticker:
                 continue
             execution_id, outcome = self._outcome(node, state, box)
             if outcome is None and kind == DueKind.HEARTBEAT:
-                facts += self._witness.heard(self._store, node, state)  # before it is found to be silent
+                try:
+                    facts += self._witness.heard(self._store, node, state)  # before it is found to be silent
+                except OrchestratorError as exc:
+                    log.warning("cannot ask when it was heard of: %s", exc, extra=labels_of_attempt(node, state))
+                    continue
             if outcome is None:
                 facts.append(TimeCame(node.node_name, node.attempt, kind, at, execution_id is not None))
             else:
@@ -366,10 +380,12 @@ class Ticker:
     def _orphan(self, run_id: str, marker: str | None) -> tuple[str, ...]:
         """A marker without a run: the start died before it wrote the run, and will be delivered again."""
         found = self._open_runs.read(marker) if marker else None
-        if found is None or self._clock.now() - found.at < timedelta(seconds=self._policy.marker_age_s):
+        if found is None or marker is None or not self._is_old(marker):
             return ()
-        if marker is not None and found.made_for is not None and not self._is_wanted(found.made_for):
-            self._open_runs.clear(marker)  # of a child run whose launch died, and was given up before it was repeated
+        if number_of(marker) or (found.made_for is not None and not self._is_wanted(found.made_for)):
+            # Of a redrive of a run that was pruned; of a child run whose launch died, and was given up before it was
+            # repeated.
+            self._open_runs.clear(marker)
             return ()
         raise RunNotFound(f"{marker}: marks a run since {found.at.isoformat()}, but runs/{run_id}.json does not exist")
 

@@ -12,8 +12,9 @@ from orchestrator.model.commands import Json
 from orchestrator.model.dag import DAG
 from orchestrator.model.errors import DefinitionError, EventError, ExpressionError, OrchestratorError
 from orchestrator.model.events import MessageEvent, ObjectEvent
-from orchestrator.model.expressions import Condition, Scope, Template, compile_condition, compile_value
+from orchestrator.model.expressions import Condition, Scope, compile_condition
 from orchestrator.model.messages import MAX_DEPTH, is_too_deep
+from orchestrator.model.templates import Template, compile_value
 
 log = logging.getLogger("orchestrator")
 

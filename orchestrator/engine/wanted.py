@@ -5,11 +5,11 @@ from functools import lru_cache
 
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import NodeTypes, TaskStatus
-from orchestrator.model.expressions import asks_for, names_in
 from orchestrator.model.facts import Fact, RedriveRequested
 from orchestrator.model.ids import beside, instance_of
 from orchestrator.model.nodes import Map, Node, Parallel, Task, Wait
 from orchestrator.model.run_state import RunState
+from orchestrator.model.templates import asks_for, names_in
 
 
 def wanted(dag: DAG, state: RunState, facts: Sequence[Fact]) -> tuple[str, ...]:

@@ -99,6 +99,8 @@ class Launch(msgspec.Struct, frozen=True):
     """How many runs stand above its run."""
     scheduled_for: datetime | None = None
     """The time, of its schedule, that its run is for."""
+    priority: int = 0
+    """Of its run."""
 
     @property
     def launch_id(self) -> str:

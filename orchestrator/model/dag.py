@@ -12,11 +12,11 @@ from orchestrator.model.durations import parse_duration
 from orchestrator.model.enums import TaskStatus
 from orchestrator.model.errors import InputError
 from orchestrator.model.execution import ExecutionRecord
-from orchestrator.model.expressions import Template, compile_value, names_in
 from orchestrator.model.fixed import Fixed
 from orchestrator.model.ids import step_of
 from orchestrator.model.node_factory import NodeFactory
 from orchestrator.model.nodes import Map, Node, Parallel, Task
+from orchestrator.model.templates import Template, compile_value, names_in
 
 if TYPE_CHECKING:
     from orchestrator.model.dependencies import Dependencies

@@ -1,16 +1,11 @@
 """Expressions: `${run.input.day}`, `${steps.Count.result.items[0]["a b"]}`, `${steps.Count.result.words > 1000}`. Pure.
 
-A string that is one whole expression takes the value with its type; inside of a longer string the value
-becomes text (a string as it is, anything else as compact JSON). `$${` is a literal `${`. The names of
-objects are never expressions.
-
 What is a path is looked up. Anything else is CEL (`model/cel.py`), of which a path is a part; its library is loaded
 with the first expression that needs it.
 """
 
-import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -18,7 +13,6 @@ import msgspec
 
 from orchestrator.model.commands import Json
 from orchestrator.model.errors import ExpressionError
-from orchestrator.model.secrets import SecretName, SecretText
 from orchestrator.model.words import at, did_you_mean, kind_of, listed, quoted
 
 if TYPE_CHECKING:
@@ -88,7 +82,7 @@ class Expression(msgspec.Struct, frozen=True):
             return ExpressionError(_no_key(self.text, where, key, (name for name in value if isinstance(name, str))))
         wanted = quoted(key) if isinstance(key, str) else f"[{key}]"
         size = f" of {len(value)}, from [0]" if isinstance(value, list | tuple) else ""
-        return ExpressionError(f"{_short(self.text)}: {where} has no {wanted}; it is {kind_of(value)}{size}")
+        return ExpressionError(f"{short(self.text)}: {where} has no {wanted}; it is {kind_of(value)}{size}")
 
 
 class Computed(msgspec.Struct, frozen=True):
@@ -115,7 +109,7 @@ class Computed(msgspec.Struct, frozen=True):
         except CelFailure as exc:
             if exc.is_missing:
                 self._find_missing(scope)
-            raise ExpressionError(f"{_short(self.text)}: {exc}") from exc
+            raise ExpressionError(f"{short(self.text)}: {exc}") from exc
 
     def _find_missing(self, scope: Scope) -> None:
         """Raise the error of the first path that leads nowhere, if one does."""
@@ -261,7 +255,7 @@ def _compile_cel(text: str, opened: int, position: int, closed: int) -> Computed
         from orchestrator.model.cel import CelProblem, compile_cel
     except ImportError as exc:
         raise ExpressionError(
-            f"{_short(text[opened : closed + 1])}: is more than a path, which takes the library cel-expr-python; "
+            f"{short(text[opened : closed + 1])}: is more than a path, which takes the library cel-expr-python; "
             "it is not installed here"
         ) from exc
     try:
@@ -280,18 +274,18 @@ def _check_roots(text: str, path: Path) -> None:
         raise ExpressionError(_no_key(text, "an expression", root, ROOTS))
     allowed = ROOTS[str(root)]
     if root == "var" and (not names or isinstance(names[0], int)):
-        raise ExpressionError(f"{_short(text)}: stops too early; go on to the name of a variable")
+        raise ExpressionError(f"{short(text)}: stops too early; go on to the name of a variable")
     if root == "secret" and (len(names) != 1 or not SECRET_NAME.fullmatch(str(names[0]))):
-        raise ExpressionError(f"{_short(text)}: is no secret; write ${{secret.NAME}}, of 1 to 255 of A-Z a-z 0-9 _ -")
+        raise ExpressionError(f"{short(text)}: is no secret; write ${{secret.NAME}}, of 1 to 255 of A-Z a-z 0-9 _ -")
     if allowed is None:
         return
     if root == "steps" and names and isinstance(names[0], int):
-        raise ExpressionError(f"{_short(text)}: steps has no numbers; name a step, as in steps.A")
+        raise ExpressionError(f"{short(text)}: steps has no numbers; name a step, as in steps.A")
     where = _written(path[: 2 if root == "steps" else 1])
     rest = names[1:] if root == "steps" else names
     if not rest:  # a part of it is a value; the whole of `steps` would depend on who ended first
         further = listed(allowed) if names or root != "steps" else "the name of a step"
-        raise ExpressionError(f"{_short(text)}: stops too early; go on to {further}")
+        raise ExpressionError(f"{short(text)}: stops too early; go on to {further}")
     if rest[0] not in allowed:
         raise ExpressionError(_no_key(text, where, rest[0], allowed))
 
@@ -300,7 +294,7 @@ def _no_key(text: str, where: str, key: str | int, allowed: Iterable[str]) -> st
     names = list(allowed)
     near = did_you_mean(key, names) if isinstance(key, str) else ""
     wanted = quoted(key) if isinstance(key, str) else f"[{key}]"
-    return f"{_short(text)}: {where} has no {wanted};{near} it has {listed(names) or 'nothing'}"
+    return f"{short(text)}: {where} has no {wanted};{near} it has {listed(names) or 'nothing'}"
 
 
 def _written(path: Path) -> str:
@@ -310,7 +304,8 @@ def _written(path: Path) -> str:
     return found
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """Return an expression as an error shows it: 120 characters at the most."""
     return text if len(text) <= 120 else f"{text[:119]}…"
 
 
@@ -341,7 +336,7 @@ class Condition(msgspec.Struct, frozen=True):
         value = self.expression.resolve(scope)
         if isinstance(value, bool):
             return value
-        raise ExpressionError(f"{_short(self.text)}: is {kind_of(value)}; a condition is true or false")
+        raise ExpressionError(f"{short(self.text)}: is {kind_of(value)}; a condition is true or false")
 
 
 def compile_condition(text: str) -> Condition:
@@ -354,141 +349,5 @@ def compile_condition(text: str) -> Condition:
     if more or isinstance(part, str):
         raise ExpressionError(f"{quoted(text)} is no expression; write one, as in ${{steps.A.result.is_new}}")
     if isinstance(part, Computed) and not part.program.may_be_bool:
-        raise ExpressionError(f"{_short(part.text)}: can never be true or false, as a condition is; compare it")
+        raise ExpressionError(f"{short(part.text)}: can never be true or false, as a condition is; compare it")
     return Condition(part)
-
-
-# ---- Values that hold expressions --------------------------------------------------------------------
-
-
-def strings_in(value: Json) -> Iterator[tuple[str, str]]:
-    """Yield (path, string) for each string in a value of dicts and lists that holds a `${`."""
-    waiting: list[tuple[str, Json]] = [("", value)]
-    while waiting:
-        path, found = waiting.pop()
-        if isinstance(found, str):
-            if "${" in found:
-                yield path, found
-        elif isinstance(found, dict):
-            waiting.extend((at(path, str(key)), found[key]) for key in reversed(found))
-        elif isinstance(found, list):
-            waiting.extend((at(path, index), found[index]) for index in reversed(range(len(found))))
-
-
-def names_in(value: Json, root: str) -> frozenset[str]:
-    """Return the names under a root (`var.NAME`) that the expressions anywhere in a value refer to.
-
-    Text that only looks like an expression counts for nothing.
-    """
-    found: set[str] = set()
-    for _, text in strings_in(value):
-        try:
-            parts = parse(text)
-        except ExpressionError:
-            continue
-        for part in parts:
-            if not isinstance(part, str):
-                found |= {str(path[1]) for path in part.paths if path[0] == root}
-    return frozenset(found)
-
-
-def asks_for(value: Json, root: str) -> bool:
-    """Whether an expression anywhere in a value refers to a root."""
-    for _, text in strings_in(value):
-        try:
-            parts = parse(text)
-        except ExpressionError:
-            continue
-        if any(path[0] == root for part in parts if not isinstance(part, str) for path in part.paths):
-            return True
-    return False
-
-
-class Template(msgspec.Struct, frozen=True):
-    """A value with its expressions read: made once a step, resolved once a launch.
-
-    Attributes:
-        is_constant: there is no `${` in it; then `resolve` returns the value that it was made from.
-    """
-
-    is_constant: bool
-    _resolve: Callable[[Scope], Json]
-
-    def resolve(self, scope: Scope) -> Json:
-        """Return the value with every expression replaced; parts without any are shared, not copied.
-
-        Raises:
-            ExpressionError: an expression leads nowhere.
-        """
-        return self._resolve(scope)
-
-
-def compile_value(value: Json) -> Template:
-    """Return the template of a value of dicts and lists, no deeper than a checked definition's.
-
-    Raises:
-        ExpressionError: an expression in it is malformed.
-    """
-    resolver = _maker_of(value)
-    return Template(resolver is None, resolver or (lambda _: value))
-
-
-def resolve(value: Json, scope: Scope) -> Json:
-    """Return `value` with every expression in it replaced; the same object if there is none.
-
-    Raises:
-        ExpressionError: an expression is malformed or leads nowhere.
-    """
-    resolver = _maker_of(value)
-    return value if resolver is None else resolver(scope)
-
-
-def _maker_of(value: Json) -> Callable[[Scope], Json] | None:
-    """Return what makes the value for a scope, or None if it is the value itself for every scope."""
-    if isinstance(value, str):
-        return _compile_text(value) if "${" in value else None
-    if isinstance(value, dict):
-        changing = {key: made for key, item in value.items() if (made := _maker_of(item)) is not None}
-        if changing:
-            return lambda scope: {**value, **{key: made(scope) for key, made in changing.items()}}
-    elif isinstance(value, list):
-        makers = [_maker_of(item) for item in value]
-        if any(makers):
-            pairs = list(zip(value, makers, strict=True))
-            return lambda scope: [item if made is None else made(scope) for item, made in pairs]
-    return None
-
-
-def _compile_text(text: str) -> Callable[[Scope], Json]:
-    parts = parse(text)
-    if any(map(_is_secret, parts)):
-        return lambda scope: SecretText(tuple(_secret_part(part, scope) for part in parts))
-    if len(parts) == 1 and not isinstance(parts[0], str):
-        return parts[0].resolve
-    return lambda scope: "".join(part if isinstance(part, str) else _as_text(part, scope) for part in parts)
-
-
-def _is_secret(part: Part) -> bool:
-    return isinstance(part, Expression) and part.path[0] == "secret"
-
-
-def _secret_part(part: Part, scope: Scope) -> str | SecretName:
-    if isinstance(part, Expression) and part.path[0] == "secret":
-        return SecretName(str(part.path[1]))
-    return part if isinstance(part, str) else _as_text(part, scope)
-
-
-def _as_text(expression: Expression | Computed, scope: Scope) -> str:
-    value = expression.resolve(scope)
-    if isinstance(value, str):
-        return value
-    try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_plain)
-    except (TypeError, ValueError, RecursionError) as exc:
-        raise ExpressionError(f"{_short(expression.text)}: cannot be written as text: {exc}") from exc
-
-
-def _plain(value: object) -> Json:
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"it is {kind_of(value)}, not JSON")

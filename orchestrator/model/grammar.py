@@ -1,31 +1,21 @@
 """The grammar of a definition, as one table: what keys there are, what each may hold and where.
 
-Both judges of a definition read it: `definition.problems` and the JSON Schema. So a new key is one row here, a new
-target type one entry of `_TARGETS`, a new node type one of `SHAPES`. What a table cannot say (names that must exist,
-cycles, the contents of expressions) is in `definition`. Pure.
+Both judges of a definition read it: `definition.problems` and the JSON Schema. So a new key is one row, here or in
+`grammar_of_runs`, a new target type one entry of `TARGETS` in `grammar_of_targets`, a new node type one of `SHAPES`.
+What a table cannot say (names that must exist, cycles, the contents of expressions) is in `definition`. Pure.
 """
 
 from collections.abc import Mapping
-from keyword import kwlist
 
 from msgspec.structs import replace
 
-from orchestrator.model import schedule
-from orchestrator.model.enums import Missed, NodeTypes, RunEvents, TargetTypes, Triggers
-from orchestrator.model.grammar_rules import Choice, Cron, Duration, Key, Kind, Pattern, Range, Shape, Zone
+from orchestrator.model.enums import NodeTypes, TargetTypes, Triggers
+from orchestrator.model.grammar_of_runs import RUNS
+from orchestrator.model.grammar_of_targets import TARGETS, WITHOUT_POOLS
+from orchestrator.model.grammar_rules import Choice, Duration, Key, Kind, Pattern, Range, Shape
 from orchestrator.model.ids import STEP_NAME
-from orchestrator.model.messages import LAUNCH_VARIABLE
 
 STEP_NAME_RULE = Pattern("a step name", STEP_NAME.pattern, "write 1 to 64 of A-Z a-z 0-9 _ -")
-
-MAX_SLOTS = 1000
-"""How many runs of a DAG, or Tasks of a pool, may be under way at once where that is limited: who holds a slot stands
-in one object."""
-
-MAX_PRIORITY = 100
-
-_IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
-
 _START = Key(
     "start",
     Kind.STEP,
@@ -34,132 +24,6 @@ _START = Key(
     unless_in=("steps", "depends_on"),
 )
 _STEPS = Key("steps", Kind.STEPS, "The steps by their names.", is_required=True)
-_ABOUT = Key("description", Kind.STRING, "What this DAG is for, in words for people.")
-
-_OWNER = Key(
-    "owner",
-    Kind.STRING,
-    "Who answers for this DAG: a person or a team.",
-    rule=Pattern("an owner", r"[^\s$][^$\n]{0,99}", "write up to 100 characters on one line, without $"),
-)
-_TAGS = Key(
-    "tags",
-    Kind.TEXTS,
-    "Words to find its runs by: `orchestrator runs --tag`.",
-    rule=Pattern("a tag", r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,62}", "write 1 to 63 of A-Z a-z 0-9 . _ : / -"),
-    most=20,
-)
-_INPUT_SCHEMA = Key(
-    "input_schema",
-    Kind.SCHEMA,
-    "What the run's input must be, as JSON Schema 2020-12; a start whose input is not so is refused.",
-)
-_TOPIC_NAME = Pattern(
-    "the name of a topic",
-    r"projects/[^/\s$]+/topics/[A-Za-z][A-Za-z0-9_.~+%-]{2,254}",
-    'write it as in "projects/my-project/topics/alerts"',
-)
-_PART_OF_A_NAME = Pattern(
-    "a part of an object's name", r"[^\x00-\x1f$]{1,1024}", "write up to 1024 characters on one line, without $"
-)
-_TOPIC = Key("topic", Kind.STRING, "The Pub/Sub topic to publish to.", rule=_TOPIC_NAME)
-_URL = Key(
-    "url",
-    Kind.STRING,
-    "The webhook to post to, at one of NOTIFY_HOSTS.",
-    rule=Pattern(
-        "the URL of a webhook",
-        r"https://[A-Za-z0-9.-]{1,253}(/[!#%&'()*+,./:;=?@A-Za-z0-9_~-]{0,1500})?",
-        'write it as in "https://hooks.example.com/runs"',
-    ),
-    not_with="topic",
-)
-NOTIFY = Key(
-    "notify",
-    Kind.OBJECTS,
-    "Who is told of the events of its runs, at a topic or at a webhook.",
-    shape=Shape.of(
-        "a notification",
-        Key(
-            "on",
-            Kind.TEXTS,
-            "The events to tell of.",
-            is_required=True,
-            rule=Choice("an event of a run", tuple(RunEvents)),
-            most=len(RunEvents),
-        ),
-        replace(_TOPIC, unless="url"),
-        _URL,
-    ),
-)
-_SCHEDULE = Key(
-    "schedule",
-    Kind.STRING,
-    "When a run starts by itself where the DAG is deployed: a cron expression of five fields.",
-    rule=Cron(),
-)
-_TIME_ZONE = Key(
-    "time_zone",
-    Kind.STRING,
-    "The time zone of `schedule`: an IANA name.",
-    rule=Zone(),
-    default=schedule.DEFAULT_ZONE,
-    needs="schedule",
-)
-_MISSED = Key(
-    "missed",
-    Kind.STRING,
-    "What becomes of the times of `schedule` that passed while nobody was there to start their runs: they are left out "
-    "(skip), the last one gets its run late (last), or all do (all).",
-    rule=Choice("what to do with missed times", tuple(Missed)),
-    default=Missed.SKIP.value,
-    needs="schedule",
-)
-
-_TRIGGERS = Key(
-    "triggers",
-    Kind.OBJECTS,
-    "Events of others that start a run where the DAG is deployed.",
-    shape=Shape.of(
-        "a trigger",
-        Key(
-            "object",
-            Kind.OBJECT,
-            "An object of Cloud Storage that is there: a new one, or a new generation of one.",
-            shape=Shape.of(
-                "an object that triggers",
-                Key(
-                    "bucket",
-                    Kind.STRING,
-                    "The bucket that it is in.",
-                    is_required=True,
-                    rule=Pattern(
-                        "the name of a bucket", r"[a-z0-9][a-z0-9._-]{1,221}", 'write it as in "landing", without gs://'
-                    ),
-                ),
-                Key("prefix", Kind.STRING, "What its name begins with.", rule=_PART_OF_A_NAME),
-                Key("suffix", Kind.STRING, "What its name ends with.", rule=_PART_OF_A_NAME),
-            ),
-            unless="topic",
-        ),
-        Key(
-            "topic",
-            Kind.STRING,
-            "The Pub/Sub topic that a message comes from.",
-            rule=_TOPIC_NAME,
-            not_with="object",
-        ),
-        Key(
-            "when", Kind.CONDITION, "An expression over `event` that is true or false: whether the event starts a run."
-        ),
-        Key(
-            "input",
-            Kind.VALUES,
-            "The run's input; strings may hold ${event…} expressions. By default the event itself.",
-        ),
-    ),
-)
-
 _TYPE = Key(
     "type",
     Kind.STRING,
@@ -197,200 +61,7 @@ _TARGET_TYPE = Key(
     is_required=True,
     rule=Choice("a target type", tuple(TargetTypes)),
 )
-_TARGET_NAME = Key(
-    "target_name",
-    Kind.STRING,
-    "What runs: the name of the function, or of the Dataflow job's template.",
-    is_required=True,
-    rule=Pattern(
-        "a target name",
-        r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}",
-        "write a letter or digit, then up to 127 of A-Z a-z 0-9 . _ -",
-    ),
-)
-_PARAMETERS = Key("parameters", Kind.VALUES, "What the target is given; strings may hold ${…} expressions.")
 _TIMEOUT = Key("timeout", Kind.DURATION, "How long one attempt may take.", rule=Duration("30d"))
-_HEARTBEAT = Key(
-    "heartbeat",
-    Kind.DURATION,
-    "How long one attempt may be silent: what it runs says that it is at work, by `orchestrator.tasks` or a message.",
-    rule=Duration("30d"),
-)
-_PROJECT_ID = Key(
-    "project_id",
-    Kind.STRING,
-    "The Google Cloud project of the target; by default the orchestrator's own.",
-    rule=Pattern("a project id", r"[A-Za-z0-9][A-Za-z0-9.:_-]{0,127}", 'write it as in "my-project", without slashes'),
-)
-_REGION = Key(
-    "region",
-    Kind.STRING,
-    "The region of the target; by default the orchestrator's own.",
-    rule=Pattern("a region", r"[a-z][a-z0-9-]{0,63}", 'write it as in "europe-west1"'),
-)
-_FUNCTION = Key(
-    "function",
-    Kind.STRING,
-    "The Python function to call.",
-    is_required=True,
-    rule=Pattern(
-        "a Python function",
-        rf"{_IDENTIFIER}(\.{_IDENTIFIER})*:{_IDENTIFIER}",
-        'write "package.module:callable"',
-    ),
-)
-_ENTRY_POINT = Key(
-    "function",
-    Kind.STRING,
-    "The entry point: the function to call in the source of the Cloud Function.",
-    rule=Pattern("an entry point", _IDENTIFIER, "write the name of a Python function", tuple(kwlist)),
-    default="main",
-)
-_ARGUMENTS = replace(
-    _PARAMETERS,
-    description="The keyword arguments of the function; strings may hold ${…} expressions.",
-    rule=Pattern(
-        "the name of a Python argument",
-        _IDENTIFIER,
-        "write a letter or _, then letters, digits and _, and no keyword of Python",
-        tuple(kwlist),
-    ),
-)
-_WORKER = Key(
-    "worker",
-    Kind.STRING,
-    "What runs the function where there is a choice: a thread, or a process of its own.",
-    rule=Choice("a worker", ("thread", "process")),
-)
-_INVOCATION = Key(
-    "invocation",
-    Kind.STRING,
-    "In the cloud: by way of a queue, so that nobody waits (async), or a call whose answer is the result (sync).",
-    rule=Choice("an invocation", ("async", "sync")),
-    default="async",
-)
-_TEMPLATE = Pattern("a path in Cloud Storage", r"gs://[a-z0-9][a-z0-9._-]{1,221}/[^\s$]+", 'write "gs://bucket/object"')
-_FLEX = Key("container_gcs_path", Kind.STRING, "Where the flex template's specification lies.", rule=_TEMPLATE)
-_CLASSIC = Key(
-    "template_path",
-    Kind.STRING,
-    "Where the classic template lies.",
-    rule=_TEMPLATE,
-    not_with="container_gcs_path",
-)
-
-# ---- Keys of the job services: what a step may leave to its `request` is required unless it does so --------
-
-_VARIABLE = Pattern(
-    "the name of an environment variable", _IDENTIFIER, "write a letter or _, then letters, digits and _"
-)
-_VARIABLES = replace(
-    _PARAMETERS,
-    description="Environment variables of the containers; strings may hold ${…} expressions.",
-    rule=replace(_VARIABLE, reserved=(LAUNCH_VARIABLE,)),
-)
-_JOB = replace(
-    _TARGET_NAME,
-    description="The name of the Cloud Run job.",
-    rule=Pattern(
-        "the name of a Cloud Run job",
-        r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?",
-        "write a small letter, then up to 62 of a-z 0-9 -, the last no -",
-    ),
-)
-_WORKFLOW = replace(
-    _TARGET_NAME,
-    description="The name of the workflow.",
-    rule=Pattern(
-        "the name of a workflow",
-        r"[A-Za-z]([A-Za-z0-9_-]{0,62}[A-Za-z0-9])?",
-        "write a letter, then up to 63 of A-Z a-z 0-9 _ -, the last a letter or digit",
-    ),
-)
-_TITLE = replace(_TARGET_NAME, description="What people know the job by; the service takes an id of the run's own.")
-_REQUEST = Key(
-    "request",
-    Kind.REQUEST,
-    "The body of the request as the service's API has it, without what other keys and the orchestrator set.",
-)
-_OURS = "is set by the orchestrator"
-
-
-def _request(labels: str = "", **taken: str) -> Key:
-    """Return the row of a request in which these (`__` for a dot) are not to stand, each with why.
-
-    Args:
-        labels: path of the labels, of which some are ours.
-    """
-    ours = {f"{labels}.orchestrator_{name}": _OURS for name in ("dag", "run", "node", "attempt", "key")}
-    by_path = {path.replace("__", "."): why for path, why in taken.items()}
-    return replace(_REQUEST, taken={**by_path, **(ours if labels else {})})
-
-
-_LOCATION = replace(
-    _REGION,
-    description="Where the data is: a region, or EU or US; by default the orchestrator's own region.",
-    rule=Pattern("a location", r"[A-Za-z][A-Za-z0-9-]{0,63}", 'write it as in "europe-west1" or "EU"'),
-)
-_QUERY = Key(
-    "query",
-    Kind.STRING,
-    "The query, in GoogleSQL; values come in as @name, from `parameters`.",
-    is_required=True,
-    rule=Pattern(
-        "a query without expressions", r"(?:[^$]|\$(?!\{))+", 'write @name in it, and the value under "parameters"'
-    ),
-)
-_QUERY_PARAMETERS = replace(
-    _PARAMETERS,
-    description="The query's named parameters; strings may hold ${…} expressions.",
-    rule=Pattern("the name of a query parameter", _IDENTIFIER, "write a letter or _, then letters, digits and _"),
-)
-_MAIN = Key(
-    "main_python_file",
-    Kind.STRING,
-    "Where the PySpark program lies.",
-    rule=_TEMPLATE,
-    unless_requested=("pysparkBatch", "sparkBatch", "sparkRBatch", "sparkSqlBatch", "pysparkNotebookBatch"),
-    not_requested=(
-        *("pysparkBatch.mainPythonFileUri", "sparkBatch", "sparkRBatch", "sparkSqlBatch", "pysparkNotebookBatch"),
-    ),
-)
-_ARGUMENTS_OF_SPARK = replace(
-    _PARAMETERS,
-    description="The program's arguments, --name=value each, or the variables of Spark SQL; with ${…} expressions.",
-    rule=Pattern("the name of an argument", r"[A-Za-z_][A-Za-z0-9_.-]*", "write a letter or _, then A-Z a-z 0-9 _ . -"),
-)
-_IMAGE = Key(
-    "image",
-    Kind.STRING,
-    "The container image that the tasks run.",
-    rule=Pattern("a container image", r"[^\s$]+", 'write it as in "europe-docker.pkg.dev/my-project/images/count:1"'),
-    unless_requested=("taskGroups",),
-)
-_PIPELINE = Key(
-    "template_path",
-    Kind.STRING,
-    "The compiled pipeline in Artifact Registry.",
-    rule=Pattern(
-        "the path of a pipeline in Artifact Registry",
-        r"https://[a-z0-9-]+-kfp\.pkg\.dev/[^\s$]+",
-        'write it as in "https://europe-west1-kfp.pkg.dev/my-project/pipelines/train/v1"',
-    ),
-    unless_requested=("pipelineSpec",),
-    not_requested=("pipelineSpec",),
-)
-_PIPELINE_ROOT = Key(
-    "pipeline_root",
-    Kind.STRING,
-    "The folder in Cloud Storage that the pipeline writes to.",
-    rule=Pattern(
-        "a folder in Cloud Storage", r"gs://[a-z0-9][a-z0-9._-]{1,221}(/[^\s$]*)?", 'write "gs://bucket/folder"'
-    ),
-    unless_requested=("runtimeConfig",),
-    not_requested=("runtimeConfig.gcsOutputDirectory",),
-)
-
 _ERRORS = Key(
     "errors",
     Kind.TEXTS,
@@ -447,18 +118,6 @@ POOL = Key(
     "The pool, of all runs and DAGs, that each attempt takes a slot of; POOLS says how many of its Tasks run at once.",
     rule=Pattern("the name of a pool", r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", "write 1 to 63 of A-Z a-z 0-9 _ -"),
 )
-_MAX_ACTIVE_RUNS = Key(
-    "max_active_runs",
-    Kind.NUMBER,
-    "How many of its runs may be under way at once; more than these wait for their turn.",
-    range=Range(1, MAX_SLOTS, is_whole=True),
-)
-_PRIORITY = Key(
-    "priority",
-    Kind.NUMBER,
-    "Which of the runs that wait comes first, the highest; a start may give its run another one. By default 0.",
-    range=Range(-MAX_PRIORITY, MAX_PRIORITY, is_whole=True),
-)
 _ITEMS = Key(
     "items",
     Kind.ITEMS,
@@ -483,16 +142,6 @@ _TOLERATED = Key(
     "How many items may fail without the Map failing: a number or, of all items, a share; by default none.",
     range=Range(0, 1_000_000, is_whole=True),
     rule=Pattern("a share", r"(?:100|[0-9]{1,2}(?:\.[0-9]{1,3})?)%", 'write it as in "10%", at most 100%'),
-)
-_RUN_TIMEOUT = Key(
-    "timeout", Kind.DURATION, "How long a run may take, its `finally` not counted.", rule=Duration("365d")
-)
-_DEADLINE = Key(
-    "deadline",
-    Kind.DURATION,
-    "By when a run should have ended, from the time that it is for, else from its start: if it has not, that is told, "
-    "and it runs on.",
-    rule=Duration("365d"),
 )
 _FINALLY = Key("finally", Kind.BRANCH, "Steps that run at the end of every run, however it ends.")
 _CHOICES = Key(
@@ -519,18 +168,6 @@ _RUN_RESULT = replace(
     description="The run's result, made when its steps have completed; by default that of its last step. Strings in it "
     "may hold ${…} expressions.",
     is_required=False,
-)
-_CHILD = replace(_TARGET_NAME, description="The name of the DAG, a run of which is started.")
-_CHILD_INPUT = replace(
-    _PARAMETERS, description="The input of the run that is started; strings may hold ${…} expressions."
-)
-_WHOM = replace(_TARGET_NAME, description="Who is to answer, in a word for people.", is_required=False)
-_SHOWN = replace(
-    _PARAMETERS, description="What who is to answer has to know; strings may hold ${…} expressions, but no secrets."
-)
-_TOLD = (
-    replace(_TOPIC, description="The Pub/Sub topic that the token is published to, for who is to answer."),
-    replace(_URL, description="The webhook that the token is posted to, at one of NOTIFY_HOSTS."),
 )
 _END_STATUS = Key(
     "status",
@@ -562,50 +199,6 @@ _END_ERROR = Key(
 _WAITS = (_DEPENDS_ON, _TRIGGER)
 _STEP = (_TYPE, _NEXT, _END, *_WAITS)
 _TASK = (*_STEP, _TARGET_TYPE, _TIMEOUT, _RETRY, _ON_ERROR)
-_TARGETS: Mapping[TargetTypes, tuple[Key, ...]] = {
-    TargetTypes.CLOUD_FUNCTION: (
-        *(_TARGET_NAME, _ENTRY_POINT, _PARAMETERS, _INVOCATION, _HEARTBEAT),
-        *(_PROJECT_ID, _REGION),
-    ),
-    TargetTypes.DATAFLOW: (_TARGET_NAME, _PARAMETERS, _FLEX, _CLASSIC, _PROJECT_ID, _REGION),
-    TargetTypes.FUNCTION: (_FUNCTION, replace(_TARGET_NAME, is_required=False), _ARGUMENTS, _WORKER),
-    TargetTypes.CLOUD_RUN_JOB: (_JOB, _VARIABLES, _HEARTBEAT, _request(), _PROJECT_ID, _REGION),
-    TargetTypes.BIGQUERY: (
-        *(_TITLE, _QUERY, _QUERY_PARAMETERS, _PROJECT_ID, _LOCATION),
-        _request(
-            "configuration.labels",
-            jobReference=_OURS,
-            configuration__query__query='is what the key "query" is for',
-            configuration__query__useLegacySql=_OURS,
-            configuration__query__parameterMode=_OURS,
-            configuration__dryRun="would make it no run",
-            configuration__load="is what LOAD DATA in a query is for",
-            configuration__extract="is what EXPORT DATA in a query is for",
-            configuration__copy="is what CREATE TABLE … COPY in a query is for",
-        ),
-    ),
-    TargetTypes.DATAPROC: (_TITLE, _MAIN, _ARGUMENTS_OF_SPARK, _request("labels"), _PROJECT_ID, _REGION),
-    TargetTypes.BATCH: (_TITLE, _IMAGE, _VARIABLES, _HEARTBEAT, _request("labels"), _PROJECT_ID, _REGION),
-    TargetTypes.WORKFLOWS: (
-        _WORKFLOW,
-        _PARAMETERS,
-        _request("labels", argument='is what the key "parameters" is for'),
-        _PROJECT_ID,
-        _REGION,
-    ),
-    TargetTypes.VERTEX_PIPELINE: (
-        *(_TITLE, _PIPELINE, _PIPELINE_ROOT, _PARAMETERS, _PROJECT_ID, _REGION),
-        _request(
-            templateUri='is what the key "template_path" is for', displayName='is what the key "target_name" is for'
-        ),
-    ),
-    TargetTypes.DAG: (_CHILD, _CHILD_INPUT),
-    TargetTypes.CALLBACK: (_WHOM, _SHOWN, *_TOLD),
-}
-
-
-_WITHOUT_POOLS = (TargetTypes.DAG, TargetTypes.CALLBACK)
-"""A slot that is held while a child run goes on could be the one that it waits for; one held for a person is wasted."""
 
 
 # ---- The shapes that the rows make up ----------------------------------------------------------------
@@ -631,36 +224,14 @@ def _any_of(*rows: Key) -> tuple[Key, ...]:
 
 
 _SCHEMA = Key("$schema", Kind.STRING, "Where an editor finds the JSON Schema of a definition; the engine ignores it.")
-DEFINITION = Shape.of(
-    "a definition",
-    *(
-        _START,
-        _STEPS,
-        _RUN_TIMEOUT,
-        _DEADLINE,
-        _FINALLY,
-        _RUN_RESULT,
-        _ABOUT,
-        _OWNER,
-        _TAGS,
-        _INPUT_SCHEMA,
-        NOTIFY,
-        _MAX_ACTIVE_RUNS,
-        _PRIORITY,
-        _SCHEDULE,
-        _TIME_ZONE,
-        _MISSED,
-        _TRIGGERS,
-        _SCHEMA,
-    ),
-)
+DEFINITION = Shape.of("a definition", _START, _STEPS, _FINALLY, _RUN_RESULT, *RUNS, _SCHEMA)
 BRANCH = Shape.of("a branch", _START, _STEPS)
 PARALLEL = Shape.of("a Parallel", *_STEP, _ON_ERROR, _BRANCHES, _ON_FAILURE)
 TASKS = {
-    target: Shape.of(f"a {target} Task", *_TASK, *(() if target in _WITHOUT_POOLS else (POOL,)), *rows)
-    for target, rows in _TARGETS.items()
+    target: Shape.of(f"a {target} Task", *_TASK, *(() if target in WITHOUT_POOLS else (POOL,)), *rows)
+    for target, rows in TARGETS.items()
 }
-TASK = Shape.of("a Task", *_TASK, POOL, *_any_of(*(row for rows in _TARGETS.values() for row in rows)))
+TASK = Shape.of("a Task", *_TASK, POOL, *_any_of(*(row for rows in TARGETS.values() for row in rows)))
 """A Task of which the target type is not known."""
 SHAPES: Mapping[NodeTypes, Shape] = {
     NodeTypes.TASK: TASK,

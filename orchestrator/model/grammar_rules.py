@@ -91,7 +91,8 @@ class Cron(msgspec.Struct, frozen=True):
 
     def schema(self) -> dict[str, Json]:
         """Return the same as JSON Schema."""
-        return {"pattern": f"^{schedule.PATTERN}$", "examples": ["30 6 * * *", "*/15 8-18 * * MON-FRI"]}
+        limits: dict[str, Json] = {"pattern": f"^{schedule.PATTERN}$", "maxLength": schedule.MAX_LENGTH}
+        return limits | {"examples": ["30 6 * * *", "*/15 8-18 * * MON-FRI"]}
 
 
 class Zone(msgspec.Struct, frozen=True):

@@ -27,7 +27,8 @@ def mermaid(dag: DAG, run: RunState | None = None) -> str:
     def inside(graph: Graph, indent: str) -> Iterator[str]:
         for node in graph.ordered():
             if node.graphs:
-                title = "<br/>".join(map(_mermaid_text, (*_words(node), *_status_words(node, run))))
+                # One line: what further lines a box's title has, Mermaid draws under what is in the box.
+                title = " - ".join(map(_mermaid_text, (*_words(node), *_status_words(node, run))))
                 yield f'{indent}subgraph {ids[node.node_name]}["{title}"]'
                 for inner in node.graphs:
                     yield from inside(inner, f"{indent}    ")
@@ -83,8 +84,9 @@ def dot(dag: DAG, run: RunState | None = None) -> str:
             else:
                 label = r"\n".join(map(_dot_text, (*_words(node), *_status_words(node, run))))
                 shape = _DOT_SHAPES.get(type(node), "")
-                if run is not None:
-                    fill, line = _colours(node, run)
+                status = _status(node, run) if run is not None else None
+                if status is not None:
+                    fill, line = _COLOURS[status]
                     style = "rounded,filled" if isinstance(node, Task) else "filled"
                     shape += f', style="{style}", fillcolor="{fill}", color="{line}"'
                 yield f'{indent}{ids[node.node_name]} [label="{label}"{shape}];'
@@ -102,8 +104,9 @@ def dot(dag: DAG, run: RunState | None = None) -> str:
     def box(node: Node, indent: str) -> Iterator[str]:
         title = r"\n".join(map(_dot_text, (*_words(node), *_status_words(node, run))))
         yield f'{indent}label="{title}";'
-        if run is not None:
-            yield f'{indent}color="{_colours(node, run)[1]}"; penwidth=2;'
+        status = _status(node, run) if run is not None else None
+        if status is not None:
+            yield f'{indent}color="{_COLOURS[status][1]}"; penwidth=2;'
         yield f"{indent}{entry(node)} [shape=point];"
         yield f"{indent}{exit_(node)} [shape=point];"
         for graph in node.graphs:
@@ -160,15 +163,14 @@ _OF_ITEMS = (
 """The status of a step in a Map is the first of these that an item has it in."""
 
 
-def _colours(node: Node, run: RunState) -> tuple[str, str]:
-    return _COLOURS[_status(node, run)]
-
-
-def _status(node: Node, run: RunState) -> TaskStatus:
+def _status(node: Node, run: RunState) -> TaskStatus | None:
+    """Return the status of a step, None where the run's document does not have it: a Map that runs as parts does not
+    have what is in it, and a part nothing else."""
     state = run.nodes.get(node.node_name)
-    if state is not None or not any(name[-1:] == "]" for name in run.nodes):
-        return state.status if state else TaskStatus.NEW
-    return next((status for status in _OF_ITEMS if status in _counts(node, run)), TaskStatus.NEW)
+    if state is not None:
+        return state.status
+    counts = _counts(node, run)
+    return next((status for status in _OF_ITEMS if status in counts), None)
 
 
 def _counts(node: Node, run: RunState) -> Counter[TaskStatus]:
@@ -184,8 +186,10 @@ def _status_words(node: Node, run: RunState | None) -> tuple[str, ...]:
         return tuple(f"{status.value} {counts[status]:,}" for status in _OF_ITEMS if counts[status])
     words = state.status.value
     if state.items is not None:
-        failed = f", {len(state.items.failed):,} failed" if state.items.failed else ""
-        words += f", {state.items.ended:,} of {state.items.count:,} items{failed}"
+        items = state.items
+        failed = f", {items.failures:,} failed" if items.failures else ""
+        words += f", {items.ended:,} of {items.count:,} items{failed}"
+        words += f" in {items.parts:,} part{'' if items.parts == 1 else 's'}" if items.parts else ""
     if isinstance(node, Task) and state.attempt > 1:
         words += f", attempt {state.attempt}"
     return (f"{words}: {state.error.error_type}" if state.error else words,)

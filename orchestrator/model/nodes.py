@@ -11,9 +11,10 @@ from orchestrator.model.commands import EMPTY, Json, Launch, target_key
 from orchestrator.model.durations import parse_duration
 from orchestrator.model.enums import DataflowTemplateType, NodeTypes, TargetTypes, TaskStatus, Triggers
 from orchestrator.model.execution import ExecutionRecord
-from orchestrator.model.expressions import Scope, compile_condition, compile_value, names_in
+from orchestrator.model.expressions import Scope, compile_condition
 from orchestrator.model.fixed import Fixed
 from orchestrator.model.rules import retry_rules, routes
+from orchestrator.model.templates import compile_value, names_in
 
 if TYPE_CHECKING:
     from orchestrator.model.dependencies import Dependencies

@@ -124,6 +124,11 @@ class Items(msgspec.Struct, frozen=True, omit_defaults=True):
     """In the run of a part: how many of its items may fail."""
 
     @property
+    def failures(self) -> int:
+        """How many items have not completed."""
+        return len(self.failed) + self.more_failed
+
+    @property
     def begun(self) -> range:
         """The numbers of the items that have begun; where they run as parts, of those."""
         return range(self.begun_parts) if self.parts else range(self.first, self.first + self.started)

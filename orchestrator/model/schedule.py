@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 HOW = 'write minute, hour, day of the month, month and day of the week, as in "30 6 * * 1-5"'
 
+MAX_LENGTH = 500
+"""Characters of a cron expression: more than it takes to name every minute, hour, day and month once."""
+
 DEFAULT_ZONE = "Etc/UTC"
 """Cloud Scheduler's own default."""
 
@@ -129,6 +132,8 @@ def parse_cron(text: str) -> Cron:
     Raises:
         ScheduleError: it is none, or one that is never due.
     """
+    if len(text) > MAX_LENGTH:
+        raise ScheduleError(f"a cron expression of {len(text):,} characters; allowed: {MAX_LENGTH}")
     parts = text.split(" ")
     if len(parts) != len(_FIELDS):
         raise ScheduleError(f'"{text}" is not a cron expression; {HOW}')

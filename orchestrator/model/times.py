@@ -9,6 +9,17 @@ LONGEST_WAIT = timedelta(days=365)
 """What a Wait waits at the most."""
 
 
+FIRST_YEAR, LAST_YEAR = 1901, 8999
+"""What a run can be for: there is room for a wait or a deadline before and after it."""
+
+HOW_YEARS = f"allowed are the years {FIRST_YEAR} to {LAST_YEAR}"
+
+
+def is_of_our_years(time: datetime) -> bool:
+    """Whether a run can be for this time, in UTC."""
+    return FIRST_YEAR <= time.year <= LAST_YEAR
+
+
 def parse_time(text: str) -> datetime | None:
     """Return the time, in UTC, that `text` says; None where it says none, lacks its offset, or UTC has no such year."""
     try:

@@ -10,6 +10,9 @@ from orchestrator.model.errors import DefinitionError
 
 FILE_NAMES = ("dag.json", "dag.yaml", "dag.yml")
 
+_MAX_NAME_BYTES = 255
+"""No file system has a folder of a longer name; to ask it for one is an error."""
+
 
 class DagFolders(Mapping[str, Mapping[str, Json]]):
     """DAG name -> definition, of the folders in one folder; each is read when it is first asked for.
@@ -24,6 +27,7 @@ class DagFolders(Mapping[str, Mapping[str, Json]]):
     def __getitem__(self, name: str) -> Mapping[str, Json]:
         if name not in self._read:
             is_inside = name not in ("", ".", "..") and not set(name) & {"/", "\\", "\0"}
+            is_inside = is_inside and len(name.encode("utf-8", "surrogatepass")) <= _MAX_NAME_BYTES
             path = definition_file(self.root / name) if is_inside else None
             if path is None:
                 raise KeyError(name)

@@ -183,13 +183,14 @@ def cloud_function_target(parts: CloudParts) -> Target:
         told=results.told,
         logs=LogSearch(parts.apis, project, per_minute=settings.log_searches_per_minute).outcome_by_trace,
         url=settings.functions_url,
+        first_generation=settings.first_generation_functions,
         launch_limit_s=settings.launch_call_limit_s,
     )
 
 
 def sync_function_target(parts: CloudParts) -> Target:
     """Target of CloudFunction steps that are called directly."""
-    from orchestrator.targets.cloud_function import CloudFunctionSync
+    from orchestrator.targets.cloud_function_sync import CloudFunctionSync
 
     settings = parts.settings
     return CloudFunctionSync(

@@ -8,13 +8,17 @@ import msgspec
 from orchestrator.model.commands import Json
 from orchestrator.model.durations import parse_duration
 from orchestrator.model.errors import SettingsError
-from orchestrator.model.grammar import MAX_SLOTS, POOL
+from orchestrator.model.grammar import POOL
+from orchestrator.model.grammar_of_runs import MAX_SLOTS
 from orchestrator.model.policy import Secret
 from orchestrator.services.allowed_hosts import ALLOWED_HOSTS
 
 T = TypeVar("T")
 
 MIN_KEY_LENGTH = 32
+LONGEST_DURATION = "30d"
+"""What a duration may be, each: as a `timeout` of a step. Times are added to it, and the calendar ends."""
+MAX_NUMBER = 1_000_000
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -40,6 +44,7 @@ TABLE = (
     Setting("GOOGLE_CLOUD_PROJECT", "", "project of the steps that name none, of those that Google Cloud runs"),
     Setting("FUNCTION_REGION", "", "region of the steps that name none, of those that Google Cloud runs"),
     Setting("CLOUD_FUNCTIONS_URL", "", "another URL of functions, with {project} {region} {target_name} in it"),
+    Setting("FIRST_GENERATION_FUNCTIONS", "", "in the cloud: names of the 1st generation's, with commas between"),
     Setting("DATAFLOW_TEMPLATES", "", "in the cloud: gs:// folder of the flex templates of steps that name none"),
     Setting("DATAFLOW_TEMP_LOCATION", "", "in the cloud: gs:// folder for the temporary files of Dataflow jobs"),
     Setting("DATAFLOW_SERVICE_ACCOUNT", "", "in the cloud: as whom Dataflow workers run"),
@@ -76,6 +81,7 @@ class Settings(msgspec.Struct, frozen=True):
     project: str | None
     region: str | None
     functions_url: str | None
+    first_generation_functions: tuple[str, ...]
     dataflow_templates: str | None
     dataflow_temp_location: str | None
     dataflow_service_account: str | None
@@ -118,19 +124,20 @@ class Settings(msgspec.Struct, frozen=True):
             "project": value("GOOGLE_CLOUD_PROJECT", _or_none),
             "region": value("FUNCTION_REGION", _or_none),
             "functions_url": value("CLOUD_FUNCTIONS_URL", _or_none),
+            "first_generation_functions": value("FIRST_GENERATION_FUNCTIONS", _names),
             "dataflow_templates": value("DATAFLOW_TEMPLATES", _or_none),
             "dataflow_temp_location": value("DATAFLOW_TEMP_LOCATION", _or_none),
             "dataflow_service_account": value("DATAFLOW_SERVICE_ACCOUNT", _or_none),
-            "launch_lease_s": value("LAUNCH_LEASE", parse_duration),
-            "launch_call_limit_s": value("LAUNCH_CALL_LIMIT", parse_duration),
+            "launch_lease_s": value("LAUNCH_LEASE", _duration),
+            "launch_call_limit_s": value("LAUNCH_CALL_LIMIT", _duration),
             "log_searches_per_minute": value("LOG_SEARCHES_PER_MINUTE", _positive),
             "save_interval_s": value("SAVE_INTERVAL", _duration_or_none),
-            "clock_allowance_s": value("CLOCK_ALLOWANCE", parse_duration),
-            "default_timeout_s": value("DEFAULT_TIMEOUT", parse_duration),
-            "event_grace_s": value("EVENT_GRACE", parse_duration),
-            "tick_interval_s": value("TICK_INTERVAL", parse_duration),
+            "clock_allowance_s": value("CLOCK_ALLOWANCE", _duration),
+            "default_timeout_s": value("DEFAULT_TIMEOUT", _duration),
+            "event_grace_s": value("EVENT_GRACE", _duration),
+            "tick_interval_s": value("TICK_INTERVAL", _duration),
             "notify": value("NOTIFY", _receivers),
-            "notify_hosts": value("NOTIFY_HOSTS", lambda text: tuple(text.replace(",", " ").split())),
+            "notify_hosts": value("NOTIFY_HOSTS", _names),
             "pools": value("POOLS", _pools),
             "local_workers": value("LOCAL_WORKERS", _positive),
         }
@@ -143,6 +150,10 @@ def _or_none(text: str) -> str | None:
     return text or None
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.replace(",", " ").split())
+
+
 def _variables(text: str) -> Mapping[str, Json]:
     if not text:
         return {}
@@ -151,8 +162,15 @@ def _variables(text: str) -> Mapping[str, Json]:
     return read_variables(text)
 
 
+def _duration(text: str) -> float:
+    seconds = parse_duration(text)
+    if seconds > parse_duration(LONGEST_DURATION):
+        raise ValueError(f'"{text}" is out of range; allowed are {LONGEST_DURATION} and less')
+    return seconds
+
+
 def _duration_or_none(text: str) -> float | None:
-    return parse_duration(text) if text else None
+    return _duration(text) if text else None
 
 
 def _key(text: str) -> Secret:
@@ -194,6 +212,6 @@ def _pools(text: str) -> Mapping[str, int]:
 
 
 def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise ValueError(f'"{text}" is not a whole number from 1 on')
-    return int(text)
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:12]) <= MAX_NUMBER):
+        raise ValueError(f'"{text[:60]}" is not a whole number from 1 to {MAX_NUMBER:,}')
+    return int(text[:12])

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from graphlib import TopologicalSorter
 
+from orchestrator.model.bodies import Ways
 from orchestrator.model.commands import Json
-from orchestrator.model.definition import Ways
 
 
 def ranks(definition: Mapping[str, Json]) -> dict[str, int]:

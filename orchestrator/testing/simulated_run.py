@@ -24,6 +24,7 @@ class SimulatedRun:
         all_cancelled: those of them that were cancelled at their target.
         all_results: node name -> result, also of those that are too large for the run document.
         notifications: what was sent to a `topic` or `url`: `payload` and which of the two, each once.
+        parts: the runs of the parts of its Maps with long lists, in which a node is looked for by its name, too.
     """
 
     state: RunState
@@ -32,6 +33,7 @@ class SimulatedRun:
     all_cancelled: tuple[Launch, ...]
     all_results: Mapping[str, Json]
     notifications: tuple[Notify, ...]
+    parts: tuple["SimulatedRun", ...] = ()
 
     @property
     def run_id(self) -> str:
@@ -64,29 +66,34 @@ class SimulatedRun:
 
     def node(self, name: str) -> NodeState:
         """Return a node: `status`, `attempt`, `result`, `error`, `started_at`, …; or raise SimulationError."""
-        self._check(name, self.state.nodes)
-        return self.state.nodes[name]
+        return self._with(name).state.nodes[name]
 
     def result(self, name: str) -> Json:
         """Return the result of a node, also one that is too large for the run document."""
-        self._check(name, self.state.nodes)
-        return self.all_results[name]
+        return self._with(name).all_results[name]
 
     def launches(self, name: str) -> list[Launch]:
         """Return what was launched for a node, by attempt: `parameters`, `attempt`, `target_name`, `step`, …"""
-        self._check(name, self.state.nodes)
-        return [launch for launch in self.all_launches if launch.node_name == name]
+        return [launch for launch in self._with(name).all_launches if launch.node_name == name]
 
     def cancelled(self, name: str) -> list[Launch]:
         """Return the launches of a node whose executions were cancelled."""
-        self._check(name, self.state.nodes)
-        return [launch for launch in self.all_cancelled if launch.node_name == name]
+        return [launch for launch in self._with(name).all_cancelled if launch.node_name == name]
 
-    def _check(self, name: str, known: Mapping[str, object]) -> None:
-        if name not in known:
+    def _with(self, name: str) -> "SimulatedRun":
+        """Return the run, or that of a part, that has a node. Raises SimulationError."""
+        found = self._find(name)
+        if found is None:
+            known = self.state.nodes
             near = get_close_matches(name, known, 1)
             hint = f'; did you mean "{near[0]}"?' if near else f"; there are {', '.join(known)}"
             raise SimulationError(f'run {self.run_id}: has no node "{name}"{hint}')
+        return found
+
+    def _find(self, name: str) -> "SimulatedRun | None":
+        if name in self.state.nodes:
+            return self
+        return next((found for part in self.parts if (found := part._find(name)) is not None), None)
 
     def __repr__(self) -> str:
         """A line for the run and one for each node: what a failed assertion shows."""

@@ -18,9 +18,9 @@ from orchestrator.engine.saved import Saved
 from orchestrator.engine.status import DefinitionStatus, OpenRuns, OrchestrationStatus
 from orchestrator.model.commands import EMPTY, Json, Launch, Notify
 from orchestrator.model.durations import parse_duration
-from orchestrator.model.enums import TargetTypes, TaskStatus
+from orchestrator.model.enums import NodeTypes, TargetTypes, TaskStatus
 from orchestrator.model.errors import InputError, OrchestratorError, RunNotFound
-from orchestrator.model.grammar import MAX_SLOTS
+from orchestrator.model.grammar_of_runs import MAX_SLOTS
 from orchestrator.model.messages import (
     cancel_message,
     pause_message,
@@ -29,7 +29,7 @@ from orchestrator.model.messages import (
     start_message,
 )
 from orchestrator.model.policy import Policy
-from orchestrator.model.run_state import NodeState, RunState
+from orchestrator.model.run_state import NodeState, RunState, child_of
 from orchestrator.ports import HeldSecrets, Target
 from orchestrator.runtime.catalog import DagFolders, definition_file, locate, read_definition
 from orchestrator.runtime.executor import RulesOf
@@ -97,8 +97,7 @@ class Simulation:
         notifications_refused: int = 0,
         pools: Mapping[str, int] = EMPTY,  # type: ignore[assignment]  # as above
     ) -> None:
-        if instances < 1:
-            raise SimulationError(f"instances: is {instances}; allowed: 1 or more")
+        _check(instances, starts_at, pools, cannot_be_cancelled, without_outcome)
         self.catalog, folders = _catalog(definition)
         self.clock = VirtualClock(starts_at)
         self.store = WatchedStore()
@@ -255,9 +254,16 @@ class Simulation:
 
     def run(self, run_id: str) -> SimulatedRun:
         """Return a run as it stands. Raises RunNotFound."""
-        launches = tuple(launch for launch in self._launches if launch.run_id == run_id)
+        launches: dict[str, list[Launch]] = {}
+        for launch in self._launches:
+            launches.setdefault(launch.run_id, []).append(launch)
+        return self._seen(run_id, launches)
+
+    def _seen(self, run_id: str, launches_of: Mapping[str, list[Launch]]) -> SimulatedRun:
+        launches = tuple(launches_of.get(run_id, ()))
         cancelled = {launch.launch_id for fake in self.targets.values() for launch in fake.cancelled}
         state = self._state(run_id)
+        parts = (child_of(run_id, node) for node in state.nodes.values() if node.node_type is NodeTypes.PART)
         return SimulatedRun(
             state,
             [*self._paths.get(run_id, ())],
@@ -265,6 +271,11 @@ class Simulation:
             tuple(launch for launch in launches if launch.launch_id in cancelled),
             {name: self._executors[0].result_of(state, name) for name in state.nodes},
             tuple(each for each in self.notifier.sent if each.run_id == run_id),
+            tuple(
+                self._seen(part, launches_of)
+                for part in parts
+                if part is not None and OrchestrationStatus(self.store, part).load() is not None
+            ),
         )
 
     @property
@@ -449,6 +460,29 @@ def simulate(
         return world.finish(run_id, within=within)
     finally:
         world.close()
+
+
+def _check(
+    instances: int,
+    starts_at: datetime,
+    pools: Mapping[str, int],
+    cannot_be_cancelled: Collection[str],
+    without_outcome: Collection[str],
+) -> None:
+    """Raise SimulationError for what a world cannot be made of."""
+    if instances < 1:
+        raise SimulationError(f"instances: is {instances}; allowed: 1 or more")
+    if starts_at.utcoffset() is None:
+        raise SimulationError(
+            f"starts_at: {starts_at} has no time zone; write it as in datetime(2026, 1, 1, tzinfo=UTC)"
+        )
+    for pool, slots in pools.items():
+        if not 1 <= slots <= MAX_SLOTS:
+            raise SimulationError(f"pools.{pool}: is {slots}; allowed: 1 to {MAX_SLOTS}")
+    for argument, names in (("cannot_be_cancelled", cannot_be_cancelled), ("without_outcome", without_outcome)):
+        for name in names:
+            if name not in {target_type.value for target_type in TargetTypes}:
+                raise SimulationError(f'{argument}: "{name}" is no target type; allowed: {", ".join(TargetTypes)}')
 
 
 def _utc(at: datetime) -> str:

@@ -24,15 +24,16 @@ PARTS = {
         "witness"
     ),
     "model": (
-        "allowance commands dag dag_builder definition durations enums errors event_factory events execution "
-        "expressions facts fixed grammar grammar_rules ids job_events json_paths messages node_factory nodes policy "
-        "pubsub rules run_state schedule secrets task_result times words"
+        "allowance bodies commands dag dag_builder definition durations enums errors event_factory event_values "
+        "events execution expressions facts fixed grammar grammar_of_runs grammar_of_targets grammar_rules ids "
+        "job_events json_paths log_events messages node_factory nodes own_events policy pubsub rules run_state "
+        "schedule secrets task_result templates times words"
     ),
     "ports": "",
     "runtime": "catalog clock cloud executor gcp logs registry secrets settings story unknown_hosts",
     "services": "allowed_hosts cloud_logging cloud_tasks connections google_api",
     "stores": "gcs keys",
-    "targets": "callables cloud_function cloud_logging twins",
+    "targets": "callables cloud_function cloud_logging function_calls twins",
 }
 """Part of the package -> modules of it that may be loaded until the first event is acknowledged."""
 

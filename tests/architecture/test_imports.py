@@ -48,7 +48,7 @@ ADAPTERS = {
     "targets": {
         *("callback", "dag"),
         *("function", "local_cloud_function", "local_dataflow"),
-        *("inline_function", "cloud_function", "cloud_logging", "dataflow", "jobs"),
+        *("inline_function", "cloud_function", "cloud_function_sync", "cloud_logging", "dataflow", "jobs"),
     },
 }
 """Adapters do not know their siblings. What they share lies in modules beside them."""

@@ -19,7 +19,8 @@ from orchestrator.model.enums import Identity, OutcomeKind
 from orchestrator.model.errors import LaunchRefused, LaunchUncertain
 from orchestrator.model.event_factory import EventFactory
 from orchestrator.services.google_api import GoogleApis
-from orchestrator.targets.cloud_function import CloudFunction, CloudFunctionSync
+from orchestrator.targets.cloud_function import CloudFunction
+from orchestrator.targets.cloud_function_sync import CloudFunctionSync
 from orchestrator.targets.cloud_logging import LogSearch
 from orchestrator.targets.dataflow import Dataflow
 from tests.support.dataflow_server import DataflowServer

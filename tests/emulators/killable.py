@@ -48,8 +48,9 @@ def around(owner: type, method: str, before: str | None, after: str | None) -> N
 
 def arm() -> None:
     """Make the steps of the loop places to die at."""
+    from orchestrator.engine.acting import Actor
     from orchestrator.engine.resolve import Resolver
-    from orchestrator.engine.status import ExecutionStatus, OrchestrationStatus
+    from orchestrator.engine.status import OrchestrationStatus
     from orchestrator.engine.witness import Witness
     from orchestrator.targets.cloud_function import CloudFunction
 
@@ -58,7 +59,7 @@ def arm() -> None:
     around(Witness, "facts", None, "5 witnessed")
     around(OrchestrationStatus, "save", "6 decided", "7 saved")
     around(CloudFunction, "launch", "8 launching", "8 launched")
-    around(ExecutionStatus, "save_execution", None, "9 bound")
+    around(Actor, "_cancel_if_dead", None, "9 bound")  # what it is known by is noted, and recorded if need be
 
 
 _is_armed = False

@@ -16,6 +16,7 @@ from uuid import uuid4
 import pytest
 
 from orchestrator.engine.status import DefinitionStatus
+from orchestrator.model.ids import key_of
 from tests.support.cloud import BUCKET, Cloud, Instance
 from tests.support.dataflow_server import Job, entry_of
 from tests.support.pubsub_emulator import pubsub_emulator_host  # noqa: F401 - the fixture
@@ -329,8 +330,8 @@ def test_our_job_name_with_the_id_of_another_job_that_is_done_changes_nothing(cl
 def test_a_definition_that_is_gone_is_named_and_its_run_goes_on_when_it_is_put_back(cloud, gate):
     start(cloud, "held-and-lost", "orphaned", gate)
     nonce = until(lambda: nonce_of(cloud, "orphaned/Only/1"))
-    trace = cloud.document("orphaned")["Only"]["claim"]["trace"]
-    until(lambda: cloud.names(f"executions/{trace}"))  # it is launched, and bound
+    key = key_of("orphaned/Only/1")
+    until(lambda: any(call.status == 200 and key in str(call.body) for call in cloud.tasks.calls))  # it is launched
     digest = DefinitionStatus.name(DAGS["held-and-lost"]).removeprefix("sha256:")
     name, deployed = f"definitions/{digest}.json", cloud.dags / "held-and-lost" / "dag.json"
     stored = cloud.storage._buckets[BUCKET].pop(name)

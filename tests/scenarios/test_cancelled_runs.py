@@ -6,6 +6,7 @@ from orchestrator.model.commands import Execution, Launch, Outcome
 from orchestrator.model.enums import RunStatus, TaskStatus
 from orchestrator.model.errors import LaunchUncertain, NotYet, RunNotFound, SettingsError
 from orchestrator.model.messages import cancel_message, reminder_message
+from orchestrator.testing import Simulation, fails, takes
 from tests.support.world import T0, NotedTarget, World, chain, completion, dag, parallel, task
 
 FORK = dag(Init=task("Fork"), Fork=parallel(chain("Left"), chain("Right", "Rest"), next="Join"), Join=task())
@@ -160,3 +161,28 @@ def test_a_cancel_twice_keeps_the_first_reason_and_one_after_the_end_changes_not
     world.executor.execute(cancel_message(run_id, "third"))
     assert world.state(run_id) == state
     assert world.target.cancelled == [f"x-{world.target.calls[0].key}"]
+
+
+@pytest.mark.parametrize("fails_after", ["1s", "10m"], ids=["before it is asked", "after it"])
+def test_a_run_that_was_asked_to_be_cancelled_is_cancelled_though_a_step_of_it_fails(fails_after):
+    targets = {"Left": fails().after(fails_after), "Right": takes("20m")}  # functions, which nothing can stop
+    world = Simulation({**FORK, "finally": dag(Last=task())}, targets=targets)
+    run_id = world.start()
+    world.cancel(run_id, "wrong day", after="1m")
+    run = world.finish(run_id)
+    assert {
+        name: node.status for name, node in run.state.nodes.items() if name in ("Left", "Right", "Fork", "Last")
+    } == {
+        "Left": "Failed",
+        "Right": "Completed",
+        "Fork": "Failed",
+        "Last": "Completed",
+    }
+    assert (run.status, run.error.error_type, run.error.message) == ("Cancelled", "Run.Cancelled", "wrong day")
+
+
+def test_a_run_that_comes_to_its_end_all_the_same_has_completed():
+    world = Simulation(chain("A"), targets={"A": takes("10m")})
+    run_id = world.start()
+    world.cancel(run_id, after="1m")
+    assert world.finish(run_id).status == "Completed"

@@ -420,7 +420,15 @@ def test_run_finds_the_children_beside_the_path_and_status_shows_them(place, cap
     assert main(["status", kid]) == 0
     assert "child of: mine, step Load, attempt 1" in capsys.readouterr().out
     assert main(["runs"]) == 0
-    assert "child of mine" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert [line.split()[0] for line in said.out.splitlines()] == ["Run", "mine"]
+    assert said.err == "1 child run left out; --children lists them, too\n"
+    assert main(["runs", "--dag", "kid", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+    assert main(["runs", "--children", "--limit", "1"]) == 0
+    said = capsys.readouterr()
+    assert "child of mine" in said.out
+    assert said.err == ""
     assert main(["runs", "--parent", "mine", "--json"]) == 0
     (listed,) = json.loads(capsys.readouterr().out)
     assert (listed["run_id"], listed["parent"]) == (kid, "mine")

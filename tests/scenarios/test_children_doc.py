@@ -19,8 +19,8 @@ CASES = [(json.loads(text), said) for text, comments in BLOCKS for said in re.fi
 
 
 def test_every_example_is_run():
-    assert len(BLOCKS) == PAGE.count("```json") == 3
-    assert len(CASES) == 4
+    assert len(BLOCKS) == PAGE.count("```json") == 4
+    assert len(CASES) == 5
 
 
 @pytest.mark.parametrize(("definition", "said"), CASES, ids=[said[:20] for _, said in CASES])
@@ -49,6 +49,6 @@ def test_the_limits_and_classes_are_those_of_the_code():
     assert f"| child runs in one another | {MAX_RUNS_ABOVE} |" in PAGE
     assert f"in an answer's `result` | {MAX_DEPTH} |" in PAGE
     assert f"| {DEFAULT_TIMEOUT_S / 86400:g} days, also without a `timeout` |" in PAGE
-    assert f"| {MAX_REASON} | `approve`: allowed are {MAX_REASON} |" in PAGE
+    assert f"| {MAX_REASON} | `approve`: `allowed are {MAX_REASON}` |" in PAGE
     for error_class in _CLASSES.values():
         assert f"`{error_class}`" in PAGE

@@ -14,7 +14,7 @@ from orchestrator.cli.main import main
 from orchestrator.engine.pruning import Pruner
 from orchestrator.model.definition import problems
 from orchestrator.model.errors import ExpressionError, LaunchUncertain, SettingsError, StoreUnavailable
-from orchestrator.model.expressions import resolve
+from orchestrator.model.templates import resolve
 from orchestrator.runtime.settings import Settings
 from orchestrator.secrets.environment import EnvironmentSecrets
 from orchestrator.stores.memory import MemoryStore

@@ -22,7 +22,7 @@ def test_its_examples_run(tmp_path, monkeypatch):
     for block in blocks("python"):
         exec(compile(block, "testing.md", "exec"), names)
     tests = [name for name in names if name.startswith("test_")]
-    assert len(tests) == 10
+    assert len(tests) == 12
     for name in tests:
         names[name]()
 

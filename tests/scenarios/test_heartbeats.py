@@ -15,7 +15,7 @@ from orchestrator.model.messages import heartbeat_message, reminder_message
 from orchestrator.model.task_result import TaskProgress, progress_object
 from orchestrator.runtime.executor import DAGExecutor
 from orchestrator.testing import Simulation, fails, in_turn, never_ends, returns, simulate, takes
-from tests.support.world import NotedTarget, World, dag
+from tests.support.world import NotedTarget, World, dag, parallel
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -88,6 +88,31 @@ def test_what_cannot_be_cancelled_is_given_up_all_the_same():
 def test_a_failure_of_the_attempt_itself_is_not_hidden():
     run = simulate(dag(A=step()), targets={"A": fails("Own.Error").after("5m")})
     assert run.error.error_type == "Own.Error"
+
+
+class Deaf(NotedTarget):
+    """A target that cannot tell when it was heard of what it runs, while `is_deaf`."""
+
+    is_deaf = True
+
+    def heard_at(self, launch):
+        if self.is_deaf:
+            raise LaunchUncertain("503")
+
+
+def test_an_attempt_of_which_that_cannot_be_told_now_holds_up_nothing_else_and_is_not_given_up_yet():
+    definition = dag(P=parallel(dag(A=step()), dag(B={"type": "Wait", "for": "5m"})))
+    world = World(definition, target=Deaf(has_outcome=True))
+    world.start(run_id="r")
+    minute(world, 60)
+    assert world.executor.tick().problems == ()
+    assert {name: node.status for name, node in world.state("r").nodes.items() if name != "P"} == {
+        "A": "Running",
+        "B": "Completed",
+    }
+    world.target.is_deaf = False
+    world.executor.tick()
+    assert world.state("r").nodes["A"].error.error_type == "Task.Heartbeat"
 
 
 # -- by message ------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from orchestrator.engine.slot_keeper import MAX_LOOKED_AT
 from orchestrator.model.definition import problems
 from orchestrator.model.errors import EventError
 from orchestrator.model.event_factory import EventFactory
-from orchestrator.model.grammar import MAX_PRIORITY, MAX_SLOTS
+from orchestrator.model.grammar_of_runs import MAX_PRIORITY, MAX_SLOTS
 from orchestrator.model.messages import start_message
 from orchestrator.model.slots import MAX_WAITING, Place, Slots, changed
 from orchestrator.runtime.executor import DAGExecutor

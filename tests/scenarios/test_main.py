@@ -136,6 +136,7 @@ def dead_letters(bucket: Path) -> list[dict]:
     [
         pytest.param(b"not json", "JSON", id="no JSON"),
         pytest.param({"resource": {"type": "start"}, "dag": "dubling"}, 'did you mean "doubling"', id="no such DAG"),
+        pytest.param({"resource": {"type": "start"}, "dag": "x" * 300}, f'"{"x" * 300}"', id="a name of no file"),
         pytest.param({"resource": {"type": "start"}, "input": 7}, "input", id="an input that is no object"),
     ],
 )

@@ -622,9 +622,15 @@ def test_what_could_not_be_published_is_sent_when_the_run_is_taken_up(place, rec
     assert main(["run", "one", "--run-id", "r1"]) == 0
     (owed,) = place.document("r1")["$run"]["owed_notifications"]
     assert "503" in owed["error"]
+    said = capsys.readouterr().out
+    assert f"\nnot told yet: completed: {owed['error']}\n" in said
+    assert said.endswith("with:\n  orchestrator run one --resume r1\n")
+    assert main(["status", "r1"]) == 0
+    assert f"\nnot told yet: completed: {owed['error']}\n" in capsys.readouterr().out
     path = place.root / ".orchestrator" / "runs" / "r1.json"
     path.write_text(path.read_text().replace(owed["lease_end"], "2026-01-01T00:00:00Z"))
     assert main(["run", "one", "--resume", "r1"]) == 0
+    assert "not told" not in capsys.readouterr().out
     assert [each["id"] for each in published(receiver)] == [owed["notification_id"]] * 2
     assert "owed_notifications" not in place.document("r1")["$run"]
     assert list((place.root / ".orchestrator" / "open").iterdir()) == []

@@ -17,9 +17,10 @@ from orchestrator.model.ids import key_of, launch_id_of
 from orchestrator.model.run_state import RunState
 from orchestrator.stores.local import LocalStore
 from orchestrator.stores.memory import MemoryStore
+from orchestrator.testing import Simulation, fails, takes
 from tests.support.command_line import Place, clean_environment
 from tests.support.storage_server import StorageServer
-from tests.support.world import START, World, chain
+from tests.support.world import START, World, chain, dag, parallel, task
 
 DAY = 86400.0
 
@@ -157,6 +158,80 @@ def test_only_what_is_meant_goes_and_dead_letters_only_where_all_is():
 
 
 # -- beside others ---------------------------------------------------------------------------------------
+
+
+def test_a_reminder_of_a_timeout_that_comes_after_its_run_was_pruned_is_no_dead_letter():
+    world = Simulation(dag(A=task(timeout="2d")))
+    world.finish(world.start())
+    world.forward("3h")
+    assert Pruner(world.store, world.clock.now(), 3600.0, lambda _: True, is_all=True).prune().kept == 0
+    world.forward("3d")
+    assert world.dead_letters == []
+
+
+FAMILIES = {
+    "child runs": {"type": "Task", "target_type": "Dag", "target_name": "kid"},
+    "parts": {"type": "Map", "items": [*range(101)], "max_concurrency": 1000, "iterator": dag(K=task())},
+}
+
+
+@pytest.mark.parametrize("step", [pytest.param(step, id=name) for name, step in FAMILIES.items()])
+def test_child_runs_stay_as_long_as_their_parent_does_which_may_be_redriven(step):
+    two = {"first": dag(C=step), "second": dag(L=task())}
+    world = Simulation(
+        {"top": dag(P=parallel(*two.values())), "kid": dag(K=task("F"), F=task())},
+        targets={"L": takes("3d"), "F": fails(times=1), "K[7]": fails(times=1)},
+    )
+    run_id = world.start(dag="top")
+    world.finish(run_id)
+    before = {run.run_id: len(run.all_launches) for run in world.runs}
+    told = Pruner(world.store, world.clock.now(), DAY, lambda _: True, is_all=True).prune()
+    assert (told.runs, told.kept) == ([], len(before))
+    world.redrive(run_id)
+    assert world.finish(run_id).status == "Completed"
+    assert {run.run_id for run in world.runs} == before.keys()
+    assert sum(len(run.all_launches) for run in world.runs) == sum(before.values()) + 2
+    world.forward("3d")
+    assert Pruner(world.store, world.clock.now(), DAY, lambda _: True, is_all=True).prune().kept == 0
+    assert [key for key in world.store.list("") if not key.startswith("pruned/")] == []
+
+
+def test_a_child_run_stays_where_its_parent_is_redriven_while_both_are_to_go():
+    call = {"type": "Task", "target_type": "Dag", "target_name": "kid"}
+    world = Simulation({"top": dag(C=call), "kid": dag(F=task())}, targets={"F": fails(times=1)})
+    run_id = world.start(dag="top")
+    world.finish(run_id)
+    world.forward("3d")
+    put = world.store.put
+
+    def redriven_meanwhile(key, data, *, expect):
+        if key == f"runs/{run_id}.json":
+            world.store.put = put
+            world.redrive(run_id)
+        return put(key, data, expect=expect)
+
+    world.store.put = redriven_meanwhile
+    told = Pruner(world.store, world.clock.now(), DAY, lambda _: True, is_all=True).prune()
+    assert (told.runs, told.kept) == ([], 2)
+    assert world.finish(run_id).status == "Completed"
+    assert len(world.runs) == 2
+
+
+def test_a_child_run_that_outlives_its_pruned_parent_ends_in_peace_and_goes_then():
+    call = {"type": "Task", "target_type": "Dag", "target_name": "kid"}
+    kid = {**dag(K=task()), "finally": dag(F=task())}
+    world = Simulation({"top": dag(A=call), "kid": kid}, targets={"K": takes("1h"), "F": takes("5h")})
+    run_id = world.start(dag="top")
+    world.cancel(run_id, after="10m")
+    world.finish(run_id)
+    world.forward("3h")
+    told = Pruner(world.store, world.clock.now(), 3600.0, lambda _: True, is_all=True).prune()
+    assert (told.runs, told.kept) == ([run_id], 1)
+    world.forward("2d")
+    assert [run.status.is_final for run in world.runs] == [True]
+    assert world.dead_letters == world.problems == []
+    Pruner(world.store, world.clock.now(), 3600.0, lambda _: True, is_all=True).prune()
+    assert [key for key in world.store.list("") if not key.startswith("pruned/")] == []
 
 
 def test_a_start_that_comes_again_after_its_run_was_pruned_does_not_start_it_anew():

@@ -357,6 +357,22 @@ def test_a_child_run_takes_no_slot_of_its_dag_for_it_is_a_part_of_its_parent():
     assert list(world.store.list("slots/")) == []
 
 
+CALLS = {
+    "a child run": {"type": "Task", "target_type": "Dag", "target_name": "child"},
+    "parts of a Map": {"type": "Map", "items": [*range(101)], "iterator": dag(Load=task(pool="api"))},
+}
+
+
+@pytest.mark.parametrize("call", [pytest.param(step, id=name) for name, step in CALLS.items()])
+def test_what_a_run_launches_as_runs_is_as_urgent_as_itself(call):
+    world = simulated({"parent": dag(A=call), "child": {**dag(Load=task(pool="api")), "priority": -50}})
+    run_id = world.start(dag="parent", priority=30)
+    world.forward("10s")
+    assert {run.state.run.priority for run in world.runs} == {30}
+    assert len(world.runs) > 1
+    world.finish(run_id)
+
+
 def _json(place) -> bytes:
     import msgspec
 

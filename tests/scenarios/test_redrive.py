@@ -285,6 +285,45 @@ def test_killed_between_the_marker_and_the_save_the_redrive_is_delivered_again_a
     assert marked(world) == []
 
 
+def test_the_marker_of_a_redrive_that_was_killed_and_is_not_asked_for_again_goes_after_a_day():
+    world = RedrivingWorld(chain("A"), store=Interrupting(), instances=2)
+    run_id = world.failed()
+    OpenRuns(world.store).mark(run_id, world.clock.now(), 1)
+    world.clock.forward(86_000)
+    world.instances[1].tick()
+    assert marker_of(run_id, 1) in marked(world)
+    world.clock.forward(1_000)
+    assert world.instances[1].tick().problems == ()
+    assert marked(world) == []
+
+
+@pytest.mark.parametrize("at", ["put", "delete"], ids=["before it is saved", "and a Tick before it is deleted"])
+def test_a_redrive_of_which_the_marker_was_just_given_up_has_one_all_the_same(at):
+    world = RedrivingWorld(chain("A"), store=Interrupting(), instances=2)
+    run_id = world.failed()
+    OpenRuns(world.store).mark(run_id, world.clock.now(), 1)
+    world.clock.forward(90_000)
+    if at == "put":
+        world.store.before["put", f"runs/{run_id}.json"] = world.instances[1].tick
+        world.redrive(run_id)
+    else:
+        world.store.before["delete", marker_of(run_id, 1)] = lambda: world.redrive(run_id)
+        world.instances[1].tick()
+    assert world.state(run_id).run.status is RunStatus.RUNNING
+    assert marker_of(run_id, 1) in marked(world)
+
+
+def test_the_marker_of_a_redrive_of_a_run_that_was_pruned_goes_after_a_day():
+    world = RedrivingWorld(chain("A"))
+    run_id = world.failed()
+    world.clock.forward(7200)
+    prune(world)
+    OpenRuns(world.store).mark(run_id, world.clock.now(), 1)
+    world.clock.forward(90_000)
+    assert world.instances[0].tick().problems == ()
+    assert marked(world) == []
+
+
 def test_killed_between_the_save_and_the_launch_the_tick_launches_it():
     world = RedrivingWorld(chain("A"), instances=2)
     run_id = world.failed()

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -189,6 +189,34 @@ def test_a_name_that_is_no_step_and_no_target_is_an_error_with_a_hint():
         simulate(chain("Load")).node("Lode")
     with pytest.raises(ValueError, match="returns: result: is nan"):
         returns(float("nan"))
+
+
+def test_an_item_is_found_by_its_name_in_whichever_part_it_runs():
+    fetch = {"start": "F", "steps": {"F": job(parameters={"n": "${item}"})}}
+    many = dag(M={"type": "Map", "items": "${run.input.of}", "max_concurrency": 1000, "iterator": fetch})
+    run = simulate(many, input={"of": list(range(600))}, targets={"F": lambda parameters: parameters["n"]})
+    assert run.result("F[0]") == 0
+    assert run.result("F[599]") == 599
+    assert [launch.attempt for launch in run.launches("F[599]")] == [1]
+    assert run.cancelled("F[599]") == []
+    assert [len(part.state.nodes) for part in run.parts] == [1001, 201]
+    with pytest.raises(SimulationError, match=r'has no node "F\[600\]"'):
+        run.node("F[600]")
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"pools": {"api": 0}}, "pools.api: is 0; allowed: 1 to 1000"),
+        ({"starts_at": datetime(2026, 1, 1)}, "starts_at: 2026-01-01 00:00:00 has no time zone"),
+        ({"cannot_be_cancelled": ["Cloud"]}, 'cannot_be_cancelled: "Cloud" is no target type; allowed: CloudFunction'),
+        ({"without_outcome": ["Cloud"]}, 'without_outcome: "Cloud" is no target type'),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_what_a_world_cannot_be_made_of_is_told(keys, said):
+    with pytest.raises(SimulationError, match=said):
+        Simulation(dag(A=job()), **keys)
 
 
 def test_a_definition_that_breaks_rules_is_an_error_with_all_of_them():

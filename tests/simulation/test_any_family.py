@@ -29,7 +29,7 @@ fuzzed = settings(
 def families(draw):
     """A definition of whose Tasks some, one at the least if it has any, are runs of `kid`; and `kid`."""
     parent, kid = draw(any_definitions(most=3)), draw(any_definitions(max_steps=3, most=2))
-    tasks = list(_tasks(parent))
+    tasks = list(tasks_in(parent))
     chosen = draw(st.sets(st.sampled_from(range(len(tasks))), min_size=1, max_size=3)) if tasks else ()
     for index in chosen:
         step = tasks[index]
@@ -41,13 +41,13 @@ def families(draw):
     return {"parent": parent, "kid": kid}
 
 
-def _tasks(value):
+def tasks_in(value):
     """The Tasks in a definition, at any depth; no value of a parameter looks like one."""
     if isinstance(value, dict) and value.get("type") == "Task" and "target_type" in value:
         yield value
     elif isinstance(value, dict | list):
         for inner in value.values() if isinstance(value, dict) else value:
-            yield from _tasks(inner)
+            yield from tasks_in(inner)
 
 
 @fuzzed

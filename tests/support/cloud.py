@@ -230,6 +230,7 @@ class Cloud:
         self.dataflow = DataflowServer(templates, self.leave_entry)
         self.jobs = JobServer(self.leave_entry, work)
         self.logging = LoggingServer(lambda: self.functions.entries)
+        self._first_generation = sorted(p.name for f in folders for p in (f / "functions").glob("*") if generation == 1)
         self._n, self._settings, self._source, self._seed = instances, settings or {}, source, seed
         self._command = command
         self._stack = ExitStack()
@@ -250,6 +251,7 @@ class Cloud:
             "DEPLOYMENT_KEY": "a key of the deployment, 32 long",
             "GOOGLE_CLOUD_PROJECT": PROJECT,
             "FUNCTION_REGION": REGION,
+            "FIRST_GENERATION_FUNCTIONS": ",".join(self._first_generation),
             "CLOUD_FUNCTIONS_URL": self.functions.url_template,
             "DATAFLOW_TEMPLATES": "gs://templates",
             f"{overrides}DATAFLOW": self.dataflow.url,

@@ -40,7 +40,7 @@ class Module:
     """One of terraform/modules/. What Terraform writes goes to `folder`, nothing to the module."""
 
     def __init__(self, name: str, folder: Path) -> None:
-        self._source, self._folder, self._number = MODULES / name, folder, 0
+        self._source, self._folder, self._number = MODULES / name, folder, 0  # a whole path stays what it is
         self._environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("TF_")},
             "TF_DATA_DIR": str(folder / "data"),
@@ -58,6 +58,12 @@ class Module:
         self._run("apply", "-auto-approve", "-backup=-", f"-state={state}", f"-var-file={file}")
         found: Mapping[str, Mapping] = json.loads(self._run("output", "-json", f"-state={state}"))
         return {name: output["value"] for name, output in found.items()}
+
+    def plan(self, **variables: object) -> None:
+        """Plan it with these variables, and change nothing. Raises Refused."""
+        file = self._folder / "plan.tfvars.json"
+        file.write_text(json.dumps(variables))
+        self._run("plan", f"-var-file={file}")
 
     def _run(self, command: str, *options: str) -> str:
         # Output has no -input, and it is what `-json` is asked of.

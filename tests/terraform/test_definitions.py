@@ -14,10 +14,10 @@ from orchestrator.model.dag_builder import DAGBuilder
 from orchestrator.model.enums import TargetTypes
 from orchestrator.model.event_factory import EventFactory
 from orchestrator.model.events import CompletionEvent, StartEvent
-from orchestrator.model.expressions import names_in
 from orchestrator.model.ids import key_of
 from orchestrator.model.messages import tick_message
 from orchestrator.model.schedule import last_tick
+from orchestrator.model.templates import names_in
 from orchestrator.runtime.catalog import DagFolders
 from orchestrator.runtime.logs import JsonFormatter
 from orchestrator.runtime.settings import TABLE, Settings

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from orchestrator.model import cel_tree
 from orchestrator.model.definition import problems
 from orchestrator.model.errors import ExpressionError
-from orchestrator.model.expressions import compile_condition, parse, resolve, steps_in
+from orchestrator.model.expressions import compile_condition, parse, steps_in
+from orchestrator.model.templates import resolve
 from tests.support.world import task
 
 ROOT = Path(__file__).resolve().parents[2]

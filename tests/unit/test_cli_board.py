@@ -18,7 +18,7 @@ from orchestrator.cli.results import outcome_lines, size_words
 from orchestrator.model.commands import Failure
 from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus
 from orchestrator.model.errors import StoreUnavailable
-from orchestrator.model.run_state import BranchState, NodeState, RunInfo, RunState
+from orchestrator.model.run_state import BranchState, Items, NodeState, RunInfo, RunState
 
 T0 = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 RUN = RunInfo(
@@ -237,10 +237,72 @@ def test_of_one_save_the_inner_end_comes_first_and_the_next_start_last():
     assert seen(after, before=before) == ["A Completed  1.0 s", "P Completed  1.0 s", "B Running    attempt 1"]
 
 
+def passes(name, following=None, at_s=1, **more):
+    entry = {"node_name": name, "node_type": NodeTypes.PASS, "next": following, "status": DONE}
+    return NodeState(**entry, started_at=at(at_s), ended_at=at(at_s), **more)
+
+
+def test_steps_that_end_in_one_instant_are_told_as_they_followed_one_another():
+    before = state_of(task("W", RUNNING, "C", 0))
+    after = state_of(
+        passes("J"),
+        passes("Big", "J"),
+        NodeState(node_name="Small", node_type=NodeTypes.PASS, next="J", status=TaskStatus.SKIPPED, ended_at=at(1)),
+        replace(passes("C", "Big"), node_type=NodeTypes.CONDITION, leads_to=("Small",)),
+        task("W", DONE, "C", 0, 1),
+    )
+    assert seen(after, before=before) == [
+        "W     Completed  1.0 s",
+        "C     Running",
+        "C     Completed  0 ms",
+        "Big   Running",
+        "Big   Completed  0 ms",
+        "J     Running",
+        "J     Completed  0 ms",
+        "Small Skipped",
+    ]
+
+
+def test_steps_that_depend_on_others_are_told_behind_them():
+    steps = passes("c", depends_on=("b", "a")), passes("b"), passes("a")
+    assert [each.split()[:2] for each in seen(state_of(*steps))] == [
+        [name, status] for name in "bac" for status in ("Running", "Completed")
+    ]
+
+
+def test_an_item_ends_after_what_is_in_it_and_its_map_after_all_items():
+    error = Failure("Task.Failed", "boom")
+    failed = {"status": TaskStatus.FAILED, "error": error, "started_at": at(1), "ended_at": at(1)}
+    items = Items(count=2, started=2, ended=2, failed=(0, 1))
+    state = state_of(
+        NodeState(node_name="M", node_type=NodeTypes.MAP, items=items, **failed),
+        NodeState(node_name="M[0]", node_type=NodeTypes.ITEM, **failed),
+        NodeState(node_name="F[0]", node_type=NodeTypes.TASK, attempt=1, **failed),
+        NodeState(node_name="M[1]", node_type=NodeTypes.ITEM, **failed),
+        NodeState(node_name="F[1]", node_type=NodeTypes.TASK, attempt=1, **failed),
+    )
+    told = [(words[0], words[1][0]) for words in (each.split() for each in seen(state))]
+    first, second = [[(f"M[{n}]", "R"), (f"F[{n}]", "R"), (f"F[{n}]", "F"), (f"M[{n}]", "F")] for n in (0, 1)]
+    assert told == [("M", "R"), *first, *second, ("M", "F")]
+
+
 def test_nothing_is_told_twice_and_another_attempt_is():
     first = state_of(task("A", RUNNING, None, 0))
     again = state_of(replace(task("A", RUNNING, None, 0), attempt=2))
     assert seen(first, first, again, again) == ["A Running    attempt 1", "A Running    attempt 2"]
+
+
+def test_an_attempt_that_began_and_ended_unseen_is_told_in_that_order():
+    waits = replace(task("A", RUNNING, None, 0), attempt=2, due={"retry": at(3)}, error=Failure("Task.Failed", "no"))
+    done = replace(task("A", DONE, None, 0, 4), attempt=2)
+    again = replace(task("A", DONE, None, 7, 8), attempt=3)  # by a redrive
+    entered = replace(task("A"), attempt=2)
+    assert [each.split()[1:4] for each in seen(*map(state_of, (waits, done, entered, again)))[-4:]] == [
+        ["Running", "attempt", "2"],
+        ["Completed", "4.0", "s"],
+        ["Running", "attempt", "3"],
+        ["Completed", "1.0", "s"],
+    ]
 
 
 def test_what_is_skipped_is_told_when_the_run_has_ended():

@@ -63,10 +63,27 @@ def test_help_names_every_command_and_shows_examples(capsys):
         pytest.param(
             ["runs", "--limit", "0"], 'runs: argument --limit: "0" is not a whole number from 1 on', id="limit"
         ),
+        pytest.param(
+            ["schedule", "--next", "10001"],
+            'schedule: argument --next: "10001" is too many; at most 10,000',
+            id="next",
+        ),
         pytest.param(["runs", "--status", "Nope"], "(choose from 'Queued', 'Running', 'Paused', ", id="status"),
         pytest.param(["runs", "--limt", "5"], "unrecognized arguments: --limt 5", id="option"),
         pytest.param(["status", "x", "--interval", "soon"], '"soon" is not a duration', id="interval"),
         pytest.param(["status", "x", "--interval", "1ms"], '"1ms" is too short', id="interval too short"),
+        *(
+            pytest.param(argv, '"36501d" is too long; at most 36500d', id=f"{argv[0]} too long")
+            for argv in (
+                ["prune", "--older-than", "36501d"],
+                ["logs", "x", "--since", "36501d"],
+                ["backfill", "x", "--from", "2026-01-01", "--to", "2026-01-02", "--every", "36501d"],
+                ["status", "x", "--interval", "36501d"],
+            )
+        ),
+        pytest.param(
+            ["schedule", "x", "--next", "10001"], '"10001" is too many; at most 10,000', id="too many next times"
+        ),
     ],
 )
 def test_wrong_arguments_are_2_and_one_line(argv, expected, capsys):
@@ -81,7 +98,23 @@ def test_wrong_arguments_are_2_and_one_line(argv, expected, capsys):
 def test_a_wrong_setting_is_2(monkeypatch, capsys):
     monkeypatch.setenv("LOCAL_WORKERS", "many")
     assert main(["runs"]) == 2
-    assert capsys.readouterr().err == 'orchestrator: LOCAL_WORKERS: "many" is not a whole number from 1 on\n'
+    assert capsys.readouterr().err == 'orchestrator: LOCAL_WORKERS: "many" is not a whole number from 1 to 1,000,000\n'
+
+
+@pytest.mark.parametrize(
+    "name", ["LAUNCH_LEASE", "LAUNCH_CALL_LIMIT", "CLOCK_ALLOWANCE", "DEFAULT_TIMEOUT", "EVENT_GRACE", "TICK_INTERVAL"]
+)
+def test_a_setting_of_more_than_thirty_days_is_2(name, monkeypatch, capsys):
+    monkeypatch.setenv(name, "30.1d")
+    assert main(["runs"]) == 2
+    assert capsys.readouterr().err == f'orchestrator: {name}: "30.1d" is out of range; allowed are 30d and less\n'
+
+
+@pytest.mark.parametrize("text", ["²", "9" * 5000])
+def test_a_number_that_is_none_of_a_setting_is_2(text, monkeypatch, capsys):
+    monkeypatch.setenv("LOCAL_WORKERS", text)
+    assert main(["runs"]) == 2
+    assert capsys.readouterr().err.endswith("from 1 to 1,000,000\n")
 
 
 def test_a_wrong_log_level_is_2_and_says_which_there_are(monkeypatch, capsys):
@@ -111,6 +144,23 @@ def test_a_store_that_cannot_be_used_is_2(a_command_that, capsys):
     a_command_that(StoreUnavailable("/x/runs/r.json: cannot be written: No space left on device"))
     assert main(["schema"]) == 2
     assert capsys.readouterr().err == "orchestrator: /x/runs/r.json: cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["run", "x" * 300],
+        ["graph", "x" * 300],
+        ["validate", "x" * 300],
+        ["schedule", "x" * 300],
+        ["backfill", "x" * 300, "--from", "2026-01-01", "--to", "2026-01-02"],
+        ["runs", "--bucket", f"file://{'x' * 300}"],
+    ],
+    ids=lambda argv: argv[0],
+)
+def test_a_path_that_cannot_be_looked_at_is_2(argv, capsys):
+    assert main(argv) == 2
+    assert capsys.readouterr().err.endswith("cannot be looked at: File name too long\n")
 
 
 def test_a_fault_of_ours_is_70_and_one_line_that_names_the_file_with_the_traceback(a_command_that, capsys):

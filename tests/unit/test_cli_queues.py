@@ -63,7 +63,11 @@ def test_runs_of_several_terminals_wait_for_each_other_and_say_so(place, capsys)
     outputs = [process.communicate(timeout=60) for process in (first, second, third)]
     assert [process.returncode for process in (first, second, third)] == [0, 0, 0]
     assert "run second waits for its turn: 1st of 1; max_active_runs 1, held by first\n" in outputs[1][1]
-    assert " run second begins\n" in outputs[1][0]
+    assert [line.partition(" ")[2] for line in outputs[1][0].splitlines()[:2]] == [
+        "run second of slow is queued",
+        "run second begins",
+    ]
+    assert outputs[0][0].splitlines()[0].endswith(" run first of slow started")
     began = {run: place.document(run)["$run"]["started_at"] for run in ("first", "second", "third")}
     assert sorted(began, key=began.__getitem__) == ["first", "third", "second"]
     assert main(["pools"]) == 0

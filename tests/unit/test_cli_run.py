@@ -80,10 +80,50 @@ def test_a_run_that_fails_is_1_and_says_which_step_why_and_what_next(place, caps
     ]
 
 
-def test_a_failed_step_that_has_no_target_is_named_alone(place, capsys):
-    place.dag("d", {"W": {"type": "Wait", "until": "${run.input.at}"}})
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        pytest.param(
+            {"type": "Wait", "until": "${run.input.at}"}, "mend step A in the definition, or the run's input", id="wait"
+        ),
+        pytest.param(
+            {"type": "End", "status": "Failed"}, "mend step A in the definition, or the run's input", id="end"
+        ),
+        pytest.param(
+            {
+                "type": "Map",
+                "items": "${run.input.at}",
+                "iterator": {"start": "P", "steps": {"P": {"type": "Pass", "result": 1}}},
+            },
+            "correct the items of step A, or the run's input",
+            id="map",
+        ),
+        pytest.param(
+            {
+                "type": "Task",
+                "target_type": "Function",
+                "function": "builtins:dict",
+                "parameters": {"x": "${run.input.y}"},
+            },
+            "correct the parameters of step A, or the run's input",
+            id="parameters",
+        ),
+    ],
+)
+def test_a_run_that_would_fail_again_by_what_it_keeps_is_not_told_to_go_on(place, capsys, step, expected):
+    place.dag("d", {"A": step})
     assert main(["run", "d", "--input", "at=nonsense"]) == 1
-    assert "\nnext: mend step W, then let the run go on:\n" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"\nnext: {expected}, then start a new run:\n  orchestrator run d --input at=nonsense\n" in said
+    assert "redrive" not in said
+
+
+def test_a_run_whose_result_leads_nowhere_needs_another_definition(place, capsys):
+    folder = place.dag("d", {"A": {"type": "Pass", "result": {}}})
+    definition = json.loads((folder / "dag.json").read_text())
+    (folder / "dag.json").write_text(json.dumps({**definition, "result": "${steps.A.result.rows}"}))
+    assert main(["run", "d"]) == 1
+    assert '\nnext: correct "result" in the definition, then start a new run:\n' in capsys.readouterr().out
 
 
 def test_the_items_of_a_map_are_named_in_lines_where_all_steps_have_short_names(place, capsys):
@@ -133,7 +173,7 @@ def test_an_input_that_lies_beside_the_dag_is_pointed_to(place, capsys):
     place.dag("d", {"A": place.task("echo", value="${run.input.day}")})
     (place.root / "d" / "input.json").write_text('{"day": 1}')
     assert main(["run", "d"]) == 1
-    assert capsys.readouterr().out.endswith("or start a new one:\n  orchestrator run d --input d/input.json\n")
+    assert capsys.readouterr().out.endswith("then start a new run:\n  orchestrator run d --input d/input.json\n")
 
 
 # -- 2: what was asked for is wrong ----------------------------------------------------------------------

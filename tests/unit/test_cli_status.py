@@ -46,20 +46,39 @@ def test_a_run_that_completed_is_0(bucket, capsys):
     assert lines[0].split()[:3] == ["good", "completed", "Completed"]
     assert lines[3].split()[:1] == ["A"]
     assert "B  [1, 2]" in lines
-    assert lines[-1] == "run document: .orchestrator/runs/completed.json"
+    assert lines[-2] == "run document: .orchestrator/runs/completed.json"
+    assert lines[-1].startswith("cost in Google Cloud, were it there: about $0.00")
 
 
 def test_a_run_that_failed_is_1_and_says_why(bucket, capsys):
     assert main(["status", "failed"]) == 1
     said = capsys.readouterr().out
     assert "  step A, attempt 1: Task.Failed: ValueError: boom\n" in said
-    assert said.endswith("or start a new one:\n  orchestrator run PATH\n")
+    assert "or start a new one:\n  orchestrator run PATH\ncost " in said
+
+
+def test_what_a_run_costs_is_told_service_by_service_and_each_line_of_the_bill_on_request(bucket, capsys):
+    assert main(["status", "failed"]) == 1
+    short = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("cost "))
+    services = ("storage", "Pub/Sub", "Cloud Tasks", "requests", "time")
+    assert all(f"{name} $0" in short for name in services)
+    assert main(["status", "failed", "--cost"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert short in lines
+    bill = [line[2:15].strip() for line in lines[lines.index(short) + 1 : -1]]
+    assert [name for name in bill if name] == list(services)
+    assert lines[-1].startswith("  at list prices of 20")
+
+
+def test_the_run_document_alone_is_written_as_json_whatever_it_costs(bucket, capsys):
+    assert main(["status", "completed", "--json", "--cost"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((bucket / "completed.json").read_text())
 
 
 def test_a_run_that_has_not_ended_is_0_and_says_how_it_could_be_finished(bucket, capsys):
     assert main(["status", "left"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-4].startswith("Running for ")
+    assert lines[-5].startswith("Running for ")
     assert lines[-1] == "  orchestrator run PATH --resume left"
     main(["status", "left", "--bucket", "file://.orchestrator"])
     assert capsys.readouterr().out.endswith("--resume left --bucket file://.orchestrator\n")

@@ -20,8 +20,10 @@ from orchestrator.model.task_result import TaskBegun, begun_object, result_objec
 from orchestrator.services.cloud_tasks import CloudTasks
 from orchestrator.services.google_api import ApiError, GoogleApis
 from orchestrator.stores.memory import MemoryStore
-from orchestrator.targets.cloud_function import CloudFunction, CloudFunctionSync, FunctionCalls
+from orchestrator.targets.cloud_function import CloudFunction
+from orchestrator.targets.cloud_function_sync import CloudFunctionSync
 from orchestrator.targets.cloud_logging import LogSearch
+from orchestrator.targets.function_calls import FunctionCalls
 
 PAYLOADS = Path(__file__).parent.parent / "payloads"
 
@@ -516,6 +518,19 @@ def test_what_a_function_recorded_counts_more_than_its_answer(status, recorded, 
                 target.launch(launch_of())
         else:
             assert target.launch(launch_of()).outcome == expected
+
+
+@pytest.mark.parametrize("body", [b"0" * (8 * 2**20 + 1), b'"' + b"x" * 9_000_000 + b'"'])
+def test_an_answer_that_is_too_large_has_failed_and_is_not_asked_for_again(body):
+    with answering(200, body) as url:
+        outcome = sync_of(url).launch(launch_of()).outcome
+    said = "the answer has more than 8,388,608 bytes; return less, or record it by orchestrator.tasks"
+    assert outcome == Outcome.failed("Task.BadResult", said)
+
+
+def test_of_a_long_answer_of_a_failed_call_the_beginning_is_told():
+    with answering(500, b"x" * 501) as url:
+        assert sync_of(url).launch(launch_of()).outcome == Outcome.failed("Task.Failed", f"HTTP 500: {'x' * 500}")
 
 
 def test_a_result_that_is_nested_too_deeply_has_failed():

@@ -72,7 +72,7 @@ ALL_OF_A_CLOUD_FUNCTION = (
             {"strat": "A", "steps": {"A": task()}},
             [
                 'strat: is not a key of a definition; did you mean "start"? '
-                "allowed: start, steps, timeout, deadline, finally, result, description, owner, tags, input_schema, "
+                "allowed: start, steps, finally, result, timeout, deadline, description, owner, tags, input_schema, "
                 "notify, max_active_runs, priority, schedule, time_zone, missed, triggers, $schema"
             ],
             id="a misspelt key is not said to be missing as well",

@@ -575,6 +575,11 @@ def test_what_is_missing_or_odd_in_an_event(data, field, expected):
             id="a time without its zone is none",
         ),
         pytest.param(
+            but("start_scheduled_for", "scheduled_for", "9999-12-31T23:59:59Z"),
+            "start.scheduled_for: is '9999-12-31T23:59:59Z'; allowed are the years 1901 to 8999",
+            id="start-for-the-end-of-time",
+        ),
+        pytest.param(
             but("start_scheduled_for", "scheduled_for", "2021-12-11T16:30:00.5Z"),
             "start.scheduled_for: is '2021-12-11T16:30:00.5Z'; it has to be of whole seconds",
             id="no schedule is due between two seconds",

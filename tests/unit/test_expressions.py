@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.model.errors import ExpressionError
-from orchestrator.model.expressions import Expression, compile_value, parse, resolve
+from orchestrator.model.expressions import Expression, parse
+from orchestrator.model.templates import compile_value, resolve
 
 SCOPE = {
     "run": {

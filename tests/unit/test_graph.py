@@ -4,15 +4,20 @@ import json
 import re
 import shutil
 import subprocess
+from datetime import UTC, datetime
+from itertools import cycle
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.model.commands import Outcome
+from orchestrator.model.commands import Failure, Outcome
 from orchestrator.model.dag import DAG
+from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus
 from orchestrator.model.graph import FORMATS, _dot_text, _mermaid_text, dot, mermaid
+from orchestrator.model.run_state import NodeState, RunInfo, RunState
+from orchestrator.runtime.catalog import read_definition
 from tests.support.world import World, chain, dag, parallel
 from tests.support.world import task as step
 
@@ -163,7 +168,7 @@ def test_mermaid_of_a_run_says_and_shows_how_each_step_is():
     drawn = mermaid(found, state).splitlines()
     assert drawn[:3] == ["---", 'title: "dag r1: Running"', "---"]
     assert '    n0["Init<br/>Function f<br/>Completed"]' in drawn
-    assert '    subgraph n1["Both<br/>Running"]' in drawn
+    assert '    subgraph n1["Both - Running"]' in drawn
     assert '        n2["Left<br/>Function f<br/>Failed: Task.Failed"]' in drawn
     assert drawn[3 + len(plain) :] == [
         "    classDef New fill:#ffffff,stroke:#9e9e9e,color:#000000",
@@ -186,6 +191,44 @@ def test_dot_of_a_run_says_and_shows_how_each_step_is():
     assert f'n2 [label="Left\\nFunction f\\nFailed: Task.Failed", {failed}];\n' in drawn
     assert '        label="Both\\nRunning";\n        color="#1565c0"; penwidth=2;\n' in drawn
     assert drawn.count("->") == dot(found).count("->")
+
+
+DEFINITIONS = sorted([*ROOT.glob("dag_definitions/*/dag.json"), *ROOT.glob("tests/definitions/valid/*.json")])
+
+
+def a_run_of(dag_, name):
+    """A run whose steps are in all statuses, and have failed with words that mean something to a drawing."""
+    statuses = cycle(TaskStatus)
+    nodes = {
+        node.node_name: NodeState(
+            node_name=node.node_name,
+            node_type=NodeTypes.TASK,
+            status=(status := next(statuses)),
+            attempt=2,
+            error=Failure('A"b\\{}<b>|', "") if status is TaskStatus.FAILED else None,
+        )
+        for node in dag_.all_nodes
+    }
+    run = RunInfo(
+        format=1,
+        run_id="r1",
+        dag=name,
+        definition="sha256:0",
+        status=RunStatus.RUNNING,
+        input={},
+        started_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    return RunState(run, nodes)
+
+
+@pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")
+@pytest.mark.parametrize("path", DEFINITIONS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_graphviz_reads_every_drawing(path):
+    drawn = DAG(read_definition(path))
+    text = dot(drawn, None) + dot(drawn, a_run_of(drawn, path.parent.name))
+    read = subprocess.run(["dot", "-Tplain"], input=text, capture_output=True, text=True, check=True)
+    assert read.stderr == ""
+    assert read.stdout.count("\nnode ") >= 2 * len(drawn.all_nodes)
 
 
 @pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")

@@ -9,8 +9,8 @@ import pytest
 
 from orchestrator.model.definition import problems
 from orchestrator.model.errors import ExpressionError, LaunchRefused, LaunchUncertain
-from orchestrator.model.expressions import compile_value
 from orchestrator.model.secrets import SecretName, SecretText, filled, masked, masked_json
+from orchestrator.model.templates import compile_value
 from orchestrator.runtime.clock import SystemClock
 from orchestrator.runtime.cloud import CloudParts
 from orchestrator.runtime.secrets import LazySecrets, of_this_machine

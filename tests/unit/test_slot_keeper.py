@@ -119,6 +119,15 @@ def test_a_queue_that_cannot_be_read_is_an_error_with_its_name():
         keeper_of(store).look_after("pool/api", [ask(1)])
 
 
+def test_a_tick_finds_out_about_so_many_holders_from_any_place_on():
+    store = MemoryStore()
+    keeper = keeper_of(store)  # its runs are gone, so every slot is held wrongly; it draws the middle
+    keeper.change("pool/api", [ask(number, limit=300) for number in range(300)], ())
+    keeper.look_after("pool/api", [ask(300, limit=300)])
+    held = [place.holder for place in decode(store.get(KEY)[0], KEY).held]
+    assert held == [*(f"run{number}/A/1" for number in range(50, 150)), "run300/A/1"]
+
+
 def test_who_is_interrupted_while_waiting_holds_nobody_up():
     store = Writes()
     keeper = keeper_of(store)

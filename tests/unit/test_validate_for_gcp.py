@@ -11,7 +11,8 @@ from orchestrator.cli.main import main
 from orchestrator.cli.requirements import Requirements
 from orchestrator.model.enums import NOWHERE_ELSE, TargetTypes
 from orchestrator.runtime.rights import PERMISSIONS, QUEUE_PERMISSIONS
-from orchestrator.targets.cloud_function import _DISPATCH_LIMITS_S, CloudFunctionSync
+from orchestrator.targets.cloud_function_sync import CloudFunctionSync
+from orchestrator.targets.function_calls import DISPATCH_LIMITS_S
 from orchestrator.targets.inline_function import InlineFunction
 
 HANDLER = "def main(request):\n    return {}\n"
@@ -588,7 +589,7 @@ def test_what_requirements_provide(names, module, is_provided):
 def test_the_limits_are_those_of_the_targets():
     sync = CloudFunctionSync(project="p", region="r", results=lambda key: None)
     assert {key: limit_s for key, (limit_s, _) in LIMITS_S.items()} == {
-        "CloudFunction": _DISPATCH_LIMITS_S[1],
+        "CloudFunction": DISPATCH_LIMITS_S[1],
         "CloudFunction.sync": sync.launch_limit_s,
         "Function": InlineFunction().launch_limit_s,
     }
