@@ -1,4 +1,4 @@
-"""When a decision gives an attempt, or a run, up: timeouts, heartbeats, retries, and the lease that comes before them."""
+"""When a decision gives up an attempt or a run: timeouts, heartbeats, retries, and the leases that come before them."""
 
 from datetime import timedelta
 
