@@ -37,6 +37,24 @@ class ObjectStore(Protocol):
         """Remove a key; it is no error if there is none."""
 
 
+@runtime_checkable
+class ChangingStore(ObjectStore, Protocol):
+    """A store that changes a part of an object for less than it costs to write the whole."""
+
+    def change(self, key: str, members: Mapping[str, bytes], *, expect: Version) -> Version:
+        """Replace or add members of a JSON object iff its version is `expect`; return the new version.
+
+        All other calls see it as if it had been put, a line a member; what is replaced stays in its place, what is new
+        comes behind. It is durable when this returns.
+
+        Args:
+            members: name -> JSON.
+        Raises:
+            VersionConflict: the stored version is another one, or there is none; nothing was written.
+            ValueError: what is stored is no JSON object.
+        """
+
+
 class Secrets(Protocol):
     """What `${secret.NAME}` stands for. From many threads; a value is kept nowhere but in memory."""
 

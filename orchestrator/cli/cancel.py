@@ -19,7 +19,7 @@ from orchestrator.cli.follow import News, follow
 from orchestrator.cli.lines import counted, line, listed, printable
 from orchestrator.cli.progress import view_for
 from orchestrator.cli.summary import summary
-from orchestrator.cli.trouble import StoreTrouble
+from orchestrator.cli.trouble import Trouble
 from orchestrator.engine.catalog import Catalog
 from orchestrator.model.commands import Json
 from orchestrator.model.enums import RunStatus, TaskStatus
@@ -102,7 +102,7 @@ def _check(reason: str) -> None:
 
 def _follow(console: Console, bucket: Bucket, wanted: Wanted, clock: Clock) -> RunState:
     """Show the run until it has ended."""
-    trouble = StoreTrouble()
+    trouble = Trouble()
     view = view_for(console, is_json=wanted.is_json, is_verbose=wanted.is_verbose, before=bucket.load(wanted.run_id))
 
     def load() -> RunState:

@@ -12,7 +12,7 @@ from orchestrator.cli.children import Beside, tasks_by_folder
 from orchestrator.cli.definitions import Loaded
 from orchestrator.cli.follow import Interrupted, News
 from orchestrator.cli.run import check_sources
-from orchestrator.cli.trouble import StoreTrouble
+from orchestrator.cli.trouble import Trouble
 from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.saved import Saved
 from orchestrator.model.commands import Json
@@ -58,7 +58,7 @@ class Here:
         self._say, self._variables = say, {**settings.variables, **variables}
         self.open: dict[str, RunStatus] = {}
         self.ended: dict[str, RunState] = {}
-        self.news, self.trouble = News(), StoreTrouble()
+        self.news, self.trouble = News(), Trouble()
 
     def check(self) -> None:
         """Raise InputError with all that the DAGs lack to run here."""
@@ -104,14 +104,19 @@ class Here:
         self.trouble.saved()
         run = saved.after.run
         was_open = self.open.get(run.run_id)
-        if saved.before is None:
+        is_told = run.parent is None  # what a run consists of is not, as parts of Maps may be hundreds
+        was_queued = saved.before is not None and saved.before.run.waits_for_slot
+        begins = was_queued and not run.waits_for_slot and run.status is not RunStatus.CANCELLED
+        if is_told and (saved.before is None or begins):
             at = "" if run.scheduled_for is None else f" for {run.scheduled_for:%Y-%m-%d %H:%M} UTC"
-            self._say(f"run {run.run_id} of {run.dag}{at} started")
+            what = "is queued" if run.waits_for_slot else "begins" if begins else "started"
+            self._say(f"run {run.run_id} of {run.dag}{at} {what}")
         if not run.status.is_final:
             self.open[run.run_id] = run.status
         elif was_open is not None or saved.before is None or not saved.before.run.status.is_final:
             self.open.pop(run.run_id, None)
             self.ended[run.run_id] = saved.after
             why = f": {run.error.message}" if run.error else ""
-            self._say(f"run {run.run_id} of {run.dag}: {run.status}{why}")
+            if is_told:
+                self._say(f"run {run.run_id} of {run.dag}: {run.status}{why}")
         self.news.saved(saved.after)

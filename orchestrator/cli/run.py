@@ -28,7 +28,7 @@ from orchestrator.cli.queues import waiting_lines
 from orchestrator.cli.sources import missing_modules, missing_sources
 from orchestrator.cli.status import exit_code
 from orchestrator.cli.summary import one_line, summary
-from orchestrator.cli.trouble import StoreTrouble
+from orchestrator.cli.trouble import Trouble
 from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.redriving import Plan
 from orchestrator.engine.saved import Saved
@@ -126,7 +126,7 @@ class _Session:
     def __init__(self, console: Console, wanted: Wanted, settings: Settings) -> None:
         self._console, self._wanted, self._settings = console, wanted, settings
         self._url = wanted.bucket or settings.status_bucket
-        self._news, self._trouble = News(), StoreTrouble()
+        self._news, self._trouble = News(), Trouble()
         self._run_id = ""
         self._folder = wanted.path
 

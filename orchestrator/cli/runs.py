@@ -16,6 +16,7 @@ from orchestrator.cli.board import STYLES
 from orchestrator.cli.bucket import Bucket
 from orchestrator.cli.console import Console
 from orchestrator.cli.lines import Line, columns, counted, cut, pad, printable, took
+from orchestrator.engine.status import OpenRuns
 from orchestrator.model.commands import Json
 from orchestrator.model.enums import RunStatus
 from orchestrator.model.run_state import RunInfo
@@ -100,8 +101,8 @@ def newest(bucket: Bucket, limit: int, wanted: Filter = ALL) -> tuple[list[Entry
     """Return the newest runs that are meant, newest first; how many child runs as new as these are left out; and
     whether there are more than `limit`.
 
-    One that cannot be read comes where its id says, else first. Only as many documents are read as it takes, and those
-    of the runs whose ids were chosen.
+    One that cannot be read comes where its id says, else first. Only as many documents are read as it takes, by the
+    times that ids have, and those of runs whose ids were chosen, or that are open.
     """
     chosen: list[str] = []
     by_second: list[tuple[int, str]] = []
@@ -118,10 +119,16 @@ def newest(bucket: Bucket, limit: int, wanted: Filter = ALL) -> tuple[list[Entry
         for entry in _read_all(bucket, run_ids, wanted):
             (left_out if wanted.leaves_out(entry.run) else found).append(entry)
 
-    for _, group in groupby(sorted(by_second, reverse=True), key=lambda pair: pair[0]):
+    left = sorted(by_second, reverse=True)
+    for _, group in groupby(left.copy(), key=lambda pair: pair[0]):
         if len(found) > limit:
             break
-        take(run_id for _, run_id in group)
+        run_ids = [run_id for _, run_id in group]
+        del left[: len(run_ids)]
+        take(run_ids)
+    if left:  # the id of a run for a time of its schedule is of that time, which may be long ago: as of a backfill
+        are_open = {run_id for _, run_id in OpenRuns(bucket.store)}
+        take([run_id for _, run_id in left if run_id in are_open][:limit])
     take(chosen)
     found.sort(key=_began, reverse=True)
     oldest = _began(found[limit - 1]) if len(found) >= limit else (-inf, "")

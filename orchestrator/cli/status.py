@@ -17,7 +17,7 @@ from orchestrator.cli.links import links
 from orchestrator.cli.progress import view_for
 from orchestrator.cli.queues import waiting_lines
 from orchestrator.cli.summary import summary
-from orchestrator.cli.trouble import StoreTrouble
+from orchestrator.cli.trouble import Trouble
 from orchestrator.model.enums import RunStatus
 from orchestrator.model.run_state import RunState, encode
 from orchestrator.runtime.settings import Settings
@@ -82,7 +82,7 @@ def exit_code(state: RunState) -> int:
 
 
 def _watch(console: Console, bucket: Bucket, asked: Asked) -> RunState:
-    trouble = StoreTrouble()
+    trouble = Trouble()
     view = view_for(console, is_json=asked.is_json, is_verbose=asked.is_verbose)
 
     def load() -> RunState:

@@ -507,7 +507,7 @@ class DAGExecutor:
         """
         status = box.status
         tried: list[tuple[Token, Decision]] = []
-        unsure: list[tuple[RunState | None, RunState]] = []
+        unsure: list[Saved] = []
         mine: tuple[Command, ...] = ()
         saves = faults = 0
         while True:
@@ -537,12 +537,12 @@ class DAGExecutor:
                 return mine + questions, results
             after = decision.state
             try:
-                after = self._large_results.set_aside(state, after)
-                box.saved = (after, self._save(status, state, after, version))
+                after = self._large_results.set_aside(state, after, decision.touched)
+                box.saved = (after, self._save(status, state, after, version, decision.touched))
             except VersionConflict:
                 box.saved = None
                 tried.append((token, decision))
-                unsure.append((state, after))
+                unsure.append(Saved(state, after, touched=decision.touched))
                 self._observed.lost(box.run_id)
                 saves += 1
                 if saves >= MAX_SAVES:
@@ -554,7 +554,7 @@ class DAGExecutor:
             except StoreUnavailable:
                 box.saved = None
                 tried.append((token, decision))
-                unsure.append((state, after))
+                unsure.append(Saved(state, after, touched=decision.touched))
                 faults += 1
                 if faults >= MAX_FAULTS:
                     raise
@@ -577,7 +577,7 @@ class DAGExecutor:
             if any(isinstance(command, ReleaseSlot) for command in decision.commands):
                 with self._given_back:
                     self._giving_back.add(box.run_id)
-            self._tell(state, after, batch)
+            self._tell(Saved(state, after, tuple(entry.item for entry in batch), decision.touched))
             return mine + decision.commands + questions, results
 
     def _linger(self, box: RunBox, lost: int = 0) -> None:
@@ -598,36 +598,39 @@ class DAGExecutor:
     def _seconds(self) -> float:
         return self._clock.now().timestamp()
 
-    def _tell(self, before: RunState | None, after: RunState, batch: Sequence[Entry]) -> None:
+    def _tell(self, saved: Saved) -> None:
         try:
             if self._on_saved is not None:
-                self._on_saved(Saved(before, after, tuple(entry.item for entry in batch)))
+                self._on_saved(saved)
         except Exception:
-            log.exception("on_saved failed; the run goes on", extra={"run_id": after.run.run_id})
+            log.exception("on_saved failed; the run goes on", extra={"run_id": saved.after.run.run_id})
 
-    def _tell_after_all(
-        self, unsure: list[tuple[RunState | None, RunState]], found: RunState | None, batch: Sequence[Entry]
-    ) -> None:
+    def _tell_after_all(self, unsure: list[Saved], found: RunState | None, batch: Sequence[Entry]) -> None:
         """Tell of a save that was answered by an error, and had been written all the same.
 
         Args:
-            unsure: (before, after) of the saves of which that is not known; emptied, once the run was `found`.
+            unsure: the saves of which that is not known; emptied, once the run was `found`.
         """
         if not unsure or found is None:
             return
-        for before, after in unsure:
-            if after == found:
-                self._tell(before, after, batch)
+        for saved in unsure:
+            if saved.after == found:
+                self._tell(dataclasses.replace(saved, items=tuple(entry.item for entry in batch)))
         unsure.clear()
 
     def _save(
-        self, status: OrchestrationStatus, before: RunState | None, after: RunState, version: Version | None
+        self,
+        status: OrchestrationStatus,
+        before: RunState | None,
+        after: RunState,
+        version: Version | None,
+        touched: Sequence[str] | None,
     ) -> Version:
         if before is not None and before.run.redrives == after.run.redrives:
-            return status.save(after, expect=version)
+            return status.save(after, expect=version, before=before, touched=touched)
         made_for = after.run.message_id if after.run.parent is not None else None
         self._open_runs.mark(status.run_id, self._clock.now(), after.run.redrives, made_for)
-        saved = status.save(after, expect=version)
+        saved = status.save(after, expect=version, before=before, touched=touched)
         if before is not None:
             with suppress(OrchestratorError):  # a Tick gives up the marker of a redrive that was killed a day ago
                 self._open_runs.mark(status.run_id, self._clock.now(), after.run.redrives, made_for)

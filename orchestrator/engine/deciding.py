@@ -135,7 +135,7 @@ class Decider:
                     log.exception("an event cannot be decided on", extra=labels_of(entry.item))
                     results[entry] = exc
                     continue
-                decision = Decision(after.state, decision.commands + after.commands, decision.changed or after.changed)
+                decision = decision.followed_by(after)
         if not decision.changed:
             results = {k: v if isinstance(v, BaseException) else "unchanged" for k, v in results.items()}
         return decision, tuple(questions), results
@@ -175,14 +175,14 @@ class Decider:
                 divided, for no step is to fail by what it happened to be folded with.
             CorruptState: a result cannot be brought back.
         """
-        needed = set[str]()
+        needed, loaded = set[str](), state
         while True:
             try:
                 with allowed(self._policy.max_decision_work) as allowance:
                     decision = decide(dag, state, facts, self._clock.now(), token, self._policy)
                 if allowance.is_exceeded and is_divisible:
                     raise TooMuchAtOnce
-                return decision
+                return decision if state is loaded else decision.of(loaded)
             except ResultNeeded as exc:
                 name = exc.node_name
             if state is None or name in needed:

@@ -40,11 +40,32 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The run as it is to be saved (the same object if nothing changed) and what to do then."""
+    """The run as it is to be saved (the same object if nothing changed) and what to do then.
+
+    Attributes:
+        touched: names of the nodes that may differ from the run that was decided on, in the order in which they came
+            to; None where all may.
+    """
 
     state: RunState | None
     commands: tuple[Command, ...]
     changed: bool
+    touched: tuple[str, ...] | None = ()
+
+    def followed_by(self, other: "Decision") -> "Decision":
+        """Return both as one, where the other was made of what came of this one."""
+        touched = None
+        if self.touched is not None and other.touched is not None:
+            touched = tuple(dict.fromkeys(self.touched + other.touched))
+        return Decision(other.state, self.commands + other.commands, self.changed or other.changed, touched)
+
+    def of(self, before: RunState | None) -> "Decision":
+        """Return it as one on another run than that which it was made of."""
+        if before is None or self.state is None or self.touched is None:
+            return self
+        nodes = self.state.nodes
+        differ = (name for name, node in nodes.items() if before.nodes.get(name) is not node)
+        return Decision(self.state, self.commands, self.changed, tuple(dict.fromkeys((*self.touched, *differ))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +97,7 @@ class Draft:
         self.run: RunInfo | None = state.run if state else None
         self.nodes: Mapping[str, NodeState] = state.nodes if state else {}
         self._own: dict[str, NodeState] | None = None
+        self._touched: dict[str, None] | None = {}
         self.commands: list[Command] = []
         self.entering = deque[tuple[str, str | None]]()
         self.stopping = deque[tuple[str | None, Failure]]()
@@ -87,7 +109,8 @@ class Draft:
         """What has come of it."""
         if self.run is None or self._own is None:
             return Decision(self._before, (), False)
-        return Decision(RunState(self.run, self._own), tuple(self.commands), True)
+        touched = tuple(self._touched) if self._touched is not None else None
+        return Decision(RunState(self.run, self._own), tuple(self.commands), True, touched)
 
     @property
     def info(self) -> RunInfo:
@@ -150,10 +173,13 @@ class Draft:
         """Make a run that there is not yet."""
         self.run = run
         self.nodes = self._own = {node.node_name: node for node in nodes}
+        self._touched = None
 
     def put(self, node: NodeState) -> None:
         """Change a node."""
         self._owned()[node.node_name] = node
+        if self._touched is not None:
+            self._touched[node.node_name] = None
 
     def change_run(self, run: RunInfo) -> None:
         """Change the run itself."""

@@ -58,19 +58,20 @@ class LargeResults:
         self._store, self._side_by_side = store, side_by_side
         self._kept: tuple[str, Json] | None = None
 
-    def set_aside(self, before: RunState | None, after: RunState) -> RunState:
+    def set_aside(self, before: RunState | None, after: RunState, touched: Iterable[str] | None = None) -> RunState:
         """Return the run as it is to be saved; its large results are durable when this returns.
 
         Args:
             before: as it was loaded: what did not change since is not looked at.
+            touched: names of the nodes that may have changed; None: all.
         Raises:
             StoreUnavailable: one cannot be written now.
         """
         old = before.nodes if before is not None else {}
         changed: dict[str, NodeState] = {}
         large: list[tuple[NodeState, bytes]] = []
-        for name, node in after.nodes.items():
-            known = old.get(name)
+        for name in after.nodes if touched is None else touched:
+            known, node = old.get(name), after.nodes[name]
             if node is known:
                 continue
             if node.items is not None and node.items.values is not None:

@@ -1,8 +1,10 @@
 """The child run of a part of a Map: what it begins with, taken from the run that launches it.
 
-It has the definition of that run, the Map with its slice of the items, and those steps' entries that the iterator's
-expressions name: they ended before the Map started, and change no more.
+It has the definition of that run, the Map with its slice of the items, and what the iterator's expressions name of the
+run's input and of its steps: these ended before the Map started, and change no more.
 """
+
+from collections.abc import Mapping
 
 from msgspec.structs import replace
 
@@ -17,7 +19,7 @@ from orchestrator.model.errors import CorruptState, LaunchRefused
 from orchestrator.model.ids import instance_of
 from orchestrator.model.nodes import Map
 from orchestrator.model.run_state import Items, NodeState, ParentRun, PartOf, RunState
-from orchestrator.model.templates import names_in
+from orchestrator.model.templates import names_in, paths_in
 from orchestrator.ports import ObjectStore
 
 
@@ -69,7 +71,7 @@ class PartRuns:
             run.dag,
             dag.definition,
             dag,
-            run.input,
+            _input_of(place, run.input),
             launch.launch_id,
             run.scheduled_for,
             run.variables,
@@ -93,6 +95,16 @@ def _carried(dag: DAG, state: RunState, place: Map, entry: NodeState) -> list[No
         for node in found
     }
     return [*bare.values()]
+
+
+def _input_of(place: Map, given: Mapping[str, Json]) -> Mapping[str, Json]:
+    """What runs in a Map may ask about of the run's input, which may well hold the whole list that it runs for."""
+    definition: Json = place.iterator.definition if isinstance(place.iterator, DAG) else None
+    asked = [path[2:3] for path in paths_in(definition, "run") if path[1] == "input"]
+    if () in asked:
+        return given
+    names = {key for path in asked for key in path}
+    return {key: value for key, value in given.items() if key in names}
 
 
 def _seen_from(name: str, step: str, state: RunState) -> str:

@@ -2,12 +2,15 @@
 
 import logging
 from queue import SimpleQueue
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 
 from orchestrator.engine.status import ExecutionStatus
 from orchestrator.model.execution import ExecutionRecord
 
 log = logging.getLogger("orchestrator")
+
+_REST_S = 0.05
+"""How long the writer rests: woken by each record, it would fight for the interpreter with those who make them."""
 
 
 class Records:
@@ -18,7 +21,7 @@ class Records:
         self._queue = SimpleQueue[ExecutionRecord | None]()
         self._lock = Lock()
         self._writer: Thread | None = None
-        self._is_closed = False
+        self._is_closed, self._closing = False, Event()
 
     def write(self, record: ExecutionRecord) -> None:
         """Write a record now."""
@@ -44,8 +47,11 @@ class Records:
             writer = self._writer
         if writer is not None:
             self._queue.put(None)
+            self._closing.set()
             writer.join(timeout=30.0)
 
     def _run(self) -> None:
         while (record := self._queue.get()) is not None:
             self.write(record)
+            if self._queue.empty():
+                self._closing.wait(_REST_S)

@@ -16,11 +16,13 @@ class Saved:
         before: the run as it was; None where this save made it, or where that is not known any more.
         after: the run as it was saved.
         items: the events that were folded into it.
+        touched: names of the nodes that may have changed by it; None where all may.
     """
 
     before: RunState | None
     after: RunState
     items: tuple[Item, ...] = ()
+    touched: tuple[str, ...] | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -33,10 +35,10 @@ class Saved:
         return self.before is not None and self.before.run.redrives < self.after.run.redrives
 
     def changed(self) -> Iterator[tuple[NodeState | None, NodeState]]:
-        """Yield the nodes that this save changed, as they were and as they are, in definition order."""
+        """Yield the nodes that this save changed, as they were and as they are, in the order in which they came to."""
         before: Mapping[str, NodeState] = self.before.nodes if self.before is not None else {}
-        for name, node in self.after.nodes.items():
-            was = before.get(name)
+        for name in self.after.nodes if self.touched is None else self.touched:
+            was, node = before.get(name), self.after.nodes[name]
             if was is not node:
                 yield was, node
 

@@ -9,7 +9,7 @@ pruned/…                       what pruning leaves for a while        pruning.
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
@@ -24,7 +24,7 @@ from orchestrator.model.definition import check
 from orchestrator.model.errors import CorruptState, DefinitionError, UnknownDag, VersionConflict
 from orchestrator.model.execution import ExecutionRecord
 from orchestrator.model.run_state import DocumentEncoder, NodeState, RunState, decode
-from orchestrator.ports import ObjectStore, Version
+from orchestrator.ports import ChangingStore, ObjectStore, Version
 
 _MAX_WRITTEN = 4096
 """How many records an instance remembers of those that it wrote."""
@@ -45,6 +45,7 @@ class OrchestrationStatus:
         self.run_id = run_id
         self.key = f"runs/{run_id}.json"
         self._encoder = DocumentEncoder()
+        self._change = store.change if isinstance(store, ChangingStore) else None
         self.size_bytes = 0
 
     def load(self) -> tuple[RunState, Version] | None:
@@ -58,11 +59,29 @@ class OrchestrationStatus:
         self.size_bytes = len(found[0])
         return state, found[1]
 
-    def save(self, state: RunState, *, expect: Version | None) -> Version:
-        """Write the run iff its stored version is `expect` (None = create). Raises VersionConflict."""
-        document = self._encoder.encode(state)
-        self.size_bytes = len(document)
-        return self._store.put(self.key, document, expect=expect)
+    def save(
+        self,
+        state: RunState,
+        *,
+        expect: Version | None,
+        before: RunState | None = None,
+        touched: Iterable[str] | None = None,
+    ) -> Version:
+        """Write the run iff its stored version is `expect` (None = create). Raises VersionConflict.
+
+        Where the store can, only what has changed is handed to it, until the run ends.
+
+        Args:
+            before: the run as it is stored under `expect`.
+            touched: names of the nodes that may have changed since; None: it is written as a whole.
+        """
+        if self._change is None or expect is None or before is None or touched is None or state.run.status.is_final:
+            document = self._encoder.encode(state)
+            self.size_bytes = len(document)
+            return self._store.put(self.key, document, expect=expect)
+        members, grown = self._encoder.encode_changes(before, state, touched)
+        self.size_bytes += grown
+        return self._change(self.key, members, expect=expect)
 
     def forget(self) -> None:
         """Drop what saving the next state would be quicker by."""

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
+from functools import lru_cache
 from threading import Lock
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from orchestrator.engine.address import (
     BeginRun,
@@ -59,6 +60,12 @@ log = logging.getLogger("orchestrator")
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+@lru_cache(maxsize=64)
+def _is_confirming(kind: type) -> bool:
+    """Whether targets of this class are Confirming; a protocol is slow to check, and this is asked of every event."""
+    return issubclass(kind, Confirming)
 
 
 class Witness:
@@ -247,10 +254,10 @@ class Witness:
         target = self._targets.get(node.target_key) if node is not None else None
         if node is None or target is None or node.waits_for_slot or not NOTHING_RUNS.isdisjoint(node.due):
             return None
-        if isinstance(item, Completion) and isinstance(target, Confirming):
+        if isinstance(item, Completion) and _is_confirming(type(target)):
             if not _proves_itself(item.event, node, state):
                 return None
-            return self._confirmed(target, entry, item.event, node, state, box)
+            return self._confirmed(cast(Confirming, target), entry, item.event, node, state, box)
         return self._asked(entry, node, state, box)
 
     def _asked(self, entry: Entry, node: NodeState, state: RunState, box: RunBox) -> Answer:

@@ -4,7 +4,7 @@ In the document the run's own entry stands under `$run` and one entry a node und
 (no step name can hold a `$`); in memory they are `RunState(run, nodes)`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -423,6 +423,32 @@ class DocumentEncoder:
                 line = known[name] = (node, b'"%s": %s' % (name.encode(), _encoder.encode(node)))
             lines.append(line[1])
         return b",\n".join(lines) + b"}\n"
+
+    def encode_changes(self, before: RunState, state: RunState, touched: Iterable[str]) -> tuple[dict[str, bytes], int]:
+        """Return the entries that differ from the run `before`, name -> JSON, and by how many bytes the document grows.
+
+        Args:
+            touched: names of the nodes of which some do.
+        """
+        changes: dict[str, bytes] = {}
+        grown = 0
+        if state.run is not before.run:
+            changes["$run"] = _encoder.encode(state.run)
+            grown = len(changes["$run"]) - len(_encoder.encode(before.run))
+        for name in touched:
+            node, was = state.nodes[name], before.nodes.get(name)
+            if node is was:
+                continue
+            changes[name] = _encoder.encode(node)
+            line = b'"%s": %s' % (name.encode(), changes[name])
+            known = self._lines.get(name)
+            if known is not None:
+                grown -= len(known[1])
+            else:
+                grown += 2 if was is None else -len(_encoder.encode(was)) - len(name.encode()) - 4
+            grown += len(line)
+            self._lines[name] = (node, line)
+        return changes, grown
 
 
 def encode(state: RunState) -> bytes:

@@ -12,7 +12,7 @@ import msgspec
 
 from orchestrator.model.commands import Json
 from orchestrator.model.errors import ExpressionError
-from orchestrator.model.expressions import Computed, Expression, Part, Scope, parse, short
+from orchestrator.model.expressions import Computed, Expression, Part, Path, Scope, parse, short
 from orchestrator.model.secrets import SecretName, SecretText
 from orchestrator.model.words import at, kind_of
 
@@ -36,7 +36,11 @@ def names_in(value: Json, root: str) -> frozenset[str]:
 
     Text that only looks like an expression counts for nothing.
     """
-    found: set[str] = set()
+    return frozenset(str(path[1]) for path in paths_in(value, root))
+
+
+def paths_in(value: Json, root: str) -> Iterator[Path]:
+    """Yield what the expressions anywhere in a value refer to under a root: `(root, key, …)`; likewise."""
     for _, text in strings_in(value):
         try:
             parts = parse(text)
@@ -44,8 +48,7 @@ def names_in(value: Json, root: str) -> frozenset[str]:
             continue
         for part in parts:
             if not isinstance(part, str):
-                found |= {str(path[1]) for path in part.paths if path[0] == root}
-    return frozenset(found)
+                yield from (path for path in part.paths if path[0] == root)
 
 
 def asks_for(value: Json, root: str) -> bool:

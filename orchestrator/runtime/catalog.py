@@ -105,6 +105,8 @@ def _json(path: Path, text: str) -> Json:
         raise DefinitionError([f"{path}:{exc.lineno}:{exc.colno}: is no JSON: {exc.msg}"]) from exc
     except RecursionError as exc:
         raise DefinitionError([f"{path}: is nested too deeply"]) from exc
+    except ValueError as exc:  # Python reads no whole number of more than 4,300 digits
+        raise DefinitionError([f"{path}: holds a number that is too long: {exc}"]) from exc
     if doubled:
         raise DefinitionError(doubled)
     return value

@@ -8,6 +8,12 @@ The version is the file's own modification time in ns. Every put sets it, always
 editor's save is a new version too, and nothing has to be kept beside the documents. The locks are 1,024 files
 under `<root>/.locks`, shared by all keys; flock frees them when their process dies.
 
+A change of some members costs one sync: it is appended to a journal beside the file (`journal.py`), and a second
+later folded into that. Until then the version is that of the last record; the fold gives the file this very
+modification time, so that nobody notices. A journal does not go for a file of any other time: then it was put
+anew, or saved by hand. No record is taken out of a journal, which goes when its object is put, deleted, or
+outgrown by it: so a reader who has opened the journal first, and then the file, needs no lock either.
+
 Names that start with a dot are the store's own and no keys. As in any directory, no key can be a folder of
 another (`a` and `a/b`), and where the file system takes `A` and `a` for one name, they are one key.
 """
@@ -15,22 +21,35 @@ another (`a` and `a/b`), and where the file system takes `A` and `a` for one nam
 import errno
 import fcntl
 import os
+import resource
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
+from typing import TypeVar
 from weakref import WeakSet
 from zlib import crc32
 
 from orchestrator.model.errors import StoreUnavailable, VersionConflict
+from orchestrator.stores.folding import Folder
+from orchestrator.stores.journal import Members, Record, check_document, encode, merge, record, records, since
+from orchestrator.stores.journal_files import JournalFile, JournalFiles, journal_path, object_path, read_all
 from orchestrator.stores.keys import check_key, is_key
 
+T = TypeVar("T")
+
 _STRIPES = 1024  # two programs that share a directory must agree on it
+_RELAXED_STRIPES = 32
+"""Of keys that are not synced: nobody holds one for long, and these stay open."""
 _OPEN_LOCKS = 64  # descriptors kept open; macOS gives a process 256 of them
 _OPEN_DIRECTORIES = 64
+_OPEN_JOURNALS = max(16, min(512, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8))
+_MOST_SYNCED = 4096
+_SMALL = 256 * 1024
+"""A journal of so many bytes is read at once, however small its object is."""
 _TEMPORARY = ".new-"
 _LEFTOVER_S = 3600.0  # a temporary file as old as this has lost its writer
 _SWEEP_EVERY_S = 86400.0
@@ -62,7 +81,7 @@ class LocalStore:
     Args:
         root: the directory; made when it is first needed.
         relaxed: prefixes of keys that are written atomically but not synced to disk: they survive the
-            death of the process, and after a power cut they can be rebuilt.
+            death of the process, and after a power cut they can be rebuilt. Who shares a directory must agree on it.
         now_ns: the time in ns since the epoch, which new versions follow where they can.
     """
 
@@ -88,7 +107,13 @@ class LocalStore:
         self._stripes = dict[int, _Stripe]()
         self._opened = set[_Stripe]()
         self._directory = lru_cache(_OPEN_DIRECTORIES)(self._open_directory)
+        self._begin_journals()
         _stores.add(self)
+
+    def _begin_journals(self) -> None:
+        self._journals, self._folder = JournalFiles(_OPEN_JOURNALS), Folder(self._fold)
+        self._suspect = set[str]()  # paths whose journals have failed to be synced: what stands there may be lost
+        self._synced = dict[str, int]()  # path -> time of the file that this instance has synced last
 
     def ensure_writable(self) -> None:
         """Make the root if it is missing and write to it once, before a run relies on it.
@@ -117,19 +142,14 @@ class LocalStore:
         check_key(key)
         path = f"{self._root}/{key}"
         try:
-            fd = os.open(path, _READ)
-            try:
-                found = os.fstat(fd)  # of this very content: a put makes a new file, it never changes one
-                data = os.read(fd, found.st_size)
-                while len(data) < found.st_size and (more := os.read(fd, found.st_size - len(data))):
-                    data += more
-            finally:
-                os.close(fd)
+            document, version, changes = self._read(path)
         except OSError as exc:
             if self._is_absence(exc):
                 return None
             raise unavailable(path, "read", exc) from exc
-        return data, str(found.st_mtime_ns)
+        if changes:
+            return merge(key, document, [each.members for each in changes]), str(changes[-1].version)
+        return document, str(version)
 
     def put(self, key: str, data: bytes, *, expect: str | None) -> str:
         """Write iff the stored version is `expect` (None = must not exist); return the new version.
@@ -143,13 +163,56 @@ class LocalStore:
         try:
             with self._stripe(key) as floor_ns:
                 before = _modified_ns(path)
-                found = None if before is None else str(before)
+                journal = self._journals.find(path, before) if before is not None else None
+                version = journal.version if journal is not None else before
+                found = None if version is None else str(version)
                 if found != expect:
                     raise VersionConflict(f"{key}: version is {found}; expected {expect}")
-                above_ns = floor_ns if before is None else before
-                return str(self._replace(path, data, above_ns, sync=not key.startswith(self._relaxed)))
+                return str(self._put(key, path, data, floor_ns if version is None else version, journal))
         except OSError as exc:
             raise unavailable(path, "written", exc) from exc
+
+    def change(self, key: str, members: Members, *, expect: str) -> str:
+        """Replace or add members of a JSON object iff its version is `expect`; return the new version.
+
+        Args:
+            members: name -> JSON. What is replaced stays in its place, what is new comes behind.
+        Raises:
+            VersionConflict: the stored version is another one, or there is none; nothing was written.
+            ValueError: what is stored is no JSON object.
+            StoreUnavailable: the content is as before, or the new one if only a last sync failed.
+        """
+        check_key(key)
+        path = f"{self._root}/{key}"
+        try:
+            with self._stripe(key):
+                document_ns = _modified_ns(path)
+                if document_ns is None:
+                    raise VersionConflict(f"{key}: version is None; expected {expect}")
+                journal = self._journals.find(path, document_ns)
+                before = journal.version if journal is not None else document_ns
+                if str(before) != expect:
+                    raise VersionConflict(f"{key}: version is {before}; expected {expect}")
+                if journal is None:
+                    journal = self._begin_journal(key, path, document_ns)
+                version = max(self._now_ns(), before + 1)
+                line = record(before, version, members)
+                if (
+                    journal is None
+                    or journal.size + len(line) > max(journal.document_size, _SMALL)
+                    or path in self._suspect
+                ):
+                    document, _, changes = self._read(path)
+                    data = merge(key, document, [*(each.members for each in changes), encode(members)])
+                    return str(self._put(key, path, data, before, journal))
+                self._append(key, path, journal, line, version)
+                return str(version)
+        except OSError as exc:
+            raise unavailable(path, "written", exc) from exc
+
+    def fold(self) -> None:
+        """Have all that this instance has changed stand in the files that people open."""
+        self._folder.fold_all()
 
     def list(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
         """Yield the keys that start with `prefix` and are > `start_after`, sorted.
@@ -172,13 +235,112 @@ class LocalStore:
                 before = _modified_ns(path)
                 if before is None:
                     return
-                stripe.raise_floor(max(floor_ns, before))
+                journal = self._journals.find(path, before)
+                stripe.raise_floor(max(floor_ns, before if journal is None else journal.version))
                 os.unlink(path)
+                self._drop_journal(key, path, journal)
                 if not key.startswith(self._relaxed):
                     self._sync_directory(self._directory(os.path.dirname(path)))
         except OSError as exc:
             if not self._is_absence(exc):
                 raise unavailable(path, "deleted", exc) from exc
+
+    def _read(self, path: str) -> tuple[bytes, int, Sequence[Record]]:
+        """Return a file's content and modification time, and what its journal has beyond that.
+
+        The journal is opened first: whatever is written meanwhile, this is how the object was at some time since.
+        """
+        journal_fd, where = -1, journal_path(path)
+        if where is not None:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                journal_fd = os.open(where, _READ)
+        try:
+            fd = os.open(path, _READ)
+            try:
+                found = os.fstat(fd)  # of this very content: a put makes a new file, it never changes one
+                data = os.read(fd, found.st_size)
+                while len(data) < found.st_size and (more := os.read(fd, found.st_size - len(data))):
+                    data += more
+            finally:
+                os.close(fd)
+            changes = since(found.st_mtime_ns, records(read_all(journal_fd))) if journal_fd >= 0 else []
+        finally:
+            if journal_fd >= 0:
+                os.close(journal_fd)
+        return data, found.st_mtime_ns, changes
+
+    def _put(self, key: str, path: str, data: bytes, above_ns: int, journal: JournalFile | None) -> int:
+        """Write a whole object under the lock of its key; its journal is void then."""
+        sync = not key.startswith(self._relaxed)
+        version = self._replace(path, data, above_ns, sync=sync)
+        self._drop_journal(key, path, journal)
+        if sync:
+            if len(self._synced) >= _MOST_SYNCED:
+                self._synced.clear()
+            self._synced[path] = version
+        return version
+
+    def _drop_journal(self, key: str, path: str, journal: JournalFile | None) -> None:
+        if journal is not None:
+            self._suspect.discard(path)
+            self._journals.remove(path)
+            self._folder.forget(key)
+
+    def _begin_journal(self, key: str, path: str, document_ns: int) -> JournalFile | None:
+        """Begin the journal of an object that has none; None where it is to be written as a whole."""
+        fd = os.open(path, _READ)
+        try:
+            document = read_all(fd)
+            check_document(key, document)
+            is_ours = self._synced.get(path) == document_ns
+            if not is_ours and not key.startswith(self._relaxed):  # no journal is to be left of what is lost
+                self._fsync(fd)
+        finally:
+            os.close(fd)
+        return self._journals.begin(path, document_ns, len(document))
+
+    def _append(self, key: str, path: str, journal: JournalFile, line: bytes, version: int) -> None:
+        try:
+            journal.append(line, version)
+            if not key.startswith(self._relaxed):
+                self._suspect.add(path)
+                self._fsync_data(journal.fd)
+                if journal.is_new:
+                    self._sync_directory(self._directory(path[: path.rfind("/")]))
+                self._suspect.discard(path)
+            journal.is_new = False
+        except BaseException:
+            self._journals.forget(path)  # how much of it was written is seen when it is opened anew
+            raise
+        self._folder.note(key)
+
+    def _fold(self, key: str) -> bool:
+        """Fold what a journal has into its object's file; return whether it has to be tried again.
+
+        The file is written without the lock, for who owns the object is changing it meanwhile. The journal stays, so
+        that the new file's name need not be on disk yet.
+        """
+        path = f"{self._root}/{key}"
+        try:
+            document, document_ns, changes = self._read(path)
+            if not changes:
+                return False
+            data, version = merge(key, document, [each.members for each in changes]), changes[-1].version
+            temporary = self._temporary(os.path.dirname(path))
+            try:
+                self._write(temporary, data, lambda fd: os.utime(fd, ns=(version, version)), sync=True)
+                with self._stripe(key):
+                    if _modified_ns(path) == document_ns and _modified_ns(temporary) == version:
+                        os.rename(temporary, path)
+                        self._journals.folded(path, document_ns, version, len(data))
+            finally:
+                with suppress(FileNotFoundError):
+                    os.unlink(temporary)
+        except FileNotFoundError:  # it was deleted meanwhile
+            return False
+        except OSError:
+            return True
+        return False
 
     def _replace(self, path: str, data: bytes, above_ns: int, *, sync: bool) -> int:
         """Put a new file in place of `path`; return its modification time, which is > `above_ns`."""
@@ -186,17 +348,8 @@ class LocalStore:
         temporary = self._temporary(folder)
         if sync:
             self._directory(folder)
-        fd = self._create(temporary, sync=sync)
         try:
-            try:
-                written = os.write(fd, data)
-                while written < len(data):  # near the end of the disk, or of a limit, a write may be short
-                    written += os.write(fd, memoryview(data)[written:])
-                version = self._stamp(fd, above_ns)
-                if sync:
-                    self._fsync(fd)
-            finally:
-                os.close(fd)
+            version = self._write(temporary, data, lambda fd: self._stamp(fd, above_ns), sync=sync)
             os.rename(temporary, path)
         except BaseException:
             with suppress(OSError):
@@ -205,6 +358,20 @@ class LocalStore:
         if sync:
             self._sync_directory(self._directory(folder))
         return version
+
+    def _write(self, temporary: str, data: bytes, stamp: Callable[[int], T], *, sync: bool) -> T:
+        """Make a file; return what `stamp` returns, which sets its times."""
+        fd = self._create(temporary, sync=sync)
+        try:
+            written = os.write(fd, data)
+            while written < len(data):  # near the end of the disk, or of a limit, a write may be short
+                written += os.write(fd, memoryview(data)[written:])
+            stamped = stamp(fd)
+            if sync:
+                self._fsync(fd)
+        finally:
+            os.close(fd)
+        return stamped
 
     def _stamp(self, fd: int, above_ns: int) -> int:
         """Set the file's modification time above `above_ns`, as near to now as can be; return it."""
@@ -262,8 +429,14 @@ class LocalStore:
         with self._counting:
             self.fsyncs += 1
 
+    def _fsync_data(self, fd: int) -> None:
+        """Sync a file but for its times."""
+        (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(fd)
+        with self._counting:
+            self.fsyncs += 1
+
     def _stripe(self, key: str) -> "_Stripe":
-        number = crc32(key.encode()) % _STRIPES
+        number = crc32(key.encode()) % (_RELAXED_STRIPES if key.startswith(self._relaxed) else _STRIPES)
         stripe = self._stripes.get(number)
         if stripe is None:
             path = f"{self._root}/.locks/{number:04}"
@@ -312,7 +485,7 @@ class LocalStore:
         return isinstance(exc, (FileNotFoundError, IsADirectoryError))
 
     def _sweep(self) -> None:
-        """Remove the temporary files of writers that were killed long ago."""
+        """Remove the temporary files of writers that were killed long ago, and journals of objects that are gone."""
         now = self._now_ns() / 1e9
         marker = f"{self._root}/.locks/swept"
         with suppress(FileNotFoundError):
@@ -323,11 +496,14 @@ class LocalStore:
         for folder, folders, files in os.walk(self._root):
             folders[:] = [name for name in folders if not name.startswith(".")]
             for name in files:
-                if name.startswith(_TEMPORARY):
-                    with suppress(OSError):
-                        path = f"{folder}/{name}"
-                        if now - os.stat(path).st_mtime > _LEFTOVER_S:
-                            os.unlink(path)
+                path = f"{folder}/{name}"
+                with suppress(OSError):
+                    if name.startswith(_TEMPORARY) and now - os.stat(path).st_mtime > _LEFTOVER_S:
+                        os.unlink(path)
+                    elif (owner := object_path(path)) is not None and _modified_ns(owner) is None:
+                        with self._stripe(owner[len(self._root) + 1 :]):
+                            if _modified_ns(owner) is None:
+                                os.unlink(path)
 
     @staticmethod
     def _temporary(folder: str) -> str:
@@ -338,6 +514,7 @@ class LocalStore:
         for stripe in self._stripes.values():
             stripe.close()
         self._stripes, self._opened, self._counting = {}, set(), Lock()
+        self._begin_journals()
 
 
 class _Stripe:

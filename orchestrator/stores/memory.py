@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from threading import Lock
 
 from orchestrator.model.errors import VersionConflict
+from orchestrator.stores.journal import Members, encode, merge
 from orchestrator.stores.keys import check_key
 
 
@@ -32,6 +33,13 @@ class MemoryStore:
             version = str(self._writes)
             self._objects[key] = (data, version)
             return version
+
+    def change(self, key: str, members: Members, *, expect: str) -> str:
+        """Replace or add members of a JSON object iff its version is `expect`, by a `put` of the whole."""
+        found = self.get(key)
+        if found is None or found[1] != expect:
+            raise VersionConflict(f"{key}: version is {found[1] if found else None}; expected {expect}")
+        return self.put(key, merge(key, found[0], [encode(members)]), expect=expect)
 
     def list(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
         """Yield the keys that start with `prefix` and are > `start_after`, sorted, as they are now."""

@@ -64,7 +64,7 @@ class FunctionTarget:
         self._hosts = hosts
         self._instance = instance
         self._now = now
-        self._threads = Workers("function", workers)
+        self._threads = Workers("function", workers, keeps=True)
         self._processes = Workers("function-process", processes or os.cpu_count() or 1)
         self._slot = threading.local()  # each thread of _processes has one child, and calls it
         self._children = set["FunctionProcess"]()

@@ -12,6 +12,7 @@ import fakeredis
 import pytest
 
 from orchestrator.model.errors import VersionConflict
+from orchestrator.ports import ChangingStore
 from orchestrator.stores.gcs import GcsStore, open_client
 from orchestrator.stores.local import LocalStore
 from orchestrator.stores.memory import MemoryStore
@@ -117,6 +118,15 @@ KEYS = sorted(
 @pytest.fixture(params=ADAPTERS.values(), ids=ADAPTERS.keys())
 def store(request):
     return request.param(request)
+
+
+CHANGING = ("memory", "local", "local, relaxed")
+"""Those that change a part of an object for less than the whole of it costs."""
+
+
+@pytest.fixture(params=CHANGING)
+def changing(request):
+    return ADAPTERS[request.param](request)
 
 
 @pytest.fixture
@@ -395,6 +405,131 @@ def test_versions_of_a_key_are_all_different_however_fast_it_is_written(store):
         versions.append(store.put("k", str(n % 2).encode(), expect=versions[-1]))
     assert len(set(versions)) == 301
     assert all(a != b for a, b in pairwise(versions))
+
+
+# ---- ChangingStore ------------------------------------------------------------------------------------
+
+
+def test_only_these_stores_change_a_part_of_an_object(store, request):
+    assert isinstance(store, ChangingStore) == (request.node.callspec.params["store"] in map(ADAPTERS.get, CHANGING))
+
+
+@pytest.mark.parametrize(
+    ("before", "members", "after"),
+    [
+        pytest.param(b"{}", {}, b"{}\n", id="nothing"),
+        pytest.param(b"{}", {"a": b"1"}, b'{"a": 1}\n', id="the first"),
+        pytest.param(b'{"b": 1}\n', {"a": b"2"}, b'{"b": 1,\n"a": 2}\n', id="a new one comes behind"),
+        pytest.param(
+            b'{"c": 1,\n"a": 2,\n"b": 3}\n',
+            {"b": b"null", "c": b'{"x":[1]}'},
+            b'{"c": {"x":[1]},\n"a": 2,\n"b": null}\n',
+            id="each in its place",
+        ),
+        pytest.param(
+            b' {\n  "$run" : {"a" :1},\n\n "B": [ ]\n}',
+            {"B": b'" "'},
+            b'{"$run": {"a" :1},\n"B": " "}\n',
+            id="spaces of a person",
+        ),
+        pytest.param(
+            b'{"\\u00e9\\n": 1}', {"é\n": b"2", '"': b"3"}, '{"é\\n": 2,\n"\\"": 3}\n'.encode(), id="odd names"
+        ),
+        pytest.param(b'{"a": 1}', {"a": b'{"x":\n"y"}'}, b'{"a": {"x":\n"y"}}\n', id="JSON of two lines"),
+    ],
+)
+def test_a_change_replaces_members_and_adds_new_ones(changing, before, members, after):
+    first = changing.put("runs/k", before, expect=None)
+    second = changing.change("runs/k", members, expect=first)
+    assert second != first
+    assert changing.get("runs/k") == (after, second)
+    assert list(changing.list("")) == ["runs/k"]
+
+
+def test_many_changes_are_seen_each_at_once_and_have_versions_of_their_own(changing):
+    held = {f"n{n}": "x" * 1000 for n in range(100)}
+    versions = [changing.put("k", document(held), expect=None)]
+    for n in range(900):
+        held[f"n{n % 113}"] = str(n)
+        versions.append(changing.change("k", {f"n{n % 113}": json.dumps(str(n)).encode()}, expect=versions[-1]))
+        if not n % 9:
+            assert changing.get("k") == (document(held), versions[-1])
+    assert changing.get("k") == (document(held), versions[-1])
+    assert len(set(versions)) == 901
+
+
+def document(members):
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in members.items())
+    return f"{{{lines}}}\n".encode()
+
+
+def test_a_stale_version_cannot_be_changed_nor_put(changing):
+    first = changing.put("k", b'{"a": 1}', expect=None)
+    second = changing.change("k", {"a": b"2"}, expect=first)
+    for stale in (first, "", "7"):
+        with pytest.raises(VersionConflict, match=f"^k: version is {second}; expected {stale}$"):
+            changing.change("k", {"a": b"3"}, expect=stale)
+        with pytest.raises(VersionConflict, match=f"^k: version is {second}; expected {stale}$"):
+            changing.put("k", b"3", expect=stale)
+    with pytest.raises(VersionConflict):
+        changing.put("k", b"3", expect=None)
+    assert changing.get("k") == (b'{"a": 2}\n', second)
+
+
+def test_what_there_is_not_cannot_be_changed(changing):
+    with pytest.raises(VersionConflict, match=r"^k: version is None; expected 7$"):
+        changing.change("k", {"a": b"1"}, expect="7")
+    assert changing.get("k") is None
+    assert list(changing.list("")) == []
+    with pytest.raises(ValueError, match="cannot name an object"):
+        changing.change("../k", {}, expect="7")
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"7", b'{"a": 1', b'{"a": 1} x', b"\xff"])
+def test_what_is_no_json_object_cannot_be_changed(changing, content):
+    version = changing.put("k", content, expect=None)
+    with pytest.raises(ValueError, match=r"^k: is no JSON object, so that no member of it can be changed: "):
+        changing.change("k", {"a": b"1"}, expect=version)
+    assert changing.get("k") == (content, version)
+
+
+def test_changes_and_puts_and_deletes_follow_each_other(changing):
+    versions = [changing.put("k", b'{"a": 1}', expect=None)]
+    for n in range(5):
+        versions.append(changing.change("k", {"a": b"2"}, expect=versions[-1]))
+        versions.append(changing.put("k", b'{"b": %d}' % n, expect=versions[-1]))
+        versions.append(changing.change("k", {"c": b"3"}, expect=versions[-1]))
+        assert changing.get("k") == (b'{"b": %d,\n"c": 3}\n' % n, versions[-1])
+        changing.delete("k")
+        assert changing.get("k") is None
+        with pytest.raises(VersionConflict):
+            changing.change("k", {"a": b"2"}, expect=versions[-1])
+        versions.append(changing.put("k", b'{"a": 1}', expect=None))
+        assert changing.get("k") == (b'{"a": 1}', versions[-1])
+    assert len(set(versions)) == len(versions)
+
+
+def test_changes_by_many_threads_are_all_counted(changing):
+    changing.put("k", b'{"n": 0}', expect=None)
+    seen = [[] for _ in range(8)]
+
+    def count(number):
+        for _ in range(50):
+            while True:
+                data, version = changing.get("k")
+                n = json.loads(data)["n"] + 1
+                try:
+                    if n % 10 == 7:
+                        seen[number].append(changing.put("k", b'{"n": %d}' % n, expect=version))
+                    else:
+                        seen[number].append(changing.change("k", {"n": b"%d" % n}, expect=version))
+                    break
+                except VersionConflict:
+                    continue
+
+    in_threads(8, count)
+    assert json.loads(changing.get("k")[0]) == {"n": 400}
+    assert len({version for versions in seen for version in versions}) == 400
 
 
 @pytest.mark.parametrize(

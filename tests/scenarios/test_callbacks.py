@@ -111,6 +111,29 @@ def test_an_answer_to_another_attempt_changes_nothing(desk):
     assert asked.state.run.status is RunStatus.COMPLETED
 
 
+def test_after_a_redrive_only_the_item_that_was_rejected_is_asked_anew_and_its_old_token_is_worth_nothing(desk):
+    each = {"type": "Map", "items": ["a", "b"], "iterator": {"start": "Ask", "steps": {"Ask": callback()}}}
+    asked = desk({"start": "Each", "steps": {"Each": each}})
+    tokens = {name: node.claim.nonce for name, node in asked.state.nodes.items() if name.startswith("Ask")}
+
+    def answer(name, attempt, token, rejected=None):
+        message = callback_message(asked.run_id, name, attempt, token, name, rejected)
+        return asked.executor.execute(message).verdict
+
+    assert answer("Ask[1]", 1, tokens["Ask[0]"]) == "unchanged"  # another item's
+    assert answer("Ask[1]", 1, tokens["Ask[1]"]) == "applied"
+    assert answer("Ask[0]", 1, tokens["Ask[0]"], Failure("Callback.Rejected", "no")) == "applied"
+    assert asked.state.run.status is RunStatus.FAILED
+    assert answer("Ask[0]", 1, tokens["Ask[0]"]) == "unchanged"  # the run has ended
+    asked.executor.redrive(asked.run_id)
+    again = asked.state.nodes["Ask[0]"]
+    assert (again.attempt, asked.state.nodes["Ask[1]"].attempt) == (2, 1)
+    assert answer("Ask[0]", 1, tokens["Ask[0]"]) == "unchanged"
+    assert answer("Ask[0]", 2, tokens["Ask[0]"]) == "unchanged"
+    assert answer("Ask[0]", 2, again.claim.nonce) == "applied"
+    assert (asked.state.run.status, asked.state.nodes["Each"].result) == (RunStatus.COMPLETED, ["Ask[0]", "Ask[1]"])
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [

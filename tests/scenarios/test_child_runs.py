@@ -428,7 +428,7 @@ def test_run_finds_the_children_beside_the_path_and_status_shows_them(place, cap
     assert main(["runs", "--children", "--limit", "1"]) == 0
     said = capsys.readouterr()
     assert "child of mine" in said.out
-    assert said.err == ""
+    assert said.err == "these are the newest 1 run; --limit N shows more\n"
     assert main(["runs", "--parent", "mine", "--json"]) == 0
     (listed,) = json.loads(capsys.readouterr().out)
     assert (listed["run_id"], listed["parent"]) == (kid, "mine")

@@ -51,7 +51,7 @@ def test_a_run_tells_what_its_definition_says_about_it(place, capsys):
     capsys.readouterr()
     assert main(["status", "one"]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[-3:] == ["about: Counts the words of a day.", "owner: data-team", "tags: daily, finance"]
+    assert said[-4:-1] == ["about: Counts the words of a day.", "owner: data-team", "tags: daily, finance"]
     assert main(["runs"]) == 0
     heading, line = capsys.readouterr().out.splitlines()
     assert heading.endswith("  Owner #tags")
@@ -64,7 +64,7 @@ def test_a_run_whose_definition_is_gone_is_shown_all_the_same(place, capsys):
         path.unlink()
     capsys.readouterr()
     assert main(["status", "one"]) == 0
-    assert capsys.readouterr().out.splitlines()[-2:] == ["owner: data-team", "tags: daily, finance"]
+    assert capsys.readouterr().out.splitlines()[-3:-1] == ["owner: data-team", "tags: daily, finance"]
 
 
 @pytest.mark.parametrize(

@@ -466,6 +466,19 @@ def test_a_long_list_runs_as_parts_that_see_what_they_would_see_in_one_run():
     assert list(world.store.list("open/")) == []
 
 
+@pytest.mark.parametrize(
+    ("asked", "kept"),
+    [("${run.input.count}", ["count"]), ("${size(run.input)}", ["count", "rows"]), ("${run.input.cout}", [])],
+)
+def test_a_part_has_of_the_run_s_input_what_is_asked_about_in_it(asked, kept):
+    given = {"rows": list(range(101)), "count": 101}
+    steps = {"Do": {"type": "Pass", "result": {"of": asked}}}
+    world = Simulation(dag(M=each("${run.input.rows}", steps=steps)))
+    run = world.finish(world.start(given))
+    assert [sorted(part.state.run.input) for part in parts_of(world, run.run_id)] == [kept]
+    assert run.status == ("Completed" if kept else "Failed")
+
+
 def test_a_hundred_items_stand_in_the_runs_own_document():
     world = Simulation(dag(M=each(list(range(100)))))
     assert len(world.finish(world.start()).state.nodes) == 201

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from orchestrator.model.errors import InputError
 from orchestrator.testing import Simulation, fails, returns, takes
 from tests.scenarios.test_map import parts_of
 from tests.support.world import dag, task
@@ -89,3 +90,17 @@ def test_a_chosen_part_runs_again_as_a_new_run():
     assert (run.status, len(parts_of(world, run_id))) == ("Completed", 4)
     assert launched(world, run_id)["F[0]"] == 1
     assert launched(world, run_id)["F[500]"] == 2
+
+
+def test_a_step_of_an_item_is_chosen_in_the_part_s_own_run_and_the_run_then_takes_that_as_it_is():
+    world, run_id, before = world_of(long(), **{"F[7]": fails(times=1).then(returns("ok"))})
+    (failed,) = (part for part in parts_of(world, run_id) if part.status == "Failed")
+    assert before.node("M[0]").execution_id == failed.run_id
+    with pytest.raises(InputError, match=r'has no step "F\[7\]"'):
+        world.redrive(run_id, "F[7]")
+    world.redrive(failed.run_id, "F[9]")
+    assert world.finish(failed.run_id).status == "Completed"
+    world.redrive(run_id)
+    run = world.finish(run_id)
+    assert (run.status, run.result("M")) == ("Completed", ["ok"] * 1200)
+    assert {name for name, times in launched(world, run_id).items() if times > 1} == {"F[7]", "F[9]"}

@@ -52,8 +52,8 @@ def test_of_a_run_that_completes(told):
         ("INFO", "B: Running, attempt 1", {**b, "event_id": "end-A"}),
         ("INFO", "C: Running, attempt 1", {**c, "event_id": "end-A"}),
         ("INFO", "B: Completed after 0.0 s", {**b, "event_id": "end-B"}),
-        ("INFO", "P: Completed after 0.0 s", {**run, "node": "P", "event_id": "end-C"}),
         ("INFO", "C: Completed after 0.0 s", {**c, "event_id": "end-C"}),
+        ("INFO", "P: Completed after 0.0 s", {**run, "node": "P", "event_id": "end-C"}),
         ("INFO", f"run ended: Completed: {run_id} of dag", {**run, "event_id": "end-C"}),
     ]
 

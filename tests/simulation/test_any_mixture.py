@@ -17,7 +17,7 @@ from orchestrator.engine.pruning import Pruner
 from orchestrator.model.dag_builder import DAGBuilder
 from orchestrator.model.definition import problems
 from orchestrator.model.enums import NodeTypes, RunStatus, TargetTypes, TaskStatus
-from orchestrator.model.errors import LaunchUncertain
+from orchestrator.model.errors import LaunchRefused
 from orchestrator.model.ids import step_of
 from orchestrator.model.messages import cancel_message, pause_message, redrive_message, resume_message
 from orchestrator.model.policy import Policy
@@ -58,25 +58,32 @@ def in_parts(monkeypatch):
     monkeypatch.setattr("orchestrator.testing.simulation.Policy", small)
 
 
+class Doubled(list):
+    """Launch ids that were launched though an execution of theirs had been started, or they had been refused."""
+
+    def __init__(self):
+        self.answered = set()
+
+    def begin(self):
+        """Begin with another world."""
+        self.clear()
+        self.answered.clear()
+
+
 @pytest.fixture
 def doubled(monkeypatch):
-    """Launch ids that were launched though an execution of theirs had been started, or they had been refused."""
-    found, launch, answered = [], FakeTarget.launch, set()
+    found, launch = Doubled(), FakeTarget.launch
 
     def noted(self, each):
-        if (id(self), each.launch_id) in answered or self.find(each) is not None:
+        if each.launch_id in found.answered or self.find(each) is not None:
             found.append(each.launch_id)
-        is_uncertain = True
         try:
             execution = launch(self, each)
-            is_uncertain = False
-            return execution
-        except Exception as exc:
-            is_uncertain = isinstance(exc, LaunchUncertain)
+        except LaunchRefused:
+            found.answered.add(each.launch_id)
             raise
-        finally:
-            if not is_uncertain:
-                answered.add((id(self), each.launch_id))
+        found.answered.add(each.launch_id)
+        return execution
 
     monkeypatch.setattr(FakeTarget, "launch", noted)
     return found
@@ -102,7 +109,7 @@ def test_runs_that_are_steered_cancelled_and_redriven_end_and_do_everything_once
     in_parts, doubled, caplog, family, data
 ):
     caplog.clear()
-    doubled.clear()
+    doubled.begin()
     mixture = Mixture(family, data)
     run_id = mixture.start()
     for _ in range(data.draw(st.integers(0, 2), label="others")):

@@ -61,6 +61,9 @@ class FusedStore:
             return self._store.put(key, data, expect=expect)
         return self._fuse.of(lambda: self._store.put(key, data, expect=expect))
 
+    def change(self, key, members, *, expect):
+        return self._fuse.of(lambda: self._store.change(key, members, expect=expect))
+
     def delete(self, key):
         return self._fuse.of(lambda: self._store.delete(key))
 

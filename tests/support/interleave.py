@@ -52,7 +52,7 @@ class GatedStore:
 
     def __getattr__(self, name: str) -> object:
         call = getattr(self._store, name)
-        if name not in ("get", "put"):
+        if name not in ("get", "put", "change"):
             return call
 
         def gated(*args: object, **kwargs: object) -> object:

@@ -153,6 +153,18 @@ def _(bench: Bench, row: Row) -> str:
     return bench.edge(lambda number: calling(**function, target_name="a" * number), row.most)
 
 
+@beyond("docs/language.md", "numbers")
+def _(bench: Bench, row: Row) -> str:
+    return bench.edge(lambda digits: passing(10 ** (digits - 1) * 9), row.most)
+
+
+@beyond("docs/language.md", "digits of a number in a file")
+def _(bench: Bench, row: Row) -> str:
+    text = '{"start": "A", "steps": {"A": {"type": "Pass", "result": %s}}}'
+    assert "too long" not in bench.refused(text % ("1" * row.most))
+    return bench.refused(text % ("1" * (row.most + 1)))
+
+
 @beyond("docs/language.md", "a duration's digits")
 def _(bench: Bench, row: Row) -> str:
     before, behind = row.numbers

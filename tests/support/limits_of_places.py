@@ -140,7 +140,7 @@ def refused_by_terraform() -> str:
     """What Terraform says of variables that are all beyond their limits; of those at them it says nothing."""
     of = {row.what: row.numbers for row in rows([ROOT / "docs/deploy.md"])}
     (_, project, *_), (_, name, *_) = of["`project_id`"], of["`name`"]
-    seconds, days = of["`timeout_seconds` of functions"][1], of["`keep_runs_days`"][0]
+    seconds, days = of["`function_defaults.timeout_seconds`, and of each function"][1], of["`keep_runs_days`"][0]
     concurrency, instances = of["`orchestrator.concurrency`"][1], of["`orchestrator.max_instances`"][0]
     noncurrent = of["`noncurrent_days`"][0]
 
@@ -168,7 +168,7 @@ def refused_by_terraform() -> str:
 @beyond(
     "docs/deploy.md",
     *("`project_id`", "`name`", "`orchestrator.concurrency`", "`orchestrator.max_instances`"),
-    *("`timeout_seconds`", "`noncurrent_days`", "`keep_runs_days`"),
+    *("`function_defaults.timeout_seconds`", "`noncurrent_days`", "`keep_runs_days`"),
 )
 def _(bench: Bench, row: Row) -> str:
     needs_terraform()

@@ -116,6 +116,18 @@ def test_so_many_run_at_once(place):
     assert len(place.calls()) == 9
 
 
+def test_what_waits_for_its_turn_is_queued_and_then_begins_and_child_runs_are_not_told(place, capsys):
+    daily(place, {"type": "Task", "target_type": "Dag", "target_name": "kid"}, max_active_runs=1)
+    place.dag("kid", {"B": {"type": "Wait", "for": "500ms"}})
+    assert main(["backfill", "d", "--from", "2026-01-01", "--to", "2026-01-03"]) == 0
+    said = capsys.readouterr().out
+    words = [line.split()[-1] for line in said.splitlines()[:-1]]
+    assert sorted(words) == ["Completed"] * 2 + ["begins"] * 2 + ["queued"] * 2
+    assert words.index("Completed") < max(index for index, word in enumerate(words) if word == "begins")
+    assert " of kid" not in said
+    assert said.endswith("2 runs of d Completed, 0 did not, 0 left alone\n")
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
 def test_a_killed_one_goes_on_and_does_nothing_twice_that_was_done(place, signum):
     daily(place, place.task("wait_for", name="A", path="go"))

@@ -1,15 +1,19 @@
 """orchestrator run, inside of this process: what comes out, what goes wrong, and what is said then."""
 
+import itertools
 import json
 import logging
+import re
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from orchestrator.cli import trouble as trouble_module
 from orchestrator.cli.main import main
-from orchestrator.cli.trouble import StoreTrouble
+from orchestrator.cli.trouble import Trouble
+from orchestrator.engine import deciding
 from orchestrator.model.errors import LaunchUncertain, StoreUnavailable
 from orchestrator.stores.local import LocalStore
 from tests.support.command_line import TOKEN, Place, clean_environment
@@ -296,18 +300,20 @@ def disk(monkeypatch):
     class Disk:
         saves_left = 10**9
 
-    put = LocalStore.put
+    def limited(write):
+        def of_so_many(self, key, data, *, expect):
+            if key.startswith("runs/"):
+                Disk.saves_left -= 1
+                if Disk.saves_left < 0:
+                    raise StoreUnavailable(
+                        f"{self.root}/{key}: cannot be written: No space left on device; free some space"
+                    )
+            return write(self, key, data, expect=expect)
 
-    def limited(self, key, data, *, expect):
-        if key.startswith("runs/"):
-            Disk.saves_left -= 1
-            if Disk.saves_left < 0:
-                raise StoreUnavailable(
-                    f"{self.root}/{key}: cannot be written: No space left on device; free some space"
-                )
-        return put(self, key, data, expect=expect)
+        return of_so_many
 
-    monkeypatch.setattr(LocalStore, "put", limited)
+    monkeypatch.setattr(LocalStore, "put", limited(LocalStore.put))
+    monkeypatch.setattr(LocalStore, "change", limited(LocalStore.change))
     monkeypatch.setattr(trouble_module, "PATIENCE_S", 0.3)
     monkeypatch.setenv("TICK_INTERVAL", "100ms")
     return Disk
@@ -369,6 +375,51 @@ def test_a_document_that_is_spoilt_in_the_middle_is_2_and_named(place, capsys):
     assert lines[-1] == "orchestrator: finish it with: orchestrator run d --resume mine"
 
 
+def test_a_fault_in_the_engine_ends_the_command_with_70_and_names_the_traceback(place, monkeypatch, capsys):
+    monkeypatch.setattr(trouble_module, "PATIENCE_S", 3.0)
+    real, calls = deciding.decide, itertools.count()
+
+    def broken(*args):
+        if next(calls):
+            raise KeyError("a fault that is planted")
+        return real(*args)
+
+    monkeypatch.setattr(deciding, "decide", broken)
+    place.dag("d", {"A": place.task("echo")})
+    assert main(["run", "d", "--run-id", "mine"]) == 70
+    *_, fault, hint = capsys.readouterr().err.splitlines()
+    found = re.fullmatch(r"orchestrator: a fault of ours: KeyError: 'a fault that is planted'; .* is in (\S+)", fault)
+    assert "in broken\n" in Path(found[1]).read_text()
+    Path(found[1]).unlink()
+    assert hint == "orchestrator: finish it with: orchestrator run d --resume mine"
+
+
+def test_a_fault_that_passes_is_no_reason_to_give_up():
+    now = [0.0]
+    trouble, log = Trouble(lambda: now[0]), logging.getLogger("orchestrator.test")
+
+    def fault(at_s: float) -> None:
+        now[0] = at_s
+        log.addHandler(trouble)
+        try:
+            raise KeyError("x")
+        except KeyError:
+            log.exception("tick failed")
+        log.removeHandler(trouble)
+
+    for at_s in (0, 4, 9.5, 100, 101, 102):  # neither in a row, nor for long
+        fault(at_s)
+        trouble.check()
+    fault(104.5)
+    trouble.saved()
+    fault(105.5)
+    trouble.check()
+    for at_s in (107, 109, 111):
+        fault(at_s)
+    with pytest.raises(KeyError):
+        trouble.check()
+
+
 def test_what_counts_as_trouble_of_the_store():
     now = [0.0]
     full = OSError(28, "No space left on device")
@@ -381,7 +432,7 @@ def test_what_counts_as_trouble_of_the_store():
         (OSError(2, "No such file"), False),
         (ValueError("x"), False),
     ]:
-        trouble, now[0] = StoreTrouble(lambda: now[0]), 0.0
+        trouble, now[0] = Trouble(lambda: now[0]), 0.0
         log = logging.getLogger("orchestrator.test")
         log.addHandler(trouble)
         log.error("tick: %s", error)

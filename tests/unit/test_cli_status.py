@@ -197,6 +197,15 @@ def test_runs_come_newest_first_whatever_their_ids(many, capsys):
     assert [each[-1] for each in ids(capsys)] == ["3", "1"]
 
 
+def test_a_run_for_a_time_long_ago_that_has_not_ended_is_among_the_newest(many, capsys):
+    backfilled = "run_1700000000_00000000000b"
+    (many / f"{backfilled}.json").write_text(head(backfilled, "2026-01-01T12:00:03.5Z", status="Running"))
+    (many.parent / "open").mkdir()
+    (many.parent / "open" / backfilled).write_text("")
+    assert main(["runs", "--limit", "3"]) == 0
+    assert [each[-1] for each in ids(capsys)] == ["4", "b", "3"]
+
+
 def test_a_corrupt_document_is_a_row_that_says_so(many, capsys):
     (many / "run_1767268803_000000000003.json").write_text("{")
     (many / "chosen.json").write_text(head("other", "2026-01-01T12:00:00Z"))

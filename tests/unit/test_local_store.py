@@ -43,9 +43,11 @@ WRITER = f"""{DOCUMENT}
 import os, sys
 from pathlib import Path
 from orchestrator.model.errors import VersionConflict
+from orchestrator.stores import folding, local
 from orchestrator.stores.local import LocalStore
 
-me, folder, limit = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+me, folder, limit, changes = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+folding.AFTER_S, local._SMALL = 0.003, 30_000  # so that much is folded, by everybody
 store = LocalStore(folder / "bucket")
 acknowledged = os.open(folder / "acknowledged" / me, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 done = 0
@@ -53,12 +55,18 @@ while done < limit and not os.path.exists(folder / "stop"):
     data, version = store.get("runs/n.json")
     by = unpack(data)
     by[me] = by.get(me, 0) + 1
+    packed = pack(by)
     try:
-        store.put("runs/n.json", pack(by), expect=version)
+        if random.random() < changes:
+            members = {{name: json.dumps(value).encode() for name, value in json.loads(packed).items()}}
+            store.change("runs/n.json", members, expect=version)
+        else:
+            store.put("runs/n.json", packed, expect=version)
     except VersionConflict:
         continue
     os.write(acknowledged, b".")
     done += 1
+store.fold()
 """
 READER = f"""{DOCUMENT}
 import os, sys, time
@@ -93,8 +101,8 @@ def bucket(tmp_path):
 class Crowd:
     """Processes that count up one document together, and one that reads it all the time."""
 
-    def __init__(self, folder):
-        self.folder, self.names = folder, iter(range(10_000))
+    def __init__(self, folder, changes):
+        self.folder, self.names, self.changes = folder, iter(range(10_000)), changes
         (folder / "acknowledged").mkdir()
         self.store = LocalStore(folder / "bucket")
         self.store.put("runs/n.json", pack({}), expect=None)
@@ -103,7 +111,9 @@ class Crowd:
 
     def start_writer(self, limit):
         name = f"w{next(self.names)}"
-        self.writers[name] = subprocess.Popen([sys.executable, "-c", WRITER, name, self.folder, str(limit)])
+        self.writers[name] = subprocess.Popen(
+            [sys.executable, "-c", WRITER, name, self.folder, str(limit), str(self.changes)]
+        )
         return name
 
     def kill(self, name):
@@ -128,9 +138,9 @@ class Crowd:
             process.wait()
 
 
-@pytest.fixture
-def crowd(tmp_path):
-    crowd = Crowd(tmp_path)
+@pytest.fixture(params=[0.5, 1.0], ids=["puts and changes", "changes"])
+def crowd(tmp_path, request):
+    crowd = Crowd(tmp_path, request.param)
     yield crowd
     crowd.end()
 
@@ -140,7 +150,7 @@ def test_increments_by_many_processes_are_all_counted_and_a_reader_never_sees_ha
     assert [crowd.writers[name].wait() for name in names] == [0] * 8
     crowd.end_reader()
     assert crowd.counted() == dict.fromkeys(names, 200)
-    assert os.listdir(crowd.folder / "bucket" / "runs") == ["n.json"]
+    assert {*os.listdir(crowd.folder / "bucket" / "runs")} - {".journal-n.json"} == {"n.json"}
 
 
 def test_no_acknowledged_increment_is_lost_when_writers_are_killed(crowd):

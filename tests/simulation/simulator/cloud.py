@@ -15,6 +15,7 @@ from orchestrator.model.enums import Identity, OutcomeKind
 from orchestrator.model.errors import LaunchUncertain, NotSent, StoreUnavailable, VersionConflict
 from orchestrator.model.messages import callback_message, function_message, heartbeat_message
 from orchestrator.model.task_result import TaskProgress, progress_object
+from orchestrator.stores.journal import Members, encode, merge
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.targets.callback import CallbackTarget
 from orchestrator.testing.virtual_time import T0
@@ -47,8 +48,12 @@ class Bucket:
         self.writes = Counter[tuple[str, str]]()
         """(run id, process) -> how often that process has written that run's document."""
 
-    def write(self, key: str, data: bytes, expect: str | None, host: Host) -> str:
+    def write(self, key: str, data: bytes | Members, expect: str | None, host: Host) -> str:
         before = self.held.get(key)
+        if not isinstance(data, bytes):
+            if before is None or before[1] != expect:
+                raise VersionConflict(f"{key}: has another version than {expect}")
+            data = merge(key, before[0], [encode(data)])
         version = self.held.put(key, data, expect=expect)
         if run_id := run_in(key):
             self.writes[run_id, host.name] += 1
@@ -75,7 +80,7 @@ class StoreOf:
         self._may_fail("503", step, 0.01, StoreUnavailable(f"{key}: cannot be read: 503"))
         return self._bucket.held.get(key)
 
-    def put(self, key: str, data: bytes, *, expect: str | None) -> str:
+    def put(self, key: str, data: bytes | Members, *, expect: str | None) -> str:
         step = f"put {_kind(key)}"
         self._begin(step, key)
         self._may_fail("503", step, 0.01, StoreUnavailable(f"{key}: cannot be written: 503"))
@@ -119,6 +124,13 @@ def run_in(key: str) -> str | None:
     """The run whose document or marker an object is."""
     kind, _, name = key.partition("/")
     return name.partition(".")[0] if kind in ("runs", "open") else None
+
+
+class ChangingStoreOf(StoreOf):
+    """One that changes a part of an object, by the same steps, so that a seed is the same to the letter with either."""
+
+    def change(self, key: str, members: Members, *, expect: str) -> str:
+        return self.put(key, members, expect=expect)
 
 
 def _kind(key: str) -> str:

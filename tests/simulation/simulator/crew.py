@@ -244,6 +244,9 @@ class _Queue:
     def __class_getitem__(cls, _: Any) -> type:
         return cls
 
+    def empty(self) -> bool:
+        return False  # whoever would rest until there is more does not: that is a matter of speed alone
+
 
 class _Future:
     def __init__(self, strand: Strand) -> None:

@@ -29,7 +29,7 @@ from orchestrator.model.enums import TaskStatus
 
 
 def _put_without_precondition() -> Any:
-    def save(self: Any, state: Any, *, expect: Any) -> Any:
+    def save(self: Any, state: Any, *, expect: Any, **_: Any) -> Any:
         self._store.get(self.key)
         document = self._encoder.encode(state)
         held = self._store._bucket.held.get(self.key)

@@ -40,6 +40,7 @@ from tests.simulation.simulator.cloud import (
     BrokerOf,
     Bucket,
     CallbackOf,
+    ChangingStoreOf,
     Message,
     NotifierOf,
     Receivers,
@@ -134,7 +135,8 @@ class Process:
         s = simulation
         self.host = Host(f"p{number}")
         skew_s = s.tape.between(-2.4, 2.4) * s.skews
-        store, broker = StoreOf(s.bucket, s.crew, s.tape, self.host), BrokerOf(s.topic, s.crew, s.tape)
+        kind_of_store = ChangingStoreOf if (s.seed + s.order) % 2 else StoreOf
+        store, broker = kind_of_store(s.bucket, s.crew, s.tape, self.host), BrokerOf(s.topic, s.crew, s.tape)
         notifier = NotifierOf(s.receivers, s.crew, s.tape, self.host)
         targets: dict = {service.name: TargetOf(service, s.services, self.host) for service in SERVICES}
         targets["Dag"] = DagTarget(
@@ -182,7 +184,7 @@ class Simulation:
         order: int = 0,
         skews: float = 1.0,
     ) -> None:
-        self.seed, self.skews = seed, skews
+        self.seed, self.order, self.skews = seed, order, skews
         self.tape = Tape(seed, without, only_first, order)
         self.crew = Crew()
         self.crew.on_error = self._thread_failed

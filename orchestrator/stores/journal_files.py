@@ -1,0 +1,156 @@
+"""The journals of a directory's objects: `.journal-<name>` beside the file of each that has been changed by parts."""
+
+import os
+from contextlib import suppress
+from threading import Lock
+
+from orchestrator.stores.journal import records, since
+
+PREFIX = ".journal-"
+_LONGEST_NAME = 255 - len(PREFIX)
+
+_OPEN = os.O_RDWR | os.O_CLOEXEC
+_BEGIN = _OPEN | os.O_CREAT | os.O_EXCL
+_ODD_NS = 1_000_000_001
+"""A time that only a file system keeps which keeps every ns."""
+
+
+def journal_path(path: str) -> str | None:
+    """Where the journal of the object at `path` lies; None where its name would be too long."""
+    folder, _, name = path.rpartition("/")
+    return f"{folder}/{PREFIX}{name}" if len(name) <= _LONGEST_NAME else None
+
+
+def object_path(path: str) -> str | None:
+    """Whose journal the file at `path` is; None where it is none."""
+    folder, _, name = path.rpartition("/")
+    return f"{folder}/{name.removeprefix(PREFIX)}" if name.startswith(PREFIX) else None
+
+
+def read_all(fd: int) -> bytes:
+    """Return a file's content from its beginning."""
+    size = os.fstat(fd).st_size
+    data = os.pread(fd, size, 0)
+    while len(data) < size and (more := os.pread(fd, size - len(data), len(data))):
+        data += more
+    return data
+
+
+def write_all(fd: int, data: bytes, offset: int) -> None:
+    """Write all of it; near the end of the disk, or of a limit, a write may be short."""
+    written = os.pwrite(fd, data, offset)
+    while written < len(data):
+        written += os.pwrite(fd, memoryview(data)[written:], offset + written)
+
+
+class JournalFile:
+    """A journal that is open. Its key's lock has to be held, for all but closing it.
+
+    Attributes:
+        document_ns, document_size: modification time and size in bytes of the object's file, which it goes for.
+        version: the object's, with what stands in here.
+        size: bytes of it that count; what may stand behind them was cut off by a crash.
+        is_new: its name is not on disk yet.
+    """
+
+    __slots__ = ("document_ns", "document_size", "fd", "is_new", "size", "version")
+
+    def __init__(self, fd: int, document_ns: int, document_size: int, version: int, size: int, is_new: bool) -> None:
+        self.fd, self.document_ns, self.document_size = fd, document_ns, document_size
+        self.version, self.size, self.is_new = version, size, is_new
+
+    def is_in_step(self, document_ns: int) -> bool:
+        """Whether neither the object's file nor this one was changed by anybody else."""
+        if document_ns != self.document_ns:
+            return False
+        found = os.fstat(self.fd)
+        return found.st_size == self.size and found.st_nlink > 0
+
+    def append(self, line: bytes, version: int) -> None:
+        """Write a record, which is on disk once the file is synced."""
+        write_all(self.fd, line, self.size)
+        self.size += len(line)
+        self.version = version
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
+class JournalFiles:
+    """Opens journals, and keeps some of them open.
+
+    Args:
+        most: how many are kept open.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._lock = Lock()
+        self._open: dict[str, JournalFile] = {}
+        self._keeps_ns = True
+
+    def find(self, path: str, document_ns: int) -> JournalFile | None:
+        """Return the journal of the object at `path`, whose file has this modification time; None if it has none.
+
+        A journal that does not go for it is removed: somebody has written the file by hand since.
+        """
+        kept = self._open.get(path)
+        if kept is not None and kept.is_in_step(document_ns):
+            return kept
+        self.forget(path)
+        where = journal_path(path)
+        if where is None:
+            return None
+        try:
+            fd = os.open(where, _OPEN)
+        except FileNotFoundError:
+            return None
+        opened = JournalFile(fd, document_ns, os.stat(path).st_size, document_ns, 0, is_new=True)
+        data = read_all(fd)
+        all_of_it = list(records(data))
+        if not all_of_it or not (all_of_it[-1].version == document_ns or since(document_ns, all_of_it)):
+            os.unlink(where)
+            return None
+        opened.version, opened.size = all_of_it[-1].version, all_of_it[-1].end
+        if opened.size < len(data):
+            os.ftruncate(fd, opened.size)
+        return self._keep(path, opened)
+
+    def begin(self, path: str, document_ns: int, document_size: int) -> JournalFile | None:
+        """Make the journal of an object that has none; None where versions cannot be kept, or its name is too long."""
+        where = journal_path(path)
+        if where is None or not self._keeps_ns:
+            return None
+        made = JournalFile(os.open(where, _BEGIN, 0o666), document_ns, document_size, document_ns, 0, is_new=True)
+        os.utime(made.fd, ns=(_ODD_NS, _ODD_NS))
+        if os.fstat(made.fd).st_mtime_ns != _ODD_NS:
+            os.unlink(where)
+            self._keeps_ns = False
+            return None
+        return self._keep(path, made)
+
+    def folded(self, path: str, before_ns: int, document_ns: int, document_size: int) -> None:
+        """Note that the object's file has been replaced by one that has in it what stands in the journal."""
+        kept = self._open.get(path)
+        if kept is not None and kept.document_ns == before_ns:
+            kept.document_ns, kept.document_size = document_ns, document_size
+
+    def remove(self, path: str) -> None:
+        """Delete the journal of an object whose file has it all in it, or is gone; no error if there is none."""
+        self.forget(path)
+        where = journal_path(path)
+        if where is not None:
+            with suppress(FileNotFoundError):
+                os.unlink(where)
+
+    def forget(self, path: str) -> None:
+        """Let go of a journal; it stays where it is."""
+        with self._lock:
+            self._open.pop(path, None)
+
+    def _keep(self, path: str, journal: JournalFile) -> JournalFile:
+        with self._lock:
+            self._open[path] = journal
+            if len(self._open) > self._most:
+                del self._open[next(iter(self._open))]  # closed once nobody uses it any more
+        return journal

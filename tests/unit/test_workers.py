@@ -1,0 +1,110 @@
+"""Workers: who does the work that a worker hands over."""
+
+from queue import SimpleQueue
+from threading import Event, current_thread
+
+import pytest
+
+from orchestrator.targets import workers as workers_module
+from orchestrator.targets.workers import Workers
+
+
+@pytest.fixture
+def crew():
+    """Four threads that keep what they hand over."""
+    crew = Workers("crew", 4, keeps=True)
+    yield crew
+    crew.close()
+
+
+def test_a_thread_that_is_soon_done_does_itself_what_it_hands_over(crew, monkeypatch):
+    monkeypatch.setattr(workers_module, "_PATIENCE_S", 60.0)
+    names = SimpleQueue()
+
+    def step(left):
+        names.put(current_thread().name)
+        if left:
+            crew.submit(lambda: step(left - 1))
+
+    crew.submit(lambda: step(100))
+    assert {names.get(timeout=5) for _ in range(101)} == {"crew-1"}
+
+
+def test_what_a_thread_keeps_and_does_not_come_to_another_one_does(crew):
+    names, gate = SimpleQueue(), Event()
+
+    def first():
+        crew.submit(lambda: names.put(current_thread().name))
+        gate.wait(10)
+
+    crew.submit(first)
+    assert names.get(timeout=5) == "crew-2"
+    gate.set()
+
+
+def test_of_several_only_the_last_is_kept(crew, monkeypatch):
+    monkeypatch.setattr(workers_module, "_PATIENCE_S", 60.0)
+    names, gate = SimpleQueue(), Event()
+
+    def first():
+        for number in range(3):
+            crew.submit(lambda number=number: names.put((number, current_thread().name)))
+        gate.wait(10)
+
+    crew.submit(first)
+    others = [names.get(timeout=5) for _ in range(2)]
+    assert {number for number, _ in others} == {0, 1}
+    assert "crew-1" not in {name for _, name in others}
+    gate.set()
+    assert names.get(timeout=5) == (2, "crew-1")
+
+
+def test_nothing_is_kept_while_others_wait_for_their_turn(monkeypatch):
+    monkeypatch.setattr(workers_module, "_PATIENCE_S", 60.0)
+    crew, done, gate = Workers("crew", 1, keeps=True), SimpleQueue(), Event()
+
+    def first():
+        gate.wait(10)
+        crew.submit(lambda: done.put("followed"))
+
+    crew.submit(first)
+    crew.submit(lambda: done.put("waited"))
+    gate.set()
+    assert [done.get(timeout=5) for _ in range(2)] == ["waited", "followed"]
+    crew.close()
+
+
+def test_what_is_kept_when_it_is_closed_is_not_begun(crew):
+    done, gate = SimpleQueue(), Event()
+
+    def first():
+        crew.submit(lambda: done.put("begun"))
+        crew.close()
+        done.put("closed")
+        gate.wait(10)
+
+    crew.submit(first)
+    assert done.get(timeout=5) == "closed"
+    gate.set()
+    assert not crew.submit(lambda: done.put("begun"))
+    assert done.empty()
+
+
+def test_the_thread_that_watches_ends_when_nothing_is_kept_and_comes_again(crew, monkeypatch):
+    monkeypatch.setattr(workers_module, "_PATIENCE_S", 0.001)
+    monkeypatch.setattr(workers_module, "_IDLE_LOOKS", 2)
+    for _ in range(2):
+        done, gate = SimpleQueue(), Event()
+
+        def first(done=done, gate=gate):
+            crew.submit(lambda: done.put("done"))
+            gate.wait(10)
+
+        crew.submit(first)
+        assert done.get(timeout=5) == "done"
+        watcher = crew._watcher
+        gate.set()
+        if watcher is not None:
+            watcher.join(timeout=5)
+            assert not watcher.is_alive()
+        assert crew._watcher is None
