@@ -16,7 +16,7 @@ from tests.simulation.simulator.planted import PLANTED
 from tests.simulation.simulator.shrinking import shrunk
 from tests.simulation.simulator.simulation import Simulation
 
-SEEDS = int(os.environ.get("SIMULATIONS", "1500"))
+SEEDS = int(os.environ.get("SIMULATIONS", "2000"))
 JOBS = int(os.environ.get("SIMULATIONS_AT_ONCE", "2"))
 
 DRAWN = (
