@@ -9,10 +9,10 @@ from hashlib import sha256
 import pytest
 
 from orchestrator.model.enums import Identity
-from tests.simulation.simulator.cloud import SERVICES
 from tests.simulation.simulator.many import Summary, of_seed, simulated
 from tests.simulation.simulator.meetings import missing
 from tests.simulation.simulator.planted import PLANTED
+from tests.simulation.simulator.services import SERVICES
 from tests.simulation.simulator.shrinking import shrunk
 from tests.simulation.simulator.simulation import Simulation
 

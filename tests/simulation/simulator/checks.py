@@ -17,9 +17,9 @@ from orchestrator.model.ids import instance_of, step_of
 from orchestrator.model.run_state import NodeState, OwedNotification, RunState, decode, encode
 from orchestrator.model.slots import Slots
 from orchestrator.testing.virtual_time import T0
-from tests.simulation.simulator.cloud import Receivers, Running, Service, Services
 from tests.simulation.simulator.crew import Host
 from tests.simulation.simulator.plots import ways_of
+from tests.simulation.simulator.services import Receivers, Running, Service, Services
 
 LONGEST_LEASE_S = 120.0
 MOST_SKEW_S = 5.0

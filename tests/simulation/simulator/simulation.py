@@ -28,7 +28,7 @@ from orchestrator.model.messages import (
     tick_message,
 )
 from orchestrator.model.policy import Policy, TargetRules
-from orchestrator.model.run_state import NodeState, RunState
+from orchestrator.model.run_state import RunState
 from orchestrator.model.schedule import ticks
 from orchestrator.runtime.unknown_hosts import UnknownHosts
 from orchestrator.targets.callback import CallbackTarget
@@ -36,27 +36,30 @@ from orchestrator.targets.dag import DagTarget
 from orchestrator.testing.virtual_time import T0
 from tests.simulation.simulator.checks import Checks, Violation, is_open
 from tests.simulation.simulator.cloud import (
-    SERVICES,
     BrokerOf,
     Bucket,
-    CallbackOf,
     ChangingStoreOf,
     Message,
-    NotifierOf,
-    Receivers,
-    Running,
-    Services,
     SkewedClock,
     StoreOf,
-    TargetOf,
     Topic,
     at,
-    share_of,
 )
+from tests.simulation.simulator.counting import Counting, note_what_was_drawn
 from tests.simulation.simulator.crew import Crew, Host, Killed, Strand, aboard
 from tests.simulation.simulator.endings import endings
 from tests.simulation.simulator.meetings import step_at
 from tests.simulation.simulator.plots import INBOX, TIMES, definition_of
+from tests.simulation.simulator.services import (
+    SERVICES,
+    CallbackOf,
+    NotifierOf,
+    Receivers,
+    Running,
+    Services,
+    TargetOf,
+    share_of,
+)
 from tests.simulation.simulator.tape import Tape
 
 MOST_STEPS = 20_000
@@ -113,19 +116,6 @@ _RULES_OF_CALLBACKS = TargetRules(
     CallbackTarget.launch_limit_s,
     default_timeout_s=CallbackTarget.default_timeout_s,
 )
-
-
-@dataclass
-class _Standing:
-    """A thread that does not go on, though it could.
-
-    Attributes:
-        written, ended: how often others had written its run by then, and how many executions of that had ended.
-    """
-
-    step: str
-    written: int
-    ended: int
 
 
 class Process:
@@ -210,7 +200,6 @@ class Simulation:
         self.services.loses_lines = self.tape.one_of([0.0, 0.1, 0.5, 1.0])
         self.services.loses_verdicts = not self.is_steady
         self.services.beats_of = self._beats_of
-        self.services.lost = lambda execution: self._lost("completion", self._awaited(execution.launch))
         self.receivers = Receivers()
         self.checks = Checks(self.definitions, self.services, self.receivers, lambda: self.crew.now)
         self.bucket.watch = self._written
@@ -218,6 +207,8 @@ class Simulation:
         self.services.called = self.checks.called
         self.services.called_by = self.checks.owners_that_called.add
         self.receivers.sending = self.checks.notifying
+        self.counts = Counting(self.tape, self.crew, self.services, self.bucket, self.checks)
+        self.services.lost = self.counts.line_lost
         self.policy = Policy(
             {s.name: TargetRules(s.has_outcome, s.can_cancel, s.synchronous, s.launch_limit_s) for s in SERVICES}
             | {"Callback": _RULES_OF_CALLBACKS},
@@ -240,9 +231,6 @@ class Simulation:
         self.redriven_at_once: set[str] = set()
         """Runs that are redriven as soon as they have ended."""
         self.ends_together = self.tape.chance(0.4)
-        self.standing: dict[Strand, _Standing] = {}
-        self.claimed_by: dict[str, Strand] = {}
-        self.delivered: Counter[str] = Counter()
         self.times = list(ticks(TIMES, "UTC", T0, T0 + timedelta(hours=1))) if self.is_scheduled else []
         self.sent_times: set[datetime] = set()
         self.due_times = list(self.times)
@@ -306,7 +294,7 @@ class Simulation:
         told.states, told.drawn, told.trail = self.checks.states, self.checks.drawn, self.crew.trail
         if not told.violation:
             told.endings = endings(told.states, self.bucket.held)
-        self._note_what_was_drawn()
+        note_what_was_drawn(told.drawn, self.checks, self.services, self.bucket.held)
         return told
 
     @contextmanager
@@ -449,7 +437,7 @@ class Simulation:
             self._go_on_with(ready)
         else:
             for strand in ready:
-                self._stand(strand)
+                self.counts.stands(strand)
                 self._disturb(strand.host)
             self._pass_time()
 
@@ -487,17 +475,13 @@ class Simulation:
                 self._kill(host)
             elif self.tape.strikes("stall", step, 0.005 * often):
                 host.stands_still_until = self.crew.now + self.tape.between(*self.tape.one_of(STANDS_S))
-                self._stand(strand)
+                self.counts.stands(strand)
                 self._disturb(host)
                 self.tell(f"{host.name} stands still at {step}")
                 self._steer_just_then(strand)
                 return
         self.tell(f"{host.name} {step}")
-        stood = self.standing.pop(strand, None)
-        if stood is not None and not host.is_dead:
-            written = self.bucket.writes_of_others(strand.about, host)
-            if written > stood.written or self._ends(strand) > stood.ended:
-                self.tape.meets("stall", step_at(stood.step))
+        self.counts.goes_on(strand)
         self.crew.step(strand)
 
     def _steer_just_then(self, strand: Strand) -> None:
@@ -517,16 +501,6 @@ class Simulation:
             strand.host.stands_still_until += 1000.0
             self._disturb(strand.host)
             self.redriven_at_once.add(run_id)
-
-    def _stand(self, strand: Strand) -> None:
-        """Note what a thread that does not go on might have seen."""
-        if strand not in self.standing:
-            written = self.bucket.writes_of_others(strand.about, strand.host)
-            self.standing[strand] = _Standing(strand.at, written, self._ends(strand))
-
-    def _ends(self, strand: Strand) -> int:
-        ends = self.services.ends
-        return ends.total() if strand.about is None else ends[strand.about]
 
     def _pass_time(self) -> None:
         """Move on to when something can happen next, or a little."""
@@ -572,7 +546,7 @@ class Simulation:
         is_of_tick = message.kind == "tick"
         if message.is_lossy and self.tape.strikes("lost", f"message {message.kind}", 0.05):
             self.topic.messages.remove(message)
-            self._lost(message.kind, self._is_wanted(message))
+            self.counts.lost(message)
             return
         process = self.tape.one_of(self.processes)
         message.is_out, message.host = True, process.host
@@ -580,7 +554,7 @@ class Simulation:
         self.crew.trail.append((process.host.name, f"{message.message_id} at {self.crew.now:.3f}"))
         self.tell(f"{process.host.name} gets {message.message_id} {message.data}")
         if not is_of_tick:
-            self._count_delivery(message)
+            self.counts.delivery(message)
 
         def handle() -> None:
             try:
@@ -596,58 +570,6 @@ class Simulation:
         strand = self.crew.spawn(handle, process.host)
         strand.at, strand.about = ("tick" if is_of_tick else "event in"), message.run_id
 
-    # -- what is counted ------------------------------------------------------------------------------
-
-    def _lost(self, kind: str, changes: bool) -> None:
-        """A message is lost; that counts where somebody waited for what it says."""
-        if changes:
-            self.tape.meets("lost", kind)
-
-    def _count_delivery(self, message: Message) -> None:
-        """Count what befell a message on its way that is delivered now."""
-        run_id, kind = message.run_id, message.kind
-        if message.is_copy:
-            self.tape.meets("twice", kind)
-        if message.is_forged and self._is_wanted(message):
-            self.tape.meets("forged", kind)
-        if message.late_s and message.tries == 1:
-            due_at = message.due_at - message.late_s
-            written_at = self.checks.last_write if run_id is None else self.checks.written_at.get(run_id, -1.0)
-            if written_at > due_at or message.number < self.delivered[run_id or ""]:
-                self.tape.meets("late", kind)
-        whose = run_id or ""
-        if message.number < self.delivered[whose]:
-            self.tape.meets("out of order", kind)
-        self.delivered[whose] = max(self.delivered[whose], message.number)
-
-    def _awaited(self, launch: Launch) -> bool:
-        """Whether a run waits for the end of a launch's attempt."""
-        state = self.checks.states.get(launch.run_id)
-        node = state.nodes.get(launch.node_name) if state is not None else None
-        return node is not None and node.status is TaskStatus.RUNNING and node.attempt == launch.attempt
-
-    def _is_wanted(self, message: Message) -> bool:
-        """Whether what a message tells of is still to come, as far as its run's document says."""
-        data, kind = message.data, message.kind
-        state = self.checks.states.get(message.run_id or "")
-        if state is None:
-            return False
-        if kind == "begin":
-            return state.run.is_resuming or bool(state.run.held)
-        if kind == "slot":
-            node = state.nodes.get(data["node_name"]) if "node_name" in data else None
-            return state.run.waits_for_slot if node is None else node.waits_for_slot
-        if kind == "reminder":
-            node = state.nodes.get(data["node_name"])
-            is_current = node is not None and node.attempt == data["attempt"] and node.status is TaskStatus.RUNNING
-            return is_current and (data.get("kind") is None or data["kind"] in node.due)
-        known = self.services.executions.get(_execution_in(data))
-        launch_id = data.get("launch_id") or (known.launch.launch_id if known is not None else None)
-        if launch_id is None and "node_name" in data:
-            launch_id = f"{data['run_id']}/{data['node_name']}/{data['attempt']}"
-        found = self.services.by_launch.get(launch_id or "")
-        return found is not None and self._awaited(found[0].launch)
-
     def _written(self, key: str, before: bytes | None, after: bytes, host: Host) -> None:
         """Check a write, and count what it makes of others' steps."""
         if key == "schedules/timed.json" and before is None:
@@ -657,87 +579,8 @@ class Simulation:
         if not key.startswith("runs/"):
             return
         new = self.checks.states[key[5:-5]]
-        self._count_claims(old, new)
-        self._count_steering(old, new)
-
-    def _count_claims(self, old: RunState | None, new: RunState) -> None:
-        """Count claims and notifications that are taken from who had them."""
-        strand = self.crew.current
-        for name, node in new.nodes.items():
-            was = old.nodes.get(name) if old is not None else None
-            if node.claim is None or (was is not None and was.claim == node.claim):
-                continue
-            if was is not None and was.claim is not None and node.claim.takeovers > was.claim.takeovers:
-                self._lease_over(was.claim.owner, "launch")
-            if strand is not None:
-                self.claimed_by.setdefault(node.claim.owner, strand)
-        owners = {x.notification_id: x.owner for x in old.run.owed_notifications} if old is not None else {}
-        for owed in new.run.owed_notifications:
-            if strand is not None and owed.owner:
-                self.claimed_by.setdefault(owed.owner, strand)
-            before = owners.get(owed.notification_id)
-            if before and owed.owner and owed.owner != before:
-                self._lease_over(before, "notify")
-
-    def _lease_over(self, owner: str, of: str) -> None:
-        """Count that somebody else acts in place of an owner; `of`: launch, or notify."""
-        strand = self.claimed_by.get(owner)
-        if strand is None:
-            return
-        step = step_at(strand.at)
-        has_returned = strand.is_done and not strand.host.is_dead
-        if of == "launch" and (has_returned or step in ("cancel", "remind", "notify")):
-            step = "launch"  # it has been called by then, and that was answered by an error
-        self.tape.meets("lease over", of if has_returned else step)
-
-    def _count_steering(self, old: RunState | None, new: RunState) -> None:
-        """Count the threads that are at a run which is steered in this moment."""
-        if old is None:
-            return
-        faults = []
-        if new.run.stop is not None and old.run.stop is None:
-            faults.append("cancel")
-        if (new.run.status is RunStatus.PAUSED) != (old.run.status is RunStatus.PAUSED):
-            faults.append("pause")
-        if new.run.redrives > old.run.redrives:
-            faults.append("redrive")
-        for strand in self.crew.strands if faults else ():
-            if strand is not self.crew.current and not strand.host.is_dead and strand.about == new.run.run_id:
-                for fault in faults:
-                    self.tape.meets(fault, step_at(strand.at))
-
-    def _note_what_was_drawn(self) -> None:
-        """Count what is rare, so that a test can tell that it is drawn at all."""
-        drawn, states = self.told.drawn, self.checks.states
-        if self.services.loses_lines == 1.0:
-            drawn["every line of an end is lost"] += 1
-        for state in states.values():
-            above = states.get(state.run.parent.run_id) if state.run.parent is not None else None
-            if above is not None and above.run.status is RunStatus.CANCELLED:
-                drawn["child run of a parent that was cancelled"] += 1
-            if above is not None and above.run.redrives and state.run.redrives:
-                drawn["child run that goes on with its parent"] += 1
-            if state.run.part_of is not None:
-                drawn["part of a Map"] += 1
-            for node in state.nodes.values():
-                self._note_node(node)
-        queues = Counter[str]()
-        for state in states.values():
-            if any("pool" in step for step in self.checks.steps_of(state.run.dag)):
-                queues[state.run.dag] += 1
-        drawn["pool of several DAGs"] += len(queues) > 1
-        for key in self.bucket.held.list("results/"):
-            drawn["large result or list of items"] += not key.endswith(".progress")
-
-    def _note_node(self, node: NodeState) -> None:
-        drawn, target = self.told.drawn, node.target_type
-        if target is not None and node.status is TaskStatus.COMPLETED:
-            service = f"{target}.sync" if node.target_key == "CloudFunction.sync" else str(target)
-            drawn[f"{service} completed"] += 1
-        if node.error is not None:
-            drawn[node.error.error_type] += 1
-        if node.items is not None and node.items.stored is not None:
-            drawn["list of items beside the document"] += 1
+        self.counts.claims(old, new)
+        self.counts.steering(old, new)
 
     def _check_reminder(self, message: Message) -> None:
         """A reminder is proof that something is due: once it is handled, that is not due any more."""
@@ -769,11 +612,6 @@ class Simulation:
             message.is_out, message.due_at = False, self.crew.now + self.tape.between(0.0, 900.0)
         else:
             self.topic.messages.remove(message)
-
-
-def _execution_in(data: dict[str, Json]) -> str:
-    """The id of the execution that a line names."""
-    return data["payload"]["id"] if "payload" in data else data.get("execution_id", "")
 
 
 __all__ = ["Killed", "Simulation", "Told"]
