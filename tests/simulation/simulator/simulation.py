@@ -488,19 +488,23 @@ class Simulation:
         """Have the run steered that a thread which stands still is at: its step is met while it lasts."""
         run_id = strand.about
         state = self.checks.states.get(run_id or "")
-        share = 0.6 if step_at(strand.at) in RAREST else 0.2
+        share = 0.8 if step_at(strand.at) in RAREST else 0.2
         if run_id is None or state is None or self.is_steady or not self.tape.chance(share):
             return
-        kind = self.tape.one_of(["cancel", "pause", "redrive"])
+        kind = self.tape.one_of(["cancel", "pause", "redrive", "redrive"])
         if kind == "pause":
             self.topic.publish(pause_message(run_id))
             self.topic.publish(resume_message(run_id), delay_s=self.tape.between(0, 600))
         else:
             self.topic.publish(cancel_message(run_id, "just then"))
         if kind == "redrive":  # once it has ended, which it may while the thread stands still
-            strand.host.stands_still_until += 1000.0
+            strand.host.stands_still_until += 3000.0
             self._disturb(strand.host)
-            self.redriven_at_once.add(run_id)
+            while state.run.parent is not None and state.run.parent.run_id in self.checks.states:
+                state = self.checks.states[state.run.parent.run_id]  # a child run goes on with its parent
+            if state.run.run_id != run_id:
+                self.topic.publish(cancel_message(state.run.run_id, "just then"))
+            self.redriven_at_once.add(state.run.run_id)
 
     def _pass_time(self) -> None:
         """Move on to when something can happen next, or a little."""
