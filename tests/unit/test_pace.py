@@ -72,3 +72,14 @@ def test_never_more_than_the_burst_and_one_an_interval(gaps):
     for first in range(len(saves)):
         for last in range(first, len(saves)):
             assert last - first + 1 <= BURST + (saves[last] - saves[first]) + 1e-6
+
+
+def test_what_is_spread_and_how_long_a_wait_is_at_most_goes_by_the_interval():
+    pace = Pace(0.25)
+    pace.lost(100.0)
+    pace.saved(100.0)
+    assert (pace.wait_s(100.0, 0.0), pace.wait_s(100.0, 1.0)) == (0.25, 0.5)
+    assert pace.is_shared(102.5)
+    assert not pace.is_shared(102.6)
+    waits(pace, 6, now_s=3600.0)
+    assert pace.wait_s(0.0, 0.0) == (BURST + 1) * 0.25
