@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install run test simulate test-emulators terraform-check check lint bench bench-cold bench-cloud clean
+.PHONY: install run test simulate test-emulators terraform-check check lint bench bench-cloud bench-cold bench-docs bench-long bench-peers clean
 
 install: .venv/.installed
 
@@ -58,6 +58,18 @@ bench: install
 # How much the engine adds over a Cloud Storage of 30 ms a call, by several instances; three minutes.
 bench-cloud: install
 	$(BIN)/python -m benchmarks.cloud
+
+# The workloads of ten thousand tasks and more.
+bench-long: install
+	$(BIN)/python -m benchmarks --long
+
+# What a user would pick instead, each in an environment of its own in .venv/peers, beside ours.
+bench-peers: install
+	$(BIN)/python -m benchmarks.peers
+
+# Puts what the three have measured into docs/benchmarks.md.
+bench-docs: install
+	$(BIN)/python -m benchmarks.docs
 
 clean:
 	rm -rf .venv .venv-checkov .orchestrator .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -1,8 +1,9 @@
-"""Measure W1 to W7 on the local store, every transition durable, and print one table.
+"""Measure the workloads on the local store, every transition durable, and print one table.
 
-Beside each workload stands the floor of this disk, measured in turn with it: a loop that appends one
-JSON line and calls fsync per transition (two a task) on one open file. Rounds of both alternate, and
-medians are shown, because machines are noisy. A fresh process then reopens and verifies every run.
+Beside each workload stands the floor of this disk, measured in turn with it: a loop that appends one JSON line and
+calls fsync per transition (two a task) on one open file. Rounds of both alternate, and medians are shown, because
+machines are noisy. Each workload has a process of its own, so that its memory is its own. A fresh process then reopens
+and verifies every run.
 """
 
 import argparse
@@ -10,63 +11,25 @@ import json
 import os
 import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+from typing import Any
 
-from benchmarks import noop
-from benchmarks.workloads import AIMS, DEFINITIONS, RUNS, TASKS, W4_AIM_MS, WHAT
-from orchestrator import DAGExecutor
-from orchestrator.engine.status import OrchestrationStatus
-from orchestrator.runtime.registry import open_store
-from orchestrator.stores.local import LocalStore
+from benchmarks.measuring import measure, verify
+from benchmarks.workloads import GROWTH, GROWTH_AIM, WORKLOADS
 
 OUT = Path(__file__).parent / "out"
+Row = dict[str, Any]
 
 
-def floor_ms(folder: Path, tasks: int) -> float:
-    """Milliseconds a task of the disk's floor."""
-    path = folder / "floor.jsonl"
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    line = json.dumps({"run": "run_1639322384_5c1e9f0b2a47", "node": "Step1", "status": "Completed"}).encode() + b"\n"
-    begin = time.perf_counter()
-    for _ in range(2 * tasks):
-        os.write(fd, line)
-        os.fsync(fd)
-    took_s = time.perf_counter() - begin
-    os.close(fd)
-    path.unlink()
-    return took_s * 1e3 / tasks
-
-
-def run_once(executor: DAGExecutor, name: str) -> tuple[float, float, list[str]]:
-    """Return (wall ms, CPU ms) a task, and the run ids."""
-    noop.called_at.clear()
-    cpu, begin = time.process_time(), time.perf_counter()
-    run_ids = [executor.start(name) for _ in range(RUNS[name])]
-    for run_id in run_ids:
-        executor.wait(run_id, timeout_s=120)
-    end = noop.called_at[0] if name == "W4" else time.perf_counter()
-    cpu_s = time.process_time() - cpu
-    return (end - begin) * 1e3 / TASKS[name], cpu_s * 1e3 / TASKS[name], run_ids
-
-
-def verify(bucket: str) -> int:
-    """Reopen a bucket; return how many runs it holds, all complete. Raises AssertionError otherwise."""
-    store = open_store(bucket)
-    count = 0
-    for key in store.list("runs/"):
-        loaded = OrchestrationStatus(store, key.removeprefix("runs/").removesuffix(".json")).load()
-        assert loaded is not None, key
-        state = loaded[0]
-        assert state.run.status == "Completed", f"{key}: {state.run.status}"
-        assert all(node.status == "Completed" for node in state.nodes.values()), key
-        assert all(node.attempt == 1 for node in state.nodes.values() if node.target_type), key
-        count += 1
-    return count
+def in_a_process(*arguments: str) -> str:
+    """Run this command with other arguments; return what it prints."""
+    command = [sys.executable, "-m", "benchmarks", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def file_system(folder: Path) -> str:
@@ -75,100 +38,113 @@ def file_system(folder: Path) -> str:
     return shown[1].split()[1] if len(shown) > 1 and shown[1] else "unknown"
 
 
-def measure(folder: Path, rounds: int) -> dict[str, object]:
-    """Measure all workloads; a workload and its floor in turn."""
-    bucket = f"file://{folder}/bucket"
-    rows = {}
-    expected = 0
-    with DAGExecutor(DEFINITIONS, bucket) as executor:
-        store = executor.store
-        assert isinstance(store, LocalStore)
-        for name in DEFINITIONS:
-            run_once(executor, name)  # warm
-            expected += RUNS[name]
-        for name in DEFINITIONS:
-            repeats = rounds * 10 if name == "W4" else rounds
-            walls, cpus, floors, ratios, fsyncs = [], [], [], [], []
-            for _ in range(repeats):
-                floor = floor_ms(folder, min(TASKS[name], 500))
-                before = store.fsyncs
-                wall, cpu, _ids = run_once(executor, name)
-                fsyncs.append(store.fsyncs - before)
-                expected += RUNS[name]
-                walls.append(wall)
-                cpus.append(cpu)
-                floors.append(floor)
-                ratios.append(wall / floor)
-            rows[name] = {
-                "what": WHAT[name],
-                "tasks": TASKS[name],
-                "wall_ms_a_task": statistics.median(walls),
-                "cpu_ms_a_task": statistics.median(cpus),
-                "floor_ms_a_task": statistics.median(floors),
-                "ratio": statistics.median(ratios),
-                "ratio_min": min(ratios),
-                "ratio_max": max(ratios),
-                "fsyncs": statistics.median(fsyncs),
-                "aim": f"< {W4_AIM_MS:g} ms" if name == "W4" else f"{AIMS[name]:g}x",
-                "reached": statistics.median(walls) < W4_AIM_MS
-                if name == "W4"
-                else statistics.median(ratios) <= AIMS[name],
-            }
-    fresh = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "--verify", bucket], capture_output=True, text=True, check=False
-    )
-    verified = fresh.stdout.strip()
-    assert fresh.returncode == 0, fresh.stderr
-    assert int(verified) == expected, f"{verified} runs verified, {expected} were run"
+def measure_all(folder: Path, names: list[str], rounds: int) -> Row:
+    """Measure workloads, each in a process of its own; verify each, and remove what it has written."""
+    load = os.getloadavg()[0]
+    rows: dict[str, Row] = {}
+    verified = 0
+    for name in names:
+        sys.stderr.write(f"{name} {WORKLOADS[name].what} …\n")
+        rows[name] = json.loads(in_a_process("--row", name, "--folder", str(folder), "--rounds", str(rounds)))
+        bucket = folder / f"bucket-{name}"
+        found = int(in_a_process("--verify", f"file://{bucket}"))
+        assert found == rows[name]["runs"], f"{name}: {found} runs verified, {rows[name]['runs']} were run"
+        verified += found
+        shutil.rmtree(bucket)
     return {
         "file_system": file_system(folder),
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
-        "rounds": rounds,
-        "runs_verified": int(verified),
+        "load": load,
+        "runs_verified": verified,
         "workloads": rows,
     }
 
 
-def table(result: dict[str, object]) -> str:
+def growth(rows: dict[str, Row]) -> dict[str, Row]:
+    """How many times the cost of a transition at 100 nodes that at 10,000 is, where both were measured."""
+    found = {}
+    for what, (small, large) in GROWTH.items():
+        if small in rows and large in rows:
+            times = {
+                cost: rows[large][key] / rows[small][key]
+                for cost, key in (("cpu", "cpu_ms_a_task"), ("bytes", "bytes_a_transition"))
+            }
+            found[what] = {**times, "reached": max(times.values()) <= GROWTH_AIM}
+    return found
+
+
+def table(result: Row) -> str:
     """Return the result as text."""
-    rows = result["workloads"]
-    assert isinstance(rows, dict)
     lines = [
-        f"{result['machine']}, Python {result['python']}, {result['file_system']}; "
-        f"medians of {result['rounds']} rounds (W4: 10 times as many)",
+        f"{result['machine']}, Python {result['python']}, {result['file_system']}, load before {result['load']:.1f}; "
+        "medians of so many rounds",
         "",
-        f"{'':4}{'workload':36}{'ms/task':>9}{'CPU':>8}{'floor':>8}{'ratio':>8}{'min':>7}{'max':>7}{'fsyncs':>8}  aim",
+        f"{'':4}{'workload':34}{'ms/task':>8}{'CPU':>7}{'floor':>7}{'ratio':>7}{'min':>6}{'max':>7}{'rounds':>7}"
+        f"{'fsyncs':>8}{'writes':>8}{'bytes':>8}{'MB':>6}  aim",
     ]
-    for name, row in rows.items():
+    for name, row in result["workloads"].items():
+        verdict = "" if row["reached"] is None else "reached" if row["reached"] else "MISSED"
         lines.append(
-            f"{name:4}{row['what']:36}{row['wall_ms_a_task']:9.3f}{row['cpu_ms_a_task']:8.3f}"
-            f"{row['floor_ms_a_task']:8.3f}{row['ratio']:8.2f}{row['ratio_min']:7.2f}{row['ratio_max']:7.2f}"
-            f"{row['fsyncs']:8.0f}  {row['aim']} {'reached' if row['reached'] else 'MISSED'}"
+            f"{name:4}{row['what']:34}{row['wall_ms_a_task']:8.3f}{row['cpu_ms_a_task']:7.3f}"
+            f"{row['floor_ms_a_task']:7.3f}{row['ratio']:7.2f}{row['ratio_min']:6.2f}{row['ratio_max']:7.2f}"
+            f"{row['rounds']:7}{row['fsyncs']:8.0f}{row['writes_a_transition']:8.3f}{row['bytes_a_transition']:8.0f}"
+            f"{row['peak_mb']:6.0f}  {row['aim']} {verdict}".rstrip()
         )
-    lines += ["", f"{result['runs_verified']} runs reopened and verified by a fresh process: all Completed, attempt 1"]
+    lines += ["", "CPU in ms a task; writes of objects and bytes a transition, two a task; MB of memory at the most"]
+    for what, times in result["growth"].items():
+        lines.append(
+            f"{what}, a transition at 10,000 nodes by one at 100: CPU {times['cpu']:.2f}x, "
+            f"bytes {times['bytes']:.2f}x, aim {GROWTH_AIM:g}x {'reached' if times['reached'] else 'MISSED'}"
+        )
+    lines += [f"{result['runs_verified']} runs reopened and verified by a fresh process: all Completed, attempt 1"]
     return "\n".join(lines)
 
 
 def main() -> None:
-    """Parse the command line, measure, print and write benchmarks/out/bench.json."""
+    """Parse the command line, measure, print and write benchmarks/out/bench.json and .txt, or bench-long."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7, help="how often each workload is measured (default 7)")
+    parser.add_argument(
+        "--long", action="store_true", help="the workloads of 10,000 tasks and more, and their like of 100"
+    )
+    parser.add_argument("--only", nargs="+", choices=WORKLOADS, metavar="NAME", help="these workloads")
+    parser.add_argument("--rounds", type=int, help="how often each workload is measured (default 7, with --long 3)")
     parser.add_argument("--folder", type=Path, help="where to write (default: a temporary folder beside this one)")
+    parser.add_argument("--row", choices=WORKLOADS, metavar="NAME", help="only measure one, in this process, as JSON")
     parser.add_argument("--verify", metavar="BUCKET", help="only reopen and verify a bucket")
     args = parser.parse_args()
+    rounds = args.rounds or (3 if args.long else 7)
     if args.verify:
         print(verify(args.verify))
         return
+    if args.row:
+        print(json.dumps(measure(args.row, args.folder, rounds)))
+        return
+    compared = {name for pair in GROWTH.values() for name in pair}
+    names = [
+        name
+        for name, workload in WORKLOADS.items()
+        if (
+            name in args.only
+            if args.only
+            else workload.is_long or name in compared
+            if args.long
+            else not workload.is_long
+        )
+    ]
     OUT.mkdir(exist_ok=True)
     folder = args.folder or Path(tempfile.mkdtemp(prefix="bench-", dir=OUT))
     try:
-        result = measure(folder, args.rounds)
+        result = measure_all(folder.resolve(), names, rounds)
     finally:
         if args.folder is None:
             shutil.rmtree(folder, ignore_errors=True)
-    (OUT / "bench.json").write_text(json.dumps(result, indent=2) + "\n")
+    result["growth"] = growth(result["workloads"])
+    name = "bench-some" if args.only else "bench-long" if args.long else "bench"
+    (OUT / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
+    (OUT / f"{name}.txt").write_text(table(result) + "\n")
     print(table(result))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -30,7 +30,7 @@ from orchestrator.cli.status import exit_code
 from orchestrator.cli.summary import one_line, summary
 from orchestrator.cli.trouble import Trouble
 from orchestrator.engine.catalog import Catalog
-from orchestrator.engine.redriving import Plan
+from orchestrator.engine.redrive_plan import Plan
 from orchestrator.engine.saved import Saved
 from orchestrator.engine.status import DefinitionStatus
 from orchestrator.model.enums import TaskStatus

@@ -28,7 +28,9 @@ def strings_in(value: Json) -> Iterator[tuple[str, str]]:
         elif isinstance(found, dict):
             waiting.extend((at(path, str(key)), found[key]) for key in reversed(found))
         elif isinstance(found, list):
-            waiting.extend((at(path, index), found[index]) for index in reversed(range(len(found))))
+            # Lists can be long, as "depends_on" is; hardly any of them holds an expression.
+            inner = [index for index, each in enumerate(found) if not isinstance(each, str) or "${" in each]
+            waiting.extend((at(path, index), found[index]) for index in reversed(inner))
 
 
 def names_in(value: Json, root: str) -> frozenset[str]:

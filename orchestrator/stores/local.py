@@ -91,6 +91,12 @@ class LocalStore:
     fsyncs: int
     """How often this instance has made the disk write, so far."""
 
+    writes: int
+    """How many objects, and changes to objects, this instance has written, so far, …"""
+
+    bytes_written: int
+    """… and how many bytes in them."""
+
     def __init__(
         self,
         root: Path,
@@ -102,7 +108,7 @@ class LocalStore:
         self.root = Path(self._root)
         self._relaxed = relaxed
         self._now_ns = now_ns
-        self.fsyncs = 0
+        self.fsyncs = self.writes = self.bytes_written = 0
         self._counting = Lock()
         self._stripes = dict[int, _Stripe]()
         self._opened = set[_Stripe]()
@@ -302,6 +308,7 @@ class LocalStore:
     def _append(self, key: str, path: str, journal: JournalFile, line: bytes, version: int) -> None:
         try:
             journal.append(line, version)
+            self._count(len(line))
             if not key.startswith(self._relaxed):
                 self._suspect.add(path)
                 self._fsync_data(journal.fd)
@@ -366,6 +373,7 @@ class LocalStore:
             written = os.write(fd, data)
             while written < len(data):  # near the end of the disk, or of a limit, a write may be short
                 written += os.write(fd, memoryview(data)[written:])
+            self._count(len(data))
             stamped = stamp(fd)
             if sync:
                 self._fsync(fd)
@@ -434,6 +442,12 @@ class LocalStore:
         (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(fd)
         with self._counting:
             self.fsyncs += 1
+
+    def _count(self, written: int) -> None:
+        """Count a write of so many bytes."""
+        with self._counting:
+            self.writes += 1
+            self.bytes_written += written
 
     def _stripe(self, key: str) -> "_Stripe":
         number = crc32(key.encode()) % (_RELAXED_STRIPES if key.startswith(self._relaxed) else _STRIPES)

@@ -398,6 +398,16 @@ def test_a_durable_put_syncs_its_file_and_its_folder(store, monkeypatch):
     assert done == ["fsync file", "rename", "fsync folder"] * 2
 
 
+def test_writes_and_their_bytes_are_counted_and_what_loses_is_not(store):
+    version = store.put("runs/a", b"one", expect=None)
+    store.put("executions/a", b"four", expect=None)
+    with pytest.raises(VersionConflict):
+        store.put("runs/a", b"two", expect="1")
+    assert (store.writes, store.bytes_written) == (2, 7)
+    store.put("runs/a", b"three", expect=version)
+    assert (store.writes, store.bytes_written) == (3, 12)
+
+
 def test_a_new_folder_is_synced_into_the_one_above(store, monkeypatch):
     store.put("k", b"one", expect=None)
     before = store.fsyncs

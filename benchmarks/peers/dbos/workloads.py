@@ -1,0 +1,127 @@
+"""DBOS Transact: a run is a workflow, a task is a step; what a step returned is committed before the next one begins.
+
+Durable mode: the system database in PostgreSQL, with `fsync` and `synchronous_commit` on: "for production, we
+recommend using Postgres" (docs.dbos.dev/python/tutorials/database-connection). SQLite, its default, is measured beside
+it.
+
+As quick as its makers let it be: the least durable unit that there is, a step, not a workflow on a queue, which polls
+once a second; tasks that are independent are steps of one workflow in `asyncio.gather`
+(docs.dbos.dev/python/tutorials/workflow-tutorial). As many threads and connections as tasks may run at once. No
+tracing, no Conductor.
+"""
+
+import asyncio
+import sys
+import time
+from contextlib import nullcontext
+from importlib.metadata import version
+from pathlib import Path
+
+from dbos import DBOS
+
+from benchmarks.peers.postgres import postgres
+from benchmarks.peers.serving import (
+    CHAIN,
+    DEPTH,
+    LAYER,
+    RUN_LENGTH,
+    RUNS,
+    THREADS,
+    WIDTH,
+    serve,
+    take_standard_output,
+)
+
+entered: list[float] = []
+
+
+@DBOS.step()
+def noop() -> None:
+    """Do nothing."""
+
+
+@DBOS.step()
+async def noop_at_once() -> None:
+    """Do nothing, on the event loop."""
+
+
+@DBOS.step()
+def note() -> None:
+    """Note the time."""
+    entered.append(time.perf_counter())
+
+
+@DBOS.workflow()
+def chain(length: int) -> None:
+    """`length` tasks one after another."""
+    for _ in range(length):
+        noop()
+
+
+@DBOS.workflow()
+async def fan_out(width: int) -> None:
+    """One task, `width` at once, one task."""
+    await noop_at_once()
+    await asyncio.gather(*(noop_at_once() for _ in range(width)))
+    await noop_at_once()
+
+
+@DBOS.workflow()
+async def layers(depth: int, width: int) -> None:
+    """`depth` times `width` tasks at once."""
+    for _ in range(depth):
+        await asyncio.gather(*(noop_at_once() for _ in range(width)))
+
+
+@DBOS.workflow()
+def first() -> None:
+    """One task."""
+    note()
+
+
+def start_to_first() -> float:
+    """Return when the first task was entered."""
+    entered.clear()
+    DBOS.start_workflow(first).get_result()
+    return entered[0]
+
+
+def at_once() -> None:
+    """Many runs of a chain at once."""
+    handles = [DBOS.start_workflow(chain, RUN_LENGTH) for _ in range(RUNS)]
+    for handle in handles:
+        handle.get_result()
+
+
+def main() -> None:
+    """Serve; the arguments are the folder to write to, and `postgres` or `sqlite`."""
+    replies = take_standard_output()
+    folder, database = Path(sys.argv[1]), sys.argv[2]
+    with postgres(folder) if database == "postgres" else nullcontext("") as address:
+        url = f"postgresql://{address}/postgres" if address else f"sqlite:///{folder}/dbos.sqlite"
+        DBOS(
+            config={
+                "name": "peer",
+                "system_database_url": url,
+                "max_executor_threads": THREADS,
+                "sys_db_pool_size": THREADS,
+                "log_level": "ERROR",
+                "enable_otlp": False,
+            }
+        )
+        DBOS.launch()
+        workloads = {
+            "W1": lambda: DBOS.start_workflow(chain, CHAIN).get_result(),
+            "W2": lambda: DBOS.start_workflow(fan_out, WIDTH).get_result(),
+            "W3": lambda: DBOS.start_workflow(layers, DEPTH, LAYER).get_result(),
+            "W4": start_to_first,
+            "W5": at_once,
+        }
+        try:
+            serve(f"{version('dbos')}", workloads, replies)
+        finally:
+            DBOS.destroy()
+
+
+if __name__ == "__main__":
+    main()
