@@ -37,7 +37,9 @@ DEFINITION = {
 
 
 class CountingStore(LocalStore):
-    """A local store that counts what is written to run documents."""
+    """A local store that counts what is written to run documents: as in Cloud Storage, the whole at every save."""
+
+    change = None
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)

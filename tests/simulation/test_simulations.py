@@ -4,11 +4,14 @@ import logging
 import os
 import subprocess
 import sys
+from collections import Counter
 from hashlib import sha256
 
 import pytest
 
+from orchestrator.engine.status import OrchestrationStatus
 from orchestrator.model.enums import Identity
+from orchestrator.model.run_state import encode
 from tests.simulation.simulator.many import Summary, of_seed, simulated
 from tests.simulation.simulator.meetings import missing
 from tests.simulation.simulator.planted import PLANTED
@@ -69,6 +72,25 @@ def test_what_is_rare_comes_about(summary):
 
 def test_services_of_all_identities_run_what_is_launched():
     assert {service.identity for service in SERVICES} == set(Identity)
+
+
+def test_what_is_stored_after_a_save_of_what_changed_is_the_whole_run(monkeypatch):
+    save, saved, differ = OrchestrationStatus.save, Counter(), []
+
+    def compared(self, state, *, expect, before=None, touched=None):
+        version = save(self, state, expect=expect, before=before, touched=touched)
+        stored = self._store._bucket.held.get(self.key)
+        if stored[1] == version:
+            saved["by parts" if touched is not None and not state.run.status.is_final else "as a whole"] += 1
+            if stored[0] != encode(state):
+                differ.append((self.key, stored[0], encode(state)))
+        return version
+
+    monkeypatch.setattr(OrchestrationStatus, "save", compared)
+    for seed in range(1, max(SEEDS // 4, 8), 2):
+        Simulation(seed).run()
+    assert differ == []
+    assert saved["by parts"] > saved["as a whole"] > 0
 
 
 @pytest.mark.parametrize("wrong", PLANTED)

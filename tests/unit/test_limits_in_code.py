@@ -106,6 +106,8 @@ WITHOUT_A_ROW = {
             runtime.executor MAX_ENDED_RUNS
             runtime.telemetry EXPORT_LIMIT_S
             services.connections MOST
+            stores.journal_files _LONGEST_NAME
+            stores.local _MOST_SYNCED
             targets.callback _CALL_LIMIT_S
             targets.cloud_logging _MAX_PAGES
             targets.dag _CALL_LIMIT_S
