@@ -21,7 +21,7 @@ from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus, Triggers
 from orchestrator.model.ids import beside
 from orchestrator.model.nodes import Graph, Map, Node, Parallel, Task
 from orchestrator.model.policy import Policy
-from orchestrator.model.run_state import BranchState, Held, NodeState, RunInfo, RunState
+from orchestrator.model.run_state import BranchState, Held, NodeState, Overlay, RunInfo, RunState
 
 NO_TIMES: Mapping[str, datetime] = {}
 
@@ -96,7 +96,7 @@ class Draft:
         self._before = state
         self.run: RunInfo | None = state.run if state else None
         self.nodes: Mapping[str, NodeState] = state.nodes if state else {}
-        self._own: dict[str, NodeState] | None = None
+        self._own: Overlay | dict[str, NodeState] | None = None
         self._touched: dict[str, None] | None = {}
         self.commands: list[Command] = []
         self.entering = deque[tuple[str, str | None]]()
@@ -186,9 +186,9 @@ class Draft:
         self.run = run
         self._owned()
 
-    def _owned(self) -> dict[str, NodeState]:
+    def _owned(self) -> Overlay | dict[str, NodeState]:
         if self._own is None:
-            self.nodes = self._own = dict(self.nodes)
+            self.nodes = self._own = Overlay.of(self.nodes)
         return self._own
 
     def current(self, node_name: str, attempt: int) -> NodeState | None:

@@ -17,7 +17,7 @@ A step that failed, and that no `on_error` has led on from, makes the graph fail
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -30,6 +30,7 @@ from orchestrator.model.nodes import Graph, Node, Parallel
 from orchestrator.model.run_state import NodeState
 
 FAILED = (TaskStatus.FAILED, TaskStatus.CANCELLED)
+OPEN = (TaskStatus.NEW, TaskStatus.RUNNING)
 
 
 def look(draft: Draft) -> None:
@@ -43,7 +44,7 @@ def look(draft: Draft) -> None:
 
 
 def _progress(nodes: Mapping[str, NodeState], names: Iterable[str], instance: str) -> Progress:
-    """How the steps of an instance of a graph stand. The one pass over them, so it is written to be quick."""
+    """How the steps of an instance of a graph stand. One pass over them, where less than that is not enough."""
     by_status: dict[TaskStatus, set[str]] = {status: set() for status in TaskStatus}
     for name in names:
         status = nodes[name + instance].status
@@ -62,35 +63,47 @@ class _Look:
     def __init__(self, draft: Draft, graph: Graph, dependencies: Dependencies, instance: str) -> None:
         self._draft, self._graph, self._instance = draft, graph, instance
         self._dependencies = dependencies
-        known = draft.progress.get((graph, instance))
-        if known is None:
-            known = draft.progress[graph, instance] = _progress(draft.nodes, dependencies.rank, instance)
-        self._progress = known
+        self._known = draft.progress.get((graph, instance))
         self._held = {held.node for held in draft.info.held}
         self._is_stopped = draft.stopped(self._entry(graph.start_node.node_name)) is not None
         self._entered: set[str] = set()
 
     def at_followers_of(self, ended: Sequence[str]) -> None:
         """Decide on all that can be decided on now that these have ended."""
-        is_open = self._progress.open
-        is_open.difference_update(ended)
-        self._progress.failed.update(name for name in ended if self._status(name) in FAILED)
-        waiting = deque(ended)
+        if self._known is None and self._is_much(ended):
+            names = self._dependencies.rank
+            self._known = _progress(self._draft.nodes, names, self._instance)
+            self._draft.progress[self._graph, self._instance] = self._known
+        if self._known is not None:
+            self._known.open.difference_update(ended)
+            self._known.failed.update(name for name in ended if self._status(name) in FAILED)
+        waiting, seen = deque(ended), ""
         while waiting:
             name = waiting.popleft()
             for follower in self._dependencies.followers[name]:
-                if follower in is_open and follower not in self._entered and self._decide_on(follower, name):
+                if not self._is_open(follower):
+                    continue
+                if follower not in self._entered and self._decide_on(follower, name):
                     waiting.append(follower)
-        if not self._entered and (not is_open or (self._is_stopped and not any(map(self._goes_on, is_open)))):
+                else:
+                    seen = follower
+        if not self._entered and self._is_over(seen):
             end_graph(self._draft, self._graph, self._instance, self._stopped_at())
+
+    def _is_over(self, seen: str) -> bool:
+        """Whether the graph has ended, or is stopped and nothing in it goes on; `seen`: one that was open, if any."""
+        if self._is_stopped:
+            return not any(map(self._goes_on, self._open()))
+        return not (seen and self._is_open(seen)) and next(iter(self._open()), None) is None
 
     def _decide_on(self, name: str, ended: str) -> bool:
         """Start a step, or skip it, if it can be told which, now that `ended` has; return whether it was skipped."""
-        awaited, progress = self._dependencies.awaited[name], self._progress
-        if not awaited.isdisjoint(progress.open) and ended not in progress.failed:
+        awaited = self._dependencies.awaited[name]
+        waits = self._has_open(awaited)
+        if waits and self._status(ended) not in FAILED:
             return False  # what failed before has been looked at
         node, entry = self._draft.dag.place(name), self._entry(name)
-        if node.trigger is not Triggers.ONE_FAILED and not awaited.isdisjoint(progress.open):
+        if node.trigger is not Triggers.ONE_FAILED and waits:
             return False
         if self._draft.nodes[entry].status is not TaskStatus.NEW or entry in self._held:
             return False
@@ -104,11 +117,10 @@ class _Look:
 
     def _by_trigger(self, node: Node, awaited: frozenset[str]) -> tuple[bool, str | None]:
         """Whether a step starts by those that it depends on, and what it has caught."""
-        failed, skipped = self._progress.failed, self._progress.skipped
         if node.trigger is Triggers.ONE_FAILED:
-            first = next((name for name in node.depends_on if name in failed), None)
+            first = next((name for name in node.depends_on if self._status(name) in FAILED), None)
             return first is not None, first and self._entry(first)
-        have_completed = awaited.isdisjoint(failed) and awaited.isdisjoint(skipped)
+        have_completed = self._have_completed(awaited)
         if node.trigger is Triggers.ALL_COMPLETED and not have_completed:
             return False, None
         around = self._draft.parent_of(self._entry(node.node_name))
@@ -124,14 +136,45 @@ class _Look:
             caught = caught or (brought if following == name else None)
         return found, caught
 
+    def _is_much(self, ended: Sequence[str]) -> bool:
+        """Whether one pass over all steps costs less than to look at what each follower of these waits for."""
+        of = self._dependencies
+        left = len(of.rank)
+        for name in ended:
+            for follower in of.followers[name]:
+                left -= len(of.awaited[follower])
+                if left < 0:
+                    return True
+        return False
+
+    def _is_open(self, name: str) -> bool:
+        return self._status(name) in OPEN
+
+    def _has_open(self, names: frozenset[str]) -> bool:
+        if self._known is not None:
+            return not names.isdisjoint(self._known.open)
+        return any(map(self._is_open, names))
+
+    def _have_completed(self, names: frozenset[str]) -> bool:
+        if self._known is not None:
+            return names.isdisjoint(self._known.failed) and names.isdisjoint(self._known.skipped)
+        return all(self._status(name) is TaskStatus.COMPLETED for name in names)
+
+    def _open(self) -> Iterator[str] | set[str]:
+        """The steps that have not ended; without a pass the last first, for those are open the longest."""
+        if self._known is not None:
+            return self._known.open
+        return (name for name in reversed(tuple(self._dependencies.rank)) if self._is_open(name))
+
     def _places(self, names: Iterable[str]) -> list[Node]:
         """Steps of this graph, in definition order."""
         rank = self._dependencies.rank
         return [self._draft.dag.place(name) for name in sorted(names, key=rank.__getitem__)]
 
     def _skip(self, name: str) -> None:
-        self._progress.open.discard(name)
-        self._progress.skipped.add(name)
+        if self._known is not None:
+            self._known.open.discard(name)
+            self._known.skipped.add(name)
         entry = self._entry(name)
         inside = entries_in(self._draft, entry) if isinstance(self._draft.dag.place(name), Parallel) else ()
         for each in (entry, *inside):

@@ -27,11 +27,11 @@ def object_path(path: str) -> str | None:
     return f"{folder}/{name.removeprefix(PREFIX)}" if name.startswith(PREFIX) else None
 
 
-def read_all(fd: int) -> bytes:
-    """Return a file's content from its beginning."""
-    size = os.fstat(fd).st_size
-    data = os.pread(fd, size, 0)
-    while len(data) < size and (more := os.pread(fd, size - len(data), len(data))):
+def read_all(fd: int, begin: int = 0) -> bytes:
+    """Return a file's content, from a place in it on."""
+    size = os.fstat(fd).st_size - begin
+    data = os.pread(fd, size, begin) if size > 0 else b""
+    while len(data) < size and (more := os.pread(fd, size - len(data), begin + len(data))):
         data += more
     return data
 
@@ -50,14 +50,15 @@ class JournalFile:
         document_ns, document_size: modification time and size in bytes of the object's file, which it goes for.
         version: the object's, with what stands in here.
         size: bytes of it that count; what may stand behind them was cut off by a crash.
+        folded: so many of them are known to be in the object's file.
         is_new: its name is not on disk yet.
     """
 
-    __slots__ = ("document_ns", "document_size", "fd", "is_new", "size", "version")
+    __slots__ = ("document_ns", "document_size", "fd", "folded", "is_new", "size", "version")
 
     def __init__(self, fd: int, document_ns: int, document_size: int, version: int, size: int, is_new: bool) -> None:
         self.fd, self.document_ns, self.document_size = fd, document_ns, document_size
-        self.version, self.size, self.is_new = version, size, is_new
+        self.version, self.size, self.is_new, self.folded = version, size, is_new, 0
 
     def is_in_step(self, document_ns: int) -> bool:
         """Whether neither the object's file nor this one was changed by anybody else."""
@@ -129,11 +130,16 @@ class JournalFiles:
             return None
         return self._keep(path, made)
 
-    def folded(self, path: str, before_ns: int, document_ns: int, document_size: int) -> None:
-        """Note that the object's file has been replaced by one that has in it what stands in the journal."""
+    def folded(self, path: str, before_ns: int, document_ns: int, document_size: int, end: int) -> None:
+        """Note that the object's file has been replaced by one that has what stands in the journal up to `end`."""
         kept = self._open.get(path)
         if kept is not None and kept.document_ns == before_ns:
-            kept.document_ns, kept.document_size = document_ns, document_size
+            kept.document_ns, kept.document_size, kept.folded = document_ns, document_size, end
+
+    def folded_of(self, path: str, document_ns: int) -> int:
+        """Return from where on a journal may have what its object's file has not, as far as that is known."""
+        kept = self._open.get(path)
+        return kept.folded if kept is not None and kept.document_ns == document_ns else 0
 
     def remove(self, path: str) -> None:
         """Delete the journal of an object whose file has it all in it, or is gone; no error if there is none."""

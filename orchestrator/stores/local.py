@@ -252,7 +252,11 @@ class LocalStore:
                 raise unavailable(path, "deleted", exc) from exc
 
     def _read(self, path: str) -> tuple[bytes, int, Sequence[Record]]:
-        """Return a file's content and modification time, and what its journal has beyond that.
+        """Return a file's content and modification time, and what its journal has beyond that."""
+        return self._read_from(path)[:3]
+
+    def _read_from(self, path: str) -> tuple[bytes, int, Sequence[Record], int]:
+        """As `_read`, and from where on the journal was read.
 
         The journal is opened first: whatever is written meanwhile, this is how the object was at some time since.
         """
@@ -269,11 +273,12 @@ class LocalStore:
                     data += more
             finally:
                 os.close(fd)
-            changes = since(found.st_mtime_ns, records(read_all(journal_fd))) if journal_fd >= 0 else []
+            begin = self._journals.folded_of(path, found.st_mtime_ns)
+            changes = since(found.st_mtime_ns, records(read_all(journal_fd, begin))) if journal_fd >= 0 else []
         finally:
             if journal_fd >= 0:
                 os.close(journal_fd)
-        return data, found.st_mtime_ns, changes
+        return data, found.st_mtime_ns, changes, begin
 
     def _put(self, key: str, path: str, data: bytes, above_ns: int, journal: JournalFile | None) -> int:
         """Write a whole object under the lock of its key; its journal is void then."""
@@ -319,7 +324,7 @@ class LocalStore:
         except BaseException:
             self._journals.forget(path)  # how much of it was written is seen when it is opened anew
             raise
-        self._folder.note(key)
+        self._folder.note(key, journal.document_size)
 
     def _fold(self, key: str) -> bool:
         """Fold what a journal has into its object's file; return whether it has to be tried again.
@@ -329,7 +334,7 @@ class LocalStore:
         """
         path = f"{self._root}/{key}"
         try:
-            document, document_ns, changes = self._read(path)
+            document, document_ns, changes, begin = self._read_from(path)
             if not changes:
                 return False
             data, version = merge(key, document, [each.members for each in changes]), changes[-1].version
@@ -339,7 +344,7 @@ class LocalStore:
                 with self._stripe(key):
                     if _modified_ns(path) == document_ns and _modified_ns(temporary) == version:
                         os.rename(temporary, path)
-                        self._journals.folded(path, document_ns, version, len(data))
+                        self._journals.folded(path, document_ns, version, len(data), begin + changes[-1].end)
             finally:
                 with suppress(FileNotFoundError):
                     os.unlink(temporary)
