@@ -103,7 +103,7 @@ WITHOUT_A_ROW = {
             model.cel_tree _MAX_VISITS
             model.event_values MAX_ATTEMPT
             model.slots NO_LIMIT
-            runtime.executor MAX_ENDED_RUNS
+            runtime.executor MAX_ENDED_RUNS _LONGEST_PAUSE_S
             runtime.telemetry EXPORT_LIMIT_S
             services.connections MOST
             stores.journal_files _LONGEST_NAME
