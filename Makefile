@@ -45,7 +45,7 @@ MUTANTS = $(BIN)/python -m tests.mutation
 mutate: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'mutmut~=3.8.1'
 	$(BIN)/mutmut run 'orchestrator.engine.retry*' > /dev/null
-	SIMULATIONS=120 SIMULATIONS_AT_ONCE=1 $(BIN)/mutmut run $$($(MUTANTS) sample --of $(or $(OF),60))
+	$(BIN)/mutmut run $$($(MUTANTS) sample --of $(or $(OF),60))
 	$(MUTANTS) report --of $(or $(OF),60)
 
 terraform-check:

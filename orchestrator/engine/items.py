@@ -4,8 +4,6 @@ An item is an instance of the Map's iterator. It has an entry of its own, `Load[
 step of the iterator, `Fetch[7]`; both are made when the item begins, so that a document grows with what has started.
 """
 
-from collections.abc import Iterator
-
 from msgspec.structs import replace
 
 from orchestrator.engine.draft import Draft, new_state
@@ -25,13 +23,6 @@ def item_of(name: str, index: int) -> str:
 def map_of(name: str) -> str:
     """The entry of the Map that an item's entry is of."""
     return name[: name.rindex("[")]
-
-
-def entries_of(draft: Draft, name: str) -> Iterator[NodeState]:
-    """Yield the entries of the items of a Map that have begun, by index."""
-    items = draft.nodes[name].items
-    for index in items.begun if items is not None else ():
-        yield draft.nodes[item_of(name, index)]
 
 
 def begin(draft: Draft, name: str) -> None:

@@ -83,3 +83,7 @@ def test_what_is_spread_and_how_long_a_wait_is_at_most_goes_by_the_interval():
     assert not pace.is_shared(102.6)
     waits(pace, 6, now_s=3600.0)
     assert pace.wait_s(0.0, 0.0) == (BURST + 1) * 0.25
+
+
+def test_only_a_pace_without_an_interval_is_free():
+    assert (Pace(0.0).is_free, Pace(1.0).is_free) == (True, False)
