@@ -45,9 +45,9 @@ def report(number: int, seed: int) -> int:
         dead = sum(code in KILLED for code in codes.values())
         alive += [name for name, code in codes.items() if code not in KILLED]
         killed, run = killed + dead, run + len(codes)
-        print(f"| {module} | {len(mutants)} | {len(codes)} | {dead / len(codes):.0%} |")
+        print(f"| {module} | {len(mutants)} | {len(codes)} | {dead} |")
     if run:
-        print(f"| all | | {run} | {killed / run:.1%} |\n")
+        print(f"| all | | {run} | {killed}, {killed / run:.1%} |\n")
     print("\n".join(alive))
     return 0
 

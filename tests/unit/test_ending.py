@@ -3,15 +3,24 @@
 from datetime import timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from orchestrator.engine.decide import decide
-from orchestrator.engine.draft import Token
+from orchestrator.engine.draft import Token, new_state
 from orchestrator.engine.redrive_plan import Plan
-from orchestrator.model.commands import Outcome
+from orchestrator.model.commands import Failure, Outcome
 from orchestrator.model.dag import DAG
-from orchestrator.model.facts import AttemptEnded, CancelRequested, PauseEnded, RunAdopted, RunStarted
+from orchestrator.model.facts import (
+    AttemptEnded,
+    CancelRequested,
+    ClaimExpired,
+    LaunchBound,
+    PauseEnded,
+    RunAdopted,
+    RunStarted,
+)
 from orchestrator.model.policy import Policy, TargetRules
-from orchestrator.model.run_state import ParentRun
+from orchestrator.model.run_state import Items, ParentRun, PartOf
 from tests.support.world import T0, chain, dag, parallel, task
 
 START = RunStarted("run_1_x", "dag", "sha256:0", {}, "m1", scheduled_for=T0)
@@ -156,3 +165,91 @@ def test_a_redrive_from_before_a_map_runs_its_items_and_their_steps_again():
         "Y[0]",
     }
     assert (plan.opened, plan.entering) == ([("P", (0,))], [("M", None)])
+
+
+def test_a_parallel_ends_with_the_error_of_a_branch_in_which_steps_depend_on_others():
+    branch = dag(A=task(), B=task(depends_on=["A"]))
+    state = ran(dag(P=parallel(branch, chain("L"))), done("L"), done("A"), failed("B")).state
+    assert state.nodes["P"].error == Failure("Own.Error", "B failed", node="B")
+    assert state.run.error == state.nodes["P"].error
+
+
+@pytest.mark.parametrize(
+    ("steps", "facts", "entering", "again"),
+    [
+        pytest.param(
+            {"A": task("B", on_error=[{"next": "C"}]), "B": task(), "C": task("D"), "D": task()},
+            [failed("A"), failed("C")],
+            [("C", "A")],
+            "C D",
+            id="on a route, which is kept, and not the way that was not taken",
+        ),
+        pytest.param(
+            {"A": task(), "B": task(depends_on=["A"]), "X": task(depends_on=["A"]), "Y": task(depends_on=["B", "X"])},
+            [done("A"), failed("B"), done("X")],
+            [("B", None)],
+            "B Y",
+            id="what depends on it waits for it again",
+        ),
+        pytest.param(
+            {
+                "R": task(),
+                "A": task(depends_on=["R"], on_error=[{"next": "H"}]),
+                "B": task(depends_on=["R"]),
+                "H": task(),
+                "X": task(depends_on=["A", "B"], trigger="one_failed"),
+            },
+            [done("R"), failed("A"), done("H"), done("X"), failed("B")],
+            [("B", None)],
+            "B",
+            id="what a first failure let start, which is kept, is kept",
+        ),
+    ],
+)
+def test_where_a_redriven_run_goes_on(steps, facts, entering, again):
+    state = ran(dag(**steps), *facts).state
+    assert state.run.status == "Failed"
+    plan = Plan.of_run(DAG(dag(**steps)), state)
+    assert (plan.entering, plan.again) == (entering, again.split())
+
+
+def test_a_part_s_run_goes_on_in_its_map_and_from_the_map_runs_it_again():
+    definition = dag(M={"type": "Map", "items": [1, 2], "iterator": chain("X")})
+    graph, place = DAG(definition), DAG(definition).place("M")
+    start = RunStarted(
+        "run_2_x", "dag", "sha256:0", {}, "m1",
+        parent=ParentRun("run_1_x", "M[0]", 1),
+        part_of=PartOf("M", "run_1_x", T0),
+        nodes=(replace(new_state(place), items=Items(2, [1, 2])),),
+    )  # fmt: skip
+    state = decide(graph, None, [start], T0, TOKEN, POLICY).state
+    state = decide(graph, state, [CancelRequested("why")], LATER, TOKEN, POLICY).state
+    assert state.run.status == "Cancelled"
+    plan = Plan.of_run(graph, state)
+    assert (plan.entering, plan.again, plan.maps, plan.is_empty) == ([], [], [("M", ())], False)
+    plan = Plan.of_run(graph, state, "M")
+    assert (plan.entering, plan.again, plan.maps, plan.is_empty) == ([("M", None)], ["M"], [], False)
+
+
+def test_what_is_cancelled_is_named_by_its_execution():
+    policy = Policy({"Function": TargetRules(has_outcome=True, can_cancel=True)})
+    graph = DAG(chain("A"))
+    facts = [START, LaunchBound("A", 1, "me.1", "x-1")]
+    state = decide(graph, None, facts, T0, TOKEN, policy).state
+    (command,) = decide(graph, state, [CancelRequested("why")], LATER, TOKEN, policy).commands
+    assert (command.execution_id, command.launch.node_name) == ("x-1", "A")
+
+
+def test_a_taken_over_attempt_has_its_whole_time_of_silence_again():
+    graph = DAG(dag(A=task(heartbeat="2m")))
+    state = decide(graph, None, [START], T0, TOKEN, POLICY).state
+    before = state.nodes["A"].due["heartbeat"] - T0
+    state = decide(graph, state, [ClaimExpired("A", 1, "me.1")], LATER, TOKEN, POLICY).state
+    assert state.nodes["A"].due["heartbeat"] - LATER == before > timedelta(0)
+
+
+def test_an_attempt_that_is_lost_while_its_run_is_stopped_has_no_next_one():
+    decision = ran(chain("A", "B"), CancelRequested("why"), AttemptEnded("A", 1, Outcome.lost("gone")))
+    node = decision.state.nodes["A"]
+    assert (node.status, node.attempt, node.error.error_type) == ("Cancelled", 1, "Task.Lost")
+    assert (decision.commands, decision.state.run.status) == ((), "Cancelled")

@@ -9,7 +9,7 @@ from orchestrator.engine.decide import decide
 from orchestrator.engine.draft import Token
 from orchestrator.model.commands import Failure, Outcome
 from orchestrator.model.dag import DAG
-from orchestrator.model.facts import AttemptEnded, CancelRequested, RunStarted
+from orchestrator.model.facts import AttemptEnded, CancelRequested, PauseEnded, RedriveRequested, RunStarted
 from orchestrator.model.policy import Policy, TargetRules
 from orchestrator.model.run_state import NodeState, Slice
 from tests.support.world import T0, dag, parallel, task
@@ -243,3 +243,19 @@ def test_why_parts_are_stopped_and_what_a_map_of_parts_comes_to():
     state, _ = ran(dag(M=each(6, tolerated_failures=3)), part_done(0, 1), part_done(1), part_done(2), policy=PARTS)
     assert state.nodes["M"].result == [0, 0, 1, 1, 2, 2]
     assert state.nodes["M[1]"].slice == Slice(2, 2, 10, 2)
+
+
+def test_items_that_were_to_go_on_and_were_not_come_to_are_as_they_were():
+    definition = dag(M=each(3, max_concurrency=1, tolerated_failures=1))
+    graph = DAG(definition)
+    state, _ = ran(definition, failed("Do[0]"), failed("Do[1]"))
+    redriven = decide(graph, state, [RedriveRequested(LATER, 1), PauseEnded()], LATER, TOKEN, POLICY)
+    assert _said(redriven) == ["Launch Do[0]"]
+    items = redriven.state.nodes["M"].items
+    assert (items.again, items.failed, items.ended) == ((1,), (), 0)
+    again = AttemptEnded("Do[0]", 2, Outcome.completed("late"))
+    state = decide(graph, redriven.state, [CancelRequested("why"), again], LATER, TOKEN, POLICY).state
+    items = state.nodes["M"].items
+    assert (items.again, items.failed, items.ended, items.started) == ((), (1,), 2, 2)
+    assert statuses(state, "M", "M[0]", "M[1]", "M[2]") == ["Failed", "Completed", "Failed", "-"]
+    assert state.run.status == "Cancelled"
