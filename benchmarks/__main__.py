@@ -78,7 +78,7 @@ def table(result: Row) -> str:
     """Return the result as text."""
     lines = [
         f"{result['machine']}, Python {result['python']}, {result['file_system']}, load before {result['load']:.1f}; "
-        "medians of so many rounds",
+        "medians of the rounds",
         "",
         f"{'':4}{'workload':34}{'ms/task':>8}{'CPU':>7}{'floor':>7}{'ratio':>7}{'min':>6}{'max':>7}{'rounds':>7}"
         f"{'fsyncs':>8}{'writes':>8}{'bytes':>8}{'MB':>6}  aim",

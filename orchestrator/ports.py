@@ -88,6 +88,14 @@ class Paced(Protocol):
     """The least time between two writes of a key in the long run, in seconds; a few in a row are taken."""
 
 
+@runtime_checkable
+class Dated(Protocol):
+    """An ObjectStore whose listing can tell when each key was written last."""
+
+    def list_dated(self, prefix: str, *, start_after: str = "") -> Iterator[tuple[str, float]]:
+        """Yield what `list` does, each with seconds since the epoch."""
+
+
 class Target(Protocol):
     """A place that can run a launch.
 

@@ -52,7 +52,7 @@ variable "orchestrator" {
   type = object({
     memory        = optional(string, "512Mi")
     cpu           = optional(string, "1")
-    concurrency   = optional(number, 80)
+    concurrency   = optional(number, 200)
     max_instances = optional(number, 3)
     min_instances = optional(number, 0)
   })

@@ -140,6 +140,7 @@ def make_parser() -> ArgumentParser:
     _filters(found)
     found.add_argument("--parent", metavar="RUN_ID", help="only the child runs of this run")
     found.add_argument("--children", action="store_true", help="list child runs, and parts of Maps, too")
+    found.add_argument("--since", metavar="TIME", type=_interval, help="only those that began in the last 12h, 7d, …")
     found.add_argument("--limit", metavar="N", type=_positive, default=20, help="how many at most (20)")
     found.add_argument("--json", action="store_true", help="write one JSON list, and nothing else")
 

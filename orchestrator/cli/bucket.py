@@ -1,12 +1,13 @@
 """The bucket that a command looks at, and where in it things lie for a person to open."""
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
+from time import time
 
+from orchestrator.cli.run_names import PREFIX, SUFFIX, RunNames
 from orchestrator.engine.status import OrchestrationStatus
 from orchestrator.model.errors import InputError, RunNotFound
 from orchestrator.model.ids import RUN_ID, key_of
@@ -15,7 +16,6 @@ from orchestrator.ports import ObjectStore
 from orchestrator.runtime.registry import open_store
 from orchestrator.runtime.settings import Settings
 
-_PREFIX, _SUFFIX = "runs/", ".json"
 _MAX_COMPARED = 2000
 
 
@@ -34,7 +34,7 @@ class Bucket:
 
     def document(self, run_id: str) -> str | None:
         """Path or URL of a run's document; None where it ends with this process."""
-        key = f"{_PREFIX}{run_id}{_SUFFIX}"
+        key = f"{PREFIX}{run_id}{SUFFIX}"
         if self.url.startswith("memory://"):
             return None
         return short(self.root / key) if self.root else f"{self.url.rstrip('/')}/{key}"
@@ -44,12 +44,9 @@ class Bucket:
         path = self.root / "attempts" / key_of(launch_id) / "log.txt" if self.root else None
         return path if path is not None and path.is_file() else None
 
-    def run_ids(self) -> Iterator[str]:
-        """Yield the ids of all runs, in the order of their names."""
-        for key in self.store.list(_PREFIX):
-            run_id = key.removeprefix(_PREFIX).removesuffix(_SUFFIX)
-            if key.endswith(_SUFFIX) and RUN_ID.fullmatch(run_id):
-                yield run_id
+    def run_names(self, now_s: float, since_s: float = 0.0) -> RunNames:
+        """Return the ids of its runs, for who need not know all of them; see RunNames."""
+        return RunNames(self.store, self.root, now_s, since_s)
 
     def load(self, run_id: str) -> RunState:
         """Return a run. Raises RunNotFound, which names ids that are near, or CorruptState."""
@@ -65,7 +62,9 @@ class Bucket:
 
     def not_found(self, run_id: str) -> RunNotFound:
         """Return the error that says which runs there are."""
-        known = list(islice(reversed(list(self.run_ids())), _MAX_COMPARED))
+        names = self.run_names(time())
+        chosen = [name for _, name in names.chosen()]
+        known = list(islice(chain(chosen[:_MAX_COMPARED], names.ours()), _MAX_COMPARED))
         part = [each for each in known if run_id and run_id in each]
         near = part[:3] or get_close_matches(run_id, known, 3)
         if near:

@@ -14,7 +14,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn
@@ -174,7 +174,9 @@ def _runs(console: Console, args: Namespace) -> int:
 
     bucket = open_to_read(args.bucket, Settings.read(os.environ))
     wanted = Filter(args.dag, frozenset(map(RunStatus, args.status)), frozenset(args.tag), args.parent, args.children)
-    return runs(console, bucket, limit=args.limit, wanted=wanted, is_json=args.json, now=datetime.now(UTC))
+    now = datetime.now(UTC)
+    since = None if args.since is None else now - timedelta(seconds=args.since)
+    return runs(console, bucket, limit=args.limit, wanted=wanted, is_json=args.json, now=now, since=since)
 
 
 def _pause(console: Console, args: Namespace) -> int:

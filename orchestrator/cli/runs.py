@@ -5,8 +5,9 @@ Child runs, of which a Map in parts has hundreds, only if they are asked for.
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import groupby
 from math import inf
 
@@ -19,6 +20,7 @@ from orchestrator.cli.lines import Line, columns, counted, cut, pad, printable, 
 from orchestrator.engine.status import OpenRuns
 from orchestrator.model.commands import Json
 from orchestrator.model.enums import RunStatus
+from orchestrator.model.ids import RUN_ID
 from orchestrator.model.run_state import RunInfo
 from orchestrator.runtime.catalog import as_json
 
@@ -81,9 +83,21 @@ class Filter:
 ALL = Filter()
 
 
-def runs(console: Console, bucket: Bucket, *, limit: int, wanted: Filter = ALL, is_json: bool, now: datetime) -> int:
-    """Write the newest runs, and how many child runs that are as new are left out."""
-    found, left_out, are_more = newest(bucket, limit, wanted)
+def runs(
+    console: Console,
+    bucket: Bucket,
+    *,
+    limit: int,
+    wanted: Filter = ALL,
+    is_json: bool,
+    now: datetime,
+    since: datetime | None = None,
+) -> int:
+    """Write the newest runs, and how many child runs that are as new are left out.
+
+    With `since`, only those that began then or later.
+    """
+    found, left_out, are_more = newest(bucket, limit, wanted, now, since)
     if is_json:
         console.document(as_json([_as_json(entry) for entry in found]))
     elif found:
@@ -97,42 +111,58 @@ def runs(console: Console, bucket: Bucket, *, limit: int, wanted: Filter = ALL, 
     return 0
 
 
-def newest(bucket: Bucket, limit: int, wanted: Filter = ALL) -> tuple[list[Entry], int, bool]:
+def newest(
+    bucket: Bucket, limit: int, wanted: Filter = ALL, now: datetime | None = None, since: datetime | None = None
+) -> tuple[list[Entry], int, bool]:
     """Return the newest runs that are meant, newest first; how many child runs as new as these are left out; and
     whether there are more than `limit`.
 
     One that cannot be read comes where its id says, else first. Only as many documents are read as it takes, by the
-    times that ids have, and those of runs whose ids were chosen, or that are open.
+    times that ids have, and of runs whose ids were chosen the times at which they were written; and those of open runs,
+    by their markers. Where only open runs are meant, no others are looked at.
     """
-    chosen: list[str] = []
-    by_second: list[tuple[int, str]] = []
-    for run_id in bucket.run_ids():
-        match = _OURS.fullmatch(run_id)
-        if match:
-            by_second.append((int(match[1]), run_id))
-        else:
-            chosen.append(run_id)
+    now_s = (now or datetime.now(UTC)).timestamp()
+    since_s = max(_earliest_s(bucket, wanted), since.timestamp() if since is not None else 0.0)
     found: list[Entry] = []
     left_out: list[Entry] = []
+    seen: set[str] = set()
 
     def take(run_ids: Iterable[str]) -> None:
+        run_ids = [run_id for run_id in run_ids if run_id not in seen]
+        seen.update(run_ids)
         for entry in _read_all(bucket, run_ids, wanted):
-            (left_out if wanted.leaves_out(entry.run) else found).append(entry)
+            if _began(entry)[0] >= since_s:
+                (left_out if wanted.leaves_out(entry.run) else found).append(entry)
 
-    left = sorted(by_second, reverse=True)
-    for _, group in groupby(left.copy(), key=lambda pair: pair[0]):
-        if len(found) > limit:
-            break
-        run_ids = [run_id for _, run_id in group]
-        del left[: len(run_ids)]
-        take(run_ids)
-    if left:  # the id of a run for a time of its schedule is of that time, which may be long ago: as of a backfill
-        are_open = {run_id for _, run_id in OpenRuns(bucket.store)}
-        take([run_id for _, run_id in left if run_id in are_open][:limit])
-    take(chosen)
+    if not wanted.statuses or any(status.is_final for status in wanted.statuses):
+        names = bucket.run_names(now_s, since_s)
+        for _, group in groupby(names.ours(), key=lambda run_id: run_id[: len("run_1795204507")]):
+            if len(found) > limit:
+                break
+            take(group)
+        # The id of a run for a time of its schedule is of that time, which may be long ago: as of a backfill.
+        take(_open_ones(bucket, seen)[:limit] if len(found) > limit else ())
+        for written_s, run_id in names.chosen():
+            # It began before it was written last, and so did all that follow.
+            if written_s is not None and sum(_began(each)[0] >= written_s for each in found) > limit:
+                break
+            take((run_id,))
+    else:
+        take(_open_ones(bucket, seen))
     found.sort(key=_began, reverse=True)
     oldest = _began(found[limit - 1]) if len(found) >= limit else (-inf, "")
     return found[:limit], sum(_began(each) > oldest for each in left_out), len(found) > limit
+
+
+def _open_ones(bucket: Bucket, seen: AbstractSet[str]) -> list[str]:
+    """Return the ids of the runs that have a marker, but for those seen; the last in the order of names first."""
+    return sorted({run_id for _, run_id in OpenRuns(bucket.store)} - seen, reverse=True)
+
+
+def _earliest_s(bucket: Bucket, wanted: Filter) -> float:
+    """When runs that are meant can have begun at the earliest: child runs not before their parent."""
+    parent = read(bucket, wanted.parent) if wanted.parent is not None and RUN_ID.fullmatch(wanted.parent) else None
+    return parent.run.started_at.timestamp() // 1 if parent is not None and parent.run is not None else 0.0
 
 
 def read(bucket: Bucket, run_id: str) -> Entry | None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
+from itertools import islice
 from threading import BoundedSemaphore, Condition, Lock, Thread
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ from orchestrator.engine.draft import Decision, Token
 from orchestrator.engine.handled import Handled, Swept
 from orchestrator.engine.large_results import LargeResults
 from orchestrator.engine.observing import Observed
-from orchestrator.engine.pace import Pace
+from orchestrator.engine.pace import GATHERING_S, Pace
 from orchestrator.engine.resolve import Resolver
 from orchestrator.engine.run_box import Baton, Entry, OnDone, RunBox
 from orchestrator.engine.saved import Saved
@@ -77,6 +78,8 @@ log = logging.getLogger("orchestrator")
 
 MAX_SAVES = 60
 """How often a lost race is run again before the events are given back."""
+RACES_AT_ONCE = 4
+"""How often a lost race is run again before the next save waits for its turn."""
 MAX_FAULTS = 5
 """How often a store that cannot be written is tried again before the events are given back."""
 GIVING_BACK_S = 5.0
@@ -510,12 +513,18 @@ class DAGExecutor:
         unsure: list[Saved] = []
         mine: tuple[Command, ...] = ()
         saves = faults = 0
+        is_whole, is_gathered = True, False
         while True:
             if not box.pace.is_free and box.pace.is_shared(self._seconds()):
                 box.saved = None  # a read costs less than a save that is refused
             was_cached = box.saved is not None
             loaded = box.saved or status.load()
             state, version = loaded or (None, None)
+            if not was_cached and not box.pace.is_free:
+                if loaded is not None:
+                    box.pace.seen(box.others_saves(*loaded, self._clock.now()))
+                if is_whole:
+                    batch += box.take()  # what came while it was loaded
             mine += _applied_after_all(tried, state)
             self._tell_after_all(unsure, state, batch)
             starts = [entry for entry in batch if isinstance(entry.item, Start)]
@@ -526,6 +535,7 @@ class DAGExecutor:
             try:
                 decision, questions, results = self._decider.decide_on(box, batch, state, token)
             except TooMuchAtOnce:
+                is_whole = False
                 _halve(box, batch)
                 continue
             if not decision.changed or decision.state is None:
@@ -535,6 +545,11 @@ class DAGExecutor:
                 if state is not None and loaded is not None and not state.run.status.is_final:
                     box.saved = loaded
                 return mine + questions, results
+            if is_whole and not is_gathered and not box.pace.is_free and len(batch) > 1 and (more := box.take()):
+                is_gathered = True  # once: what came while it was asked goes along, into one save fewer
+                batch += more
+                box.saved = loaded
+                continue
             after = decision.state
             try:
                 after = self._large_results.set_aside(state, after, decision.touched)
@@ -547,7 +562,7 @@ class DAGExecutor:
                 saves += 1
                 if saves >= MAX_SAVES:
                     raise
-                box.pace.lost(self._seconds())
+                box.pace.raced(self._seconds())
                 self._linger(box, saves)
                 batch += box.take()  # what arrived since goes along: fewer saves, fewer races to lose
                 continue
@@ -566,10 +581,12 @@ class DAGExecutor:
                     raise
                 # One of them cannot be written, and is to fail alone: halve until it does.
                 tried.append((token, decision))
+                is_whole = False
                 _halve(box, batch)
                 continue
             if not box.pace.is_free:
                 box.pace.saved(self._seconds())
+                box.seen = (box.saved[1], self._clock.now())
             if after.run.status.is_final:
                 box.saved = None
                 box.executions.clear()
@@ -581,8 +598,14 @@ class DAGExecutor:
             return mine + decision.commands + questions, results
 
     def _linger(self, box: RunBox, lost: int = 0) -> None:
-        """Wait until the run may be saved again; after `lost` races, a little at least."""
-        wait_s = 0.0 if box.pace.is_free else box.pace.wait_s(self._seconds(), self._spread())
+        """Wait until the run may be saved again; after `lost` races, a little.
+
+        A save that is refused writes nothing, so that trying again makes no more writes than there are instances.
+        """
+        is_free = box.pace.is_free or 0 < lost <= RACES_AT_ONCE
+        wait_s = 0.0 if is_free else box.pace.wait_s(self._seconds(), self._spread())
+        if not wait_s and not lost and _has_company(box):
+            wait_s = GATHERING_S
         if wait_s:
             self._sleep(wait_s)
         elif lost:
@@ -685,6 +708,14 @@ class DAGExecutor:
                     old.counted_bytes = 0
                     if self._kept_bytes <= MAX_IDLE_BYTES:
                         break
+
+
+def _has_company(box: RunBox) -> bool:
+    """Whether several attempts run side by side in a run whose saves are paced, so that they may end together."""
+    if box.pace.is_free or box.saved is None:
+        return False
+    running = (node for node in box.saved[0].nodes.values() if node.status is TaskStatus.RUNNING and node.attempt)
+    return len(tuple(islice(running, 2))) == 2
 
 
 def _halve(box: RunBox, batch: list[Entry]) -> None:

@@ -8,6 +8,7 @@ the run on before it acts on what it saved, so that launching holds up nobody.
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum, auto
 from threading import Event, Lock, Thread
 
@@ -89,6 +90,7 @@ class RunBox:
     Attributes:
         status: the run's document in the store.
         pace: when that may be saved next.
+        seen: the last version that this instance loaded or saved, and when, also while `saved` is None.
         saved: the run as this instance saved or loaded it last, with its version; perhaps stale.
         executions: launch id -> execution that this instance launched or found.
         counted_bytes: what the executor counts for it of what it may keep; the executor's own.
@@ -98,11 +100,23 @@ class RunBox:
         self.run_id = run_id
         self.status, self.pace = status, pace
         self.saved: tuple[RunState, Version] | None = None
+        self.seen: tuple[Version, datetime] | None = None
         self.executions: dict[str, Execution] = {}
         self.counted_bytes = 0
         self._lock = Lock()
         self._pending: list[Entry] = []
         self._is_led = False
+
+    def others_saves(self, state: RunState, version: Version, now: datetime) -> list[float]:
+        """Return when others have saved the run since it was last seen here, as far as can be told; it is seen now.
+
+        A save decides at one time, which what starts or ends by it bears.
+        """
+        before, self.seen = self.seen, (version, now)
+        if before is None or before[0] == version:
+            return []
+        times = {at for node in state.nodes.values() for at in (node.started_at, node.ended_at)}
+        return [at.timestamp() for at in times if at is not None and at > before[1]] or [now.timestamp()]
 
     def offer(self, entry: Entry) -> bool:
         """Put an event in; True means that the caller leads the run now."""

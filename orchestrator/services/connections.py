@@ -26,7 +26,7 @@ from urllib3.util.ssl_ import create_urllib3_context
 
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
-MOST = 80
+MOST = 200
 """How many connections are kept open to a service: one for each request that an instance is let have at once, which is
 the orchestrator's `concurrency` in terraform/. A thread beyond them makes one that it throws away."""
 

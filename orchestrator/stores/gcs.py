@@ -153,15 +153,23 @@ class GcsStore:
 
     def list(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
         """Yield the keys that start with `prefix` and are > `start_after`, sorted. One request for 1,000."""
+        return (key for key, _ in self._listed(prefix, start_after, "items(name),nextPageToken"))
+
+    def list_dated(self, prefix: str, *, start_after: str = "") -> Iterator[tuple[str, float]]:
+        """Yield what `list` does, each with when it was written last, in seconds since the epoch."""
+        for key, blob in self._listed(prefix, start_after, "items(name,updated),nextPageToken"):
+            yield key, blob.updated.timestamp() if blob.updated is not None else 0.0
+
+    def _listed(self, prefix: str, start_after: str, fields: str) -> Iterator[tuple[str, storage.Blob]]:
         if prefix and not is_key(prefix) and not is_key(f"{prefix}x"):
             return  # no key starts so
         token: str | None = None
         while True:
-            names, token = self._page(prefix, start_after, token)
-            for name in names:
-                key = name[len(self._prefix) :]
+            blobs, token = self._page(prefix, start_after, token, fields)
+            for blob in blobs:
+                key = blob.name[len(self._prefix) :]
                 if key > start_after and is_key(key):  # the service's start is inclusive; a/ may be a console's folder
-                    yield key
+                    yield key, blob
             if token is None:
                 return
 
@@ -181,21 +189,22 @@ class GcsStore:
         except _FAILURES as exc:
             raise self._unavailable(blob_name, "deleted", exc) from exc
 
-    def _page(self, prefix: str, start_after: str, token: str | None) -> tuple[tuple[str, ...], str | None]:
-        """Return the names of one page of a listing, and the token of the next page if there is one."""
+    def _page(
+        self, prefix: str, start_after: str, token: str | None, fields: str
+    ) -> tuple[tuple[storage.Blob, ...], str | None]:
+        """Return one page of a listing, and the token of the next page if there is one."""
 
-        def attempt() -> tuple[tuple[str, ...], str | None]:
+        def attempt() -> tuple[tuple[storage.Blob, ...], str | None]:
             self._count(reads=1)
             found = self._bucket().list_blobs(
                 prefix=self._prefix + prefix,
                 start_offset=self._prefix + start_after if start_after else None,
                 page_token=token,
-                fields="items(name),nextPageToken",
+                fields=fields,
                 timeout=self._timeout,
                 retry=None,
             )
-            names = tuple(blob.name for blob in next(found.pages, ()))
-            return names, found.next_page_token
+            return tuple(next(found.pages, ())), found.next_page_token
 
         try:
             return self._tried(attempt)

@@ -64,7 +64,7 @@ run "events_reach_the_orchestrator_and_nothing_is_lost_on_the_way" {
 
 run "the_orchestrator_takes_many_requests_in_few_instances" {
   assert {
-    condition     = google_cloudfunctions2_function.orchestrator.service_config[0].max_instance_request_concurrency == 80 && google_cloudfunctions2_function.orchestrator.service_config[0].max_instance_count == 3
+    condition     = google_cloudfunctions2_function.orchestrator.service_config[0].max_instance_request_concurrency == 200 && google_cloudfunctions2_function.orchestrator.service_config[0].max_instance_count == 3
     error_message = "Events of one run share a save in one instance."
   }
   assert {

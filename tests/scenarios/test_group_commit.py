@@ -3,6 +3,8 @@
 import time
 from threading import Event, Thread
 
+import pytest
+
 from orchestrator.engine.handled import Handled
 from orchestrator.model.enums import RunStatus
 from orchestrator.model.errors import EventError
@@ -93,3 +95,47 @@ def test_an_event_that_cannot_be_decided_on_fails_alone(monkeypatch):
     assert isinstance(results["B"], EventError)
     statuses = {name: node.status.value for name, node in world.state(run_id).nodes.items()}
     assert statuses == {"P": "Running", "A": "Completed", "B": "Running", "C": "Completed"}
+
+
+class MeanwhileStore(MemoryStore):
+    """Has something else happen, once, while a run document is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meanwhile = lambda: None
+
+    def get(self, key):
+        if key.startswith("runs/"):
+            meanwhile, self.meanwhile = self.meanwhile, lambda: None
+            meanwhile()
+        return super().get(key)
+
+
+def test_what_arrives_while_a_paced_run_is_loaded_goes_into_the_same_save():
+    world = World(dag(P=parallel(chain("A"), chain("B"))), store=MeanwhileStore(), instances=2, save_interval_s=1.0)
+    run_id = world.start()
+    first, second = (completion(launch) for launch in world.target.calls)
+    done: list[Handled | None] = []
+    world.store.meanwhile = lambda: world.instances[1].deliver(second, lambda handled, error: done.append(handled))
+    saves = len(world.saved)
+    world.instances[1].execute(first)  # it does not know the run
+    assert len(world.saved) == saves + 1
+    assert done == [Handled("applied", run_id)]
+    assert world.state(run_id).run.status is RunStatus.COMPLETED
+
+
+def test_what_other_instances_have_saved_counts_as_if_it_had_been_saved_here():
+    world = World(dag(P=parallel(*(chain(f"B{number}") for number in range(4)))), instances=2, save_interval_s=1.0)
+    run_id = world.start()
+    events = [completion(launch) for launch in world.target.calls]
+    box = world.instances[1]._box(run_id)
+    world.instances[1].execute(events[0])
+    for event in events[1:3]:
+        world.clock.forward(0.01)
+        world.instances[0].execute(event)
+    world.instances[1].execute(events[3])  # loses to the two, and loads
+    assert world.state(run_id).run.status is RunStatus.COMPLETED
+    now_s = world.clock.now().timestamp()
+    assert box.pace.is_shared(now_s)
+    # The first of four saves was 20 ms ago: of all together, the fifth is due three intervals after it.
+    assert box.pace.wait_s(now_s, 0.0) == pytest.approx(2.98, abs=1e-3)

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from socket import SHUT_RDWR
@@ -357,6 +358,7 @@ class StorageServer:
             "crc32c": found.crc32c,
             "md5Hash": found.md5,
             "etag": str(found.generation),
+            "updated": f"{datetime.fromtimestamp(found.generation / 1e6, UTC):%Y-%m-%dT%H:%M:%S.%fZ}",
         }
 
 

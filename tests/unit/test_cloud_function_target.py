@@ -17,6 +17,7 @@ from orchestrator.model.enums import OutcomeKind
 from orchestrator.model.errors import LaunchRefused, LaunchUncertain, NotYet
 from orchestrator.model.ids import execution_id_of as call_id_of
 from orchestrator.model.task_result import TaskBegun, begun_object, result_object
+from orchestrator.ports import Named
 from orchestrator.services.cloud_tasks import CloudTasks
 from orchestrator.services.google_api import ApiError, GoogleApis
 from orchestrator.stores.memory import MemoryStore
@@ -108,6 +109,12 @@ def test_a_call_is_this_task(queue):
             "oidc": (INVOKER, "https://europe-west1-my-project.cloudfunctions.net/orch-test-1"),
         }
     }
+
+
+def test_only_the_first_generations_events_do_not_name_their_launch(queue):
+    target = target_of(queue, first_generation=("old",))
+    assert isinstance(target, Named)
+    assert [target.is_named(launch_of(name=name)) for name in ("old", "new")] == [False, True]
 
 
 @pytest.mark.parametrize(

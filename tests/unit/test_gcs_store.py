@@ -117,6 +117,18 @@ def test_a_listing_asks_for_a_page_when_its_turn_comes(server, store):
     assert len(server.calls) == 1
 
 
+def test_a_listing_can_tell_when_each_was_written_last(server, store):
+    begun_s = time.time()
+    for key in ("runs/a", "runs/b", "runs/c", "runs/d"):
+        store.put(key, b"x", expect=None)
+    store.put("runs/a", b"y", expect=store.get("runs/a")[1])
+    found = list(store.list_dated("runs/", start_after=""))
+    assert [key for key, _ in found] == list(store.list("runs/"))
+    times = dict(found)
+    assert all(begun_s - 1 <= at <= time.time() + 1 for at in times.values())
+    assert times["runs/b"] <= times["runs/c"] <= times["runs/d"] <= times["runs/a"]
+
+
 def test_names_that_are_no_keys_are_not_listed(server, store):
     for name in ("runs/", "runs/a", "runs/.b", "runs/c d", "runs//e"):
         server.write("b", name, b"x")

@@ -44,6 +44,17 @@ def test_a_lost_race_counts_as_two_writes_and_spreads_those_who_share_the_run():
     assert not pace.is_shared(111.0), "the other instance has been quiet for long"
 
 
+def test_where_others_saves_are_counted_all_instances_together_keep_the_pace():
+    pace = Pace(1.0)
+    pace.raced(100.0)
+    assert pace.is_shared(100.0)
+    assert pace.wait_s(100.0, 0.0) == 0.0, "what was refused was no write"
+    pace.seen([100.0, 90.0, 100.0])
+    pace.saved(100.0)
+    assert (pace.wait_s(100.0, 0.0), pace.wait_s(100.0, 1.0)) == (2.0, 3.0)
+    assert waits(pace, 4, now_s=200.0) == [0, 0, 0, 1], "the others have been quiet for long"
+
+
 def test_a_clock_that_was_set_back_by_an_hour_holds_up_nobody_for_long():
     pace = Pace(1.0)
     waits(pace, 6, now_s=3600.0)
@@ -61,3 +72,14 @@ def test_never_more_than_the_burst_and_one_an_interval(gaps):
     for first in range(len(saves)):
         for last in range(first, len(saves)):
             assert last - first + 1 <= BURST + (saves[last] - saves[first]) + 1e-6
+
+
+def test_what_is_spread_and_how_long_a_wait_is_at_most_goes_by_the_interval():
+    pace = Pace(0.25)
+    pace.lost(100.0)
+    pace.saved(100.0)
+    assert (pace.wait_s(100.0, 0.0), pace.wait_s(100.0, 1.0)) == (0.25, 0.5)
+    assert pace.is_shared(102.5)
+    assert not pace.is_shared(102.6)
+    waits(pace, 6, now_s=3600.0)
+    assert pace.wait_s(0.0, 0.0) == (BURST + 1) * 0.25

@@ -3,23 +3,28 @@ nothing of the engine but its reading of a run document."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import msgspec
 
-from orchestrator.model.commands import Json, Launch
-from orchestrator.model.enums import NodeTypes, OutcomeKind, TargetTypes, TaskStatus
+from orchestrator.model.commands import Json, Launch, Notify
+from orchestrator.model.enums import Identity, NodeTypes, OutcomeKind, TargetTypes, TaskStatus
 from orchestrator.model.ids import instance_of, step_of
-from orchestrator.model.run_state import NodeState, RunState, decode, encode
+from orchestrator.model.run_state import NodeState, OwedNotification, RunState, decode, encode
 from orchestrator.model.slots import Slots
 from orchestrator.testing.virtual_time import T0
-from tests.simulation.simulator.cloud import Running, Service, Services
 from tests.simulation.simulator.crew import Host
 from tests.simulation.simulator.plots import ways_of
+from tests.simulation.simulator.services import Receivers, Running, Service, Services
 
 LONGEST_LEASE_S = 120.0
 MOST_SKEW_S = 5.0
+LONGEST_TICK_S = 3600.0
+"""How long a Tick, and the one after it, may be in coming."""
 
 
 class Violation(BaseException):
@@ -64,12 +69,24 @@ class Checks:
     """
 
     def __init__(
-        self, definitions: Mapping[str, Mapping[str, Json]], services: Services, now: Callable[[], float]
+        self,
+        definitions: Mapping[str, Mapping[str, Json]],
+        services: Services,
+        receivers: Receivers,
+        now: Callable[[], float],
     ) -> None:
+        self._definitions = definitions
         self._places_of = {name: places_of(definition) for name, definition in definitions.items()}
-        self._services, self._now = services, now
+        self._services, self._receivers, self._now = services, receivers, now
+        self.written_at: dict[str | None, float] = {}
+        """Run id -> when its document was written last, in seconds."""
+        self.last_write = -1.0
+        self.drawn = Counter[str]()
+        """What came about that is rare, and how often."""
         self.disturbed_at: dict[str, float] = {}
         """Process -> when it was last killed, stood still or was slow, in seconds."""
+        self._called = set[tuple[str, str]]()
+        """(owner of a claim, launch id) of calls that were made."""
         self.owners_that_called: set[str] = set()
         """Owners of claims that have called their service, however that went."""
         self.states: dict[str, RunState] = {}
@@ -88,6 +105,9 @@ class Checks:
         new = decode(after, key)
         if encode(new) != after:
             raise Violation(f"{key}: reading and writing it makes another document")
+        if json.loads(after) != msgspec.json.decode(after):
+            raise Violation(f"{key}: is read otherwise by another reader of JSON")
+        self.written_at[new.run.run_id] = self.last_write = self._now()
         old = decode(before, key) if before is not None else None
         self.states[new.run.run_id] = new
         is_redriven = old is not None and new.run.redrives > old.run.redrives
@@ -116,6 +136,7 @@ class Checks:
             if node.attempt < before.attempt:
                 raise Violation(f"{key}: {name} goes back to attempt {node.attempt} by a redrive")
             is_simple = not place.is_last and before.caught is None and "trigger" not in place.step
+            is_simple &= before.node_type is not NodeTypes.PART  # which completes though some of its items have failed
             if is_simple and node.status is TaskStatus.NEW and not self._follows_failure(old, name):
                 raise Violation(f"{key}: {name} had completed, and is to run again by a redrive")
 
@@ -149,11 +170,25 @@ class Checks:
         has_begun = new.status in (TaskStatus.RUNNING, TaskStatus.COMPLETED, TaskStatus.FAILED)
         if was is TaskStatus.NEW and has_begun:
             self._may_begin(key, run, new)
+        if was is TaskStatus.RUNNING and (new.status.is_final or (old is not None and new.attempt > old.attempt)):
+            self._is_over(key, run, old)
         if was is not TaskStatus.COMPLETED and new.status is TaskStatus.COMPLETED and _is_of_service(new):
             launch_id = run.launch_id(new.node_name)
             known = self._services.by_launch.get(launch_id, [])
             if not any(x.ended_as is not None and x.ended_as.kind is OutcomeKind.COMPLETED for x in known):
                 raise Violation(f"{key}: {new.node_name} is Completed, and no execution of {launch_id} has completed")
+
+    def _is_over(self, key: str, run: RunState, old: NodeState | None) -> None:
+        """An attempt that is over leaves nothing behind that could have been stopped, unless who launched it stood."""
+        assert old is not None
+        for execution in self._services.by_launch.get(f"{run.run.run_id}/{old.node_name}/{old.attempt}", ()):
+            is_left = execution.ended_at is None and execution.service.can_cancel
+            if is_left and not self._launcher_stood(execution):
+                raise Violation(f"{key}: {old.node_name}/{old.attempt} is over, and {execution.execution_id} runs on")
+
+    def _launcher_stood(self, execution: Running) -> bool:
+        host = execution.host
+        return host is None or self._was_disturbed(host.name, execution.begun_at - LONGEST_LEASE_S)
 
     def _may_begin(self, key: str, run: RunState, node: NodeState) -> None:
         places = self._places_of[run.run.dag]
@@ -220,7 +255,10 @@ class Checks:
     # -- something is launched ------------------------------------------------------------------------
 
     def called(self, launch: Launch) -> None:
-        """Check a call that is about to be made: not after the end of the lease that entitles to it."""
+        """Check a call that is about to be made: once for a claim, and not after the end of its lease."""
+        if (launch.owner, launch.launch_id) in self._called:
+            raise Violation(f"{launch.launch_id}: is launched twice under one claim")
+        self._called.add((launch.owner, launch.launch_id))
         if launch.lease_end is not None and not launch.recover:
             late_s = self._now() - (launch.lease_end - T0).total_seconds()
             if late_s > MOST_SKEW_S:
@@ -232,25 +270,41 @@ class Checks:
         if state is None:
             raise Violation(f"{launch.launch_id}: is launched, and its run was never saved")
         node = state.nodes[launch.node_name]
-        started = 0.0 if node.started_at is None else (node.started_at - T0).total_seconds() - MOST_SKEW_S
-        is_disturbed = any(self._was_disturbed(name, started) for name in self.disturbed_at)
-        is_current = node.status is TaskStatus.RUNNING and node.attempt == launch.attempt and node.claim is not None
-        if not is_current and not is_disturbed:
-            raise Violation(f"{launch.launch_id}: is launched, and that attempt is dead (the node is {node.status})")
-        if is_current and node.claim is not None and node.claim.nonce != launch.nonce:
-            raise Violation(f"{launch.launch_id}: is launched under another nonce than that of its claim")
         if node.attempt < launch.attempt:
             raise Violation(f"{launch.launch_id}: is launched before its claim was saved")
+        # A call is made once its claim is saved; who makes it may stand still in it, until all is otherwise.
+        has_stood = self._was_disturbed(host.name, self._now() - service.launch_limit_s - LONGEST_LEASE_S)
+        is_current = node.status is TaskStatus.RUNNING and node.attempt == launch.attempt and node.claim is not None
+        if not is_current and not has_stood:
+            raise Violation(f"{launch.launch_id}: is launched, and that attempt is dead (the node is {node.status})")
+        if state.run.status.is_final and not has_stood:
+            raise Violation(f"{launch.launch_id}: is launched, and its run has ended")
+        if is_current and node.claim is not None and node.claim.nonce != launch.nonce:
+            raise Violation(f"{launch.launch_id}: is launched under another nonce than that of its claim")
         before = self._services.by_launch.get(launch.launch_id, [])
-        if before and not is_disturbed:
-            raise Violation(f"{launch.launch_id}: is executed twice at {service.name}, and nothing had gone wrong")
+        if before and service.identity is Identity.FOREVER:
+            raise Violation(f"{launch.launch_id}: is executed twice at {service.name}, which keeps keys for ever")
+        if before and not has_stood and not any(self._launcher_stood(execution) for execution in before):
+            raise Violation(f"{launch.launch_id}: is executed twice at {service.name}, and nobody stood or was killed")
+
+    def notifying(self, notification: Notify, host: Host) -> None:
+        """Check that a notification may be sent: it is owed, or who sends it stood still since."""
+        if notification.payload["event"] == "callback":
+            return
+        state = self.states[notification.run_id]
+        name = notification.notification_id
+        is_owed = any(owed.notification_id == name for owed in state.run.owed_notifications)
+        if not is_owed and name not in self._receivers.got:
+            raise Violation(f"{notification.run_id}: {notification.payload['event']} is sent, and not owed")
+        if not is_owed and not self._was_disturbed(host.name, self._now() - LONGEST_LEASE_S):
+            raise Violation(f"{notification.run_id}: {notification.payload['event']} is sent again, and not owed")
 
     def ending(self, execution: Running) -> None:
         """Check an execution that comes to its own end."""
         launch, ended_at = execution.launch, self.ended_at.get(execution.launch.run_id)
         if not execution.service.can_cancel or ended_at is None or self._now() < ended_at + 1.0:
             return
-        if execution.host is None or not self._was_disturbed(execution.host.name, execution.begun_at - LONGEST_LEASE_S):
+        if not self._launcher_stood(execution):
             raise Violation(f"{launch.launch_id}: ran on after the end of its run")
 
     def _was_disturbed(self, host: str, since: float) -> bool:
@@ -261,8 +315,61 @@ class Checks:
     def at_the_end(self, run_id: str) -> None:
         """Check what is left of a run that has ended, once everything is still."""
         for execution in self._services.executions.values():
-            if execution.launch.run_id == run_id and execution.ended_at is None and execution.service.can_cancel:
+            is_left = execution.ended_at is None and execution.service.can_cancel
+            if execution.launch.run_id == run_id and is_left and not self._launcher_stood(execution):
                 raise Violation(f"{execution.launch.launch_id}: runs on, and its run has ended")
+        run = self.states[run_id].run
+        if overdue := [owed.event.value for owed in run.owed_notifications if self._is_overdue(owed)]:
+            raise Violation(f"{run_id}: owes {overdue} still")
+        if "notify" not in self._definitions[run.dag] or run.part_of is not None:
+            return
+        told = [x.payload["event"] for sent in self._receivers.got.values() for x in sent if x.run_id == run_id]
+        told += [each.event.value for each in (*run.lost_notifications, *run.owed_notifications)]
+        if run.status.value.lower() not in told:
+            raise Violation(f"{run_id}: has {run.status}, and nobody was notified; they were of {told}")
+        self.drawn["notified of an end"] += 1
+
+    def _is_overdue(self, owed: OwedNotification) -> bool:
+        """Whether the last Ticks should have sent it: the next try is later each time."""
+        return (owed.lease_end - T0).total_seconds() + LONGEST_TICK_S < self._now()
+
+    def scheduled(
+        self,
+        runs: Sequence[RunState],
+        times: Sequence[datetime],
+        sent: Collection[datetime],
+        missed: str,
+        first_look_s: float,
+    ) -> None:
+        """Check that each time of a schedule that is to get its run has one, and no other.
+
+        Args:
+            sent: times that the scheduler has started runs of.
+            missed: what becomes of the others.
+            first_look_s: when a Tick looked at the schedule first.
+        """
+        made = Counter(state.run.scheduled_for for state in runs if state.run.scheduled_for is not None)
+        doubled = [f"{time:%H:%M}" for time, number in made.items() if number > 1]
+        if doubled:
+            raise Violation(f"{doubled}: have several runs")
+        seen = [x for x in times if (x - T0).total_seconds() > first_look_s + MOST_SKEW_S] if missed == "all" else []
+        left = [f"{time:%H:%M}" for time in times if time in {*sent, *seen} and not made[time]]
+        if left:
+            raise Violation(f"{left}: have no run, and missed is {missed}")
+        if missed == "skip" and (more := [f"{time:%H:%M}" for time in made if time not in sent]):
+            raise Violation(f"{more}: have runs, though nobody started them, and missed is skip")
+        self.drawn["time of a schedule that was missed and made up for"] += sum(time not in sent for time in made)
+
+    def triggered(self, runs: Sequence[RunState], objects: int) -> None:
+        """Check that each object has started one run."""
+        made = [state for state in runs if state.run.scheduled_for is None]
+        if len(made) != objects:
+            raise Violation(f"{objects} objects make {len(made)} runs")
+        self.drawn["run that an object started"] += len(made)
+
+    def steps_of(self, dag: str) -> Iterator[Mapping[str, Json]]:
+        """The steps of a DAG, at any depth."""
+        return (place.step for place in self._places_of[dag].values())
 
 
 def _is_of_service(node: NodeState) -> bool:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from orchestrator.model.commands import Execution, Json, Launch, Outcome
-from orchestrator.model.enums import Identity, OutcomeKind
-from orchestrator.model.errors import LaunchUncertain, StoreUnavailable, VersionConflict
-from orchestrator.model.messages import function_message
+from orchestrator.model.commands import Json
+from orchestrator.model.errors import StoreUnavailable, VersionConflict
 from orchestrator.stores.journal import Members, encode, merge
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.testing.virtual_time import T0
 from tests.simulation.simulator.crew import Crew, Host
+from tests.simulation.simulator.meetings import step_at
 from tests.simulation.simulator.tape import Tape
 
 
@@ -39,6 +38,8 @@ class Bucket:
     def __init__(self) -> None:
         self.held = MemoryStore()
         self.watch: Callable[[str, bytes | None, bytes, Host], None] = lambda key, before, after, host: None
+        self.writes = Counter[tuple[str, str]]()
+        """(run id, process) -> how often that process has written that run's document."""
 
     def write(self, key: str, data: bytes | Members, expect: str | None, host: Host) -> str:
         before = self.held.get(key)
@@ -47,8 +48,17 @@ class Bucket:
                 raise VersionConflict(f"{key}: has another version than {expect}")
             data = merge(key, before[0], [encode(data)])
         version = self.held.put(key, data, expect=expect)
+        if run_id := run_in(key):
+            self.writes[run_id, host.name] += 1
         self.watch(key, before[0] if before else None, data, host)
         return version
+
+    def writes_of_others(self, run_id: str | None, host: Host) -> int:
+        """How often other processes than this one have written a run's document; any run's, where it is not there."""
+        is_there = run_id is not None and self.held.get(f"runs/{run_id}.json") is not None
+        return sum(
+            times for (run, name), times in self.writes.items() if name != host.name and (not is_there or run == run_id)
+        )
 
 
 class StoreOf:
@@ -58,35 +68,55 @@ class StoreOf:
         self._bucket, self._crew, self._tape, self._host = bucket, crew, tape, host
 
     def get(self, key: str) -> tuple[bytes, str] | None:
-        self._crew.pause(f"get {_kind(key)}")
-        if self._tape.strikes("503", f"get {_kind(key)}", 0.01):
-            raise StoreUnavailable(f"{key}: cannot be read: 503")
+        step = f"get {_kind(key)}"
+        self._begin(step, key)
+        self._may_fail("503", step, 0.01, StoreUnavailable(f"{key}: cannot be read: 503"))
         return self._bucket.held.get(key)
 
     def put(self, key: str, data: bytes | Members, *, expect: str | None) -> str:
         step = f"put {_kind(key)}"
-        self._crew.pause(step)
-        if self._tape.strikes("503", step, 0.01):
-            raise StoreUnavailable(f"{key}: cannot be written: 503")
-        if self._tape.strikes("429", step, 0.01):
-            raise StoreUnavailable(f"{key}: is written too often: 429")
-        version = self._bucket.write(key, data, expect, self._host)
-        if self._tape.strikes("503 after the write", step, 0.015):
-            raise StoreUnavailable(f"{key}: cannot be written: 503")
-        if self._tape.strikes("412 after the write", step, 0.015):
-            raise VersionConflict(f"{key}: has another version than {expect}")
+        self._begin(step, key)
+        self._may_fail("503", step, 0.01, StoreUnavailable(f"{key}: cannot be written: 503"))
+        self._may_fail("429", step, 0.01, StoreUnavailable(f"{key}: is written too often: 429"))
+        try:
+            version = self._bucket.write(key, data, expect, self._host)
+        except VersionConflict:
+            self._tape.meets("412", step_at(step))
+            raise
+        self._may_fail("503 after the write", step, 0.015, StoreUnavailable(f"{key}: cannot be written: 503"))
+        late = VersionConflict(f"{key}: has another version than {expect}")
+        self._may_fail("412 after the write", step, 0.015, late)
         self._crew.pause(f"{step}, done")
         return version
 
     def list(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
-        self._crew.pause(f"list {prefix}")
+        step = f"list {prefix}"
+        self._crew.pause(step)
+        self._may_fail("503", step, 0.01, StoreUnavailable(f"{prefix}: cannot be listed: 503"))
         return self._bucket.held.list(prefix, start_after=start_after)
 
     def delete(self, key: str) -> None:
-        self._crew.pause(f"delete {_kind(key)}")
-        if self._tape.strikes("503", f"delete {_kind(key)}", 0.01):
-            raise StoreUnavailable(f"{key}: cannot be deleted: 503")
+        step = f"delete {_kind(key)}"
+        self._begin(step, key)
+        self._may_fail("503", step, 0.01, StoreUnavailable(f"{key}: cannot be deleted: 503"))
         self._bucket.held.delete(key)
+        self._may_fail("503 after the write", step, 0.01, StoreUnavailable(f"{key}: cannot be deleted: 503"))
+
+    def _begin(self, step: str, key: str) -> None:
+        if run_id := run_in(key):
+            self._crew.is_about(run_id)
+        self._crew.pause(step)
+
+    def _may_fail(self, fault: str, step: str, share: float, error: Exception) -> None:
+        if self._tape.strikes(fault, step, share):
+            self._tape.meets(fault, step_at(step))
+            raise error
+
+
+def run_in(key: str) -> str | None:
+    """The run whose document or marker an object is."""
+    kind, _, name = key.partition("/")
+    return name.partition(".")[0] if kind in ("runs", "open") else None
 
 
 class ChangingStoreOf(StoreOf):
@@ -97,7 +127,8 @@ class ChangingStoreOf(StoreOf):
 
 
 def _kind(key: str) -> str:
-    return key.partition("/")[0]
+    kind = key.partition("/")[0]
+    return f"{kind} heard" if key.endswith((".progress", ".begun")) else kind
 
 
 @dataclass
@@ -114,6 +145,25 @@ class Message:
     is_out: bool = False
     """Whether a process has it now: `host`."""
     host: Host | None = None
+    run_id: str | None = None
+    """The run that it is about, as far as its writer knows."""
+    number: int = 0
+    is_copy: bool = False
+    """Whether another one says the same, or this one has been handled before."""
+    late_s: float = 0.0
+    """How much later than others it comes."""
+    is_forged: bool = False
+
+    @property
+    def kind(self) -> str:
+        """As `meetings.MESSAGES` has it."""
+        return kind_of(self.data)
+
+
+def kind_of(data: Mapping[str, Json]) -> str:
+    """What kind of message one is, as `meetings.MESSAGES` has it."""
+    kind = data["resource"]["type"] if "resource" in data else "function"
+    return {"function": "completion", "object": "trigger"}.get(kind, kind)
 
 
 class Topic:
@@ -125,14 +175,26 @@ class Topic:
         self._count = 0
         self._lag_s = tape.one_of([0.0, 2.0, 2.0])
 
-    def publish(self, data: Mapping[str, Json], *, delay_s: float = 0.0, is_lossy: bool = False) -> str:
+    def publish(
+        self,
+        data: Mapping[str, Json],
+        *,
+        delay_s: float = 0.0,
+        is_lossy: bool = False,
+        run_id: str | None = None,
+        is_copy: bool = False,
+        is_forged: bool = False,
+    ) -> str:
+        """Have a message delivered, not before `delay_s` are over."""
         self._count += 1
         lag = self._tape.between(0.05, 0.05 + self._lag_s)
-        if self._tape.chance(0.05):
-            lag += self._tape.between(5.0, 600.0)  # late
-        now = self._crew.now
-        self.messages.append(Message(f"m{self._count}", data, now + delay_s, now + delay_s + lag, is_lossy))
-        return f"m{self._count}"
+        late_s = self._tape.between(5.0, 600.0) if self._tape.chance(0.05) else 0.0
+        at = self._crew.now + delay_s
+        message = Message(f"m{self._count}", data, at, at + lag + late_s, is_lossy, number=self._count)
+        message.run_id, message.late_s = run_id or data.get("run_id"), late_s
+        message.is_copy, message.is_forged = is_copy, is_forged
+        self.messages.append(message)
+        return message.message_id
 
 
 class BrokerOf:
@@ -142,203 +204,20 @@ class BrokerOf:
         self._topic, self._crew, self._tape = topic, crew, tape
 
     def publish(self, event: Mapping[str, Json], *, delay_s: float = 0.0) -> str:
-        self._crew.pause("publish")
-        if self._tape.strikes("503", "publish", 0.02):
-            raise StoreUnavailable("the topic cannot be published to: 503")
-        message_id = self._topic.publish(event, delay_s=delay_s, is_lossy=event["resource"] == {"type": "reminder"})
-        if self._tape.strikes("503 after the publish", "publish", 0.02):
-            raise StoreUnavailable("the topic cannot be published to: 503")
+        kind = event["resource"]["type"]
+        step = f"publish {kind}"
+        self._crew.pause(step)
+        self._crew.notes(f"{delay_s:.3f}")
+        self._may_fail("503", step)
+        message_id = self._topic.publish(event, delay_s=delay_s, is_lossy=kind in _LOST_AT_TIMES)
+        self._may_fail("503 after the write", step)
         return message_id
 
-
-@dataclass
-class Service:
-    """What of a kind of service the engine has to know, and how it is.
-
-    Attributes:
-        forgets_after_s: of identity `window`: how long after an execution's end its key counts.
-    """
-
-    name: str
-    identity: Identity
-    has_outcome: bool
-    can_cancel: bool
-    synchronous: bool = False
-    launch_limit_s: float = 0.0
-    id_is_ours: bool = False
-    finds: bool = True
-    forgets_after_s: float = 0.0
+    def _may_fail(self, fault: str, step: str) -> None:
+        if self._tape.strikes(fault, step, 0.02):
+            self._tape.meets(fault, step_at(step))
+            raise StoreUnavailable("the topic cannot be published to: 503")
 
 
-SERVICES = (
-    Service("BigQuery", Identity.FOREVER, True, True, id_is_ours=True),
-    Service("Dataflow", Identity.WINDOW, True, True),
-    Service("CloudRunJob", Identity.FOUND, True, True, launch_limit_s=20.0),
-    Service("CloudFunction", Identity.WINDOW, False, False, id_is_ours=True, finds=False, forgets_after_s=86400.0),
-    Service("CloudFunction.sync", Identity.NONE, False, False, synchronous=True, launch_limit_s=60.0, finds=False),
-)
-
-
-@dataclass
-class Running:
-    """An execution."""
-
-    execution_id: str
-    launch: Launch
-    service: Service
-    begun_at: float
-    ends_at: float
-    outcome: Outcome
-    ended_at: float | None = None
-    ended_as: Outcome | None = None
-    cancels: int = 0
-    host: Host | None = None
-    order: int = 0
-
-
-@dataclass
-class Services:
-    """All that runs anywhere, and ran.
-
-    Attributes:
-        told_of: called with a launch that a service is about to begin an execution for, and the process that asks.
-        outcome_of: how an attempt ends, and how long it takes.
-    """
-
-    crew: Crew
-    tape: Tape
-    topic: Topic
-    outcome_of: Callable[[Launch], tuple[Outcome, float]]
-    told_of: Callable[[Launch, Service, Host], None] = lambda launch, service, host: None
-    called: Callable[[Launch], None] = lambda launch: None
-    called_by: Callable[[str], None] = lambda owner: None
-    executions: dict[str, Running] = field(default_factory=dict)
-    by_launch: dict[str, list[Running]] = field(default_factory=dict)
-    loses_lines: float = 0.1
-
-    def begin(self, launch: Launch, service: Service, host: Host) -> Running:
-        """Begin an execution, or find the one that the key stands for."""
-        for known in self.by_launch.get(launch.launch_id, ()):
-            counts = service.identity is Identity.FOREVER
-            if service.identity is Identity.WINDOW:
-                counts = known.ended_at is None or self.crew.now < known.ended_at + service.forgets_after_s
-            if counts:
-                return known
-        self.told_of(launch, service, host)
-        outcome, took_s = self.outcome_of(launch)
-        number = len(self.executions)
-        execution = Running(
-            f"x{number}-{service.name.partition('.')[0].lower()}",
-            launch,
-            service,
-            self.crew.now,
-            self.crew.now + took_s,
-            outcome,
-            host=host,
-            order=number,
-        )
-        self.executions[execution.execution_id] = execution
-        self.by_launch.setdefault(launch.launch_id, []).append(execution)
-        return execution
-
-    def ending(self) -> list[Running]:
-        """The executions whose end has come."""
-        return [x for x in self.executions.values() if x.ended_at is None and x.ends_at <= self.crew.now]
-
-    def next_end(self) -> float | None:
-        """When the next execution ends."""
-        return min((x.ends_at for x in self.executions.values() if x.ended_at is None), default=None)
-
-    def end(self, execution: Running, outcome: Outcome | None = None) -> None:
-        """An execution ends, and a line says so, perhaps."""
-        execution.ended_at = self.crew.now
-        execution.ended_as = outcome or execution.outcome
-        if self.tape.strikes("lost", "completion", self.loses_lines):
-            return
-        for _ in range(2 if self.tape.strikes("twice", "completion", 0.1) else 1):
-            self.topic.publish(self.line_of(execution), is_lossy=True)
-
-    @staticmethod
-    def line_of(execution: Running, *, nonce: str | None = None, verdict: Outcome | None = None) -> dict[str, Json]:
-        """The event that an execution leaves at its end."""
-        outcome = verdict or execution.ended_as or execution.outcome
-        if outcome.kind is OutcomeKind.CANCELLED:
-            outcome = Outcome.failed("Task.Cancelled", "cancelled")
-        return function_message(
-            execution.launch.launch_id,
-            execution.launch.nonce if nonce is None else nonce,
-            outcome,
-            execution_id=execution.execution_id,
-        )
-
-
-class TargetOf:
-    """A service as one process calls it."""
-
-    def __init__(self, service: Service, services: Services, host: Host) -> None:
-        self._service, self._services, self._host = service, services, host
-        self.identity, self.has_outcome, self.can_cancel = service.identity, service.has_outcome, service.can_cancel
-        self.launch_limit_s, self.synchronous, self.id_is_ours = (
-            service.launch_limit_s,
-            service.synchronous,
-            service.id_is_ours,
-        )
-
-    def launch(self, launch: Launch) -> Execution:
-        crew, tape = self._services.crew, self._services.tape
-        self._services.called_by(launch.owner)
-        self._services.called(launch)
-        crew.pause("launch")
-        if tape.strikes("503", "launch", 0.02):
-            raise LaunchUncertain("503")
-        execution = self._services.begin(launch, self._service, self._host)
-        if self.synchronous:
-            begun = crew.now
-            crew.wait_for(lambda: execution.ended_at is not None or crew.now >= begun + self.launch_limit_s)
-            crew.pause("launch, done")
-            if execution.ended_as is None:
-                return Execution(
-                    execution.execution_id, outcome=Outcome.failed("Task.Timeout", "the call's deadline is over")
-                )
-            return Execution(execution.execution_id, outcome=execution.ended_as)
-        if tape.strikes("503 after the launch", "launch", 0.03):
-            raise LaunchUncertain("503")
-        crew.pause("launch, done")
-        return Execution(execution.execution_id)
-
-    def find(self, launch: Launch) -> Execution | None:
-        if launch.recover:
-            self._services.called_by(launch.owner)
-        self._services.crew.pause("find")
-        if not self._service.finds:
-            return None
-        if self._services.tape.strikes("503", "find", 0.02):
-            raise LaunchUncertain("503")
-        known = self._services.by_launch.get(launch.launch_id)
-        return Execution(known[-1].execution_id) if known else None
-
-    def outcome(self, execution: Execution) -> Outcome | None:
-        self._services.crew.pause("outcome")
-        if not self.has_outcome:
-            return None
-        if self._services.tape.strikes("503", "outcome", 0.02):
-            raise LaunchUncertain("503")
-        known = self._services.executions.get(execution.execution_id)
-        return known.ended_as if known is not None else None
-
-    def cancel(self, execution: Execution) -> None:
-        self._services.crew.pause("cancel")
-        if self._services.tape.strikes("503", "cancel", 0.03):
-            raise LaunchUncertain("503")
-        known = self._services.executions.get(execution.execution_id)
-        if known is not None and known.ended_at is None and self.can_cancel:
-            known.cancels += 1
-            self._services.end(known, Outcome.cancelled())
-        if self._services.tape.strikes("503 after the cancel", "cancel", 0.03):
-            raise LaunchUncertain("503")
-
-
-def share_of(*parts: object) -> float:
-    """A number from 0 to 1 that is always the same for the same words."""
-    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:6]) / 2**48
+_LOST_AT_TIMES = frozenset(("reminder", "begin", "slot"))
+"""Messages of the engine's own that a Tick makes up for; a start is the only sign of its run."""

@@ -17,6 +17,7 @@ from typing import Any
 from greenlet import getcurrent, greenlet
 
 import orchestrator.engine
+from orchestrator.engine import deciding
 
 
 class Killed(BaseException):
@@ -37,13 +38,15 @@ class Strand:
 
     Attributes:
         at: which call of a port it is about to make, or has just made.
+        about: the run that it is at, as far as that is known.
         waits_for: it goes on once this is true; None: it may go on.
         wakes_at: when its sleep ends, in seconds.
     """
 
     def __init__(self, crew: Crew, host: Host, work: Callable[[], Any]) -> None:
         self.crew, self.host = crew, host
-        self.at = "begins"
+        self.at = "wait"
+        self.about: str | None = None
         self.waits_for: Callable[[], bool] | None = None
         self.wakes_at = 0.0
         self.is_done = False
@@ -77,6 +80,7 @@ class Crew:
         now: the time, in seconds.
         strands: those that have not ended, in the order in which they were begun.
         on_error: told of what a thread ended with that nobody waited for.
+        trail: (process, what its thread does) of each step, in their order.
     """
 
     def __init__(self) -> None:
@@ -84,6 +88,7 @@ class Crew:
         self.now = 0.0
         self.strands: list[Strand] = []
         self.on_error: Callable[[Strand], None] = lambda strand: None
+        self.trail: list[tuple[str, str]] = []
         self._current: Strand | None = None
 
     @property
@@ -97,6 +102,7 @@ class Crew:
             assert self._current is not None, "a thread is begun outside of any process"
             host = self._current.host
         strand = Strand(self, host, work)
+        strand.about = self._current.about if self._current is not None else None
         self.strands.append(strand)
         return strand
 
@@ -123,6 +129,7 @@ class Crew:
     def step(self, strand: Strand) -> None:
         """Let a thread go on."""
         self._current = strand
+        self.trail.append((strand.host.name, strand.at))
         try:
             strand.go_on()
         finally:
@@ -133,6 +140,16 @@ class Crew:
                 self.on_error(strand)
 
     # -- called by threads ----------------------------------------------------------------------------
+
+    def is_about(self, run_id: str) -> None:
+        """Note which run the thread is at."""
+        if self._current is not None:
+            self._current.about = run_id
+
+    def notes(self, what: str) -> None:
+        """Note what is done now, where its step does not tell."""
+        if self._current is not None:
+            self.trail.append((self._current.host.name, what))
 
     def pause(self, at: str) -> None:
         """Give the word away. Raises Killed where its process has been killed meanwhile."""
@@ -285,6 +302,16 @@ _MODULES = [
 ]
 
 
+def _with_a_pause_before(crew: Crew, decide: Callable[..., Any]) -> Callable[..., Any]:
+    """`decide` calls nothing; so that a process may be killed between what it asked and what it saves."""
+
+    def paused(*args: Any) -> Any:
+        crew.pause("decide")
+        return decide(*args)
+
+    return paused
+
+
 @contextmanager
 def aboard(crew: Crew) -> Iterator[None]:
     """Have the engine's threads be this crew's."""
@@ -293,6 +320,8 @@ def aboard(crew: Crew) -> Iterator[None]:
     kept = [(module, name, vars(module)[name]) for module in _MODULES for name in _OURS if name in vars(module)]
     for module, name, _ in kept:
         setattr(module, name, _OURS[name])
+    kept.append((deciding, "decide", deciding.decide))
+    deciding.decide = _with_a_pause_before(crew, deciding.decide)
     _crew = crew
     try:
         yield

@@ -10,6 +10,13 @@ from orchestrator.model.definition import problems
 
 Step = dict[str, Json]
 
+TOPIC = "projects/p/topics/told"
+INBOX = "inbox"
+"""The bucket whose objects start runs."""
+TIMES = "*/10 12 1 1 *"
+"""Of the scheduled DAG: each ten minutes of the hour in which a simulation begins, and then in a year."""
+
+_ANSWER: Step = {"target_type": "Callback", "target_name": "somebody"}
 _TARGETS: tuple[Step, ...] = (
     {"target_type": "BigQuery", "target_name": "t", "query": "select 1"},
     {"target_type": "Dataflow", "target_name": "t", "template_path": "gs://bucket/template"},
@@ -19,20 +26,26 @@ _TARGETS: tuple[Step, ...] = (
 )
 
 
-def definition_of(seed: int, most: int, child: str | None = None) -> Step:
+def definition_of(seed: int, most: int, child: str | None = None, *, is_steady: bool = False, **keys: Json) -> Step:
     """The definition of a seed, of about so many steps: the first valid one of those that are made up for it.
 
     Args:
         child: the DAG that its Dag Tasks start, if it may have some.
+        is_steady: it is to end in the same way however its events come: nothing in it goes by the time.
+        keys: what else it is to have.
     """
-    return next(made for number in count() if not problems(made := Plot(f"{seed}.{number}", most, child).definition()))
+    for number in count():
+        made = {**Plot(f"{seed}.{number}", most, child, is_steady).definition(), **keys}
+        if not problems(made):
+            return made
+    raise AssertionError
 
 
 class Plot:
     """Makes up a definition of at most so many steps."""
 
-    def __init__(self, seed: str, most: int, child: str | None = None) -> None:
-        self._child = child
+    def __init__(self, seed: str, most: int, child: str | None = None, is_steady: bool = False) -> None:
+        self._child, self._is_steady = child, is_steady
         self._random = Random(seed)
         self._left = most
         self._numbers = count()
@@ -44,8 +57,10 @@ class Plot:
             made["finally"] = self._body(1)
         if self._chance(0.1):
             made["max_active_runs"] = 1
-        if self._chance(0.05):
+        if self._chance(0.05) and not self._is_steady:
             made["timeout"] = self._one_of(["10m", "2h"])
+        if self._chance(0.25):
+            made["notify"] = [{"on": ["started", "completed", "failed", "cancelled"], "topic": TOPIC}]
         return made
 
     def _chance(self, share: float) -> bool:
@@ -88,16 +103,18 @@ class Plot:
         if depth < 2 and self._left > 3 and kind < 0.3:
             branches = [self._body(depth + 1) for _ in range(self._random.randint(2, 3))]
             found: Step = {"type": "Parallel", "branches": branches, **following}
-            if self._chance(0.3):
+            if self._chance(0.3) and not self._is_steady:
                 found["on_failure"] = "stop"
             return found
         if depth < 2 and self._left > 2 and kind < 0.38:
             items: Step = {"type": "Map", "items": list(range(self._random.randint(0, 4))), **following}
             items["iterator"] = self._body(depth + 1)
             items["max_concurrency"] = self._random.randint(1, 3)
-            if self._chance(0.5):
+            if self._is_steady:  # which items begin before too many have failed is told by the time
+                items["tolerated_failures"] = "100%"
+            elif self._chance(0.5):
                 items["tolerated_failures"] = self._one_of([1, "50%"])
-            if self._chance(0.3):
+            if self._chance(0.3) and not self._is_steady:
                 items["on_failure"] = "stop"
             return items
         if later and earlier and kind < 0.4:
@@ -115,13 +132,23 @@ class Plot:
             [*_TARGETS, *_TARGETS, {"target_type": "Dag", "target_name": self._child}] if self._child else _TARGETS
         )
         task: Step = {"type": "Task", **self._one_of(list(targets)), **following}
-        if task["target_type"] != "Dag" and self._chance(0.15):
+        if self._chance(0.08):
+            task = {"type": "Task", **_ANSWER, **following}
+            if self._chance(0.5):
+                task["topic"] = TOPIC
+        if task["target_type"] not in ("Dag", "Callback") and self._chance(0.15):
             task["pool"] = "few"
+        if earlier and self._chance(0.25):
+            task["parameters"] = {"before": f"${{steps.{self._one_of(earlier)}.result}}"}
+        can_be_silent = task["target_type"] in ("CloudFunction", "CloudRunJob") and "invocation" not in task
+        if can_be_silent and not self._is_steady and self._chance(0.2):
+            task["heartbeat"] = "5m"
+            return {**task, "retry": {"max_attempts": 2}} if self._chance(0.5) else task
         if self._chance(0.3):
             task["retry"] = {"max_attempts": self._random.randint(2, 3), "delay": self._one_of(["1s", "30s", "5m"])}
         if later and self._chance(0.2):
             task["on_error"] = [{"errors": ["*"], "next": self._one_of(later)}]
-        if self._chance(0.1):
+        if self._chance(0.1) and not self._is_steady:
             task["timeout"] = self._one_of(["2m", "20m"])
         return task
 

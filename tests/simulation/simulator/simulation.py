@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import traceback
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from random import Random
 
+from orchestrator.engine import large_results
 from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.dag_executor import DAGExecutor
-from orchestrator.engine.status import number_of, run_of
+from orchestrator.engine.schedules import Marks
+from orchestrator.engine.status import run_of
 from orchestrator.model.commands import Json, Launch, Outcome
 from orchestrator.model.enums import RunStatus, TaskStatus
 from orchestrator.model.errors import OrchestratorError, StoreUnavailable
@@ -25,25 +29,37 @@ from orchestrator.model.messages import (
 )
 from orchestrator.model.policy import Policy, TargetRules
 from orchestrator.model.run_state import RunState
+from orchestrator.model.schedule import ticks
 from orchestrator.runtime.unknown_hosts import UnknownHosts
+from orchestrator.targets.callback import CallbackTarget
 from orchestrator.targets.dag import DagTarget
+from orchestrator.testing.virtual_time import T0
 from tests.simulation.simulator.checks import Checks, Violation, is_open
 from tests.simulation.simulator.cloud import (
-    SERVICES,
     BrokerOf,
     Bucket,
     ChangingStoreOf,
     Message,
-    Services,
     SkewedClock,
     StoreOf,
-    TargetOf,
     Topic,
     at,
+)
+from tests.simulation.simulator.counting import Counting, note_what_was_drawn
+from tests.simulation.simulator.crew import Crew, Host, Killed, Strand, aboard
+from tests.simulation.simulator.endings import endings
+from tests.simulation.simulator.meetings import step_at
+from tests.simulation.simulator.plots import INBOX, TIMES, definition_of
+from tests.simulation.simulator.services import (
+    SERVICES,
+    CallbackOf,
+    NotifierOf,
+    Receivers,
+    Running,
+    Services,
+    TargetOf,
     share_of,
 )
-from tests.simulation.simulator.crew import Crew, Host, Killed, Strand, aboard
-from tests.simulation.simulator.plots import definition_of
 from tests.simulation.simulator.tape import Tape
 
 MOST_STEPS = 20_000
@@ -53,6 +69,21 @@ TICK_S = 60.0
 RARE_TICK_S = 1800.0
 """How often the Tick comes once all is calm, where only a timeout of a day is waited for."""
 ACK_DEADLINE_S = 60.0
+OFTEN = {
+    "load": 0.5,
+    "tick": 0.5,
+    "event in": 0.7,
+    "save": 1.0,
+    "bind": 1.0,
+    "witness": 1.0,
+    "decide": 1.0,
+    "wait": 0.7,
+}
+"""How much more often than usual a process is killed, or stands still, at a step that many come to; at others: RARE."""
+RARE = 4.0
+RAREST = frozenset(("resolve", "results", "child", "cancel", "notify"))
+STANDS_S = ((1.0, 400.0), (1.0, 400.0), (28.0, 32.0), (53.0, 57.0), (58.0, 66.0), (400.0, 5000.0))
+"""How long a process stands still: also just about as long as a lease, or until it is too late to act under one."""
 
 logging.getLogger("orchestrator").addHandler(logging.NullHandler())
 
@@ -69,6 +100,22 @@ class Told:
     met: Counter[tuple[str, str]] = field(default_factory=Counter)
     states: dict[str, RunState] = field(default_factory=dict)
     story: list[str] = field(default_factory=list)
+    is_steady: bool = False
+    """Whether its final documents are the same, whatever order its events came in."""
+    endings: dict[str, Json] = field(default_factory=dict)
+    """Its final documents without what tells of the way there."""
+    drawn: Counter[str] = field(default_factory=Counter)
+    """What came about in it that is rare, and how often."""
+    trail: list[tuple[str, str]] = field(default_factory=list)
+
+
+_RULES_OF_CALLBACKS = TargetRules(
+    CallbackTarget.has_outcome,
+    CallbackTarget.can_cancel,
+    CallbackTarget.synchronous,
+    CallbackTarget.launch_limit_s,
+    default_timeout_s=CallbackTarget.default_timeout_s,
+)
 
 
 class Process:
@@ -77,13 +124,15 @@ class Process:
     def __init__(self, simulation: Simulation, number: int) -> None:
         s = simulation
         self.host = Host(f"p{number}")
-        skew_s = s.tape.between(-2.0, 2.0)
-        kind_of_store = ChangingStoreOf if s.seed % 2 else StoreOf
+        skew_s = s.tape.between(-2.4, 2.4) * s.skews
+        kind_of_store = ChangingStoreOf if (s.seed + s.order) % 2 else StoreOf
         store, broker = kind_of_store(s.bucket, s.crew, s.tape, self.host), BrokerOf(s.topic, s.crew, s.tape)
-        targets = {service.name: TargetOf(service, s.services, self.host) for service in SERVICES}
+        notifier = NotifierOf(s.receivers, s.crew, s.tape, self.host)
+        targets: dict = {service.name: TargetOf(service, s.services, self.host) for service in SERVICES}
         targets["Dag"] = DagTarget(
             store, broker.publish, lambda launch, run_id: self.executor.make_child(launch, run_id)
         )
+        targets["Callback"] = CallbackOf(store, notifier, s.services, self.host)
         self.executor = DAGExecutor(
             s.catalog,
             store=store,
@@ -95,11 +144,23 @@ class Process:
             policy=s.policy,
             random_bytes=s.tape.bytes,
             sleep=s.crew.sleep,
+            notifier=notifier,
+            start_missed=broker.publish,
         )
 
 
 class Simulation:
-    """Runs of one definition, from their starts to their ends."""
+    """Runs of one definition, from their starts to their ends.
+
+    Args:
+        seed: tells all of it.
+        without, only_first: see Tape.
+        size: of the definition, where it is not the seed's.
+        definition: in place of the seed's.
+        tells: whether `Told.story` is wanted.
+        order: of several simulations of the same definitions, in which all else comes otherwise, which.
+        skews: how much of their skew the clocks have, from 0 to 1.
+    """
 
     def __init__(
         self,
@@ -110,46 +171,72 @@ class Simulation:
         size: int | None = None,
         definition: dict[str, Json] | None = None,
         tells: bool = False,
+        order: int = 0,
+        skews: float = 1.0,
     ) -> None:
-        self.seed = seed
-        self.tape = Tape(seed, without, only_first)
+        self.seed, self.order, self.skews = seed, order, skews
+        self.tape = Tape(seed, without, only_first, order)
         self.crew = Crew()
         self.crew.on_error = self._thread_failed
         self.tape.could_not_look = lambda: self.crew.current and self._disturb(self.crew.current.host)
-        most = self.tape.whole(1, 12)
+        plot = Random(seed)
+        self.is_steady = plot.random() < 0.3
+        most = plot.randint(1, 12)
         most = most if size is None else size
         self.definitions = {
-            "main": definition or definition_of(seed, most, "child"),
-            "child": definition_of(-1 - seed, min(3, most)),
+            "main": definition or definition_of(seed, most, "child", is_steady=self.is_steady),
+            "child": definition_of(-1 - seed, min(3, most), is_steady=self.is_steady),
         }
+        self.missed = plot.choice(["skip", "last", "all"])
+        self.is_scheduled = plot.random() < 0.12
+        if self.is_scheduled:
+            own = {"schedule": TIMES, "missed": self.missed, "triggers": [{"object": {"bucket": INBOX}}]}
+            self.definitions["timed"] = definition_of(-1_000_000 - seed, 2, is_steady=self.is_steady, **own)
+        self.objects = plot.randint(0, 2)
+        self.starts = 1 + (plot.random() < 0.3)
         self.catalog = Catalog(self.definitions)
         self.bucket, self.topic = Bucket(), Topic(self.crew, self.tape)
         self.services = Services(self.crew, self.tape, self.topic, self._outcome_of)
         self.services.loses_lines = self.tape.one_of([0.0, 0.1, 0.5, 1.0])
-        self.checks = Checks(self.definitions, self.services, lambda: self.crew.now)
-        self.bucket.watch = self.checks.written
+        self.services.loses_verdicts = not self.is_steady
+        self.services.beats_of = self._beats_of
+        self.receivers = Receivers()
+        self.checks = Checks(self.definitions, self.services, self.receivers, lambda: self.crew.now)
+        self.bucket.watch = self._written
         self.services.told_of = self.checks.launching
         self.services.called = self.checks.called
         self.services.called_by = self.checks.owners_that_called.add
+        self.receivers.sending = self.checks.notifying
+        self.counts = Counting(self.tape, self.crew, self.services, self.bucket, self.checks)
+        self.services.lost = self.counts.line_lost
         self.policy = Policy(
-            {s.name: TargetRules(s.has_outcome, s.can_cancel, s.synchronous, s.launch_limit_s) for s in SERVICES},
+            {s.name: TargetRules(s.has_outcome, s.can_cancel, s.synchronous, s.launch_limit_s) for s in SERVICES}
+            | {"Callback": _RULES_OF_CALLBACKS},
             questions_at_once=self.tape.one_of([1, 4]),
             pools={"few": self.tape.whole(1, 2)},
-            inline_items=self.tape.one_of([100, 1]),
+            inline_items=plot.choice([100, 1]),
             part_items=2,
             marker_age_s=900.0,
             save_interval_s=self.tape.one_of([0.0, 1.0]),
         )
+        self.largest_inline = self.tape.one_of([large_results.MAX_INLINE_BYTES] * 2 + [20])
         self.count = 0
         self.processes: list[Process] = []
         self.next_tick = TICK_S
         self.failed: list[str] = []
-        self.told = Told(seed)
+        self.told = Told(seed, is_steady=self.is_steady)
         self._tells = tells
-        self.starts = 0
         self.steered: set[str] = set()
         self.redriven: set[tuple[str, int]] = set()
+        self.redriven_at_once: set[str] = set()
+        """Runs that are redriven as soon as they have ended."""
         self.ends_together = self.tape.chance(0.4)
+        self.times = list(ticks(TIMES, "UTC", T0, T0 + timedelta(hours=1))) if self.is_scheduled else []
+        self.sent_times: set[datetime] = set()
+        self.due_times = list(self.times)
+        self.told_objects = 0
+        self.first_look: float | None = None
+        """When a Tick looked at the schedule for the first time: what was due before then is nobody's."""
 
     # -- parts ----------------------------------------------------------------------------------------
 
@@ -165,10 +252,18 @@ class Simulation:
         if self.ends_together:
             took_s = 1.0
         if launch.target_key == "CloudFunction.sync":
-            took_s = min(took_s, 50.0)
+            took_s = min(took_s, 50.0 if self.is_steady else 70.0)
+        if self._beats_of(launch)[1] == 0.0:
+            took_s = 20_000.0  # it hangs
         if share < 0.8:
             return Outcome.completed({"node": node, "n": int(share * 10)}), took_s
         return Outcome.failed("Task.Failed", f"{node} was to fail"), took_s
+
+    def _beats_of(self, launch: Launch) -> tuple[float, float]:
+        """How often an execution says that it is at work, and after how many seconds it does not any more."""
+        if "heartbeat" not in launch.step:
+            return 0.0, -1.0
+        return 100.0, 0.0 if share_of(self.seed, launch.node_name, launch.attempt, "hangs") < 0.4 else 20_000.0
 
     def _thread_failed(self, strand: Strand) -> None:
         if isinstance(strand.error, Violation):
@@ -186,7 +281,7 @@ class Simulation:
     def run(self) -> Told:
         """Simulate, and tell."""
         try:
-            with aboard(self.crew):
+            with aboard(self.crew), self._small_documents():
                 self._begin()
                 self._go_on()
                 self._be_still()
@@ -194,20 +289,45 @@ class Simulation:
             self.told.violation = str(exc)
         finally:
             self._kill_all()
-        self.told.faults = self.tape.numbered
-        self.told.struck, self.told.met = self.tape.struck, self.tape.met
-        self.told.states = self.checks.states
-        return self.told
+        told = self.told
+        told.faults, told.struck, told.met = self.tape.numbered, self.tape.struck, self.tape.met
+        told.states, told.drawn, told.trail = self.checks.states, self.checks.drawn, self.crew.trail
+        if not told.violation:
+            told.endings = endings(told.states, self.bucket.held)
+        note_what_was_drawn(told.drawn, self.checks, self.services, self.bucket.held)
+        return told
+
+    @contextmanager
+    def _small_documents(self) -> Iterator[None]:
+        """Have results and lists of items lie beside the document from a few bytes on, in some simulations."""
+        kept = large_results.MAX_INLINE_BYTES, large_results.MAX_PART_BYTES
+        large_results.MAX_INLINE_BYTES = self.largest_inline
+        large_results.MAX_PART_BYTES = min(self.largest_inline, kept[1])
+        try:
+            yield
+        finally:
+            large_results.MAX_INLINE_BYTES, large_results.MAX_PART_BYTES = kept
 
     def _begin(self) -> None:
         self.processes = [self._process() for _ in range(self.tape.whole(1, 3))]
-        self.starts = 1 + self.tape.chance(0.3)
         for number in range(self.starts):
             run_id = f"run_{number}" if self.tape.chance(0.6) else None
             self.topic.publish(start_message("main", {"n": number}, run_id))
+        if self.is_scheduled:
+            for _ in range(self.objects):
+                self._tell_of_object()
+
+    def _tell_of_object(self) -> None:
+        """An object is there, which the bucket tells of once, or twice."""
+        self.told_objects += 1
+        told = {"resource": {"type": "object"}, "bucket": INBOX, "name": "day", "generation": str(self.told_objects)}
+        for number in range(2 if self.tape.chance(0.3) else 1):
+            self.topic.publish(told, delay_s=self.tape.between(0, 600), is_copy=number > 0)
 
     def _steer(self) -> None:
         """Have a run that has started cancelled, or paused and resumed, at some time."""
+        if self.is_steady:
+            return
         for run_id in [each for each in self.checks.states if each not in self.steered]:
             self.steered.add(run_id)
             if self.tape.chance(0.1):
@@ -217,16 +337,26 @@ class Simulation:
                 self.topic.publish(pause_message(run_id), delay_s=pause_s)
                 self.topic.publish(resume_message(run_id), delay_s=pause_s + self.tape.between(0, 600))
 
-        for state in self._own():
+        for state in self.checks.states.values():
+            # A resume that comes while the run has ended is of no effect; the pause before it may come after a redrive.
+            if state.run.status is RunStatus.PAUSED and not self._is_steered_still(state.run.run_id):
+                self.topic.publish(resume_message(state.run.run_id))
+        for state in self.own():
             run = state.run
             if (
                 run.status in (RunStatus.FAILED, RunStatus.CANCELLED)
                 and (run.run_id, run.redrives) not in self.redriven
             ):
                 self.redriven.add((run.run_id, run.redrives))
-                if run.redrives < 2 and self.tape.chance(0.3):
+                is_at_once = run.run_id in self.redriven_at_once
+                if run.redrives < 2 and (is_at_once or self.tape.chance(0.3)):
                     message = redrive_message(run.run_id, None, run.redrives + 1)
-                    self.topic.publish(message, delay_s=self.tape.between(0, 100))
+                    self.topic.publish(message, delay_s=0.0 if is_at_once else self.tape.between(0, 100))
+
+    def _is_steered_still(self, run_id: str) -> bool:
+        """Whether a message is on its way that pauses a run, or lets it go on."""
+        kinds = ("pause", "resume")
+        return any(message.run_id == run_id and message.kind in kinds for message in self.topic.messages)
 
     def _go_on(self) -> None:
         """Until all runs have ended."""
@@ -235,13 +365,20 @@ class Simulation:
 
     def _have_ended(self) -> bool:
         states = self.checks.states
-        if any(message.data["resource"] == {"type": "redrive"} for message in self.topic.messages):
+        if any(message.kind in ("redrive", "start", "trigger") for message in self.topic.messages):
             return False
-        return len(self._own()) >= self.starts and not any(is_open(state) for state in states.values())
+        if self.due_times or len(self.own()) < self.starts or any(is_open(state) for state in states.values()):
+            return False
+        return not self.is_scheduled or self.missed == "skip" or self._seen_to()
 
-    def _own(self) -> list[RunState]:
-        """The runs that a message has started."""
-        return [state for state in self.checks.states.values() if state.run.parent is None]
+    def _seen_to(self) -> bool:
+        """Whether a Tick has seen to all times of the schedule."""
+        mark = Marks(self.bucket.held).load("timed")
+        return mark is not None and mark[0].through >= self.times[-1]
+
+    def own(self, dag: str = "main") -> list[RunState]:
+        """The runs of a DAG that a message has started."""
+        return [x for x in self.checks.states.values() if x.run.parent is None and x.run.dag == dag]
 
     def _be_still(self) -> None:
         """Deliver what is left, let what stood still go on, look after what is open: nothing may come of it."""
@@ -250,15 +387,16 @@ class Simulation:
         until = self.next_tick + 2 * RARE_TICK_S
         while self.crew.now < until:
             self._step()
-        if len(self._own()) != self.starts:
-            raise Violation(f"{self.starts} starts make {len(self._own())} runs")
+        if len(self.own()) != self.starts:
+            raise Violation(f"{self.starts} starts make {len(self.own())} runs")
+        if self.is_scheduled:
+            first_look = self.first_look if self.first_look is not None else self.crew.now
+            self.checks.scheduled(self.own("timed"), self.times, self.sent_times, self.missed, first_look)
+            self.checks.triggered(self.own("timed"), self.told_objects)
         for run_id in self.checks.states:
             self.checks.at_the_end(run_id)
-        # A redrive that was killed before its save, and came again after another one, leaves a marker until the next.
-        redrives = {state.run.run_id: state.run.redrives for state in self.checks.states.values()}
-        markers = [
-            marker for marker in self.bucket.held.list("open/") if number_of(marker) <= redrives.get(run_of(marker), 0)
-        ]
+        owing = {run_id for run_id, state in self.checks.states.items() if state.run.owed_notifications}
+        markers = [marker for marker in self.bucket.held.list("open/") if run_of(marker) not in owing]
         if markers:
             raise Violation(f"{markers} are left, though all runs have ended")
 
@@ -286,6 +424,9 @@ class Simulation:
             if not message.is_out and message.due_at <= crew.now:
                 happenings.append(lambda message=message: self._deliver(message))
         happenings += [lambda x=x: self._end(x) for x in self.services.ending()]
+        happenings += [lambda x=x: self.services.beat(x, self.bucket.held) for x in self.services.beating()]
+        if self.due_times and at(crew.now) >= self.due_times[0]:
+            happenings.append(self._time_of_schedule)
         if crew.now >= self.next_tick:
             happenings.append(self._tick)
         if self.services.executions and tape.strikes("forged", "completion", 0.01):
@@ -296,38 +437,85 @@ class Simulation:
             self._go_on_with(ready)
         else:
             for strand in ready:
+                self.counts.stands(strand)
                 self._disturb(strand.host)
             self._pass_time()
+
+    def _time_of_schedule(self) -> None:
+        """A time of the schedule has come: the scheduler starts its run, unless it is down."""
+        time = self.due_times.pop(0)
+        if not self.tape.strikes("lost", "start of a schedule", 0.4):
+            self.sent_times.add(time)
+            for number in range(2 if self.tape.chance(0.1) else 1):
+                self.topic.publish(
+                    {"resource": {"type": "start"}, "dag": "timed", "schedule": TIMES}, is_copy=number > 0
+                )
 
     def _forge(self) -> None:
         """Somebody writes a line that says that something has completed, as well as can be without its nonce."""
         known = list(self.services.executions.values())
         victim, other = self.tape.one_of(known), self.tape.one_of(known)
-        line = self.services.line_of(victim, nonce="0" * 32, verdict=Outcome.completed({"forged": True}))
-        self.topic.publish({**line, "execution_id": other.execution_id}, is_lossy=True)
+        run_id = victim.launch.run_id
+        if victim.beat_s and self.tape.chance(0.5):
+            line = {"resource": {"type": "heartbeat"}, "launch_id": victim.launch.launch_id, "nonce": "0" * 32}
+        else:
+            line = self.services.line_of(victim, nonce="0" * 32, verdict=Outcome.completed({"forged": True}))
+            if not victim.service.is_person:
+                line = {**line, "execution_id": other.execution_id}
+        self.topic.publish(line, is_lossy=True, run_id=run_id, is_forged=True)
 
     def _go_on_with(self, ready: list[Strand]) -> None:
         strand = self.tape.one_of(ready)
         host, step = strand.host, strand.at
         if not host.is_dead:
-            if self.tape.strikes("kill", step, 0.004):
+            often = OFTEN.get(step_at(step), 2 * RARE if step_at(step) in RAREST else RARE)
+            if self.tape.strikes("kill", step, 0.004 * often):
+                if not step.endswith(", done") or any(x.is_out and x.host is host for x in self.topic.messages):
+                    self.tape.meets("kill", step_at(step))
                 self._kill(host)
-            elif self.tape.strikes("stall", step, 0.004):
-                host.stands_still_until = self.crew.now + self.tape.between(1.0, 400.0)
+            elif self.tape.strikes("stall", step, 0.005 * often):
+                host.stands_still_until = self.crew.now + self.tape.between(*self.tape.one_of(STANDS_S))
+                self.counts.stands(strand)
                 self._disturb(host)
                 self.tell(f"{host.name} stands still at {step}")
+                self._steer_just_then(strand)
                 return
         self.tell(f"{host.name} {step}")
+        self.counts.goes_on(strand)
         self.crew.step(strand)
+
+    def _steer_just_then(self, strand: Strand) -> None:
+        """Have the run steered that a thread which stands still is at: its step is met while it lasts."""
+        run_id = strand.about
+        state = self.checks.states.get(run_id or "")
+        share = 0.8 if step_at(strand.at) in RAREST else 0.2
+        if run_id is None or state is None or self.is_steady or not self.tape.chance(share):
+            return
+        kind = self.tape.one_of(["cancel", "pause", "redrive", "redrive"])
+        if kind == "pause":
+            self.topic.publish(pause_message(run_id))
+            self.topic.publish(resume_message(run_id), delay_s=self.tape.between(0, 600))
+        else:
+            self.topic.publish(cancel_message(run_id, "just then"))
+        if kind == "redrive":  # once it has ended, which it may while the thread stands still
+            strand.host.stands_still_until += 3000.0
+            self._disturb(strand.host)
+            while state.run.parent is not None and state.run.parent.run_id in self.checks.states:
+                state = self.checks.states[state.run.parent.run_id]  # a child run goes on with its parent
+            if state.run.run_id != run_id:
+                self.topic.publish(cancel_message(state.run.run_id, "just then"))
+            self.redriven_at_once.add(state.run.run_id)
 
     def _pass_time(self) -> None:
         """Move on to when something can happen next, or a little."""
         times = [self.next_tick, self.crew.next_time(), self.services.next_end()]
         times += [message.due_at for message in self.topic.messages if not message.is_out]
+        times += [(time - T0).total_seconds() for time in self.due_times[:1]]
         coming = [x for x in times if x is not None and x > self.crew.now]
         self.crew.now = min(coming)
 
-    def _end(self, execution: object) -> None:
+    def _end(self, execution: Running) -> None:
+        self.crew.trail.append(("", f"{execution.execution_id} ends"))
         self.tell(f"{execution.execution_id} of {execution.launch.launch_id} ends: {execution.outcome.kind}")
         self.checks.ending(execution)
         self.services.end(execution)
@@ -359,13 +547,18 @@ class Simulation:
         self._deliver(Message("tick", tick_message(), self.crew.now, self.crew.now))
 
     def _deliver(self, message: Message) -> None:
-        if message.is_lossy and self.tape.strikes("lost", f"message {message.data['resource']['type']}", 0.05):
+        is_of_tick = message.kind == "tick"
+        if message.is_lossy and self.tape.strikes("lost", f"message {message.kind}", 0.05):
             self.topic.messages.remove(message)
+            self.counts.lost(message)
             return
         process = self.tape.one_of(self.processes)
         message.is_out, message.host = True, process.host
         message.tries += 1
+        self.crew.trail.append((process.host.name, f"{message.message_id} at {self.crew.now:.3f}"))
         self.tell(f"{process.host.name} gets {message.message_id} {message.data}")
+        if not is_of_tick:
+            self.counts.delivery(message)
 
         def handle() -> None:
             try:
@@ -378,13 +571,26 @@ class Simulation:
                 self._check_reminder(message)
                 self._acknowledge(message)
 
-        self.crew.spawn(handle, process.host)
+        strand = self.crew.spawn(handle, process.host)
+        strand.at, strand.about = ("tick" if is_of_tick else "event in"), message.run_id
+
+    def _written(self, key: str, before: bytes | None, after: bytes, host: Host) -> None:
+        """Check a write, and count what it makes of others' steps."""
+        if key == "schedules/timed.json" and before is None:
+            self.first_look = self.crew.now
+        old = self.checks.states.get(key[5:-5]) if key.startswith("runs/") else None
+        self.checks.written(key, before, after, host)
+        if not key.startswith("runs/"):
+            return
+        new = self.checks.states[key[5:-5]]
+        self.counts.claims(old, new)
+        self.counts.steering(old, new)
 
     def _check_reminder(self, message: Message) -> None:
         """A reminder is proof that something is due: once it is handled, that is not due any more."""
         data = message.data
         state = self.checks.states.get(data.get("run_id"))
-        if data["resource"] != {"type": "reminder"} or "kind" not in data or state is None:
+        if message.kind != "reminder" or "kind" not in data or state is None:
             return
         node = state.nodes[data["node_name"]]
         due = node.due.get(data["kind"])
@@ -405,7 +611,8 @@ class Simulation:
     def _acknowledge(self, message: Message) -> None:
         if message not in self.topic.messages:
             return
-        if self.tape.strikes("twice", f"message {message.data['resource']['type']}", 0.05):
+        if self.tape.strikes("twice", f"message {message.kind}", 0.05):
+            message.is_copy = True
             message.is_out, message.due_at = False, self.crew.now + self.tape.between(0.0, 900.0)
         else:
             self.topic.messages.remove(message)

@@ -18,12 +18,13 @@ class Tape:
 
     Args:
         seed: names the simulation.
+        order: of several that go another way with the same definitions, which.
         without: numbers of faults (in the order in which they strike) that do not.
         only_first: faults beyond this many do not strike.
     """
 
-    def __init__(self, seed: int, without: Collection[int] = (), only_first: int | None = None) -> None:
-        self._random = Random(seed)
+    def __init__(self, seed: int, without: Collection[int] = (), only_first: int | None = None, order: int = 0) -> None:
+        self._random = Random(f"{seed} {order}")
         self._without, self._only_first = frozenset(without), only_first
         self.struck: list[tuple[str, str]] = []
         """(fault, step of the loop) of those that did strike."""
@@ -35,6 +36,7 @@ class Tape:
         self.force = self.one_of([0.0, 1.0, 1.0, 3.0])
         """How much more often than usual faults strike."""
         self.met = Counter[tuple[str, str]]()
+        """(fault, step of the loop, or kind of message) -> how often one met the other and changed what happened."""
 
     def chance(self, share: float) -> bool:
         """Whether something happens that does so with this share."""
@@ -67,5 +69,8 @@ class Tape:
         self.struck.append((fault, step))
         if (fault, step) == ("503", "get runs"):
             self.could_not_look()
-        self.met[fault, step] += 1
         return True
+
+    def meets(self, fault: str, step: str) -> None:
+        """Count that a fault has met a step of the loop, or a kind of message, and changed what happened."""
+        self.met[fault, step] += 1

@@ -1,0 +1,143 @@
+"""Many simulations, on several cores, and what came of them together."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import multiprocessing
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from tests.simulation.simulator.endings import difference
+from tests.simulation.simulator.meetings import STEPS, step_at
+from tests.simulation.simulator.simulation import Simulation, Told
+
+AT_ONCE = 20
+"""How many seeds a process takes at once."""
+EVERY_SKEW = 3
+"""Of so many seeds one is simulated without skew, too."""
+
+
+@dataclass
+class Summary:
+    """What came of some seeds.
+
+    Attributes:
+        simulations: how many there were; of some seeds several.
+        steady: how many seeds were simulated in another order, too, and ended in the same documents.
+        failed: (seed, order, what was violated) of those that failed.
+    """
+
+    seeds: int = 0
+    simulations: int = 0
+    steps: int = 0
+    struck: int = 0
+    steady: int = 0
+    met: Counter[tuple[str, str]] = field(default_factory=Counter)
+    drawn: Counter[str] = field(default_factory=Counter)
+    failed: list[tuple[int, int, str]] = field(default_factory=list)
+
+    def add(self, other: Summary) -> None:
+        """Take in what came of other seeds."""
+        for name in ("seeds", "simulations", "steps", "struck", "steady"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.met.update(other.met)
+        self.drawn.update(other.drawn)
+        self.failed += other.failed
+
+    def add_told(self, told: Told, order: int = 0) -> bool:
+        """Take in what came of one simulation; return whether nothing was violated."""
+        self.simulations += 1
+        self.steps += told.steps
+        self.struck += len(told.struck)
+        self.met.update(told.met)
+        self.drawn.update(told.drawn)
+        if told.violation:
+            self.failed.append((told.seed, order, told.violation))
+        return told.violation is None
+
+
+def of_seed(seed: int) -> Summary:
+    """Simulate a seed; where it says the same of both, in another order as well; now and then without skew."""
+    found = Summary(seeds=1)
+    told = Simulation(seed).run()
+    if not found.add_told(told):
+        return found
+    if told.is_steady:
+        other = Simulation(seed, order=1).run()
+        if found.add_told(other, 1):
+            found.steady = 1
+            if where := difference(told.endings, other.endings):
+                found.failed.append((seed, 1, f"another order of events ends otherwise: {where}"))
+    if seed % EVERY_SKEW == 0:
+        straight = Simulation(seed, skews=0.0).run()
+        if found.add_told(straight) and (step := parting(told, straight)):
+            found.met["skew", step] += 1
+    return found
+
+
+def parting(one: Told, other: Told) -> str | None:
+    """The step from which on two simulations of one seed do not do the same; None where they always do."""
+    both = zip(one.trail, other.trail, strict=False)
+    place = next((number for number, (mine, theirs) in enumerate(both) if mine != theirs), None)
+    if place is None:
+        return None
+    steps = (_step_of(at) for _, at in reversed(one.trail[:place]))
+    return next((step for step in steps if step), None)
+
+
+def _step_of(at: str) -> str | None:
+    step = step_at(at) if at in STEPS or at.partition(" ")[0] in _CALLS else None
+    return "event in" if step is None and at.startswith("m") and " at " in at else step
+
+
+_CALLS = frozenset(
+    ("get", "put", "delete", "list", "publish", "find", "outcome", "launch", "launch,", "cancel", "notify", "notify,")
+) | {"waits", "sleeps"}
+
+
+def of_seeds(seeds: range) -> Summary:
+    """Simulate several seeds, one after another."""
+    logging.disable(logging.CRITICAL)
+    found = Summary()
+    gc.disable()  # greenlets and frames make many cycles, and what they hold is small
+    try:
+        for seed in seeds:
+            found.add(of_seed(seed))
+            if found.failed:
+                break
+    finally:
+        gc.enable()
+        gc.collect()
+    return found
+
+
+def simulated(first: int, number: int | None, jobs: int | None = None) -> Iterator[Summary]:
+    """Simulate so many seeds from the first on (None: without end), on several cores; yield what came of some of them.
+
+    Ends with the first of these that have failed.
+    """
+    jobs = jobs or os.cpu_count() or 1
+    end = first + number if number is not None else None
+    firsts = _firsts(first, end)
+    if jobs == 1:
+        yield from _up_to_a_failure(map(of_seeds, firsts))
+        return
+    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+        yield from _up_to_a_failure(pool.imap_unordered(of_seeds, firsts))
+
+
+def _up_to_a_failure(all_found: Iterable[Summary]) -> Iterator[Summary]:
+    for found in all_found:
+        yield found
+        if found.failed:
+            return
+
+
+def _firsts(first: int, end: int | None) -> Iterator[range]:
+    while end is None or first < end:
+        last = first + AT_ONCE if end is None else min(end, first + AT_ONCE)
+        yield range(first, last)
+        first = last
