@@ -667,6 +667,16 @@ class DAGExecutor:
     # -- boxes --------------------------------------------------------------------------------------
 
     def _box(self, run_id: str) -> RunBox:
+        found = self._boxes.get(run_id)
+        if found is not None:
+            # Hundreds may come at once, of one run. Who is not first need not wait to say that the run was used now.
+            if self._boxes_lock.acquire(blocking=False):
+                try:
+                    if run_id in self._boxes:
+                        self._boxes.move_to_end(run_id)
+                finally:
+                    self._boxes_lock.release()
+            return found
         with self._boxes_lock:
             box = self._boxes.get(run_id)
             if box is None:
