@@ -1,4 +1,4 @@
-"""The journals of a directory's objects: `.journal-<name>` beside the file of each that has been changed by parts."""
+"""The journals of a directory's objects: `.<name>.journal` beside the file of each that has been changed by parts."""
 
 import os
 from contextlib import suppress
@@ -6,8 +6,9 @@ from threading import Lock
 
 from orchestrator.stores.journal import records, since
 
-PREFIX = ".journal-"
-_LONGEST_NAME = 255 - len(PREFIX)
+_SUFFIX = ".journal"
+"""So that what looks for `*.json` does not come by it."""
+_LONGEST_NAME = 255 - len(f".{_SUFFIX}")
 
 _OPEN = os.O_RDWR | os.O_CLOEXEC
 _BEGIN = _OPEN | os.O_CREAT | os.O_EXCL
@@ -18,13 +19,13 @@ _ODD_NS = 1_000_000_001
 def journal_path(path: str) -> str | None:
     """Where the journal of the object at `path` lies; None where its name would be too long."""
     folder, _, name = path.rpartition("/")
-    return f"{folder}/{PREFIX}{name}" if len(name) <= _LONGEST_NAME else None
+    return f"{folder}/.{name}{_SUFFIX}" if len(name) <= _LONGEST_NAME else None
 
 
 def object_path(path: str) -> str | None:
     """Whose journal the file at `path` is; None where it is none."""
     folder, _, name = path.rpartition("/")
-    return f"{folder}/{name.removeprefix(PREFIX)}" if name.startswith(PREFIX) else None
+    return f"{folder}/{name[1:].removesuffix(_SUFFIX)}" if name[:1] == "." and name.endswith(_SUFFIX) else None
 
 
 def read_all(fd: int, begin: int = 0) -> bytes:
@@ -106,7 +107,8 @@ class JournalFiles:
             fd = os.open(where, _OPEN)
         except FileNotFoundError:
             return None
-        opened = JournalFile(fd, document_ns, os.stat(path).st_size, document_ns, 0, is_new=True)
+        opened = JournalFile(fd, document_ns, 0, document_ns, 0, is_new=True)
+        opened.document_size = os.stat(path).st_size
         data = read_all(fd)
         all_of_it = list(records(data))
         if not all_of_it or not (all_of_it[-1].version == document_ns or since(document_ns, all_of_it)):

@@ -44,6 +44,7 @@ ONLY_PROBLEMS = {
     "depends_on_and_led_to": ORDER,
     "depends_on_at_the_start": REFERENCE,
     "depends_on_beside_a_start_that_leads_nowhere_else": ORDER,
+    "heartbeat_of_a_month": SIZE,
     "expression_of_a_step_that_may_still_run": EXPRESSION,
     "expression_of_a_step_not_waited_for": EXPRESSION,
     "cycle_of_itself": ORDER,

@@ -47,7 +47,7 @@ def test_a_change_is_one_sync_of_the_journal_and_the_file_stays_as_it_is(store, 
         version = store.change(KEY, {"A": b"%d" % n}, expect=version)
     assert store.fsyncs - before == 10
     assert on_disk(bucket) == FIRST
-    assert names_in(bucket) == [".journal-a.json", "a.json"]
+    assert names_in(bucket) == [".a.json.journal", "a.json"]
     assert list(store.list("")) == [KEY]
     assert store.get(KEY) == (b'{"$run": 1,\n"A": 9}\n', version)
     assert LocalStore(bucket).get(KEY) == store.get(KEY)
@@ -105,7 +105,7 @@ def test_a_journal_that_outgrows_its_object_is_written_into_it(store, bucket, mo
         version = store.change(KEY, {"A": b"%d" % n}, expect=version)
         assert store.get(KEY) == (b'{"$run": 1,\n"A": %d}\n' % n, version)
         with suppress(FileNotFoundError):
-            largest = max(largest, (bucket / "runs" / ".journal-a.json").stat().st_size)
+            largest = max(largest, (bucket / "runs" / ".a.json.journal").stat().st_size)
     assert 900 < largest <= 1000
 
 
@@ -140,7 +140,7 @@ def test_journals_whose_objects_are_gone_are_swept_away_and_others_stay(store, b
     day_ago = time.time() - 90_000
     os.utime(bucket / ".locks" / "swept", (day_ago, day_ago))
     LocalStore(bucket).ensure_writable()
-    assert names_in(bucket) == [".journal-a", "a"]
+    assert names_in(bucket) == [".a.journal", "a"]
     assert store.get("runs/a")[0] == b'{"x": 1}\n'
 
 
@@ -201,7 +201,7 @@ def test_what_a_hand_saved_and_is_no_object_is_left_alone(store, bucket):
     assert store.get(KEY) == (data, version)
 
 
-@pytest.mark.parametrize("name", [".journal-a.json", "a.json", ".locks"])
+@pytest.mark.parametrize("name", [".a.json.journal", "a.json", ".locks"])
 def test_files_that_somebody_removes_are_missed_and_made_again(store, bucket, name):
     version = store.put(KEY, FIRST, expect=None)
     changed = store.change(KEY, {"A": b"2"}, expect=version)
@@ -215,7 +215,7 @@ def test_files_that_somebody_removes_are_missed_and_made_again(store, bucket, na
         with pytest.raises(VersionConflict):
             store.change(KEY, {"A": b"3"}, expect=changed)
         changed = store.put(KEY, FIRST, expect=None)
-    elif name == ".journal-a.json":
+    elif name == ".a.json.journal":
         assert store.get(KEY) == (FIRST, version)
         changed = version
     changed = store.change(KEY, {"A": b"3"}, expect=changed)
@@ -344,7 +344,7 @@ def test_of_a_journal_that_is_torn_anywhere_the_whole_records_count_and_it_goes_
     versions = [store.get(KEY)[1]]
     for n in range(3):
         versions.append(store.change(KEY, {"A": b"%d" % (n + 5)}, expect=versions[-1]))
-    path = bucket / "runs" / ".journal-a.json"
+    path = bucket / "runs" / ".a.json.journal"
     whole, mtime = path.read_bytes(), (bucket / KEY).stat().st_mtime_ns
     ends = [0, *(each.end for each in journal.records(whole))]
     for cut in range(len(whole) + 1):
@@ -494,7 +494,7 @@ def test_after_a_sync_that_failed_nothing_relies_on_that_journal(store, bucket, 
     assert on_disk(bucket) == b'{"$run": 1,\n"A": 3,\n"B": 4}\n'
     assert names_in(bucket) == ["a.json"]
     store.change(KEY, {"B": b"5"}, expect=version)
-    assert names_in(bucket) == [".journal-a.json", "a.json"]
+    assert names_in(bucket) == [".a.json.journal", "a.json"]
 
 
 def test_a_fold_that_fails_is_tried_again_and_the_journal_counts_until_then(bucket, monkeypatch):

@@ -150,7 +150,7 @@ def test_increments_by_many_processes_are_all_counted_and_a_reader_never_sees_ha
     assert [crowd.writers[name].wait() for name in names] == [0] * 8
     crowd.end_reader()
     assert crowd.counted() == dict.fromkeys(names, 200)
-    assert {*os.listdir(crowd.folder / "bucket" / "runs")} - {".journal-n.json"} == {"n.json"}
+    assert {*os.listdir(crowd.folder / "bucket" / "runs")} - {".n.json.journal"} == {"n.json"}
 
 
 def test_no_acknowledged_increment_is_lost_when_writers_are_killed(crowd):
