@@ -1,7 +1,7 @@
 """`orchestrator runs` against a naive reading of every document: the same runs in the same order.
 
-As in real buckets, what is open has a marker, and nothing was written before it began. No chosen id begins with `run_` and a
-digit, and no run that has ended was one of a backfill: of many runs, such a one is found where its id sorts.
+As in real buckets, what is open has a marker, and nothing was written before it began. No chosen id begins with `run_`
+and a digit, and no run that has ended was one of a backfill: of many runs, such a one is found where its id sorts.
 """
 
 import os
