@@ -8,10 +8,11 @@ Where there are many runs, one that was chosen and begins with `run_` and a digi
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice, takewhile
 from pathlib import Path
 
+from orchestrator.engine.status import MARKERS, run_of
 from orchestrator.model.ids import RUN_ID
 from orchestrator.ports import Dated, ObjectStore
 
@@ -63,7 +64,28 @@ class RunNames:
 
     def chosen(self) -> list[tuple[float | None, str]]:
         """Return (when it was written last, id) of those that were chosen; newest first, where that is known."""
-        dated = [(self._written_s(run_id), run_id) for run_id in self._chosen]
+        return self._newest((self._written_at(f"{PREFIX}{run_id}{SUFFIX}"), run_id) for run_id in self._chosen)
+
+    def open_ones(self) -> list[tuple[float | None, str]]:
+        """Return (when its marker was written last, id) of the runs that have one; newest first, likewise.
+
+        A run's id may be of a time long before its start: as that of a backfill.
+        """
+        found: dict[str, float | None] = {}
+        for key, written_s in self._markers():
+            run_id = run_of(key)
+            before = found.get(run_id)
+            found[run_id] = written_s if before is None or written_s is None else max(before, written_s)
+        return self._newest((written_s, run_id) for run_id, written_s in found.items())
+
+    def _markers(self) -> Iterator[tuple[str, float | None]]:
+        if self._root is None and isinstance(self._store, Dated):
+            yield from self._store.list_dated(MARKERS)
+            return
+        for key in self._store.list(MARKERS):
+            yield key, self._written_at(key)
+
+    def _newest(self, dated: Iterable[tuple[float | None, str]]) -> list[tuple[float | None, str]]:
         meant = [each for each in dated if each[0] is None or each[0] >= self._since_s]
         return sorted(meant, key=lambda each: (each[0] is None, each[0] or 0.0, each[1]), reverse=True)
 
@@ -102,8 +124,7 @@ class RunNames:
             if run_id is not None and (match is None or int(match[1]) >= self._since_s):
                 yield run_id
 
-    def _written_s(self, run_id: str) -> float | None:
-        key = f"{PREFIX}{run_id}{SUFFIX}"
+    def _written_at(self, key: str) -> float | None:
         if self._root is None:
             return self._written.get(key)
         try:

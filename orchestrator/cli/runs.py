@@ -5,7 +5,6 @@ Child runs, of which a Map in parts has hundreds, only if they are asked for.
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
@@ -118,8 +117,8 @@ def newest(
     whether there are more than `limit`.
 
     One that cannot be read comes where its id says, else first. Only as many documents are read as it takes, by the
-    times that ids have, and of runs whose ids were chosen the times at which they were written; and those of open runs,
-    by their markers. Where only open runs are meant, no others are looked at.
+    times that ids have, and of others the times at which they, or the markers of open ones, were written.
+    Where only open runs are meant, no others are looked at.
     """
     now_s = (now or datetime.now(UTC)).timestamp()
     since_s = max(_earliest_s(bucket, wanted), since.timestamp() if since is not None else 0.0)
@@ -141,22 +140,18 @@ def newest(
                 break
             take(group)
         # The id of a run for a time of its schedule is of that time, which may be long ago: as of a backfill.
-        take(_open_ones(bucket, seen)[:limit] if len(found) > limit else ())
-        for written_s, run_id in names.chosen():
-            # It began before it was written last, and so did all that follow.
-            if written_s is not None and sum(_began(each)[0] >= written_s for each in found) > limit:
-                break
-            take((run_id,))
+        are_unseen = len(found) > limit or since_s > 0.0
+        for dated in (names.open_ones() if are_unseen else (), names.chosen()):
+            for written_s, run_id in dated:
+                # It began before that was written last, and so did all that follow.
+                if written_s is not None and sum(_began(each)[0] >= written_s for each in found) > limit:
+                    break
+                take((run_id,))
     else:
-        take(_open_ones(bucket, seen))
+        take(sorted({run_id for _, run_id in OpenRuns(bucket.store)}))
     found.sort(key=_began, reverse=True)
     oldest = _began(found[limit - 1]) if len(found) >= limit else (-inf, "")
     return found[:limit], sum(_began(each) > oldest for each in left_out), len(found) > limit
-
-
-def _open_ones(bucket: Bucket, seen: AbstractSet[str]) -> list[str]:
-    """Return the ids of the runs that have a marker, but for those seen; the last in the order of names first."""
-    return sorted({run_id for _, run_id in OpenRuns(bucket.store)} - seen, reverse=True)
 
 
 def _earliest_s(bucket: Bucket, wanted: Filter) -> float:

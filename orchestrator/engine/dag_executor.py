@@ -7,12 +7,9 @@ The shell around the pure `decide`: it knows the ports and no adapter.
 
 import dataclasses
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
-from itertools import islice
 from threading import BoundedSemaphore, Condition, Lock, Thread
 from typing import TYPE_CHECKING
 
@@ -27,14 +24,14 @@ from orchestrator.engine.address import (
     TickAll,
 )
 from orchestrator.engine.catalog import Catalog
-from orchestrator.engine.deciding import Decider, TooMuchAtOnce, label
-from orchestrator.engine.draft import Decision, Token
+from orchestrator.engine.committing import Committer, known
+from orchestrator.engine.deciding import Decider, label
 from orchestrator.engine.handled import Handled, Swept
 from orchestrator.engine.large_results import LargeResults
 from orchestrator.engine.observing import Observed
-from orchestrator.engine.pace import GATHERING_S, Pace
 from orchestrator.engine.resolve import Resolver
 from orchestrator.engine.run_box import Baton, Entry, OnDone, RunBox
+from orchestrator.engine.run_boxes import RunBoxes
 from orchestrator.engine.saved import Saved
 from orchestrator.engine.status import (
     DefinitionStatus,
@@ -44,17 +41,15 @@ from orchestrator.engine.status import (
 )
 from orchestrator.engine.ticker import Ticker
 from orchestrator.engine.witness import Witness
-from orchestrator.model.commands import EMPTY, AskSlot, Command, Json, Launch, Notify, ReleaseSlot
+from orchestrator.model.commands import EMPTY, Command, Json, Launch, ReleaseSlot
 from orchestrator.model.enums import TaskStatus
 from orchestrator.model.errors import (
     LaunchRefused,
     LaunchUncertain,
     NotYet,
     OrchestratorError,
-    StoreUnavailable,
-    VersionConflict,
 )
-from orchestrator.model.facts import AttemptEnded, Fact, LaunchBound, LaunchFailed, PlacesLeft, RunAdopted
+from orchestrator.model.facts import Fact, PlacesLeft, RunAdopted
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import RunState
 from orchestrator.ports import (
@@ -67,7 +62,6 @@ from orchestrator.ports import (
     Observer,
     Secrets,
     Target,
-    Version,
 )
 
 if TYPE_CHECKING:
@@ -76,21 +70,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("orchestrator")
 
-MAX_SAVES = 60
-"""How often a lost race is run again before the events are given back."""
-RACES_AT_ONCE = 4
-"""How often a lost race is run again before the next save waits for its turn."""
-MAX_FAULTS = 5
-"""How often a store that cannot be written is tried again before the events are given back."""
 GIVING_BACK_S = 5.0
 """How long closing waits for slots to be given back that others wait for."""
 MAX_APART = 64
 """For how many runs a thread of its own acts on what a Tick found; with more, the Tick waits for each."""
-MAX_IDLE_RUNS = 2000
-"""How many runs an instance remembers between events."""
-MAX_IDLE_BYTES = 32 * 2**20
-"""How large the documents of those may be together that it has at hand, and need not read again: in memory they take
-some three times as much."""
 
 
 class DAGExecutor:
@@ -138,12 +121,12 @@ class DAGExecutor:
         self.instance = instance
         self._store, self._targets, self._clock = store, targets, clock
         self._policy, self._random_bytes, self._sleep = policy, random_bytes, sleep
-        self._on_saved, self._observed = on_saved, Observed(observer)
+        self._observed = Observed(observer)
         self._broker = broker
         self._secrets = secrets or HeldSecrets()
         self._executions = ExecutionStatus(store)
-        self._definitions = DefinitionStatus(store, catalog, self._seconds)
-        self._open_runs = OpenRuns(store)
+        self._definitions = DefinitionStatus(store, catalog, lambda: clock.now().timestamp())
+        self._boxes = RunBoxes(store, policy.save_interval_s)
         self._witness = Witness(targets, clock, policy, self._definitions)
         self._large_results = LargeResults(store, self._witness.side_by_side)
         self._drives = drives
@@ -168,19 +151,27 @@ class DAGExecutor:
             hosts,
             policy,
             instance,
-            box_of=self._box,
+            box_of=self._boxes.box,
             apply=self._apply,
-            forget=self._forget,
+            forget=self._boxes.forget,
             slots=lambda: self._slots,
         )
-        self._decider = Decider(
+        decider = Decider(
             store, clock, policy, self._definitions, self._witness, self._resolver, self._large_results, self._secrets
+        )
+        self._committer = Committer(
+            decider,
+            self._large_results,
+            OpenRuns(store),
+            self._observed,
+            clock,
+            instance=instance,
+            random_bytes=random_bytes,
+            sleep=sleep,
+            on_saved=on_saved,
         )
         self._start_missed = start_missed
         self._schedules: Schedules | None = None
-        self._boxes: OrderedDict[str, RunBox] = OrderedDict()
-        self._boxes_lock = Lock()
-        self._kept_bytes = 0
         self._apart = BoundedSemaphore(MAX_APART)
         self._giving_back, self._given_back = set[str](), Condition(Lock())
 
@@ -202,7 +193,7 @@ class DAGExecutor:
         if item is None or isinstance(item, (TickAll, Later, StartAll)):
             return self._of_no_run(item, message_id)
         entry = Entry(item)
-        box = self._box(item.run_id)
+        box = self._boxes.box(item.run_id)
         self._lead_or_wait(box, entry)
         return _result(entry)
 
@@ -229,7 +220,7 @@ class DAGExecutor:
             on_done(handled, None)
             return
         entry = Entry(item, on_done=on_done)
-        box = self._box(item.run_id)
+        box = self._boxes.box(item.run_id)
         if box.offer(entry):
             self._lead(box, entry)
 
@@ -290,7 +281,7 @@ class DAGExecutor:
             if launch.goes_on is not None and self._let_child_go_on(launch, launch.goes_on):
                 return launch.goes_on
             entry = Entry(self._start_of(launch, run_id))
-            self._lead_or_wait(self._box(run_id), entry)
+            self._lead_or_wait(self._boxes.box(run_id), entry)
             made = _result(entry).verdict
             if made == "unchanged" and OrchestrationStatus(self._store, run_id).load() is None:
                 raise LaunchRefused(f"run {run_id}: was pruned", error_type="Dag.Pruned")
@@ -315,7 +306,7 @@ class DAGExecutor:
                 part = above[0].nodes.get(launch.node_name) if above is not None else None
                 tolerated = part.slice.tolerated if part is not None and part.slice is not None else None
             adopted = RunAdopted(replace(parent, attempt=launch.attempt), self._clock.now(), tolerated)
-            self._apply(self._box(run_id), (adopted,))
+            self._apply(self._boxes.box(run_id), (adopted,))
         return True
 
     def look_after(self, run_id: str, marker: str | None = None) -> tuple[str, ...] | None:
@@ -324,7 +315,7 @@ class DAGExecutor:
 
     def leave_queues(self, run_id: str) -> None:
         """Have a run wait in no queue until somebody looks after it again, so that others are let in before it."""
-        box = self._box(run_id)
+        box = self._boxes.box(run_id)
         loaded = box.status.load()
         if loaded is None:
             return
@@ -367,7 +358,7 @@ class DAGExecutor:
         for start in item.starts:
             entry = Entry(start)
             try:
-                self._lead_or_wait(self._box(start.run_id), entry)
+                self._lead_or_wait(self._boxes.box(start.run_id), entry)
                 handled.append(_result(entry))
             except Exception as exc:
                 problems.append(exc)
@@ -401,7 +392,14 @@ class DAGExecutor:
         from orchestrator.engine.slot_keeper import SlotKeeper
 
         return SlotKeeper(
-            self._store, self.catalog, self._broker, self._clock, self._policy, self._sleep, self._spread, self._drives
+            self._store,
+            self.catalog,
+            self._broker,
+            self._clock,
+            self._policy,
+            self._sleep,
+            self._committer.spread,
+            self._drives,
         )
 
     # -- leading a run ------------------------------------------------------------------------------
@@ -429,14 +427,17 @@ class DAGExecutor:
         while True:
             batch, baton = list[Entry](), Baton.KEPT
             try:
-                self._linger(box)
+                self._committer.linger(box)
                 batch = box.take()
                 try:
-                    commands, results = self._commit(box, batch)
+                    commands, results = self._committer.commit(box, batch)
                 except Exception as exc:
                     label(exc, batch)
                     commands, results = (), dict.fromkeys(batch, exc)
-                self._count(box)
+                if any(isinstance(command, ReleaseSlot) for command in commands):
+                    with self._given_back:
+                        self._giving_back.add(box.run_id)
+                self._boxes.count(box)
                 baton = box.pass_on()
                 if baton is Baton.KEPT and self._actor.blocks(commands):
                     # What waits has no thread to lead, and is not to wait for a call of minutes.
@@ -450,7 +451,7 @@ class DAGExecutor:
                 facts = [] if self._acts_apart(own, results, box, commands) else self._act(box, commands)
                 if owner is not None:
                     _finish(owner, results[owner], box, len(results), launches)
-                if facts and box.offer(_known(box, tuple(facts))):
+                if facts and box.offer(known(box, tuple(facts))):
                     baton = Baton.KEPT
             except BaseException:  # ctrl-C, or the end of its host: the thread is gone, the run is not
                 _abandon(box, batch, is_led=baton is Baton.KEPT)
@@ -470,7 +471,7 @@ class DAGExecutor:
         def act() -> None:
             try:
                 facts = self._act(box, commands)
-                if facts and box.offer(_known(box, tuple(facts))):
+                if facts and box.offer(known(box, tuple(facts))):
                     self._lead(box)
             finally:
                 self._apart.release()
@@ -486,7 +487,7 @@ class DAGExecutor:
 
     def _feed(self, box: RunBox, facts: Sequence[Fact]) -> None:
         """Feed back what came of some of several calls while the others last."""
-        if box.offer(_known(box, tuple(facts))):
+        if box.offer(known(box, tuple(facts))):
             self._lead(box)
 
     def _act(self, box: RunBox, commands: Sequence[Command]) -> list[Fact]:
@@ -501,275 +502,10 @@ class DAGExecutor:
                     self._giving_back.discard(box.run_id)
                     self._given_back.notify_all()
 
-    # -- 4 load, 5 witness, 6 decide, 7 save --------------------------------------------------------
-
-    def _commit(self, box: RunBox, batch: list[Entry]) -> tuple[tuple[Command, ...], dict[Entry, str | BaseException]]:
-        """Fold a batch into one save. Returns what to act on, and a verdict or an error an entry.
-
-        Entries that have to wait for the others' save go back into the box, and out of `batch`.
-        """
-        status = box.status
-        tried: list[tuple[Token, Decision]] = []
-        unsure: list[Saved] = []
-        mine: tuple[Command, ...] = ()
-        saves = faults = 0
-        is_whole, is_gathered = True, False
-        while True:
-            if not box.pace.is_free and box.pace.is_shared(self._seconds()):
-                box.saved = None  # a read costs less than a save that is refused
-            was_cached = box.saved is not None
-            loaded = box.saved or status.load()
-            state, version = loaded or (None, None)
-            if not was_cached and not box.pace.is_free:
-                if loaded is not None:
-                    box.pace.seen(box.others_saves(*loaded, self._clock.now()))
-                if is_whole:
-                    batch += box.take()  # what came while it was loaded
-            mine += _applied_after_all(tried, state)
-            self._tell_after_all(unsure, state, batch)
-            starts = [entry for entry in batch if isinstance(entry.item, Start)]
-            if state is None and starts and len(starts) < len(batch):
-                box.put_back([entry for entry in batch if entry not in starts])
-                batch[:] = starts
-            token = Token(f"{self.instance}.{self._random_bytes(8).hex()}", self._random_bytes(32))
-            try:
-                decision, questions, results = self._decider.decide_on(box, batch, state, token)
-            except TooMuchAtOnce:
-                is_whole = False
-                _halve(box, batch)
-                continue
-            if not decision.changed or decision.state is None:
-                if was_cached:
-                    box.saved = None  # "nothing to do" counts only if it was the run as it is now
-                    continue
-                if state is not None and loaded is not None and not state.run.status.is_final:
-                    box.saved = loaded
-                return mine + questions, results
-            if is_whole and not is_gathered and not box.pace.is_free and len(batch) > 1 and (more := box.take()):
-                is_gathered = True  # once: what came while it was asked goes along, into one save fewer
-                batch += more
-                box.saved = loaded
-                continue
-            after = decision.state
-            try:
-                after = self._large_results.set_aside(state, after, decision.touched)
-                box.saved = (after, self._save(status, state, after, version, decision.touched))
-            except VersionConflict:
-                box.saved = None
-                tried.append((token, decision))
-                unsure.append(Saved(state, after, touched=decision.touched))
-                self._observed.lost(box.run_id)
-                saves += 1
-                if saves >= MAX_SAVES:
-                    raise
-                box.pace.raced(self._seconds())
-                self._linger(box, saves)
-                batch += box.take()  # what arrived since goes along: fewer saves, fewer races to lose
-                continue
-            except StoreUnavailable:
-                box.saved = None
-                tried.append((token, decision))
-                unsure.append(Saved(state, after, touched=decision.touched))
-                faults += 1
-                if faults >= MAX_FAULTS:
-                    raise
-                self._back_off(faults)
-                continue
-            except Exception:
-                box.saved = None
-                if len(batch) == 1:
-                    raise
-                # One of them cannot be written, and is to fail alone: halve until it does.
-                tried.append((token, decision))
-                is_whole = False
-                _halve(box, batch)
-                continue
-            if not box.pace.is_free:
-                box.pace.saved(self._seconds())
-                box.seen = (box.saved[1], self._clock.now())
-            if after.run.status.is_final:
-                box.saved = None
-                box.executions.clear()
-                status.forget()
-            if any(isinstance(command, ReleaseSlot) for command in decision.commands):
-                with self._given_back:
-                    self._giving_back.add(box.run_id)
-            self._tell(Saved(state, after, tuple(entry.item for entry in batch), decision.touched))
-            return mine + decision.commands + questions, results
-
-    def _linger(self, box: RunBox, lost: int = 0) -> None:
-        """Wait until the run may be saved again; after `lost` races, a little.
-
-        A save that is refused writes nothing, so that trying again makes no more writes than there are instances.
-        """
-        is_free = box.pace.is_free or 0 < lost <= RACES_AT_ONCE
-        wait_s = 0.0 if is_free else box.pace.wait_s(self._seconds(), self._spread())
-        if not wait_s and not lost and _has_company(box):
-            wait_s = GATHERING_S
-        if wait_s:
-            self._sleep(wait_s)
-        elif lost:
-            self._back_off(min(lost, 6))
-
-    def _back_off(self, tries: int) -> None:
-        """Wait with full jitter: 2 ms doubling, 1 s at the most."""
-        self._sleep(self._spread() * min(1.0, 0.002 * 2**tries))
-
-    def _spread(self) -> float:
-        return int.from_bytes(self._random_bytes(4)) / 2**32
-
-    def _seconds(self) -> float:
-        return self._clock.now().timestamp()
-
-    def _tell(self, saved: Saved) -> None:
-        try:
-            if self._on_saved is not None:
-                self._on_saved(saved)
-        except Exception:
-            log.exception("on_saved failed; the run goes on", extra={"run_id": saved.after.run.run_id})
-
-    def _tell_after_all(self, unsure: list[Saved], found: RunState | None, batch: Sequence[Entry]) -> None:
-        """Tell of a save that was answered by an error, and had been written all the same.
-
-        Args:
-            unsure: the saves of which that is not known; emptied, once the run was `found`.
-        """
-        if not unsure or found is None:
-            return
-        for saved in unsure:
-            if saved.after == found:
-                self._tell(dataclasses.replace(saved, items=tuple(entry.item for entry in batch)))
-        unsure.clear()
-
-    def _save(
-        self,
-        status: OrchestrationStatus,
-        before: RunState | None,
-        after: RunState,
-        version: Version | None,
-        touched: Sequence[str] | None,
-    ) -> Version:
-        if before is not None and before.run.redrives == after.run.redrives:
-            return status.save(after, expect=version, before=before, touched=touched)
-        made_for = after.run.message_id if after.run.parent is not None else None
-        self._open_runs.mark(status.run_id, self._clock.now(), after.run.redrives, made_for)
-        saved = status.save(after, expect=version, before=before, touched=touched)
-        if before is not None:
-            with suppress(OrchestratorError):  # a Tick gives up the marker of a redrive that was killed a day ago
-                self._open_runs.mark(status.run_id, self._clock.now(), after.run.redrives, made_for)
-        return saved
-
     def _is_dead(self, launch: Launch) -> bool:
         loaded = OrchestrationStatus(self._store, launch.run_id).load()
         node = loaded[0].nodes.get(launch.node_name) if loaded else None
         return node is None or node.status is not TaskStatus.RUNNING or node.attempt != launch.attempt
-
-    # -- boxes --------------------------------------------------------------------------------------
-
-    def _box(self, run_id: str) -> RunBox:
-        with self._boxes_lock:
-            box = self._boxes.get(run_id)
-            if box is None:
-                box = self._boxes[run_id] = RunBox(
-                    run_id, OrchestrationStatus(self._store, run_id), Pace(self._policy.save_interval_s)
-                )
-                if len(self._boxes) > MAX_IDLE_RUNS:
-                    for old in list(self._boxes)[: MAX_IDLE_RUNS // 10]:
-                        if self._boxes[old].is_idle:
-                            self._kept_bytes -= self._boxes.pop(old).counted_bytes
-            else:
-                self._boxes.move_to_end(run_id)
-            return box
-
-    def _forget(self, run_id: str) -> None:
-        with self._boxes_lock:
-            box = self._boxes.get(run_id)
-            if box is not None and box.is_idle:
-                self._kept_bytes -= self._boxes.pop(run_id).counted_bytes
-
-    def _count(self, box: RunBox) -> None:
-        """Note how large a run is; if all that are at hand are too large together, let go of the oldest idle ones."""
-        with self._boxes_lock:
-            self._kept_bytes += box.status.size_bytes - box.counted_bytes
-            box.counted_bytes = box.status.size_bytes
-            for old in self._boxes.values() if self._kept_bytes > MAX_IDLE_BYTES else ():
-                if old.counted_bytes and old.let_go():
-                    self._kept_bytes -= old.counted_bytes
-                    old.counted_bytes = 0
-                    if self._kept_bytes <= MAX_IDLE_BYTES:
-                        break
-
-
-def _has_company(box: RunBox) -> bool:
-    """Whether several attempts run side by side in a run whose saves are paced, so that they may end together."""
-    if box.pace.is_free or box.saved is None:
-        return False
-    running = (node for node in box.saved[0].nodes.values() if node.status is TaskStatus.RUNNING and node.attempt)
-    return len(tuple(islice(running, 2))) == 2
-
-
-def _halve(box: RunBox, batch: list[Entry]) -> None:
-    """Put half of a batch back, or half of the facts of the one event that is left of it."""
-    half = len(batch) // 2
-    if half:
-        box.put_back(batch[half:])
-        del batch[half:]
-        return
-    (entry,) = batch
-    if isinstance(entry.item, Known):
-        half = len(entry.item.facts) // 2
-        box.put_back([_known(box, entry.item.facts[half:])])
-        entry.item = Known(box.run_id, entry.item.facts[:half])
-
-
-def _applied_after_all(tried: list[tuple[Token, Decision]], state: RunState | None) -> tuple[Command, ...]:
-    """Launches and notifications of a save that was answered by an error and had been written all the same.
-
-    Claims, and the notifications that are owed, bear the token of their save, what waits for a slot a ticket made of
-    that: so the reload is the check.
-    Reminders and cancels bear none; the Tick sees to them.
-    """
-    if state is None:
-        return ()
-    found: list[Command] = []
-    owed = {(each.notification_id, each.owner) for each in state.run.owed_notifications}
-    for token, decision in tried:
-        for command in decision.commands:
-            if isinstance(command, Launch):
-                node = state.nodes.get(command.node_name)
-                is_wanted = node is not None and node.owed_cancel is None and node.stop is None
-                if is_wanted and node is not None and node.claim is not None and node.claim.owner == token.owner:
-                    found.append(command)
-            elif isinstance(command, Notify):
-                if (command.notification_id, token.owner) in owed:
-                    found.append(command)
-            elif isinstance(command, AskSlot) and _waits_for(state, command):
-                found.append(command)
-    if found:
-        tried.clear()
-    return tuple(found)
-
-
-def _waits_for(state: RunState, ask: AskSlot) -> bool:
-    """Whether a run waits for a slot by this ticket, which is of that save alone."""
-    node = state.nodes.get(ask.node_name) if ask.node_name is not None else None
-    slot = state.run.slot if ask.node_name is None else node.slot if node is not None else None
-    return slot is not None and not slot.is_held and slot.ticket == ask.ticket
-
-
-def _known(box: RunBox, facts: tuple[Fact, ...]) -> Entry:
-    """Nobody waits for what the executor feeds back to itself; what fails there, the Tick sees."""
-    told = [fact for fact in facts if isinstance(fact, AttemptEnded | LaunchBound | LaunchFailed)]
-    nodes = {fact.node_name: fact.attempt for fact in told}
-    labels: dict[str, object] = {"run_id": box.run_id}
-    if len(nodes) == 1:
-        labels["node"], labels["attempt"] = next(iter(nodes.items()))
-
-    def ignore(_: Handled | None, error: BaseException | None) -> None:
-        if error is not None:
-            log.warning("could not save what came of a launch; the Tick finds out: %s", error, extra=labels)
-
-    return Entry(Known(box.run_id, facts), on_done=ignore)
 
 
 def _abandon(box: RunBox, left: list[Entry], *, is_led: bool = True) -> None:

@@ -238,6 +238,10 @@ class Marker(msgspec.Struct, frozen=True, omit_defaults=True):
     made_for: str | None = None
 
 
+MARKERS = "open/"
+"""What the names of markers begin with."""
+
+
 class OpenRuns:
     """Markers of the runs that the Tick has to look after; written before the run, deleted after its end."""
 
@@ -257,7 +261,7 @@ class OpenRuns:
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         """Yield (marker key, run id)."""
-        for key in self._store.list("open/"):
+        for key in self._store.list(MARKERS):
             yield key, run_of(key)
 
     def read(self, marker: str) -> Marker | None:

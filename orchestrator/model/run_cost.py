@@ -75,7 +75,7 @@ def operations_of(state: RunState, now: datetime) -> Operations:
     ended_at = run.ended_at or now
     times = _times(run, state.nodes)
     again = sum(max(0, node.attempt - 1) for node in state.nodes.values() if node.node_type is NodeTypes.TASK)
-    looks = int((ended_at - (run.redriven_at or run.started_at)).total_seconds() // TICK_S)
+    looks = max(0, int((ended_at - (run.redriven_at or run.started_at)).total_seconds() // TICK_S))
     total = _of_run(run) + Operations(class_b=looks)
     busy_s = _busy_s(times) + again * HANDLING_S + looks * LOOK_S
     total += Operations(class_a=len(times) + again) + work(busy_s, VCPUS, MEMORY_GIB)

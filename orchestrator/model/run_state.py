@@ -6,6 +6,7 @@ In the document the run's own entry stands under `$run` and one entry a node und
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import Annotated
 
 import msgspec
 
@@ -17,13 +18,16 @@ from orchestrator.model.ids import child_run_id, launch_id_of, trace_of
 FORMAT = 1
 """The document format that this code writes; it reads every format up to it."""
 
+At = Annotated[datetime, msgspec.Meta(tz=True)]
+"""A time in a document. One without its offset cannot be compared with any other, so that its document is corrupt."""
+
 
 class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
     """This attempt is to be launched, by this owner, until this time."""
 
     owner: str
     """`<instance>.<16 hex>`: the instance whose save made or renewed the claim, and which save."""
-    lease_end: datetime
+    lease_end: At
     nonce: str
     """128 bits in hex: who knows it has seen the launch. It stays when the claim is taken over."""
     takeovers: int = 0
@@ -53,7 +57,7 @@ class Slot(msgspec.Struct, frozen=True, omit_defaults=True):
     ticket: str
     """128 bits in hex that stand there beside who asked. A new one for each asking, so that what was given up is never
     mistaken for what is held; empty while the run is paused, for then it is not asked for."""
-    since: datetime
+    since: At
     """When it was asked for first."""
     is_held: bool = msgspec.field(name="held", default=False)
     """Whether it was granted: what it was asked for has started."""
@@ -180,7 +184,7 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     execution_id: str | None = None
     """The service's id: known from an attempt's end, or from when its claim was taken over."""
     claim: Claim | None = None
-    due: Mapping[str, datetime] = EMPTY  # type: ignore[assignment]  # a dict of times; EMPTY is shared
+    due: Mapping[str, At] = EMPTY  # type: ignore[assignment]  # a dict of times; EMPTY is shared
     """DueKind -> when: what is to happen at this node if nothing else happens before."""
     owed_cancel: OwedCancel | None = None
     goes_on: GoesOn | None = None
@@ -191,8 +195,8 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Of a Running Parallel: how many of its branches have not ended."""
     slot: Slot | None = None
     """Of a Task with a pool: what its current attempt waits for or holds."""
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
+    started_at: At | None = None
+    ended_at: At | None = None
     result: Json = None
     stored_result: StoredResult | None = None
     """In place of a large `result`: where it lies."""
@@ -241,12 +245,12 @@ class OwedNotification(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=
     notification_id: str
     """32 hex digits, the same for every try."""
     event: RunEvents
-    at: datetime
+    at: At
     topic: str | None = None
     url: str | None = None
     owner: str
     """Whose save has to send it, as of a claim; empty while it waits to be tried again."""
-    lease_end: datetime
+    lease_end: At
     tries: int = 0
     """How often it was tried before, or taken over."""
     error: str | None = None
@@ -260,7 +264,7 @@ class LostNotification(msgspec.Struct, frozen=True, omit_defaults=True):
 
     notification_id: str
     event: RunEvents
-    at: datetime
+    at: At
     topic: str | None
     url: str | None
     error: str
@@ -282,7 +286,7 @@ class PartOf(msgspec.Struct, frozen=True, omit_defaults=True):
     map: str
     """The Map's entry."""
     run_id: str
-    started_at: datetime
+    started_at: At
     ending: Ending | None = None
 
 
@@ -306,22 +310,22 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     owner: str | None = None
     tags: tuple[str, ...] = ()
     """Of its definition, so that runs are found by them without it."""
-    scheduled_for: datetime | None = None
+    scheduled_for: At | None = None
     """The time, of its schedule, that the run is for; that of its start is later."""
     priority: int = 0
     """Of the runs that wait for the same, the one with the highest comes first."""
-    queued_at: datetime | None = None
+    queued_at: At | None = None
     """When it was asked for, where its DAG has `max_active_runs`."""
     slot: Slot | None = None
     """What such a run waits for, or holds until its end."""
-    started_at: datetime
+    started_at: At
     """When it began; of one that is Queued, when it was asked for."""
-    ended_at: datetime | None = None
+    ended_at: At | None = None
     cancel_reason: str | None = None
     """Set once the run is to be cancelled: nothing is started any more."""
-    timeout_at: datetime | None = None
+    timeout_at: At | None = None
     """When the run is given up, where its definition has a timeout."""
-    deadline_at: datetime | None = None
+    deadline_at: At | None = None
     """By when it should have ended, where its definition has a deadline."""
     is_late: bool = False
     """Set once it had not: that is told, and it runs on."""
@@ -338,11 +342,11 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     error: Failure | None = None
     redrives: int = 0
     """How often it went on after it had ended."""
-    redriven_at: datetime | None = None
+    redriven_at: At | None = None
     """When that was asked for last: what was asked for before, was asked of the run that had ended."""
-    goes_on_at_end: datetime | None = None
+    goes_on_at_end: At | None = None
     """Of a child run that is being stopped: when its parent asked for it to go on, which it does once it has ended."""
-    steered_at: datetime | None = None
+    steered_at: At | None = None
     """When the pause or resume was asked for that was applied last; older ones come too late."""
     held: tuple[Held, ...] = ()
     """What waits for the end of a pause."""
@@ -350,7 +354,7 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What is held is still to be started: a pause has ended, or a child run has been made and has not begun."""
     owed_notifications: tuple[OwedNotification, ...] = ()
     lost_notifications: tuple[LostNotification, ...] = ()
-    pruned_at: datetime | None = None
+    pruned_at: At | None = None
     """Set when `orchestrator prune` has begun to delete the run: nothing of it changes any more."""
 
     def was_redriven_since(self, at: datetime | None) -> bool:

@@ -28,6 +28,7 @@ class Folder:
         self._wake = Condition(Lock())
         self._thread: Thread | None = None
         self._folding = Lock()
+        self._may_end = False
 
     def note(self, key: str, size: int) -> None:
         """A change of this key, whose file has so many bytes, is on disk."""
@@ -36,6 +37,7 @@ class Folder:
             return
         with self._wake:
             self._latest.setdefault(key, now + AFTER_S * min(max(1.0, size / _LARGE_BYTES), _LATEST))
+            self._may_end = False
             if self._thread is None:
                 self._thread = Thread(target=self._run, name="orchestrator-fold", daemon=True)
                 try:
@@ -59,9 +61,12 @@ class Folder:
                 self._latest.clear()
             with self._folding:
                 if not keys:
-                    return
+                    break
                 for key in keys:
                     self._fold(key)
+        with self._wake:  # nobody may change anything any more, and the thread holds what its store has open
+            self._may_end = True
+            self._wake.notify()
 
     def _due_s(self, key: str) -> float:
         return min(self._latest[key], self._last.get(key, 0.0) + AFTER_S)
@@ -69,7 +74,9 @@ class Folder:
     def _run(self) -> None:
         while True:
             with self._wake:
-                if not self._latest and not self._wake.wait_for(lambda: bool(self._latest), _IDLE_S):
+                if not self._latest:
+                    self._wake.wait_for(lambda: bool(self._latest) or self._may_end, _IDLE_S)
+                if not self._latest:
                     self._thread = None
                     return
                 key = min(self._latest, key=self._due_s)

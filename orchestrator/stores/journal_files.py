@@ -107,7 +107,8 @@ class JournalFiles:
             fd = os.open(where, _OPEN)
         except FileNotFoundError:
             return None
-        opened = JournalFile(fd, document_ns, os.stat(path).st_size, document_ns, 0, is_new=True)
+        opened = JournalFile(fd, document_ns, 0, document_ns, 0, is_new=True)
+        opened.document_size = os.stat(path).st_size
         data = read_all(fd)
         all_of_it = list(records(data))
         if not all_of_it or not (all_of_it[-1].version == document_ns or since(document_ns, all_of_it)):

@@ -348,9 +348,12 @@ class LocalStore:
             finally:
                 with suppress(FileNotFoundError):
                     os.unlink(temporary)
-        except FileNotFoundError:  # it was deleted meanwhile
+        except (
+            FileNotFoundError,
+            ValueError,
+        ):  # it was deleted meanwhile, or spoilt by hand, which a reader is told of
             return False
-        except OSError:
+        except (OSError, MemoryError):
             return True
         return False
 

@@ -99,8 +99,11 @@ class Workers:
         with self._lock:
             if self._watcher is None:
                 watcher = Thread(target=self._look, name=f"{self._name}-watch", daemon=True)
+                try:
+                    watcher.start()
+                except RuntimeError:  # the machine has no thread left: who keeps work does it, however late
+                    return
                 self._watcher = watcher
-                watcher.start()
 
     def _look(self) -> None:
         """Hand over what threads keep and do not come to."""

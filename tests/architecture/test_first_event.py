@@ -19,9 +19,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PARTS = {
     "brokers": "pubsub",
     "engine": (
-        "acting address attempts catalog dag_executor decide deciding draft ending handled large_results notifying "
-        "observing pace pausing records resolve results retry run_box saved scope starting status sweep ticker wanted "
-        "witness"
+        "acting address attempts catalog committing dag_executor decide deciding draft ending handled "
+        "large_results notifying observing pace pausing records resolve results retry run_box run_boxes saved "
+        "scope starting status sweep ticker wanted witness"
     ),
     "model": (
         "allowance bodies commands dag dag_builder definition durations enums errors event_factory event_values "

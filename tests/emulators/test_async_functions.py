@@ -257,3 +257,20 @@ def test_a_function_that_is_heard_of_goes_on_and_one_that_is_not_is_given_up(clo
         assert cloud.wait("heard-1")["Only"]["result"] == "through"
     finally:
         never.touch()
+
+
+def test_a_first_generation_function_that_is_not_named_is_done_once_a_tick_has_asked_the_logs(
+    pubsub_emulator, tmp_path
+):
+    dag = tmp_path / "dags" / "plain"
+    dag.mkdir(parents=True)
+    (dag / "dag.json").write_text(json.dumps(DAGS["plain"]))
+    for name, source in FUNCTIONS.items():
+        (dag / "functions" / name).mkdir(parents=True)
+        (dag / "functions" / name / "main.py").write_text(source)
+    not_named = {"FIRST_GENERATION_FUNCTIONS": ""}
+    with Cloud(pubsub_emulator, tmp_path, dags=tmp_path / "dags", generation=1, settings=not_named) as cloud:
+        start(cloud, "plain", "unnamed")
+        document = cloud.wait("unnamed", tick_every_s=0.5)
+        assert document["Only"]["status"] == "Completed"
+        assert cloud.names("executions/") == []

@@ -66,7 +66,7 @@ def test_events_that_waited_together_are_decided_on_in_parts_where_they_are_too_
     told = []
     items = [executor._resolver.resolve(completion(launch), "m", now, now) for launch in world.target.calls]
     entries = [Entry(item, on_done=lambda *what: told.append(what)) for item in items]
-    box = executor._box(run_id)
+    box = executor._boxes.box(run_id)
     assert [box.offer(entry) for entry in entries] == [True, *[False] * (count - 1)]
     executor._lead(box, entries[0])
     run = world.state(run_id)

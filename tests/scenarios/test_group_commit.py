@@ -32,7 +32,7 @@ class SlowStore(MemoryStore):
 
 
 def waiting(world: World, run_id: str) -> int:
-    return len(world.executor._boxes[run_id]._pending)
+    return len(world.executor._boxes._held[run_id]._pending)
 
 
 def test_what_arrives_during_a_save_is_folded_into_the_next_one():
@@ -77,7 +77,7 @@ def test_an_event_that_cannot_be_decided_on_fails_alone(monkeypatch):
 
     monkeypatch.setitem(module._APPLY, module.AttemptEnded, fails_for_b)
     results: dict[str, object] = {}
-    box = world.executor._box(run_id)
+    box = world.executor._boxes.box(run_id)
     from orchestrator.engine.address import Completion
     from orchestrator.engine.run_box import Entry
     from orchestrator.model.event_factory import EventFactory
@@ -128,7 +128,7 @@ def test_what_other_instances_have_saved_counts_as_if_it_had_been_saved_here():
     world = World(dag(P=parallel(*(chain(f"B{number}") for number in range(4)))), instances=2, save_interval_s=1.0)
     run_id = world.start()
     events = [completion(launch) for launch in world.target.calls]
-    box = world.instances[1]._box(run_id)
+    box = world.instances[1]._boxes.box(run_id)
     world.instances[1].execute(events[0])
     for event in events[1:3]:
         world.clock.forward(0.01)

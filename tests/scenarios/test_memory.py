@@ -3,7 +3,7 @@
 import pytest
 
 from orchestrator import DAGExecutor
-from orchestrator.engine import dag_executor
+from orchestrator.engine import run_boxes
 from orchestrator.engine.catalog import Catalog
 from orchestrator.model.commands import Outcome
 from orchestrator.model.run_state import encode
@@ -15,14 +15,14 @@ LARGE = "x" * 100_000
 
 def kept_bytes(executor) -> int:
     """Bytes of the documents that an executor has at hand, and of the lines that it would save them by."""
-    boxes = executor._boxes.values()
+    boxes = executor._boxes._held.values()
     lines = sum(len(line) for box in boxes for _, line in box.status._encoder._lines.values())
     return lines + sum(len(encode(box.saved[0])) for box in boxes if box.saved is not None)
 
 
 @pytest.fixture
 def at_most(monkeypatch):
-    monkeypatch.setattr(dag_executor, "MAX_IDLE_BYTES", 500_000)
+    monkeypatch.setattr(run_boxes, "MAX_IDLE_BYTES", 500_000)
     return 500_000
 
 
@@ -39,8 +39,8 @@ def world_of_open_runs(count: int) -> tuple[World, list[str]]:
 def test_what_is_at_hand_of_open_runs_is_bounded_by_its_bytes(at_most):
     world, runs = world_of_open_runs(20)
     assert 300_000 < kept_bytes(world.executor) <= 1.1 * at_most  # its nodes' lines are there twice
-    assert len(world.executor._boxes) == 20
-    at_hand = [run_id for run_id in runs if world.executor._boxes[run_id].saved is not None]
+    assert len(world.executor._boxes._held) == 20
+    at_hand = [run_id for run_id in runs if world.executor._boxes._held[run_id].saved is not None]
     assert at_hand == runs[-len(at_hand) :]  # the oldest went first
 
 
@@ -50,21 +50,21 @@ def test_runs_that_were_let_go_go_on_all_the_same(at_most):
         world.executor.execute(completion(launch), message_id=f"end-B-{launch.run_id}")
     assert {world.state(run_id).run.status for run_id in runs} == {"Completed"}
     assert {world.state(run_id).run.input["x"] for run_id in runs} == {LARGE}
-    assert (kept_bytes(world.executor), world.executor._kept_bytes) == (0, 0)
+    assert (kept_bytes(world.executor), world.executor._boxes.kept_bytes) == (0, 0)
 
 
 def test_of_what_was_launched_for_a_run_only_what_still_runs_is_remembered(at_most):
     world, runs = world_of_open_runs(20)
-    (known,) = world.executor._boxes[runs[0]].executions
+    (known,) = world.executor._boxes._held[runs[0]].executions
     assert known == f"{runs[0]}/B/1"
 
 
 def test_what_is_forgotten_of_a_run_is_not_counted_any_more():
     world, runs = world_of_open_runs(3)
-    assert world.executor._kept_bytes > 300_000
+    assert world.executor._boxes.kept_bytes > 300_000
     for run_id in runs:
-        world.executor._forget(run_id)
-    assert world.executor._kept_bytes == 0
+        world.executor._boxes.forget(run_id)
+    assert world.executor._boxes.kept_bytes == 0
 
 
 def executor_in_the_cloud() -> DAGExecutor:

@@ -33,7 +33,7 @@ def world():
 
 def test_of_events_that_share_a_save(world):
     run_id = world.start()
-    box = world.executor._box(run_id)
+    box = world.executor._boxes.box(run_id)
     entries = []
     for launch in world.target.calls:
         event = EventFactory.create_from_event(completion(launch))

@@ -46,7 +46,7 @@ def within_10_s(*calls: Callable[[], object]) -> list[object]:
 
 def folded(world: World, run_id: str, *entries: Entry) -> None:
     """Have the first instance handle entries as one batch, by a thread that is none of theirs."""
-    box = world.executor._box(run_id)
+    box = world.executor._boxes.box(run_id)
     assert box.offer(entries[0])
     for entry in entries[1:]:
         assert not box.offer(entry)
@@ -85,7 +85,7 @@ def test_an_event_put_back_behind_a_start_that_fails_does_not_take_the_lead_away
     world = World(chain("A"), store=GatedStore())
     world.store.is_held, world.store.faults = True, [StoreUnavailable("503")] * 5
     cancel, start = cancel_message("mine"), {**START, "run_id": "mine"}
-    box = world.executor._box("mine")
+    box = world.executor._boxes.box("mine")
 
     def behind(number: int, event: dict) -> object:
         assert world.store.reached.wait(10)
@@ -115,7 +115,7 @@ def test_a_thread_that_is_killed_while_it_leads_leaves_the_run_to_others(place):
 
     def kill(_: object) -> None:
         world.target.before_launch = lambda launch: None
-        world.executor._on_saved = None
+        world.executor._committer.on_saved = None
         raise Killed
 
     if place == "save":
@@ -123,12 +123,12 @@ def test_a_thread_that_is_killed_while_it_leads_leaves_the_run_to_others(place):
     elif place == "launch":
         world.target.before_launch = kill
     else:
-        world.executor._on_saved = kill
+        world.executor._committer.on_saved = kill
     item = Completion(run_id, "A", 1, EventFactory.create_from_event(event))
     entries = [Entry(item) for _ in range(2)] + [Entry(item, on_done=noting(results, "called back"))]
     with pytest.raises(Killed):
         folded(world, run_id, *entries)
-    assert world.executor._box(run_id).is_idle
+    assert world.executor._boxes.box(run_id).is_idle
     assert all(entry.is_done for entry in entries), "nobody waits for ever"
     assert len(results) == 1
     world.clock.forward(66)
@@ -139,7 +139,7 @@ def test_a_thread_that_is_killed_while_it_leads_leaves_the_run_to_others(place):
 def test_a_thread_that_is_interrupted_while_it_waits_does_not_get_the_lead():
     world = World(chain("A"))
     run_id = world.start()
-    box = world.executor._box(run_id)
+    box = world.executor._boxes.box(run_id)
     led, waits = Entry(Known(run_id, ())), Entry(Known(run_id, ()))
     assert box.offer(led)
 
@@ -170,7 +170,7 @@ def test_a_callback_that_raises_costs_nobody_else_anything():
     ]
     folded(world, run_id, *entries)
     assert world.target.nodes == ["A", "B", "A2", "B2"]
-    assert world.executor._box(run_id).is_idle
+    assert world.executor._boxes.box(run_id).is_idle
 
 
 # -- events that share a save -----------------------------------------------------------------------
@@ -367,10 +367,10 @@ def test_events_with_nobody_waiting_are_handled_while_the_leader_launches():
     a, b = (Completion(run_id, x.node_name, 1, EventFactory.create_from_event(completion(x))) for x in quick.calls)
 
     def arrives(_: object) -> None:
-        world.executor._on_saved = None
-        assert not world.executor._box(run_id).offer(Entry(b, on_done=lambda *_: ended.set()))
+        world.executor._committer.on_saved = None
+        assert not world.executor._boxes.box(run_id).offer(Entry(b, on_done=lambda *_: ended.set()))
 
-    world.executor._on_saved = arrives
+    world.executor._committer.on_saved = arrives
     folded(world, run_id, Entry(a, on_done=lambda *_: None))
     assert in_time == [True]
     assert world.state(run_id).run.status is RunStatus.COMPLETED
@@ -388,7 +388,7 @@ def test_what_an_instance_remembers_of_ended_runs_is_bounded():
         first = target.calls[0].run_id
         assert len(executor._ended) == MAX_ENDED_RUNS
         assert executor.wait(first, timeout_s=1).run.status is RunStatus.COMPLETED
-        assert not executor._box(first).status._encoder._lines
+        assert not executor._boxes.box(first).status._encoder._lines
 
 
 def test_an_on_saved_that_raises_keeps_nobody_waiting():

@@ -73,7 +73,7 @@ def test_of_a_takeover_and_a_cancel(told):
     run_id = world.start("m1")
     world.clock.forward(100)
     world.target.launched.clear()
-    world.executor._boxes.clear()
+    world.executor._boxes._held.clear()
     world.executor.tick()
     cancel = {"resource": {"type": "cancel"}, "run_id": run_id, "reason": "not needed"}
     world.executor.execute(cancel, message_id="m2")
@@ -93,7 +93,7 @@ def test_of_the_other_event_that_shares_a_save_nothing_is_said_of_the_wrong_node
     from orchestrator.model.event_factory import EventFactory
 
     (run_id,) = {launch.run_id for launch in world.target.calls}
-    box = world.executor._box(run_id)
+    box = world.executor._boxes.box(run_id)
     entries = []
     for launch in world.target.calls:
         event = EventFactory.create_from_event(completion(launch), message_id=f"end-{launch.node_name}")
@@ -167,7 +167,7 @@ def test_an_event_that_is_put_off_names_its_run_its_attempt_and_its_trace():
 def test_a_store_that_fails_is_told_of_the_run_of_every_event_that_it_held_up(monkeypatch):
     world = World(dag(P=parallel(dag(A=task()), dag(B=task()))))
     run_id = world.start("m1")
-    world.executor._boxes.clear()
+    world.executor._boxes._held.clear()
 
     def down(key):
         raise StoreUnavailable(f"{key}: cannot be read: 503")
@@ -182,8 +182,8 @@ def test_a_store_that_fails_is_told_of_the_run_of_every_event_that_it_held_up(mo
     for launch in world.target.calls:
         event = EventFactory.create_from_event(completion(launch))
         entries.append(Entry(Completion(run_id, launch.node_name, 1, event), on_done=lambda handled, error: None))
-        world.executor._box(run_id).offer(entries[-1])
-    world.executor._lead(world.executor._box(run_id))
+        world.executor._boxes.box(run_id).offer(entries[-1])
+    world.executor._lead(world.executor._boxes.box(run_id))
     assert [dict(entry.error.labels) for entry in entries] == [{"run_id": run_id}] * 2
 
 

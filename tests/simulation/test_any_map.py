@@ -73,7 +73,11 @@ def maps(draw):
         "max_concurrency": draw(st.integers(1, 3)),
         "tolerated_failures": 8,
     }
-    beside = each(["B1"], draw(st.lists(st.text(max_size=2), max_size=4)), tolerated_failures=8)
+    beside = each(
+        ["B1"],
+        draw(st.lists(st.text(max_size=2).filter(lambda text: "${" not in text), max_size=4)),
+        tolerated_failures=8,
+    )
     return dag(A=task("P"), P=parallel(dag(M=outer), dag(L=beside), next="Z"), Z=task())
 
 

@@ -12,6 +12,7 @@ import pytest
 from orchestrator.engine.status import OrchestrationStatus
 from orchestrator.model.enums import Identity
 from orchestrator.model.run_state import encode
+from tests.simulation.simulator.endings import difference
 from tests.simulation.simulator.many import Summary, of_seed, simulated
 from tests.simulation.simulator.meetings import missing
 from tests.simulation.simulator.planted import PLANTED
@@ -127,3 +128,10 @@ def test_a_failing_simulation_is_made_smaller():
     assert small.violation
     assert len(small.struck) <= len(told.struck)
     assert words.startswith(f"SEED={told.seed}")
+
+
+def test_final_documents_differ_where_either_has_an_entry_more():
+    one, more = {"run": {"A": {"result": 1}}}, {"run": {"A": {"result": 1}, "B": {"result": 2}}}
+    assert difference(one, dict(one)) is None
+    for mine, theirs in ((one, more), (more, one)):
+        assert str(difference(mine, theirs)).startswith("run: B: ")

@@ -176,8 +176,9 @@ class Terminal:
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.shown)
 
     def sees(self, text):
-        ready, _, _ = select.select([self._fd], [], [], 0.01)
-        if ready:
+        ready = select.poll()  # select takes no descriptor above 1,023
+        ready.register(self._fd, select.POLLIN)
+        if ready.poll(10):
             try:
                 self.shown += os.read(self._fd, 65536).decode("utf-8", "replace")
             except OSError:  # the other side is closed

@@ -216,6 +216,23 @@ def test_a_corrupt_document_is_a_row_that_says_so(many, capsys):
     assert len(lines) == 7
 
 
+def test_a_time_without_its_offset_makes_its_document_corrupt_and_no_fault_of_ours(many, capsys):
+    (many / "naive.json").write_text(head("naive", "2026-01-01T12:00:01"))
+    assert main(["runs"]) == 0
+    said = capsys.readouterr()
+    assert "naive                        corrupt: runs/naive.json is not a run document" in said.out
+    assert len(said.out.splitlines()) == 8
+    for more in ((), ("--cost",)):
+        assert main(["status", "naive", *more]) == 2
+        assert "runs/naive.json: is not a run document" in capsys.readouterr().err
+
+
+def test_the_cost_of_a_run_whose_clock_is_ahead_is_not_below_that_of_its_start(many, capsys):
+    (many / "ahead.json").write_text(head("ahead", "2999-01-01T12:00:00Z", status="Running"))
+    assert main(["status", "ahead", "--cost"]) == 0
+    assert "  -" not in capsys.readouterr().out.partition("cost")[2]
+
+
 def test_runs_as_json(many, capsys):
     (many / "mine.json").write_text("")
     assert main(["runs", "--json", "--limit", "2"]) == 0

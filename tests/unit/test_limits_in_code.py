@@ -95,9 +95,11 @@ WITHOUT_A_ROW = {
             """
             cli.bucket _MAX_COMPARED
             engine.acting MAX_CONCURRENT_CALLS
-            engine.dag_executor MAX_APART MAX_FAULTS MAX_IDLE_BYTES MAX_IDLE_RUNS MAX_SAVES
+            engine.committing MAX_FAULTS MAX_SAVES
+            engine.dag_executor MAX_APART
             engine.large_results MAX_AHEAD_BYTES MAX_PART_BYTES
             engine.schedules _MAX_RACES
+            engine.run_boxes MAX_IDLE_BYTES MAX_IDLE_RUNS
             engine.slot_keeper MAX_FAULTS MAX_SAVES
             engine.status _MAX_WRITTEN
             model.cel_tree _MAX_VISITS

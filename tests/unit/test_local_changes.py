@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import threading
 import time
 from contextlib import suppress
 
@@ -521,3 +522,20 @@ def test_a_fold_that_fails_is_tried_again_and_the_journal_counts_until_then(buck
         assert time.monotonic() < until
         time.sleep(0.005)
     assert [name for name in names_in(bucket) if name.startswith(".new-")] == []
+
+
+def test_the_thread_that_folds_ends_once_all_is_folded_and_comes_back(bucket):
+    def folders():
+        return {thread for thread in threading.enumerate() if thread.name == "orchestrator-fold"}
+
+    others = folders()
+    store = LocalStore(bucket)
+    version = store.change(KEY, {"A": b"2"}, expect=store.put(KEY, FIRST, expect=None))
+    (own,) = folders() - others
+    store.fold()
+    own.join(timeout=5)
+    assert not own.is_alive()
+    store.change(KEY, {"A": b"3"}, expect=version)
+    assert len(folders() - others) == 1
+    store.fold()
+    assert b'"A": 3' in on_disk(bucket)

@@ -108,3 +108,25 @@ def test_the_thread_that_watches_ends_when_nothing_is_kept_and_comes_again(crew,
             watcher.join(timeout=5)
             assert not watcher.is_alive()
         assert crew._watcher is None
+
+
+def test_a_machine_without_a_thread_for_the_watch_still_has_each_work_done_once(crew, monkeypatch):
+    start = workers_module.Thread.start
+
+    def refused(thread):
+        if thread.name.endswith("-watch"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(workers_module.Thread, "start", refused)
+    done = SimpleQueue()
+
+    def first():
+        try:
+            done.put(crew.submit(lambda: done.put("kept")))
+        except RuntimeError:
+            done.put("refused")
+
+    crew.submit(first)
+    assert [done.get(timeout=5) for _ in range(2)] == [True, "kept"]
+    assert crew._watcher is None  # the next one that keeps some tries again

@@ -65,7 +65,7 @@ def difference(one: Mapping[str, Json], other: Mapping[str, Json]) -> str | None
         mine, theirs = one.get(name), other.get(name)
         if mine is None or theirs is None:
             return f"{name}: is only in one of them"
-        for entry in mine:
-            if mine[entry] != theirs.get(entry):
-                return f"{name}: {entry}: {mine[entry]} or {theirs.get(entry)}"
+        for entry in {**mine, **theirs}:
+            if mine.get(entry) != theirs.get(entry):
+                return f"{name}: {entry}: {mine.get(entry)} or {theirs.get(entry)}"
     return None

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from orchestrator.engine import (
     acting,
     attempts,
+    committing,
     dag_executor,
     deciding,
     draft,
@@ -39,32 +40,39 @@ def _put_without_precondition() -> Any:
 
 
 def _launch_before_the_save() -> Any:
-    real = dag_executor.DAGExecutor._save
+    real_init, real_decide_on = dag_executor.DAGExecutor.__init__, deciding.Decider.decide_on
+    real_save = committing.Committer._save
+
+    def init(self: Any, *args: Any, **options: Any) -> None:
+        real_init(self, *args, **options)
+        self._committer.actor = self._actor
 
     def decide_on(self: Any, box: Any, batch: Any, state: Any, token: Any) -> Any:
         found = real_decide_on(self, box, batch, state, token)
-        box.to_launch = [command for command in found[0].commands if isinstance(command, Launch)]
+        box.status.to_launch = [(box, command) for command in found[0].commands if isinstance(command, Launch)]
         return found
 
     def save(self: Any, of: Any, *what: Any) -> Any:
-        for launch in self._boxes[of.run_id].to_launch:
-            self._actor._launch(self._boxes[of.run_id], launch)
-        return real(self, of, *what)
+        for box, launch in of.to_launch:
+            self.actor._launch(box, launch)
+        return real_save(self, of, *what)
 
-    real_decide_on = deciding.Decider.decide_on
     return _both(
-        patch.object(deciding.Decider, "decide_on", decide_on), patch.object(dag_executor.DAGExecutor, "_save", save)
+        patch.object(dag_executor.DAGExecutor, "__init__", init),
+        _both(
+            patch.object(deciding.Decider, "decide_on", decide_on), patch.object(committing.Committer, "_save", save)
+        ),
     )
 
 
 def _every_waiter_launches() -> Any:
-    real = dag_executor.DAGExecutor._commit
+    real = committing.Committer.commit
 
     def commit(self: Any, box: Any, batch: Any) -> Any:
         commands, results = real(self, box, batch)
         return commands * len(results), results
 
-    return patch.object(dag_executor.DAGExecutor, "_commit", commit)
+    return patch.object(committing.Committer, "commit", commit)
 
 
 def _takeover_without_a_save() -> Any:
@@ -128,7 +136,7 @@ def _cancels_not_owed() -> Any:
 
 
 def _token_ignored_after_503() -> Any:
-    return patch.object(dag_executor, "_applied_after_all", lambda tried, state: ())
+    return patch.object(committing, "_applied_after_all", lambda tried, state: ())
 
 
 def _siblings_ends_not_awaited() -> Any:

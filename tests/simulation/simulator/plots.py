@@ -107,7 +107,11 @@ class Plot:
                 found["on_failure"] = "stop"
             return found
         if depth < 2 and self._left > 2 and kind < 0.38:
-            items: Step = {"type": "Map", "items": list(range(self._random.randint(0, 4))), **following}
+            items: Step = {
+                "type": "Map",
+                "items": [f"item {number}" for number in range(self._random.randint(0, 4))],
+                **following,
+            }
             items["iterator"] = self._body(depth + 1)
             items["max_concurrency"] = self._random.randint(1, 3)
             if self._is_steady:  # which items begin before too many have failed is told by the time

@@ -1,0 +1,292 @@
+"""Steps 4 to 7 of the loop: a batch of events of one run is folded into one save, run again where it loses a race."""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import islice
+
+from orchestrator.engine.address import Known, Start
+from orchestrator.engine.deciding import Decider, TooMuchAtOnce
+from orchestrator.engine.draft import Decision, Token
+from orchestrator.engine.handled import Handled
+from orchestrator.engine.large_results import LargeResults
+from orchestrator.engine.observing import Observed
+from orchestrator.engine.pace import GATHERING_S
+from orchestrator.engine.run_box import Entry, RunBox
+from orchestrator.engine.saved import Saved
+from orchestrator.engine.status import OpenRuns, OrchestrationStatus
+from orchestrator.model.commands import AskSlot, Command, Launch, Notify
+from orchestrator.model.enums import TaskStatus
+from orchestrator.model.errors import OrchestratorError, StoreUnavailable, VersionConflict
+from orchestrator.model.facts import AttemptEnded, Fact, LaunchBound, LaunchFailed
+from orchestrator.model.run_state import RunState
+from orchestrator.ports import Clock, Version
+
+log = logging.getLogger("orchestrator")
+
+MAX_SAVES = 60
+"""How often a lost race is run again before the events are given back."""
+MAX_FAULTS = 5
+"""How often a store that cannot be written is tried again before the events are given back."""
+RACES_AT_ONCE = 4
+"""How often a lost race is run again before the next save waits for its turn."""
+
+
+class Committer:
+    """Loads, asks, decides and saves.
+
+    Args:
+        instance: name of this instance, the first part of every claim's owner.
+        random_bytes: n -> that many random bytes.
+        sleep: sleeps so many seconds.
+        on_saved: told of every save of this instance.
+    """
+
+    def __init__(
+        self,
+        decider: Decider,
+        large_results: LargeResults,
+        open_runs: OpenRuns,
+        observed: Observed,
+        clock: Clock,
+        *,
+        instance: str,
+        random_bytes: Callable[[int], bytes],
+        sleep: Callable[[float], None],
+        on_saved: Callable[[Saved], None] | None,
+    ) -> None:
+        self._decider, self._large_results, self._open_runs, self._observed = (
+            decider,
+            large_results,
+            open_runs,
+            observed,
+        )
+        self._clock, self._instance, self._random_bytes, self._sleep = clock, instance, random_bytes, sleep
+        self.on_saved = on_saved
+
+    def commit(self, box: RunBox, batch: list[Entry]) -> tuple[tuple[Command, ...], dict[Entry, str | BaseException]]:
+        """Fold a batch into one save. Returns what to act on, and a verdict or an error an entry.
+
+        Entries that have to wait for the others' save go back into the box, and out of `batch`.
+        """
+        status = box.status
+        tried: list[tuple[Token, Decision]] = []
+        unsure: list[Saved] = []
+        mine: tuple[Command, ...] = ()
+        saves = faults = 0
+        is_whole, is_gathered = True, False
+        while True:
+            if not box.pace.is_free and box.pace.is_shared(self._seconds()):
+                box.saved = None  # a read costs less than a save that is refused
+            was_cached = box.saved is not None
+            loaded = box.saved or status.load()
+            state, version = loaded or (None, None)
+            if not was_cached and not box.pace.is_free:
+                if loaded is not None:
+                    box.pace.seen(box.others_saves(*loaded, self._clock.now()))
+                if is_whole:
+                    batch += box.take()  # what came while it was loaded
+            mine += _applied_after_all(tried, state)
+            self._tell_after_all(unsure, state, batch)
+            starts = [entry for entry in batch if isinstance(entry.item, Start)]
+            if state is None and starts and len(starts) < len(batch):
+                box.put_back([entry for entry in batch if entry not in starts])
+                batch[:] = starts
+            token = Token(f"{self._instance}.{self._random_bytes(8).hex()}", self._random_bytes(32))
+            try:
+                decision, questions, results = self._decider.decide_on(box, batch, state, token)
+            except TooMuchAtOnce:
+                is_whole = False
+                _halve(box, batch)
+                continue
+            if not decision.changed or decision.state is None:
+                if was_cached:
+                    box.saved = None  # "nothing to do" counts only if it was the run as it is now
+                    continue
+                if state is not None and loaded is not None and not state.run.status.is_final:
+                    box.saved = loaded
+                return mine + questions, results
+            if is_whole and not is_gathered and not box.pace.is_free and len(batch) > 1 and (more := box.take()):
+                is_gathered = True  # once: what came while it was asked goes along, into one save fewer
+                batch += more
+                box.saved = loaded
+                continue
+            after = decision.state
+            try:
+                after = self._large_results.set_aside(state, after, decision.touched)
+                box.saved = (after, self._save(status, state, after, version, decision.touched))
+            except VersionConflict:
+                box.saved = None
+                tried.append((token, decision))
+                unsure.append(Saved(state, after, touched=decision.touched))
+                self._observed.lost(box.run_id)
+                saves += 1
+                if saves >= MAX_SAVES:
+                    raise
+                box.pace.raced(self._seconds())
+                self.linger(box, saves)
+                batch += box.take()  # what arrived since goes along: fewer saves, fewer races to lose
+                continue
+            except StoreUnavailable:
+                box.saved = None
+                tried.append((token, decision))
+                unsure.append(Saved(state, after, touched=decision.touched))
+                faults += 1
+                if faults >= MAX_FAULTS:
+                    raise
+                self._back_off(faults)
+                continue
+            except Exception:
+                box.saved = None
+                if len(batch) == 1:
+                    raise
+                # One of them cannot be written, and is to fail alone: halve until it does.
+                tried.append((token, decision))
+                is_whole = False
+                _halve(box, batch)
+                continue
+            if not box.pace.is_free:
+                box.pace.saved(self._seconds())
+                box.seen = (box.saved[1], self._clock.now())
+            if after.run.status.is_final:
+                box.saved = None
+                box.executions.clear()
+                status.forget()
+            self._tell(Saved(state, after, tuple(entry.item for entry in batch), decision.touched))
+            return mine + decision.commands + questions, results
+
+    def linger(self, box: RunBox, lost: int = 0) -> None:
+        """Wait until the run may be saved again; after `lost` races, a little.
+
+        A save that is refused writes nothing, so that trying again makes no more writes than there are instances.
+        """
+        is_free = box.pace.is_free or 0 < lost <= RACES_AT_ONCE
+        wait_s = 0.0 if is_free else box.pace.wait_s(self._seconds(), self.spread())
+        if not wait_s and not lost and _has_company(box):
+            wait_s = GATHERING_S
+        if wait_s:
+            self._sleep(wait_s)
+        elif lost:
+            self._back_off(min(lost, 6))
+
+    def _back_off(self, tries: int) -> None:
+        """Wait with full jitter: 2 ms doubling, 1 s at the most."""
+        self._sleep(self.spread() * min(1.0, 0.002 * 2**tries))
+
+    def spread(self) -> float:
+        """Return a number from 0 up to 1, left to chance."""
+        return int.from_bytes(self._random_bytes(4)) / 2**32
+
+    def _seconds(self) -> float:
+        return self._clock.now().timestamp()
+
+    def _tell(self, saved: Saved) -> None:
+        try:
+            if self.on_saved is not None:
+                self.on_saved(saved)
+        except Exception:
+            log.exception("on_saved failed; the run goes on", extra={"run_id": saved.after.run.run_id})
+
+    def _tell_after_all(self, unsure: list[Saved], found: RunState | None, batch: Sequence[Entry]) -> None:
+        """Tell of a save that was answered by an error, and had been written all the same.
+
+        Args:
+            unsure: the saves of which that is not known; emptied, once the run was `found`.
+        """
+        if not unsure or found is None:
+            return
+        for saved in unsure:
+            if saved.after == found:
+                self._tell(dataclasses.replace(saved, items=tuple(entry.item for entry in batch)))
+        unsure.clear()
+
+    def _save(
+        self,
+        status: OrchestrationStatus,
+        before: RunState | None,
+        after: RunState,
+        version: Version | None,
+        touched: Sequence[str] | None,
+    ) -> Version:
+        if before is not None and before.run.redrives == after.run.redrives:
+            return status.save(after, expect=version, before=before, touched=touched)
+        made_for = after.run.message_id if after.run.parent is not None else None
+        self._open_runs.mark(status.run_id, self._clock.now(), after.run.redrives, made_for)
+        saved = status.save(after, expect=version, before=before, touched=touched)
+        if before is not None:
+            with suppress(OrchestratorError):  # a Tick gives up the marker of a redrive that was killed a day ago
+                self._open_runs.mark(status.run_id, self._clock.now(), after.run.redrives, made_for)
+        return saved
+
+
+def _has_company(box: RunBox) -> bool:
+    """Whether several attempts run side by side in a run whose saves are paced, so that they may end together."""
+    if box.pace.is_free or box.saved is None:
+        return False
+    running = (node for node in box.saved[0].nodes.values() if node.status is TaskStatus.RUNNING and node.attempt)
+    return len(tuple(islice(running, 2))) == 2
+
+
+def _halve(box: RunBox, batch: list[Entry]) -> None:
+    """Put half of a batch back, or half of the facts of the one event that is left of it."""
+    half = len(batch) // 2
+    if half:
+        box.put_back(batch[half:])
+        del batch[half:]
+        return
+    (entry,) = batch
+    if isinstance(entry.item, Known):
+        half = len(entry.item.facts) // 2
+        box.put_back([known(box, entry.item.facts[half:])])
+        entry.item = Known(box.run_id, entry.item.facts[:half])
+
+
+def _applied_after_all(tried: list[tuple[Token, Decision]], state: RunState | None) -> tuple[Command, ...]:
+    """Launches and notifications of a save that was answered by an error and had been written all the same.
+
+    Claims, and the notifications that are owed, bear the token of their save, what waits for a slot a ticket made of
+    that: so the reload is the check.
+    Reminders and cancels bear none; the Tick sees to them.
+    """
+    if state is None:
+        return ()
+    found: list[Command] = []
+    owed = {(each.notification_id, each.owner) for each in state.run.owed_notifications}
+    for token, decision in tried:
+        for command in decision.commands:
+            if isinstance(command, Launch):
+                node = state.nodes.get(command.node_name)
+                is_wanted = node is not None and node.owed_cancel is None and node.stop is None
+                if is_wanted and node is not None and node.claim is not None and node.claim.owner == token.owner:
+                    found.append(command)
+            elif isinstance(command, Notify):
+                if (command.notification_id, token.owner) in owed:
+                    found.append(command)
+            elif isinstance(command, AskSlot) and _waits_for(state, command):
+                found.append(command)
+    if found:
+        tried.clear()
+    return tuple(found)
+
+
+def _waits_for(state: RunState, ask: AskSlot) -> bool:
+    """Whether a run waits for a slot by this ticket, which is of that save alone."""
+    node = state.nodes.get(ask.node_name) if ask.node_name is not None else None
+    slot = state.run.slot if ask.node_name is None else node.slot if node is not None else None
+    return slot is not None and not slot.is_held and slot.ticket == ask.ticket
+
+
+def known(box: RunBox, facts: tuple[Fact, ...]) -> Entry:
+    """Nobody waits for what the executor feeds back to itself; what fails there, the Tick sees."""
+    told = [fact for fact in facts if isinstance(fact, AttemptEnded | LaunchBound | LaunchFailed)]
+    nodes = {fact.node_name: fact.attempt for fact in told}
+    labels: dict[str, object] = {"run_id": box.run_id}
+    if len(nodes) == 1:
+        labels["node"], labels["attempt"] = next(iter(nodes.items()))
+
+    def ignore(_: Handled | None, error: BaseException | None) -> None:
+        if error is not None:
+            log.warning("could not save what came of a launch; the Tick finds out: %s", error, extra=labels)
+
+    return Entry(Known(box.run_id, facts), on_done=ignore)
