@@ -455,14 +455,14 @@ def test_a_start_that_saw_the_definition_just_before_it_went_finds_it_all_the_sa
     ended(world)
     world.clock.forward(40 * DAY)
     other = world.instance()
-    mark = other._open_runs.mark
+    mark = other._committer._open_runs.mark
 
     def pruned_between(*what):  # after the definition was seen, before the run is written
         prune(world)
         assert keys(world, "definitions/") == []
         mark(*what)
 
-    other._open_runs.mark = pruned_between
+    other._committer._open_runs.mark = pruned_between
     run_id = other.execute(START, message_id="m9", publish_time=world.clock.now()).run_id
     (name,) = keys(world, "pruned/definitions/")
     # The instance that goes on has another version of the DAG deployed, so it has to find the run's own.

@@ -201,8 +201,8 @@ PLANTED: Mapping[str, tuple[Callable[[], Any], int]] = {
     "cancels not owed": (_cancels_not_owed, 30),
     "a claim's token ignored after 503": (_token_ignored_after_503, 11),
     "siblings' ends not awaited": (_siblings_ends_not_awaited, 3),
-    "attempt number not compared": (_attempt_not_compared, 192),
+    "attempt number not compared": (_attempt_not_compared, 1483),
     "reminder dropped when early": (_early_reminder_dropped, 1),
-    "start without message id": (_start_without_message_id, 14),
+    "start without message id": (_start_without_message_id, 0),
 }
 """What is wrong -> what makes it so, while one is in it; and the first seed that found it when last looked for."""
