@@ -369,27 +369,6 @@ def test_a_chain_that_is_launched_from_within_the_workers_never_waits_for_itself
     target.close()
 
 
-def test_launch_call_and_event_cost_microseconds():
-    """10 to 25 µs here; the limit is wide enough for any machine that is busy with something else."""
-    length, done = 2000, Event()
-
-    def publish(event):
-        number = int(event["launch_id"].split("/")[1][1:])
-        if number == length:
-            done.set()
-        target.launch(step(number + 1))
-
-    def step(number):
-        return Launch(f"n{number}", "Function", "add", {"a": 1}, {"function": f"{MODULE}:echo"}, run_id=RUN_ID)
-
-    target = FunctionTarget(publish, Alive(), "host-1")
-    begun = time.perf_counter()
-    target.launch(step(0))
-    assert done.wait(10)
-    assert (time.perf_counter() - begun) / length < 500e-6
-    target.close()
-
-
 def test_a_worker_goes_on_when_the_event_is_not_taken(caplog):
     caller = Caller(workers=1)
     target, put, fails = caller.target, caller.events.put, iter([True, False])
@@ -416,11 +395,15 @@ def test_a_closed_target_begins_nothing(caller):
 
 
 def test_closing_waits_for_nobody():
-    caller, gate = Caller(), Event()
-    caller.target.launch(caller.launch_of(lambda: gate.wait(30)))
-    begun = time.monotonic()
+    caller, gate, ended = Caller(), Event(), []
+
+    def waits():
+        gate.wait(30)
+        ended.append(gate.is_set())
+
+    caller.target.launch(caller.launch_of(waits))
     caller.target.close()
-    assert time.monotonic() - begun < 1
+    assert ended == []
     gate.set()
 
 
