@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from orchestrator.model.commands import Json
@@ -22,9 +22,12 @@ class SkewedClock:
 
     def __init__(self, crew: Crew, skew_s: float) -> None:
         self._crew, self._skew_s = crew, skew_s
+        self._read_at, self._told = -1.0, T0
 
     def now(self) -> datetime:
-        return at(self._crew.now + self._skew_s)
+        if self._read_at != self._crew.now:
+            self._read_at, self._told = self._crew.now, at(self._crew.now + self._skew_s)
+        return self._told
 
 
 def at(seconds: float) -> datetime:
@@ -153,11 +156,11 @@ class Message:
     late_s: float = 0.0
     """How much later than others it comes."""
     is_forged: bool = False
+    kind: str = field(init=False)
+    """As `meetings.MESSAGES` has it."""
 
-    @property
-    def kind(self) -> str:
-        """As `meetings.MESSAGES` has it."""
-        return kind_of(self.data)
+    def __post_init__(self) -> None:
+        self.kind = kind_of(self.data)
 
 
 def kind_of(data: Mapping[str, Json]) -> str:
