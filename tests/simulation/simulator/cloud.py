@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from orchestrator.model.commands import Json
 from orchestrator.model.errors import StoreUnavailable, VersionConflict
 from orchestrator.stores.journal import Members, encode, merge
-from orchestrator.stores.memory import MemoryStore
+from orchestrator.testing.ticks import WatchedStore
 from orchestrator.testing.virtual_time import T0
 from tests.simulation.simulator.crew import Crew, Host
 from tests.simulation.simulator.meetings import step_at
@@ -39,7 +39,7 @@ class Bucket:
     """What all processes write to; told are those who watch."""
 
     def __init__(self) -> None:
-        self.held = MemoryStore()
+        self.held = WatchedStore()
         self.watch: Callable[[str, bytes | None, bytes, Host], None] = lambda key, before, after, host: None
         self.writes = Counter[tuple[str, str]]()
         """(run id, process) -> how often that process has written that run's document."""
@@ -175,7 +175,7 @@ class Topic:
     def __init__(self, crew: Crew, tape: Tape) -> None:
         self._crew, self._tape = crew, tape
         self.messages: list[Message] = []
-        self._count = 0
+        self.count = 0
         self._lag_s = tape.one_of([0.0, 2.0, 2.0])
 
     def publish(
@@ -189,11 +189,11 @@ class Topic:
         is_forged: bool = False,
     ) -> str:
         """Have a message delivered, not before `delay_s` are over."""
-        self._count += 1
+        self.count += 1
         lag = self._tape.between(0.05, 0.05 + self._lag_s)
         late_s = self._tape.between(5.0, 600.0) if self._tape.chance(0.05) else 0.0
         at = self._crew.now + delay_s
-        message = Message(f"m{self._count}", data, at, at + lag + late_s, is_lossy, number=self._count)
+        message = Message(f"m{self.count}", data, at, at + lag + late_s, is_lossy, number=self.count)
         message.run_id, message.late_s = run_id or data.get("run_id"), late_s
         message.is_copy, message.is_forged = is_copy, is_forged
         self.messages.append(message)

@@ -62,13 +62,11 @@ from tests.simulation.simulator.services import (
     share_of,
 )
 from tests.simulation.simulator.tape import Tape
+from tests.simulation.simulator.ticks import RARE_TICK_S, TICK_S, Ticks
 
 MOST_STEPS = 20_000
 LONGEST_S = 12 * 86400.0
 CALM_AFTER_S = 2 * 3600.0
-TICK_S = 60.0
-RARE_TICK_S = 1800.0
-"""How often the Tick comes once all is calm, where only a timeout of a day is waited for."""
 ACK_DEADLINE_S = 60.0
 OFTEN = {
     "load": 0.5,
@@ -231,6 +229,8 @@ class Simulation:
         self.largest_inline = self.tape.one_of([large_results.MAX_INLINE_BYTES] * 2 + [20])
         self.count = 0
         self.processes: list[Process] = []
+        self.handled = 0
+        self.ticks = Ticks(self.crew, self.bucket.held, self._happened)
         self.next_tick = TICK_S
         self.failed: list[str] = []
         self.told = Told(seed, is_steady=self.is_steady)
@@ -397,8 +397,8 @@ class Simulation:
     def _be_still(self) -> None:
         """Deliver what is left, let what stood still go on, look after what is open: nothing may come of it."""
         self.tape.is_calm = True
-        self.next_tick = self.crew.now + TICK_S
-        until = self.next_tick + 2 * RARE_TICK_S
+        self.ticks.begin_anew()
+        until = self.crew.now + TICK_S + 2 * RARE_TICK_S
         while self.crew.now < until:
             self._step()
         if len(self.own()) != self.starts:
@@ -522,6 +522,9 @@ class Simulation:
 
     def _pass_time(self) -> None:
         """Move on to when something can happen next, or a little."""
+        self.next_tick = self.ticks.next_at()
+        if self.next_tick <= self.crew.now:
+            return  # something has happened since it was left out
         times = [self.next_tick, self.crew.next_time(), self.services.next_end()]
         times += [message.due_at for message in self.topic.messages if not message.is_out]
         times += [(time - T0).total_seconds() for time in self.due_times[:1]]
@@ -546,6 +549,12 @@ class Simulation:
     def _disturb(self, host: Host) -> None:
         self.checks.disturbed_at[host.name] = max(self.crew.now, host.stands_still_until)
 
+    def _happened(self) -> tuple[int, ...]:
+        """Another value, whenever something has happened that a Tick could see."""
+        ended = self.services.ends.total()
+        at_services = len(self.services.executions), ended
+        return self.bucket.held.changes, self.topic.count, self.handled, *at_services, self.tape.numbered, self.count
+
     def _kill_all(self) -> None:
         for process in self.processes:
             process.host.is_dead = True
@@ -557,7 +566,8 @@ class Simulation:
                 self.crew.step(strand)
 
     def _tick(self) -> None:
-        self.next_tick = self.crew.now + (TICK_S if self.crew.now < CALM_AFTER_S else RARE_TICK_S)
+        self.ticks.came(is_calm=self.crew.now >= CALM_AFTER_S)
+        self.next_tick = self.ticks.next_at()
         self._deliver(Message("tick", tick_message(), self.crew.now, self.crew.now))
 
     def _deliver(self, message: Message) -> None:
@@ -572,6 +582,7 @@ class Simulation:
         self.crew.trail.append((process.host.name, f"{message.message_id} at {self.crew.now:.3f}"))
         self.tell(f"{process.host.name} gets {message.message_id} {message.data}")
         if not is_of_tick:
+            self.handled += 1
             self.counts.delivery(message)
 
         def handle() -> None:
