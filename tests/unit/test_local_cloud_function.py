@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -261,9 +260,7 @@ def test_closing_stops_what_runs_and_it_is_lost_not_failed(tmp_path):
     launch = caller.launch_of(tally=str(tmp_path / "tally"), gate=str(tmp_path / "never"))
     execution = caller.target.launch(launch)
     assert until(lambda: tally_of(launch) == 1)
-    begun = time.monotonic()
-    caller.target.close()
-    assert time.monotonic() - begun < 2
+    caller.target.close()  # does not return, if it waits for the gate
     assert until(lambda: not is_work_alive(launch))
     assert caller.target.outcome(execution).kind is OutcomeKind.LOST
     assert caller.events.empty()

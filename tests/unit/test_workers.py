@@ -27,7 +27,7 @@ def test_a_thread_that_is_soon_done_does_itself_what_it_hands_over(crew, monkeyp
             crew.submit(lambda: step(left - 1))
 
     crew.submit(lambda: step(100))
-    assert {names.get(timeout=5) for _ in range(101)} == {"crew-1"}
+    assert {names.get(timeout=60) for _ in range(101)} == {"crew-1"}
 
 
 def test_what_a_thread_keeps_and_does_not_come_to_another_one_does(crew):
@@ -38,7 +38,7 @@ def test_what_a_thread_keeps_and_does_not_come_to_another_one_does(crew):
         gate.wait(10)
 
     crew.submit(first)
-    assert names.get(timeout=5) == "crew-2"
+    assert names.get(timeout=60) == "crew-2"
     gate.set()
 
 
@@ -52,11 +52,11 @@ def test_of_several_only_the_last_is_kept(crew, monkeypatch):
         gate.wait(10)
 
     crew.submit(first)
-    others = [names.get(timeout=5) for _ in range(2)]
+    others = [names.get(timeout=60) for _ in range(2)]
     assert {number for number, _ in others} == {0, 1}
     assert "crew-1" not in {name for _, name in others}
     gate.set()
-    assert names.get(timeout=5) == (2, "crew-1")
+    assert names.get(timeout=60) == (2, "crew-1")
 
 
 def test_nothing_is_kept_while_others_wait_for_their_turn(monkeypatch):
@@ -70,7 +70,7 @@ def test_nothing_is_kept_while_others_wait_for_their_turn(monkeypatch):
     crew.submit(first)
     crew.submit(lambda: done.put("waited"))
     gate.set()
-    assert [done.get(timeout=5) for _ in range(2)] == ["waited", "followed"]
+    assert [done.get(timeout=60) for _ in range(2)] == ["waited", "followed"]
     crew.close()
 
 
@@ -84,7 +84,7 @@ def test_what_is_kept_when_it_is_closed_is_not_begun(crew):
         gate.wait(10)
 
     crew.submit(first)
-    assert done.get(timeout=5) == "closed"
+    assert done.get(timeout=60) == "closed"
     gate.set()
     assert not crew.submit(lambda: done.put("begun"))
     assert done.empty()
@@ -101,11 +101,11 @@ def test_the_thread_that_watches_ends_when_nothing_is_kept_and_comes_again(crew,
             gate.wait(10)
 
         crew.submit(first)
-        assert done.get(timeout=5) == "done"
+        assert done.get(timeout=60) == "done"
         watcher = crew._watcher
         gate.set()
         if watcher is not None:
-            watcher.join(timeout=5)
+            watcher.join(timeout=60)
             assert not watcher.is_alive()
         assert crew._watcher is None
 
@@ -128,7 +128,7 @@ def test_a_machine_without_a_thread_for_the_watch_still_has_each_work_done_once(
             done.put("refused")
 
     crew.submit(first)
-    assert [done.get(timeout=5) for _ in range(2)] == [True, "kept"]
+    assert [done.get(timeout=60) for _ in range(2)] == [True, "kept"]
     assert crew._watcher is None  # the next one that keeps some tries again
 
 
