@@ -410,6 +410,28 @@ def test_events_with_nobody_waiting_are_handled_while_the_leader_launches():
     assert world.state(run_id).run.status is RunStatus.COMPLETED
 
 
+def test_what_waits_is_handled_after_the_call_where_the_machine_has_no_thread_left(monkeypatch):
+    quick, calls = NotedTarget(), Calls()
+    long = dag(A=task("Long"), Long=task(target_type="CloudFunction", function="main"))
+    world = World(dag(P=parallel(long, chain("B"))), targets={"CloudFunction": calls, "Function": quick})
+    run_id = world.start()
+    a, b = (Completion(run_id, x.node_name, 1, EventFactory.create_from_event(completion(x))) for x in quick.calls)
+    results: dict[str, object] = {}
+
+    def arrives(_: object) -> None:
+        world.executor._committer.on_saved = None
+        assert not world.executor._boxes.box(run_id).offer(Entry(b, on_done=noting(results, "B")))
+
+    def none_left(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    world.executor._committer.on_saved = arrives
+    monkeypatch.setattr(Thread, "start", none_left)
+    folded(world, run_id, Entry(a, on_done=noting(results, "A")))
+    assert {name: type(result) for name, result in results.items()} == {"A": Handled, "B": Handled}
+    assert world.state(run_id).run.status is RunStatus.COMPLETED
+
+
 # -- an instance that lives long --------------------------------------------------------------------
 
 
