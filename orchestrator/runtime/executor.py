@@ -349,13 +349,13 @@ class DAGExecutor(dag_executor.DAGExecutor):
                 left_s = wait_s if until is None else min(wait_s, until - time.monotonic())
                 if left_s > 0 and self._changed.wait(left_s) and run_id in self._ended:
                     return self._ended[run_id]
-            if until is not None and time.monotonic() >= until:
-                raise TimeoutError(f"run {run_id}: has not ended within {timeout_s:g} s")
             begin_s = time.thread_time()
             state = self._load(run_id)
             wait_s = max(0.5, _pause_after(begin_s))
             if state.run.status.is_final:
                 self._note_ended(state)
+            elif until is not None and time.monotonic() >= until:
+                raise TimeoutError(f"run {run_id}: has not ended within {timeout_s:g} s")
 
     def flush(self) -> None:
         """Export what traces and metrics wait, for an instance that may be frozen now."""

@@ -11,7 +11,7 @@ from orchestrator.engine.handled import Handled
 from orchestrator.engine.run_box import Baton, Entry
 from orchestrator.model.commands import Execution, Launch, Outcome
 from orchestrator.model.enums import Identity, RunStatus
-from orchestrator.model.errors import LaunchUncertain, NotYet, RunExists, StoreUnavailable
+from orchestrator.model.errors import LaunchUncertain, NotYet, RunExists, RunNotFound, StoreUnavailable
 from orchestrator.model.event_factory import EventFactory
 from orchestrator.model.facts import ClaimExpired
 from orchestrator.model.messages import cancel_message
@@ -457,3 +457,16 @@ def test_an_on_saved_that_raises_keeps_nobody_waiting():
         assert run_id in executor._mine, "the timer looks after it"
         executor.execute(completion(target.calls[0]))
         assert run_id in executor._ended
+
+
+def test_who_waits_for_no_time_at_all_is_told_of_a_run_that_has_ended():
+    store, target = MemoryStore(), NotedTarget()
+    with PublicExecutor(chain("A"), store=store, targets={"Function": target}) as executor:
+        run_id = executor.start()
+        with PublicExecutor(chain("A"), store=store, targets={"Function": target}) as other:
+            with pytest.raises(TimeoutError):
+                other.wait(run_id, timeout_s=0)
+            executor.execute(completion(target.calls[0]))
+            assert other.wait(run_id, timeout_s=0).run.status is RunStatus.COMPLETED
+            with pytest.raises(RunNotFound):
+                other.wait("there-is-none", timeout_s=0)
