@@ -224,6 +224,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
         self._waited_for = Counter[str]()
         self._changed = Condition(Lock())
         self._mine: set[str] = set()
+        self._taken_up: set[str] = set()  # of these, since the timer came to them last
         self._stopping = Event()
         self._timer: Thread | None = None
         self.telemetry = telemetry or _telemetry(clock)
@@ -428,7 +429,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
                 if saved.is_redriven:
                     with self._changed:
                         self._ended.pop(run_id, None)
-                if self._own_broker is not None and run_id not in self._mine:
+                if self._own_broker is not None and (saved.is_redriven or run_id not in self._mine):
                     self._look_after_from_now_on(run_id)
 
     def _drives_here(self, run_id: str) -> bool:
@@ -458,7 +459,10 @@ class DAGExecutor(dag_executor.DAGExecutor):
     def _look_after_from_now_on(self, run_id: str) -> None:
         with self._changed:
             self._mine.add(run_id)
-            if self._timer is None and self._own_broker is not None and not self._stopping.is_set():
+            if self._own_broker is None:
+                return
+            self._taken_up.add(run_id)
+            if self._timer is None and not self._stopping.is_set():
                 self._timer = Thread(target=self._tick_on, name="orchestrator-tick", daemon=True)
                 self._timer.start()
 
@@ -471,7 +475,8 @@ class DAGExecutor(dag_executor.DAGExecutor):
             for run_id in mine:
                 if time.monotonic() < turns.get(run_id, 0.0):
                     continue
-                self._mine.discard(run_id)
+                with self._changed:
+                    self._taken_up.discard(run_id)
                 is_open, begin_s = True, time.thread_time()
                 try:
                     is_open = self.look_after(run_id, marker_of(run_id)) is not None
@@ -480,8 +485,9 @@ class DAGExecutor(dag_executor.DAGExecutor):
                 except Exception:
                     log.exception("tick failed", extra={"run_id": run_id})
                 turns[run_id] = time.monotonic() + _pause_after(begin_s)
-                if is_open:  # else it has ended; should it be redriven meanwhile, it is mine again already
-                    self._mine.add(run_id)
+                with self._changed:
+                    if not is_open and run_id not in self._taken_up:  # else it was redriven meanwhile
+                        self._mine.discard(run_id)
 
     def _clear_marker(self, run_id: str) -> None:
         if run_id not in self._mine:

@@ -5,6 +5,7 @@ from threading import Event, Thread
 from types import SimpleNamespace
 
 import pytest
+from msgspec.structs import replace
 
 from orchestrator.engine.address import Completion, Known
 from orchestrator.engine.handled import Handled
@@ -17,6 +18,7 @@ from orchestrator.model.facts import ClaimExpired
 from orchestrator.model.messages import cancel_message
 from orchestrator.runtime.executor import MAX_ENDED_RUNS
 from orchestrator.runtime.executor import DAGExecutor as PublicExecutor
+from orchestrator.runtime.settings import Settings
 from orchestrator.stores.memory import MemoryStore
 from tests.support.world import START, NotedTarget, World, chain, completion, dag, parallel, task
 
@@ -470,3 +472,44 @@ def test_who_waits_for_no_time_at_all_is_told_of_a_run_that_has_ended():
             assert other.wait(run_id, timeout_s=0).run.status is RunStatus.COMPLETED
             with pytest.raises(RunNotFound):
                 other.wait("there-is-none", timeout_s=0)
+
+
+def test_a_run_that_is_being_looked_after_is_open_meanwhile():
+    seen: list[tuple[list[str], bool]] = []
+    asked = Event()
+
+    class Slow(NotedTarget):
+        def outcome(self, execution: Execution) -> Outcome | None:
+            seen.append((executor.open_run_ids, executor._drives_here(run_id)))
+            asked.set()
+            return super().outcome(execution)
+
+    target = Slow(has_outcome=True)
+    settings = replace(Settings.read({}), tick_interval_s=0.01)
+    with PublicExecutor(chain("A"), store=MemoryStore(), targets={"Function": target}, settings=settings) as executor:
+        run_id = executor.start()
+        assert asked.wait(60)
+    assert seen[0] == ([run_id], True)
+
+
+def test_a_run_that_is_redriven_while_its_marker_is_being_deleted_stays_in_the_hands_of_its_process():
+    target, deleting, go_on = NotedTarget(), Event(), Event()
+
+    class Held(MemoryStore):
+        def delete(self, key: str) -> None:
+            super().delete(key)
+            if key.startswith("open/"):
+                deleting.set()
+                assert go_on.wait(60)
+
+    settings = replace(Settings.read({}), tick_interval_s=0.01)
+    with PublicExecutor(chain("A"), store=Held(), targets={"Function": target}, settings=settings) as executor:
+        run_id = executor.start()
+        executor.execute(completion(target.calls[0], Outcome.failed("Task.Failed", "it did")))
+        assert deleting.wait(60)
+        executor.redrive(run_id)
+        go_on.set()
+        deleting.clear()
+        assert executor.open_run_ids == [run_id]
+        executor.execute(completion(target.calls[1]))
+        assert deleting.wait(60), "it is looked after to its end"
