@@ -429,7 +429,9 @@ class DAGExecutor(dag_executor.DAGExecutor):
                 if saved.is_redriven:
                     with self._changed:
                         self._ended.pop(run_id, None)
-                if self._own_broker is not None and (saved.is_redriven or run_id not in self._mine):
+                if self._own_broker is not None and (
+                    saved.is_redriven or run_id not in self._mine or self._timer is None
+                ):
                     self._look_after_from_now_on(run_id)
 
     def _drives_here(self, run_id: str) -> bool:
@@ -463,8 +465,13 @@ class DAGExecutor(dag_executor.DAGExecutor):
                 return
             self._taken_up.add(run_id)
             if self._timer is None and not self._stopping.is_set():
-                self._timer = Thread(target=self._tick_on, name="orchestrator-tick", daemon=True)
-                self._timer.start()
+                timer = Thread(target=self._tick_on, name="orchestrator-tick", daemon=True)
+                try:
+                    timer.start()
+                except RuntimeError as exc:  # the machine has no thread left; the next save tries again
+                    log.warning("nobody looks after runs now: %s", exc, extra={"run_id": run_id})
+                    return
+                self._timer = timer
 
     def _tick_on(self) -> None:
         """Tick for the runs of this process; those that another process left are for `resume`."""

@@ -513,3 +513,27 @@ def test_a_run_that_is_redriven_while_its_marker_is_being_deleted_stays_in_the_h
         assert executor.open_run_ids == [run_id]
         executor.execute(completion(target.calls[1]))
         assert deleting.wait(60), "it is looked after to its end"
+
+
+def test_a_run_is_looked_after_as_soon_as_there_is_a_thread_for_that(monkeypatch):
+    def none_left(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    target = NotedTarget()
+    executor = PublicExecutor(chain("A", "B"), store=MemoryStore(), targets={"Function": target})
+    with monkeypatch.context() as patched:
+        patched.setattr(Thread, "start", none_left)
+        executor.start()
+    executor.execute(completion(target.calls[-1]))
+    assert executor._timer is not None
+    assert executor._timer.is_alive()
+    executor.close()
+
+
+def test_who_never_had_a_thread_to_look_after_runs_can_be_closed(monkeypatch):
+    def none_left(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Thread, "start", none_left)
+    with PublicExecutor(chain("A"), store=MemoryStore(), targets={"Function": NotedTarget()}) as executor:
+        executor.start()
