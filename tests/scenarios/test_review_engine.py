@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from orchestrator.engine.address import Completion, Known
 from orchestrator.engine.handled import Handled
 from orchestrator.engine.run_box import Baton, Entry
+from orchestrator.engine.run_boxes import RunBoxes
 from orchestrator.model.commands import Execution, Launch, Outcome
 from orchestrator.model.enums import Identity, RunStatus
 from orchestrator.model.errors import LaunchUncertain, NotYet, RunExists, RunNotFound, StoreUnavailable
@@ -537,3 +538,14 @@ def test_who_never_had_a_thread_to_look_after_runs_can_be_closed(monkeypatch):
     monkeypatch.setattr(Thread, "start", none_left)
     with PublicExecutor(chain("A"), store=MemoryStore(), targets={"Function": NotedTarget()}) as executor:
         executor.start()
+
+
+def test_what_is_kept_of_a_run_that_was_let_go_meanwhile_counts_for_nothing():
+    boxes = RunBoxes(MemoryStore(), 0.0)
+    for number in range(3):
+        box = boxes.box("a")
+        if number:
+            boxes.forget("a")  # another thread does, before this one leads it
+        box.status.size_bytes = 1000
+        boxes.count(box)
+    assert boxes.kept_bytes == sum(box.counted_bytes for box in boxes._held.values())
