@@ -1,5 +1,6 @@
 """What a review of the engine found: leads that got lost, events that failed together, launches that came too late."""
 
+import os
 from collections.abc import Callable
 from threading import Event, Thread
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from orchestrator.model.messages import cancel_message
 from orchestrator.runtime.executor import MAX_ENDED_RUNS
 from orchestrator.runtime.executor import DAGExecutor as PublicExecutor
 from orchestrator.runtime.settings import Settings
+from orchestrator.stores.local import LocalStore
 from orchestrator.stores.memory import MemoryStore
 from tests.support.world import START, NotedTarget, World, chain, completion, dag, parallel, task
 
@@ -549,3 +551,23 @@ def test_what_is_kept_of_a_run_that_was_let_go_meanwhile_counts_for_nothing():
         box.status.size_bytes = 1000
         boxes.count(box)
     assert boxes.kept_bytes == sum(box.counted_bytes for box in boxes._held.values())
+
+
+def test_an_event_is_not_acknowledged_by_a_save_that_is_not_on_disk(tmp_path, monkeypatch):
+    world = World(chain("A", "B"), store=LocalStore(tmp_path))
+    run_id = world.start()
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fdatasync", full)
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(StoreUnavailable):
+            world.end("A")
+        assert world.target.nodes == ["A"], "a claim is on disk before anything is launched"
+    world.end("A")
+    world.clock.forward(66)
+    world.executor.tick()
+    world.end("B")
+    assert world.state(run_id).run.status is RunStatus.COMPLETED
