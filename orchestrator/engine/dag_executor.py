@@ -406,21 +406,21 @@ class DAGExecutor:
 
     def _lead_or_wait(self, box: RunBox, entry: Entry) -> None:
         """Return when `entry` is done, whoever did it."""
-        if box.offer(entry):
-            self._lead(box, entry)
-        while not entry.is_done:
-            try:
+        try:
+            if box.offer(entry):
+                self._lead(box, entry)
+            while not entry.is_done:
                 if entry.signal is not None:
                     entry.signal.wait()
-            except BaseException:
-                if box.withdraw(entry):
-                    _abandon(box, [])
-                raise
-            if entry.leads and not entry.is_done:
-                entry.leads = False
-                if entry.signal is not None:
-                    entry.signal.clear()
-                self._lead(box, entry)
+                if entry.leads and not entry.is_done:
+                    entry.leads = False
+                    if entry.signal is not None:
+                        entry.signal.clear()
+                    self._lead(box, entry)
+        except BaseException:
+            if box.withdraw(entry):
+                _abandon(box, [])
+            raise
 
     def _lead(self, box: RunBox, own: Entry | None = None) -> None:
         """Commit what waits, hand the run on, act; until nothing is left that nobody else takes care of."""
