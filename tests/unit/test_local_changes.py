@@ -555,3 +555,21 @@ def test_the_thread_that_folds_ends_once_all_is_folded_and_comes_back(bucket):
     assert len(folders() - others) == 1
     store.fold()
     assert b'"A": 3' in on_disk(bucket)
+
+
+def test_what_no_thread_could_be_started_for_is_folded_once_one_can(bucket, monkeypatch):
+    monkeypatch.setattr(folding, "AFTER_S", 0.01)
+    store = LocalStore(bucket)
+    version = store.put(KEY, FIRST, expect=None)
+
+    def none_left(_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", none_left)
+        version = store.change(KEY, {"A": b"2"}, expect=version)
+    store.change(KEY, {"A": b"3"}, expect=version)
+    until = time.monotonic() + 60
+    while b'"A": 3' not in on_disk(bucket):
+        assert time.monotonic() < until
+        time.sleep(0.005)
