@@ -427,7 +427,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.cloud", description=__doc__)
     parser.add_argument("--runs", type=int, default=20, help="chains at once (default 20)")
     parser.add_argument("--length", type=int, default=20, help="steps of a chain (default 20)")
-    parser.add_argument("--joins", type=int, default=30, help="joins (default 30)")
+    parser.add_argument("--joins", type=int, default=20, help="joins (default 20)")
     parser.add_argument("--fan-ins", type=int, default=3, help="fan-ins (default 3)")
     parser.add_argument("--width", type=int, default=1000, help="width of a fan-in (default 1000)")
     args = parser.parse_args()

@@ -112,7 +112,7 @@ class Pace:
         """For which part of the interval to let others go first; else who has saved is the first one again, always."""
         if now_s - self._others_s <= _SHARED_FOR * self._interval_s:
             return 0.4 * spread + (0.6 if self._mine else 0.0)
-        return 0.0 if self._mine % YIELDS else 0.8  # there may be others of which nothing is known here
+        return 0.0 if self._mine % YIELDS else 0.6  # there may be others of which nothing is known here
 
     def _is_raced(self, now_s: float) -> bool:
         """Whether others' saves are counted here, once they are seen."""
