@@ -115,7 +115,7 @@ class Committer:
                 batch += more
                 box.saved = loaded
                 continue
-            if not box.pace.is_free:
+            if not box.pace.is_free and not mine:  # what was claimed before is not to wait
                 if turns < MAX_TURNS and (wait_s := self._turn_in_s(box, state)) > 0.0:
                     turns += 1
                     self._wait_for_turn(box, batch if is_whole else None, state, wait_s)
