@@ -46,6 +46,8 @@ class Strand:
     def __init__(self, crew: Crew, host: Host, work: Callable[[], Any]) -> None:
         self.crew, self.host = crew, host
         self.at = "wait"
+        self.looked_at_clock: str | None = None
+        """Where it was when it looked at its process's clock last."""
         self.about: str | None = None
         self.waits_for: Callable[[], bool] | None = None
         self.wakes_at = 0.0
@@ -73,6 +75,9 @@ class Strand:
         self._greenlet.switch()
 
 
+Footprint = tuple[str, str, str, str | None]
+
+
 class Crew:
     """All threads of all processes.
 
@@ -80,7 +85,8 @@ class Crew:
         now: the time, in seconds.
         strands: those that have not ended, in the order in which they were begun.
         on_error: told of what a thread ended with that nobody waited for.
-        trail: (process, what its thread does) of each step, in their order.
+        trail: (process, where its thread was, where it has come to, where it looked at the clock last) of each step, in
+            their order, and what else tells one simulation from another.
     """
 
     def __init__(self) -> None:
@@ -88,7 +94,7 @@ class Crew:
         self.now = 0.0
         self.strands: list[Strand] = []
         self.on_error: Callable[[Strand], None] = lambda strand: None
-        self.trail: list[tuple[str, str]] = []
+        self.trail: list[Footprint] = []
         self._current: Strand | None = None
 
     @property
@@ -102,7 +108,8 @@ class Crew:
             assert self._current is not None, "a thread is begun outside of any process"
             host = self._current.host
         strand = Strand(self, host, work)
-        strand.about = self._current.about if self._current is not None else None
+        if self._current is not None:
+            strand.about, strand.looked_at_clock = self._current.about, self._current.looked_at_clock
         self.strands.append(strand)
         return strand
 
@@ -128,12 +135,13 @@ class Crew:
 
     def step(self, strand: Strand) -> None:
         """Let a thread go on."""
-        self._current = strand
-        self.trail.append((strand.host.name, strand.at))
+        self._current, was_at = strand, strand.at
         try:
             strand.go_on()
         finally:
             self._current = None
+        came_to = "its end" if strand.is_done else strand.at
+        self.trail.append((strand.host.name, was_at, came_to, strand.looked_at_clock))
         if strand.is_done:
             self.strands.remove(strand)
             if strand.error is not None and not strand.is_watched and not isinstance(strand.error, Killed):
@@ -148,8 +156,14 @@ class Crew:
 
     def notes(self, what: str) -> None:
         """Note what is done now, where its step does not tell."""
+        strand = self._current
+        if strand is not None:
+            self.trail.append((strand.host.name, strand.at, what, strand.looked_at_clock))
+
+    def looks_at_clock(self) -> None:
+        """Note where the thread is that looks at its process's clock."""
         if self._current is not None:
-            self.trail.append((self._current.host.name, what))
+            self._current.looked_at_clock = self._current.at
 
     def pause(self, at: str) -> None:
         """Give the word away. Raises Killed where its process has been killed meanwhile."""
@@ -158,6 +172,7 @@ class Crew:
     def sleep(self, seconds: float) -> None:
         """Wait for so long."""
         if self._current is not None:
+            self.notes(f"sleeps {seconds:.3f}")
             self._current.wakes_at = self.now + seconds
             self._give_away("sleeps")
 
