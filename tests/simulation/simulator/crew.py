@@ -64,10 +64,13 @@ class Strand:
             if self.host.is_dead:
                 raise Killed
             self.result = self._work()
+        except Killed as exc:
+            self.error = exc.with_traceback(None)  # else its frames would hold each other, and all that they know
         except BaseException as exc:
             self.error = exc
         finally:
             self.is_done = True
+            del self._work
 
     def go_on(self) -> None:
         """Let it run until it gives the word away; only the hub may."""
@@ -315,6 +318,8 @@ _OURS = {"Thread": _Thread, "ThreadPoolExecutor": _Executor, "Event": _Event, "S
 _MODULES = [
     import_module(f"orchestrator.engine.{found.name}") for found in pkgutil.iter_modules(orchestrator.engine.__path__)
 ]
+_THEIRS = [(module, name, vars(module)[name]) for module in _MODULES for name in _OURS if name in vars(module)]
+"""(module, name, what it is) of what stands for ours while a simulation runs."""
 
 
 def _with_a_pause_before(crew: Crew, decide: Callable[..., Any]) -> Callable[..., Any]:
@@ -332,15 +337,15 @@ def aboard(crew: Crew) -> Iterator[None]:
     """Have the engine's threads be this crew's."""
     global _crew
     assert _crew is None, "a simulation runs already"
-    kept = [(module, name, vars(module)[name]) for module in _MODULES for name in _OURS if name in vars(module)]
-    for module, name, _ in kept:
+    for module, name, _ in _THEIRS:
         setattr(module, name, _OURS[name])
-    kept.append((deciding, "decide", deciding.decide))
-    deciding.decide = _with_a_pause_before(crew, deciding.decide)
+    decide = deciding.decide
+    deciding.decide = _with_a_pause_before(crew, decide)
     _crew = crew
     try:
         yield
     finally:
         _crew = None
-        for module, name, theirs in kept:
+        deciding.decide = decide
+        for module, name, theirs in _THEIRS:
             setattr(module, name, theirs)

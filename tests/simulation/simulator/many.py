@@ -100,6 +100,8 @@ def of_seeds(seeds: range) -> Summary:
         found.add(of_seed(seed))
         if found.failed:
             break
+        if seed % 2:
+            gc.collect()  # what has just been used is collected faster than what is left for long
     return found
 
 
@@ -111,9 +113,15 @@ def simulated(first: int, number: int | None, jobs: int | None = None) -> Iterat
     jobs = jobs or os.cpu_count() or 1
     end = first + number if number is not None else None
     firsts = _firsts(first, end)
-    # A process for each lot of seeds: what they leave, cycles all of it, goes with that, and is never collected.
-    with multiprocessing.get_context("fork").Pool(jobs, initializer=gc.disable, maxtasksperchild=1) as pool:
+    with multiprocessing.get_context("fork").Pool(jobs, initializer=_collect_seldom) as pool:
         yield from _up_to_a_failure(pool.imap_unordered(of_seeds, firsts))
+
+
+def _collect_seldom() -> None:
+    """Greenlets and frames make many cycles; collected are those of the seeds alone, now and then."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
 
 
 def _up_to_a_failure(all_found: Iterable[Summary]) -> Iterator[Summary]:

@@ -391,12 +391,14 @@ class Simulation:
 
     def _go_on(self) -> None:
         """Until all runs have ended."""
-        while self._steer() or not self._have_ended():
+        while True:
+            if self.has_news or self.paused:
+                self._steer()
+            if not (self.open or self.due_times) and self._have_ended():
+                return
             self._step()
 
     def _have_ended(self) -> bool:
-        if self.open or self.due_times:
-            return False
         if any(message.kind in ("redrive", "start", "trigger") for message in self.topic.messages):
             return False
         if len(self.own()) < self.starts:
@@ -451,20 +453,25 @@ class Simulation:
         if ready and not tape.chance(0.1):
             self._go_on_with(ready)
             return
-        happenings: list[Callable[[], None]] = []
-        for message in self.topic.messages:
-            if not message.is_out and message.due_at <= crew.now:
-                happenings.append(lambda message=message: self._deliver(message))
-        happenings += [lambda x=x: self._end(x) for x in self.services.ending()]
-        happenings += [lambda x=x: self.services.beat(x, self.bucket.held) for x in self.services.beating()]
+        happenings: list[tuple[Callable[..., None], object]] = [
+            (self._deliver, message)
+            for message in self.topic.messages
+            if message.due_at <= crew.now and not message.is_out
+        ]
+        for execution in self.services.running.values():
+            if execution.ends_at <= crew.now:
+                happenings.append((self._end, execution))
+            if execution.next_beat_at <= crew.now:
+                happenings.append((self._beat, execution))
         if self.due_times and at(crew.now) >= self.due_times[0]:
-            happenings.append(self._time_of_schedule)
+            happenings.append((self._time_of_schedule, None))
         if crew.now >= self.next_tick:
-            happenings.append(self._tick)
+            happenings.append((self._tick, None))
         if self.services.executions and tape.strikes("forged", "completion", 0.01):
             self._forge()
         elif happenings:
-            tape.one_of(happenings)()
+            happen, what = tape.one_of(happenings)
+            happen(what)
         elif ready and not tape.strikes("slow", ready[0].at, 0.05):
             self._go_on_with(ready)
         else:
@@ -473,7 +480,10 @@ class Simulation:
                 self._disturb(strand.host)
             self._pass_time()
 
-    def _time_of_schedule(self) -> None:
+    def _beat(self, execution: Running) -> None:
+        self.services.beat(execution, self.bucket.held)
+
+    def _time_of_schedule(self, _: None) -> None:
         """A time of the schedule has come: the scheduler starts its run, unless it is down."""
         time = self.due_times.pop(0)
         if not self.tape.strikes("lost", "start of a schedule", 0.4):
@@ -583,7 +593,7 @@ class Simulation:
                 strand.host.is_dead = True
                 self.crew.step(strand)
 
-    def _tick(self) -> None:
+    def _tick(self, _: None) -> None:
         self.ticks.came(is_calm=self.tape.is_calm)
         self.next_tick = self.ticks.next_at()
         self._deliver(Message("tick", tick_message(), self.crew.now, self.crew.now))
