@@ -314,6 +314,10 @@ class DAGExecutor:
         """Do a Tick's work for one run; see `Ticker.look_after`."""
         return self._ticker.look_after(run_id, marker)
 
+    def let_go_of_ended(self) -> tuple[str, ...]:
+        """Delete markers that were left of runs that have ended; see `Ticker.let_go_of_ended`."""
+        return self._ticker.let_go_of_ended()
+
     def leave_queues(self, run_id: str) -> None:
         """Have a run wait in no queue until somebody looks after it again, so that others are let in before it."""
         box = self._boxes.box(run_id)
