@@ -42,10 +42,20 @@ class Pace:
 
     Args:
         interval_s: the least time between two saves in the long run, in seconds; 0 = none.
-    Times are seconds since whenever, of one clock.
+    Times are seconds since whenever, of one clock. Where that is set back, what is remembered is set back with it.
     """
 
-    __slots__ = ("_crowded_s", "_due_s", "_interval_s", "_lost_s", "_mine", "_others_s", "_raced_s", "is_free")
+    __slots__ = (
+        "_crowded_s",
+        "_due_s",
+        "_interval_s",
+        "_lost_s",
+        "_mine",
+        "_now_s",
+        "_others_s",
+        "_raced_s",
+        "is_free",
+    )
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
@@ -54,6 +64,7 @@ class Pace:
         self._due_s = self._lost_s = self._raced_s = float("-inf")
         self._crowded_s = self._others_s = float("-inf")
         self._mine = 0  # so many saves were made here since one of others was seen
+        self._now_s = float("nan")  # the last time that was told here; none yet compares as none
 
     def wait_s(self, now_s: float, spread: float) -> float:
         """Return how long the next save has to wait.
@@ -61,6 +72,7 @@ class Pace:
         Args:
             spread: from 0 to 1, at random: instances that share a run are not to wake up together.
         """
+        self._pass(now_s)
         # Generic cell rate algorithm (ITU-T I.371): `due` is when the next save would be, were all evenly spread.
         is_crowded = self.is_crowded(now_s)
         in_a_row = BURST - 1 if self._is_raced(now_s) else BURST  # one is perhaps not seen yet
@@ -73,11 +85,12 @@ class Pace:
             wait_s += self._giving_way(now_s, spread) * self._interval_s
         elif self.is_shared(now_s):
             wait_s += spread * self._interval_s
-        return min(wait_s, (BURST + 1) * self._interval_s)  # a clock that was set back holds up nobody
+        return min(wait_s, (BURST + 1) * self._interval_s)  # however many saves of others were seen
 
     def saved(self, now_s: float) -> None:
         """A save was made."""
-        self._due_s = max(self._due_s, now_s) + self._interval_s
+        self._pass(now_s)
+        self._count(now_s)
         self._mine += 1
 
     def lost(self, now_s: float) -> None:
@@ -88,16 +101,20 @@ class Pace:
 
     def raced(self, now_s: float) -> None:
         """A save lost its race: it was refused, and wrote nothing; the other instance's is counted once it is seen."""
+        self._pass(now_s)
         self._lost_s = self._raced_s = now_s
 
-    def seen(self, times_s: Iterable[float]) -> None:
-        """Other instances have saved the run at these times, since this one last knew it."""
+    def seen(self, times_s: Iterable[float], now_s: float) -> None:
+        """Other instances have saved the run at these times, of their clocks, since this one last knew it."""
+        self._pass(now_s)
         for at_s in sorted(times_s):
-            self.saved(at_s)
-            self._others_s, self._mine = at_s, 0
+            self._others_s = min(at_s, now_s)
+            self._count(self._others_s)
+            self._mine = 0
 
     def crowded(self, now_s: float) -> None:
-        """More than CROWD attempts of the run run side by side."""
+        """More than CROWD attempts of the run run side by side, or a save has had to wait as if they did."""
+        self._pass(now_s)
         self._crowded_s = now_s
 
     def is_crowded(self, now_s: float) -> bool:
@@ -117,3 +134,17 @@ class Pace:
     def _is_raced(self, now_s: float) -> bool:
         """Whether others' saves are counted here, once they are seen."""
         return now_s - self._raced_s <= _SHARED_FOR * self._interval_s
+
+    def _count(self, at_s: float) -> None:
+        self._due_s = max(self._due_s, at_s) + self._interval_s
+
+    def _pass(self, now_s: float) -> None:
+        """Note what time it is."""
+        if now_s < self._now_s:  # no time passes backwards: what was a second ago still was
+            back_s = self._now_s - now_s
+            self._due_s -= back_s
+            self._lost_s -= back_s
+            self._raced_s -= back_s
+            self._crowded_s -= back_s
+            self._others_s -= back_s
+        self._now_s = now_s

@@ -17,6 +17,7 @@ import pytest
 from orchestrator.model.commands import Execution, Launch, Outcome
 from orchestrator.model.enums import OutcomeKind
 from orchestrator.model.errors import LaunchRefused, LaunchUncertain
+from orchestrator.targets import workers
 from orchestrator.targets.function import FunctionTarget
 from tests.support.local_targets import NONCE, RUN_ID, Alive, until
 
@@ -384,6 +385,20 @@ def test_a_worker_goes_on_when_the_event_is_not_taken(caplog):
     assert caller.run(caller.launch_of("echo", a=2)) == Outcome.completed({"a": 2})
     assert f"run_id={RUN_ID} node=Step1: the event of its end was not taken" in caplog.text
     target.close()
+
+
+def test_a_function_that_no_thread_can_be_had_for_can_be_launched_again(caller, monkeypatch):
+    def refused(thread):
+        raise RuntimeError("can't start new thread")
+
+    target, launch = caller.target, caller.launch_of(lambda: 5)
+    with monkeypatch.context() as machine:
+        machine.setattr(workers.Thread, "start", refused)
+        with pytest.raises(LaunchUncertain, match="no thread"):
+            target.launch(launch)
+    assert target.find(launch) is None
+    assert caller.run(launch) == Outcome.completed(5)
+    assert caller.events.empty()
 
 
 def test_a_closed_target_begins_nothing(caller):

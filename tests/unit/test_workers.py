@@ -130,3 +130,65 @@ def test_a_machine_without_a_thread_for_the_watch_still_has_each_work_done_once(
     crew.submit(first)
     assert [done.get(timeout=60) for _ in range(2)] == [True, "kept"]
     assert crew._watcher is None  # the next one that keeps some tries again
+
+
+class Machine:
+    """Starts threads until it is told to start no more, then as a machine does that has none left."""
+
+    def __init__(self, monkeypatch, allowed, error):
+        self.allowed, self._error, self._start = allowed, error, workers_module.Thread.start
+        monkeypatch.setattr(workers_module.Thread, "start", lambda thread: self.start(thread))
+
+    def start(self, thread):
+        if self.allowed == 0:
+            raise self._error
+        self.allowed -= 1
+        self._start(thread)
+
+
+@pytest.fixture(params=[RuntimeError("can't start new thread"), MemoryError()], ids=["no thread", "no memory"])
+def machine(request, monkeypatch):
+    return Machine(monkeypatch, 0, request.param)
+
+
+def test_work_that_no_thread_can_be_had_for_is_not_accepted_and_never_done(machine):
+    crew, done = Workers("crew", 4), SimpleQueue()
+    assert not crew.submit(lambda: done.put("refused"))
+    machine.allowed = 1
+    assert crew.submit(lambda: done.put("accepted"))
+    assert crew.submit(lambda: done.put("the next"))
+    assert [done.get(timeout=5) for _ in range(2)] == ["accepted", "the next"]
+    crew.close()
+
+
+def test_where_no_further_thread_can_be_had_work_waits_for_those_that_are_there(machine):
+    crew, done, gate = Workers("crew", 4), SimpleQueue(), Event()
+    machine.allowed = 1
+    crew.submit(lambda: gate.wait(10))
+    for number in range(3):
+        assert crew.submit(lambda number=number: done.put(number))
+    assert done.empty()
+    gate.set()
+    assert [done.get(timeout=5) for _ in range(3)] == [0, 1, 2]
+    crew.close()
+
+
+def test_a_crew_that_could_not_grow_grows_to_its_limit_later(machine):
+    crew, begun, gate = Workers("crew", 3), SimpleQueue(), Event()
+
+    def wait():
+        begun.put(current_thread().name)
+        gate.wait(10)
+
+    machine.allowed = 1
+    for _ in range(3):
+        crew.submit(wait)
+    assert begun.get(timeout=5)
+    machine.allowed = 10
+    for _ in range(2):
+        crew.submit(wait)
+    assert len({begun.get(timeout=5) for _ in range(2)}) == 2
+    assert machine.allowed == 8
+    gate.set()
+    assert [begun.get(timeout=5) for _ in range(2)]  # those that waited: each was done once
+    crew.close()
