@@ -87,7 +87,8 @@ class Committer:
             state, version = loaded or (None, None)
             if not was_cached and not box.pace.is_free:
                 if loaded is not None:
-                    box.pace.seen(box.others_saves(*loaded, self._clock.now()), self._seconds())
+                    now = self._clock.now()
+                    box.pace.seen(box.others_saves(*loaded, now), now.timestamp())
                 if is_whole:
                     batch += box.take()  # what came while it was loaded
             mine += _applied_after_all(tried, state)
