@@ -254,9 +254,11 @@ class Committer:
         made_for = after.run.message_id if after.run.parent is not None else None
         self._open_runs.mark(status.run_id, self._clock.now(), after.run.redrives, made_for)
         saved = status.save(after, expect=version, before=before, touched=touched)
-        if before is not None:
+        for faults in range(1, MAX_FAULTS if before is not None else 0):
             with suppress(OrchestratorError):  # a Tick gives up the marker of a redrive that was killed a day ago
                 self._open_runs.mark(status.run_id, self._clock.now(), after.run.redrives, made_for)
+                break
+            self._back_off(faults)
         return saved
 
 
