@@ -154,7 +154,7 @@ class Plot:
         if can_be_silent and not self._is_steady and self._chance(0.2):
             task["heartbeat"] = "5m"
             return {**task, "retry": {"max_attempts": 2}} if self._chance(0.5) else task
-        if self._chance(0.3):
+        if self._chance(0.7 if "invocation" in task else 0.3):
             task["retry"] = {"max_attempts": self._random.randint(2, 3), "delay": self._one_of(["1s", "30s", "5m"])}
         if later and self._chance(0.2):
             task["on_error"] = [{"errors": ["*"], "next": self._one_of(later)}]
