@@ -82,8 +82,8 @@ OFTEN = {
 RARE = 4.0
 RAREST = frozenset(("resolve", "results", "child", "cancel", "notify"))
 ANSWERED = "launch and wait, done"
-"""Where a call is answered that waits for the end of what it has launched. Somebody may have heard of that end by other ways
-since, and gone on with another attempt."""
+"""Where a call is answered that waits for the end of what it has launched. Somebody may have heard of that end since, and
+gone on with another attempt."""
 OFTEN_AT_ANSWERS = 20.0
 STANDS_AT_ANSWERS_S = (80.0, 180.0)
 STANDS_S = ((1.0, 400.0), (1.0, 400.0), (28.0, 32.0), (53.0, 57.0), (58.0, 66.0), (400.0, 5000.0))
@@ -520,8 +520,7 @@ class Simulation:
         if not host.is_dead:
             often = OFTEN.get(step_at(step), 2 * RARE if step_at(step) in RAREST else RARE)
             if self.tape.strikes("kill", step, 0.004 * often):
-                if not step.endswith(", done") or any(x.is_out and x.host is host for x in self.topic.messages):
-                    self.tape.meets("kill", step_at(step))
+                self.counts.killed(strand, self.topic.messages)
                 self._kill(host)
             elif self.tape.strikes("stall", step, 0.005 * (OFTEN_AT_ANSWERS if step == ANSWERED else often)):
                 stands_s = STANDS_AT_ANSWERS_S if step == ANSWERED else self.tape.one_of(STANDS_S)
@@ -631,10 +630,12 @@ class Simulation:
                 self._not_handled(message, exc)
             else:
                 self._check_reminder(message)
+                self.counts.handled_to_the_end(message)
                 self._acknowledge(message)
 
         strand = self.crew.spawn(handle, process.host)
         strand.at, strand.about = ("tick" if is_of_tick else "event in"), message.run_id
+        strand.message = message
 
     def _written(self, key: str, before: bytes | None, after: bytes, host: Host) -> None:
         """Check a write, and count what it makes of others' steps."""
