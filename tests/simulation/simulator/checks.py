@@ -193,7 +193,7 @@ class Checks:
                 raise Violation(
                     f"{key}: {new.node_name} is taken over from {owner}, which is well and did not launch it"
                 )
-        is_over = old is not None and was is TaskStatus.RUNNING and old.retry_at is None
+        is_over = old is not None and was is TaskStatus.RUNNING
         if is_over and (new.attempt > old.attempt or new.status is TaskStatus.FAILED):
             self._may_have_failed(key, run, old, new)
         has_begun = new.status in (TaskStatus.RUNNING, TaskStatus.COMPLETED, TaskStatus.FAILED)

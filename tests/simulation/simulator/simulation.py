@@ -81,6 +81,11 @@ OFTEN = {
 """How much more often than usual a process is killed, or stands still, at a step that many come to; at others: RARE."""
 RARE = 4.0
 RAREST = frozenset(("resolve", "results", "child", "cancel", "notify"))
+ANSWERED = "launch and wait, done"
+"""Where a call is answered that waits for the end of what it has launched. Somebody may have heard of that end since, and
+gone on with another attempt."""
+OFTEN_AT_ANSWERS = 20.0
+STANDS_AT_ANSWERS_S = (80.0, 180.0)
 STANDS_S = ((1.0, 400.0), (1.0, 400.0), (28.0, 32.0), (53.0, 57.0), (58.0, 66.0), (400.0, 5000.0))
 """How long a process stands still: also just about as long as a lease, or until it is too late to act under one."""
 
@@ -273,6 +278,9 @@ class Simulation:
             took_s = 1.0
         if launch.target_key == "CloudFunction.sync":
             took_s = min(took_s, 50.0 if self.is_steady else 70.0)
+            if "retry" in launch.step and share_of(self.seed, node, "fails first") < 0.5:
+                # An answer that comes late, of a call that has failed, finds the next attempt at work.
+                share, took_s = (1.0, 1.0) if attempt == 1 else (share, 45.0)
         if self._beats_of(launch)[1] == 0.0:
             took_s = 20_000.0  # it hangs
         if share < 0.8:
@@ -512,11 +520,11 @@ class Simulation:
         if not host.is_dead:
             often = OFTEN.get(step_at(step), 2 * RARE if step_at(step) in RAREST else RARE)
             if self.tape.strikes("kill", step, 0.004 * often):
-                if not step.endswith(", done") or any(x.is_out and x.host is host for x in self.topic.messages):
-                    self.tape.meets("kill", step_at(step))
+                self.counts.killed(strand, self.topic.messages)
                 self._kill(host)
-            elif self.tape.strikes("stall", step, 0.005 * often):
-                host.stands_still_until = self.crew.now + self.tape.between(*self.tape.one_of(STANDS_S))
+            elif self.tape.strikes("stall", step, 0.005 * (OFTEN_AT_ANSWERS if step == ANSWERED else often)):
+                stands_s = STANDS_AT_ANSWERS_S if step == ANSWERED else self.tape.one_of(STANDS_S)
+                host.stands_still_until = self.crew.now + self.tape.between(*stands_s)
                 self.counts.stands(strand)
                 self._disturb(host)
                 self.tell(f"{host.name} stands still at {step}")
@@ -622,10 +630,12 @@ class Simulation:
                 self._not_handled(message, exc)
             else:
                 self._check_reminder(message)
+                self.counts.handled_to_the_end(message)
                 self._acknowledge(message)
 
         strand = self.crew.spawn(handle, process.host)
         strand.at, strand.about = ("tick" if is_of_tick else "event in"), message.run_id
+        strand.message = message
 
     def _written(self, key: str, before: bytes | None, after: bytes, host: Host) -> None:
         """Check a write, and count what it makes of others' steps."""
