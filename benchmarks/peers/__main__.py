@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.peers.postgres import binaries
+from benchmarks.peers.postgres import binaries, version
 from benchmarks.peers.processes import cpu_s, kill, settle
 from benchmarks.workloads import WORKLOADS
 
@@ -235,7 +235,9 @@ def table(result: dict[str, object]) -> str:
     """Return the result as text."""
     peers = result["peers"]
     assert isinstance(peers, list)
-    lines = [str(result["machine"]), "", HEADER]
+    left_out = result["left_out"]
+    assert isinstance(left_out, list)
+    lines = [str(result["machine"]), *left_out, "", HEADER]
     for peer in peers:
         lines.append(f"{peer['title']} ({peer['version']})")
         lines += [line(workload, row) for workload, row in peer["rows"].items()]
@@ -248,7 +250,9 @@ def table(result: dict[str, object]) -> str:
 def machine() -> str:
     """What was measured on, and how busy it was."""
     load = os.getloadavg()[0]
-    return f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, load before {load:.1f}"
+    database = f", PostgreSQL {version()}" if binaries() else ""
+    python = platform.python_version()
+    return f"{platform.machine()}, {os.cpu_count()} CPUs, Python {python}{database}, load before {load:.1f}"
 
 
 def say(text: str) -> None:
@@ -257,20 +261,23 @@ def say(text: str) -> None:
 
 
 def main() -> int:
-    """Measure, print, write benchmarks/out/peers.json; return 1 where a peer is ahead somewhere."""
+    """Measure, print, write benchmarks/out/peers.json; return 1 where a peer is ahead somewhere, or left out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     peers = sorted({variant.peer for variant in VARIANTS})
     parser.add_argument("--peers", nargs="+", choices=peers, default=peers, help="which (default: all)")
     parser.add_argument("--rounds", type=int, default=7, help="how often each workload is measured at the most")
     parser.add_argument("--seconds", type=float, default=10, help="how long a workload of a peer may take (default 10)")
     asked = parser.parse_args()
+    if sys.platform != "linux":
+        parser.error("runs on Linux only, which tells the processor time of other processes")
     measured: list[dict[str, object]] = []
-    found = {"machine": machine(), "peers": measured}
-    for variant in VARIANTS:
-        if variant.peer not in asked.peers:
-            continue
-        if variant.mode == "postgres" and binaries() is None:
-            say(f"{variant.title}: left out, PostgreSQL's server is not installed (apt-get install postgresql)")
+    wanted = [variant for variant in VARIANTS if variant.peer in asked.peers]
+    missing = [variant for variant in wanted if variant.mode == "postgres" and binaries() is None]
+    left_out = [f"{each.title}: left out, without PostgreSQL's server (apt-get install postgresql)" for each in missing]
+    found = {"machine": machine(), "left_out": left_out, "peers": measured}
+    say("\n".join([str(found["machine"]), *left_out]))
+    for variant in wanted:
+        if variant in missing:
             continue
         say(f"{variant.title}\n{HEADER}")
         measured.append(measure(variant, asked.seconds, asked.rounds))
@@ -279,7 +286,7 @@ def main() -> int:
     (OUT / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n")
     (OUT / f"{name}.txt").write_text(table(found) + "\n")
     print(table(found))
-    return 1 if "AHEAD OF US" in table(found) else 0
+    return 1 if left_out or "AHEAD OF US" in table(found) else 0
 
 
 if __name__ == "__main__":
