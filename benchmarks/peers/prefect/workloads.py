@@ -68,7 +68,17 @@ def server(folder: Path, database: str) -> Iterator[str]:
 
 
 def tasks_done(url: str) -> int:
-    """Return how many task runs the server has recorded as completed."""
+    """Return how many task runs the server has recorded as completed, once there have been no more for ten seconds."""
+    count, since = -1, time.monotonic()
+    while time.monotonic() < since + 10:
+        if (now := completed(url)) != count:
+            count, since = now, time.monotonic()
+        time.sleep(0.5)
+    return count
+
+
+def completed(url: str) -> int:
+    """Return how many there are now."""
     wanted = json.dumps({"task_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}).encode()
     asked = urllib.request.Request(f"{url}/task_runs/count", wanted, {"Content-Type": "application/json"})
     with urllib.request.urlopen(asked, timeout=60) as answer:
