@@ -313,6 +313,10 @@ class DAGExecutor:
         """Do a Tick's work for one run; see `Ticker.look_after`."""
         return self._ticker.look_after(run_id, marker)
 
+    def let_go_of_ended(self) -> tuple[str, ...]:
+        """Delete markers that were left of runs that have ended; see `Ticker.let_go_of_ended`."""
+        return self._ticker.let_go_of_ended()
+
     def leave_queues(self, run_id: str) -> None:
         """Have a run wait in no queue until somebody looks after it again, so that others are let in before it."""
         box = self._boxes.box(run_id)
@@ -406,21 +410,21 @@ class DAGExecutor:
 
     def _lead_or_wait(self, box: RunBox, entry: Entry) -> None:
         """Return when `entry` is done, whoever did it."""
-        if box.offer(entry):
-            self._lead(box, entry)
-        while not entry.is_done:
-            try:
+        try:
+            if box.offer(entry):
+                self._lead(box, entry)
+            while not entry.is_done:
                 if entry.signal is not None:
                     entry.signal.wait()
-            except BaseException:
-                if box.withdraw(entry):
-                    _abandon(box, [])
-                raise
-            if entry.leads and not entry.is_done:
-                entry.leads = False
-                if entry.signal is not None:
-                    entry.signal.clear()
-                self._lead(box, entry)
+                if entry.leads and not entry.is_done:
+                    entry.leads = False
+                    if entry.signal is not None:
+                        entry.signal.clear()
+                    self._lead(box, entry)
+        except BaseException:
+            if box.withdraw(entry):
+                _abandon(box, [])
+            raise
 
     def _lead(self, box: RunBox, own: Entry | None = None) -> None:
         """Commit what waits, hand the run on, act; until nothing is left that nobody else takes care of."""

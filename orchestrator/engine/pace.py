@@ -22,16 +22,17 @@ class Pace:
 
     Args:
         interval_s: the least time between two saves in the long run, in seconds; 0 = none.
-    Times are seconds since whenever, of one clock.
+    Times are seconds since whenever, of one clock. Where that is set back, what is remembered is set back with it.
     """
 
-    __slots__ = ("_due_s", "_interval_s", "_lost_s", "_raced_s", "is_free")
+    __slots__ = ("_due_s", "_interval_s", "_lost_s", "_now_s", "_raced_s", "is_free")
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
         self.is_free = not interval_s
         """Whether nothing limits it."""
         self._due_s = self._lost_s = self._raced_s = float("-inf")
+        self._now_s = float("nan")  # the last time that was told here; none yet compares as none
 
     def wait_s(self, now_s: float, spread: float) -> float:
         """Return how long the next save has to wait.
@@ -39,6 +40,7 @@ class Pace:
         Args:
             spread: from 0 to 1, at random: instances that share a run are not to wake up together.
         """
+        self._pass(now_s)
         # Generic cell rate algorithm (ITU-T I.371): `due` is when the next save would be, were all evenly spread.
         in_a_row = BURST - 1 if self._is_raced(now_s) else BURST  # one is perhaps not seen yet
         wait_s = self._due_s - (in_a_row - 1) * self._interval_s - now_s
@@ -46,11 +48,12 @@ class Pace:
             return 0.0
         if self.is_shared(now_s):
             wait_s += spread * self._interval_s
-        return min(wait_s, (BURST + 1) * self._interval_s)  # a clock that was set back holds up nobody
+        return min(wait_s, (BURST + 1) * self._interval_s)  # however many saves of others were seen
 
     def saved(self, now_s: float) -> None:
         """A save was made."""
-        self._due_s = max(self._due_s, now_s) + self._interval_s
+        self._pass(now_s)
+        self._count(now_s)
 
     def lost(self, now_s: float) -> None:
         """A save lost its race: it was a write, and another instance's just before it was one, too."""
@@ -60,12 +63,13 @@ class Pace:
 
     def raced(self, now_s: float) -> None:
         """A save lost its race: it was refused, and wrote nothing; the other instance's is counted once it is seen."""
+        self._pass(now_s)
         self._lost_s = self._raced_s = now_s
 
     def seen(self, times_s: Iterable[float]) -> None:
-        """Other instances have saved the run at these times, since this one last knew it."""
+        """Other instances have saved the run at these times, of their clocks, since this one last knew it."""
         for at_s in sorted(times_s):
-            self.saved(at_s)
+            self._count(self._now_s if at_s > self._now_s else at_s)
 
     def is_shared(self, now_s: float) -> bool:
         """Whether another instance saves this run too, so that what this one remembers of it is most likely stale."""
@@ -74,3 +78,15 @@ class Pace:
     def _is_raced(self, now_s: float) -> bool:
         """Whether others' saves are counted here, once they are seen."""
         return now_s - self._raced_s <= _SHARED_FOR * self._interval_s
+
+    def _count(self, at_s: float) -> None:
+        self._due_s = max(self._due_s, at_s) + self._interval_s
+
+    def _pass(self, now_s: float) -> None:
+        """Note what time it is."""
+        if now_s < self._now_s:  # no time passes backwards: what was a second ago still was
+            back_s = self._now_s - now_s
+            self._due_s -= back_s
+            self._lost_s -= back_s
+            self._raced_s -= back_s
+        self._now_s = now_s

@@ -67,8 +67,9 @@ class Entry:
         if self.is_done:
             return
         self.handled, self.error, self.is_done = handled, error, True
-        if self.signal is not None:
-            self.signal.set()
+        signal = self.signal
+        if signal is not None:
+            signal.set()
         if self.on_done is not None:
             try:
                 self.on_done(handled, error)
@@ -154,6 +155,7 @@ class RunBox:
     def withdraw(self, entry: Entry) -> bool:
         """Take an event out whose thread waits no more; True means that it had been handed the lead."""
         with self._lock:
+            entry.signal = None  # should who leads put it back
             if entry in self._pending:
                 self._pending.remove(entry)
             return entry.leads

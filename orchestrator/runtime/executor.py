@@ -45,6 +45,9 @@ _READING_SHARE = 50
 _LONGEST_PAUSE_S = 10.0
 """A run is read again after so many times what reading it took, where that is long; after so long at the latest."""
 
+_LET_GO_EVERY_S = 600.0
+"""How often a process looks for markers of runs that others ended, and were killed before they deleted them."""
+
 MAX_ENDED_RUNS = 1000
 """How many ended runs a process with a bus of its own remembers; `wait` reads others from the store."""
 
@@ -279,7 +282,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
             self._note_ended(state)
             if state.run.owed_notifications:
                 self._mine.add(run_id)  # closing deletes its marker, once nothing is owed
-                self.look_after(run_id, marker_of(run_id, state.run.redrives))
+            self.look_after(run_id, marker_of(run_id, state.run.redrives))
         else:
             self._look_after_from_now_on(run_id)
             self.look_after(run_id)
@@ -377,6 +380,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
             fold()
         for run_id in tuple(self._ended):
             self._clear_marker(run_id)
+        self._let_go_of_others()
         for target in self._local.made() if self._local else ():
             close = getattr(target, "close", None)
             if close is not None:
@@ -465,7 +469,11 @@ class DAGExecutor(dag_executor.DAGExecutor):
     def _tick_on(self) -> None:
         """Tick for the runs of this process; those that another process left are for `resume`."""
         turns: dict[str, float] = {}
+        let_go_s = 0.0
         while not self._stopping.wait(self._tick_interval_s):
+            if time.monotonic() >= let_go_s:
+                self._let_go_of_others()
+                let_go_s = time.monotonic() + _LET_GO_EVERY_S
             mine = tuple(self._mine)
             turns = {run_id: turns[run_id] for run_id in mine if run_id in turns}
             for run_id in mine:
@@ -490,6 +498,15 @@ class DAGExecutor(dag_executor.DAGExecutor):
             self.look_after(run_id, marker_of(run_id))
         except OrchestratorError as exc:
             log.warning("the marker of an ended run is left: %s", exc, extra={"run_id": run_id})
+
+    def _let_go_of_others(self) -> None:
+        """Delete markers, in a directory, that nobody else would: of runs whose process was killed when they ended."""
+        if self._own_broker is None or getattr(self.store, "root", None) is None:
+            return
+        try:
+            self.let_go_of_ended()
+        except OrchestratorError as exc:
+            log.warning("markers of ended runs are left: %s", exc)
 
     def _load(self, run_id: str) -> RunState:
         loaded = OrchestrationStatus(self.store, run_id).load()

@@ -48,7 +48,7 @@ def test_what_arrives_during_a_save_is_folded_into_the_next_one():
     assert world.store.begun.wait(10)
     for thread in threads[1:]:
         thread.start()
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while waiting(world, run_id) < WIDTH - 1 and time.monotonic() < until:
         time.sleep(0.001)
     world.store.go_on.set()

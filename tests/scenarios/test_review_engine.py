@@ -157,6 +157,40 @@ def test_a_thread_that_is_interrupted_while_it_waits_does_not_get_the_lead():
     assert world.state(run_id).run.status is RunStatus.COMPLETED
 
 
+def test_a_thread_that_is_interrupted_before_it_saves_does_not_keep_the_lead():
+    world = World(dag(P=parallel(chain("A"), chain("B"))), save_interval_s=1.0)
+    run_id = world.start()
+
+    def interrupted(_: float) -> None:
+        world.executor._committer._sleep = lambda seconds: None
+        raise Killed
+
+    world.executor._committer._sleep = interrupted  # saves are paced: it waits for its turn
+    with pytest.raises(Killed):
+        world.end("A")
+    assert world.executor._boxes.box(run_id).is_idle
+    within_10_s(lambda: world.end("A"), lambda: world.end("B"))
+    assert world.state(run_id).run.status is RunStatus.COMPLETED
+
+
+def test_a_thread_that_is_interrupted_while_its_event_is_handled_does_not_get_the_lead_after_that():
+    world = World(chain("A"))
+    run_id = world.start()
+    box = world.executor._boxes.box(run_id)
+    led, waits = Entry(Known(run_id, ())), Entry(Known(run_id, ()))
+    assert box.offer(led)
+
+    def interrupted() -> None:
+        assert box.take() == [led, waits]
+        raise KeyboardInterrupt
+
+    waits.signal = SimpleNamespace(wait=interrupted, set=lambda: None, clear=lambda: None)
+    with pytest.raises(KeyboardInterrupt):
+        world.executor._lead_or_wait(box, waits)
+    box.put_back([waits])  # as who leads does with what is too much at once
+    assert box.pass_on() is Baton.KEPT
+
+
 def test_a_callback_that_raises_costs_nobody_else_anything():
     world = World(dag(P=parallel(chain("A", "A2"), chain("B", "B2"))))
     run_id = world.start()

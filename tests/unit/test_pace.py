@@ -55,10 +55,34 @@ def test_where_others_saves_are_counted_all_instances_together_keep_the_pace():
     assert waits(pace, 4, now_s=200.0) == [0, 0, 0, 1], "the others have been quiet for long"
 
 
-def test_a_clock_that_was_set_back_by_an_hour_holds_up_nobody_for_long():
+def test_a_clock_that_was_set_back_by_an_hour_changes_the_pace_of_no_save():
     pace = Pace(1.0)
-    waits(pace, 6, now_s=3600.0)
-    assert pace.wait_s(0.0, 0.0) == BURST + 1
+    waits(pace, 6, now_s=3600.0)  # the last at 3603
+    assert waits(pace, 3, now_s=3.0) == [1, 1, 1]
+    assert waits(pace, 4, now_s=100.0) == [0, 0, 0, 1]
+
+
+def test_a_clock_that_was_set_back_by_an_hour_does_not_have_a_run_look_shared_for_an_hour():
+    pace = Pace(1.0)
+    pace.raced(3600.0)
+    pace.wait_s(3600.0, 0.0)
+    pace.wait_s(0.0, 0.0)
+    assert pace.is_shared(5.0)
+    assert not pace.is_shared(11.0)
+
+
+def test_saves_of_others_that_were_made_before_set_no_clock_back():
+    pace = Pace(1.0)
+    waits(pace, 3, now_s=100.0)
+    pace.seen([98.0])
+    assert pace.wait_s(100.0, 0.0) == 2.0
+
+
+def test_a_save_of_others_whose_clock_is_an_hour_ahead_counts_as_one_of_now():
+    pace = Pace(1.0)
+    pace.wait_s(100.0, 0.0)
+    pace.seen([3700.0])
+    assert waits(pace, 3, now_s=100.0) == [0, 0, 1]
 
 
 @given(st.lists(st.floats(0, 5), max_size=60))
@@ -81,8 +105,8 @@ def test_what_is_spread_and_how_long_a_wait_is_at_most_goes_by_the_interval():
     assert (pace.wait_s(100.0, 0.0), pace.wait_s(100.0, 1.0)) == (0.25, 0.5)
     assert pace.is_shared(102.5)
     assert not pace.is_shared(102.6)
-    waits(pace, 6, now_s=3600.0)
-    assert pace.wait_s(0.0, 0.0) == (BURST + 1) * 0.25
+    pace.seen([102.6] * 20)
+    assert pace.wait_s(102.6, 0.0) == (BURST + 1) * 0.25
 
 
 def test_only_a_pace_without_an_interval_is_free():

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from random import Random
 
 from orchestrator.engine import large_results
@@ -61,13 +62,11 @@ from tests.simulation.simulator.services import (
     share_of,
 )
 from tests.simulation.simulator.tape import Tape
+from tests.simulation.simulator.ticks import RARE_TICK_S, TICK_S, Ticks
 
 MOST_STEPS = 20_000
 LONGEST_S = 12 * 86400.0
 CALM_AFTER_S = 2 * 3600.0
-TICK_S = 60.0
-RARE_TICK_S = 1800.0
-"""How often the Tick comes once all is calm, where only a timeout of a day is waited for."""
 ACK_DEADLINE_S = 60.0
 OFTEN = {
     "load": 0.5,
@@ -149,6 +148,18 @@ class Process:
         )
 
 
+@lru_cache(maxsize=4)
+def _catalog_of(seed: int, most: int, is_steady: bool, missed: str | None) -> Catalog:
+    """What all simulations of a seed run."""
+    definitions = {
+        "main": definition_of(seed, most, "child", is_steady=is_steady),
+        "child": definition_of(-1 - seed, min(3, most), is_steady=is_steady),
+    }
+    if missed is not None:
+        definitions["timed"] = definition_of(-1_000_000 - seed, 2, is_steady=is_steady, missed=missed)
+    return Catalog(definitions)
+
+
 class Simulation:
     """Runs of one definition, from their starts to their ends.
 
@@ -183,18 +194,14 @@ class Simulation:
         self.is_steady = plot.random() < 0.3
         most = plot.randint(1, 12)
         most = most if size is None else size
-        self.definitions = {
-            "main": definition or definition_of(seed, most, "child", is_steady=self.is_steady),
-            "child": definition_of(-1 - seed, min(3, most), is_steady=self.is_steady),
-        }
         self.missed = plot.choice(["skip", "last", "all"])
         self.is_scheduled = plot.random() < 0.12
-        if self.is_scheduled:
-            own = {"schedule": TIMES, "missed": self.missed, "triggers": [{"object": {"bucket": INBOX}}]}
-            self.definitions["timed"] = definition_of(-1_000_000 - seed, 2, is_steady=self.is_steady, **own)
+        self.catalog = _catalog_of(seed, most, self.is_steady, self.missed if self.is_scheduled else None)
+        if definition is not None:
+            self.catalog = Catalog({**self.catalog.definitions, "main": definition})
+        self.definitions = self.catalog.definitions
         self.objects = plot.randint(0, 2)
         self.starts = 1 + (plot.random() < 0.3)
-        self.catalog = Catalog(self.definitions)
         self.bucket, self.topic = Bucket(), Topic(self.crew, self.tape)
         self.services = Services(self.crew, self.tape, self.topic, self._outcome_of)
         self.services.loses_lines = self.tape.one_of([0.0, 0.1, 0.5, 1.0])
@@ -222,10 +229,16 @@ class Simulation:
         self.largest_inline = self.tape.one_of([large_results.MAX_INLINE_BYTES] * 2 + [20])
         self.count = 0
         self.processes: list[Process] = []
+        self.handled = 0
+        self.ticks = Ticks(self.crew, self.bucket.held, self._happened)
         self.next_tick = TICK_S
         self.failed: list[str] = []
         self.told = Told(seed, is_steady=self.is_steady)
         self._tells = tells
+        self.has_news = False
+        """Whether a run has been written that nobody has looked at since."""
+        self.open, self.paused = set[str](), set[str]()
+        """Runs that have not ended; those that are paused."""
         self.steered: set[str] = set()
         self.redriven: set[tuple[str, int]] = set()
         self.redriven_at_once: set[str] = set()
@@ -328,7 +341,7 @@ class Simulation:
         """Have a run that has started cancelled, or paused and resumed, at some time."""
         if self.is_steady:
             return
-        for run_id in [each for each in self.checks.states if each not in self.steered]:
+        for run_id in [each for each in self.checks.states if each not in self.steered] if self.has_news else ():
             self.steered.add(run_id)
             if self.tape.chance(0.1):
                 self.topic.publish(cancel_message(run_id, "as the seed says"), delay_s=self.tape.between(0, 1000))
@@ -336,12 +349,11 @@ class Simulation:
                 pause_s = self.tape.between(0, 600)
                 self.topic.publish(pause_message(run_id), delay_s=pause_s)
                 self.topic.publish(resume_message(run_id), delay_s=pause_s + self.tape.between(0, 600))
-
-        for state in self.checks.states.values():
+        for state in self.checks.states.values() if self.paused else ():
             # A resume that comes while the run has ended is of no effect; the pause before it may come after a redrive.
             if state.run.status is RunStatus.PAUSED and not self._is_steered_still(state.run.run_id):
                 self.topic.publish(resume_message(state.run.run_id))
-        for state in self.own():
+        for state in self.own() if self.has_news else ():
             run = state.run
             if (
                 run.status in (RunStatus.FAILED, RunStatus.CANCELLED)
@@ -352,6 +364,7 @@ class Simulation:
                 if run.redrives < 2 and (is_at_once or self.tape.chance(0.3)):
                     message = redrive_message(run.run_id, None, run.redrives + 1)
                     self.topic.publish(message, delay_s=0.0 if is_at_once else self.tape.between(0, 100))
+        self.has_news = False
 
     def _is_steered_still(self, run_id: str) -> bool:
         """Whether a message is on its way that pauses a run, or lets it go on."""
@@ -364,10 +377,11 @@ class Simulation:
             self._step()
 
     def _have_ended(self) -> bool:
-        states = self.checks.states
+        if self.open or self.due_times:
+            return False
         if any(message.kind in ("redrive", "start", "trigger") for message in self.topic.messages):
             return False
-        if self.due_times or len(self.own()) < self.starts or any(is_open(state) for state in states.values()):
+        if len(self.own()) < self.starts:
             return False
         return not self.is_scheduled or self.missed == "skip" or self._seen_to()
 
@@ -383,8 +397,8 @@ class Simulation:
     def _be_still(self) -> None:
         """Deliver what is left, let what stood still go on, look after what is open: nothing may come of it."""
         self.tape.is_calm = True
-        self.next_tick = self.crew.now + TICK_S
-        until = self.next_tick + 2 * RARE_TICK_S
+        self.ticks.begin_anew()
+        until = self.crew.now + TICK_S + 2 * RARE_TICK_S
         while self.crew.now < until:
             self._step()
         if len(self.own()) != self.starts:
@@ -508,6 +522,9 @@ class Simulation:
 
     def _pass_time(self) -> None:
         """Move on to when something can happen next, or a little."""
+        self.next_tick = self.ticks.next_at()
+        if self.next_tick <= self.crew.now:
+            return  # something has happened since it was left out
         times = [self.next_tick, self.crew.next_time(), self.services.next_end()]
         times += [message.due_at for message in self.topic.messages if not message.is_out]
         times += [(time - T0).total_seconds() for time in self.due_times[:1]]
@@ -532,6 +549,12 @@ class Simulation:
     def _disturb(self, host: Host) -> None:
         self.checks.disturbed_at[host.name] = max(self.crew.now, host.stands_still_until)
 
+    def _happened(self) -> tuple[int, ...]:
+        """Another value, whenever something has happened that a Tick could see."""
+        ended = self.services.ends.total()
+        at_services = len(self.services.executions), ended
+        return self.bucket.held.changes, self.topic.count, self.handled, *at_services, self.tape.numbered, self.count
+
     def _kill_all(self) -> None:
         for process in self.processes:
             process.host.is_dead = True
@@ -543,7 +566,8 @@ class Simulation:
                 self.crew.step(strand)
 
     def _tick(self) -> None:
-        self.next_tick = self.crew.now + (TICK_S if self.crew.now < CALM_AFTER_S else RARE_TICK_S)
+        self.ticks.came(is_calm=self.crew.now >= CALM_AFTER_S)
+        self.next_tick = self.ticks.next_at()
         self._deliver(Message("tick", tick_message(), self.crew.now, self.crew.now))
 
     def _deliver(self, message: Message) -> None:
@@ -558,6 +582,7 @@ class Simulation:
         self.crew.trail.append((process.host.name, f"{message.message_id} at {self.crew.now:.3f}"))
         self.tell(f"{process.host.name} gets {message.message_id} {message.data}")
         if not is_of_tick:
+            self.handled += 1
             self.counts.delivery(message)
 
         def handle() -> None:
@@ -582,7 +607,11 @@ class Simulation:
         self.checks.written(key, before, after, host)
         if not key.startswith("runs/"):
             return
-        new = self.checks.states[key[5:-5]]
+        run_id = key[5:-5]
+        new = self.checks.states[run_id]
+        self.has_news = True
+        for runs, is_one in ((self.open, is_open(new)), (self.paused, new.run.status is RunStatus.PAUSED)):
+            runs.add(run_id) if is_one else runs.discard(run_id)
         self.counts.claims(old, new)
         self.counts.steering(old, new)
 
