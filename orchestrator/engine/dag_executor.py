@@ -8,6 +8,7 @@ The shell around the pure `decide`: it knows the ports and no adapter.
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
 from threading import BoundedSemaphore, Condition, Lock, Thread
@@ -445,8 +446,9 @@ class DAGExecutor:
                 baton = box.pass_on()
                 if baton is Baton.KEPT and self._actor.blocks(commands):
                     # What waits has no thread to lead, and is not to wait for a call of minutes.
-                    Thread(target=self._lead, args=(box,), name="orchestrator-lead", daemon=True).start()
-                    baton = Baton.HANDED_ON
+                    with suppress(RuntimeError):  # the machine has no thread left: then it does
+                        Thread(target=self._lead, args=(box,), name="orchestrator-lead", daemon=True).start()
+                        baton = Baton.HANDED_ON
                 owner = own if own in results else next(iter(results), None)
                 launches = tuple(command.launch_id for command in commands if isinstance(command, Launch))
                 for entry, result in results.items():

@@ -25,6 +25,7 @@ class SkewedClock:
         self._read_at, self._told = -1.0, T0
 
     def now(self) -> datetime:
+        self._crew.looks_at_clock()
         if self._read_at != self._crew.now:
             self._read_at, self._told = self._crew.now, at(self._crew.now + self._skew_s)
         return self._told

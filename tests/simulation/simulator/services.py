@@ -136,17 +136,9 @@ class Services:
             execution.silent_at = self.crew.now + silent_after_s
         return execution
 
-    def ending(self) -> list[Running]:
-        """The executions whose end has come."""
-        return [x for x in self.running.values() if x.ends_at <= self.crew.now]
-
     def next_end(self) -> float | None:
         """When the next execution ends, or says that it is at work."""
         return min((min(x.ends_at, x.next_beat_at) for x in self.running.values()), default=None)
-
-    def beating(self) -> list[Running]:
-        """The executions that are to say that they are at work."""
-        return [x for x in self.running.values() if x.next_beat_at <= self.crew.now]
 
     def beat(self, execution: Running, store: MemoryStore) -> None:
         """An execution says that it is at work: by a message, or where a Tick finds it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -47,7 +47,7 @@ from tests.simulation.simulator.cloud import (
     at,
 )
 from tests.simulation.simulator.counting import Counting, note_what_was_drawn
-from tests.simulation.simulator.crew import Crew, Host, Killed, Strand, aboard
+from tests.simulation.simulator.crew import Crew, Footprint, Host, Killed, Strand, aboard
 from tests.simulation.simulator.endings import endings
 from tests.simulation.simulator.meetings import step_at
 from tests.simulation.simulator.plots import INBOX, TIMES, definition_of
@@ -105,7 +105,7 @@ class Told:
     """Its final documents without what tells of the way there."""
     drawn: Counter[str] = field(default_factory=Counter)
     """What came about in it that is rare, and how often."""
-    trail: list[tuple[str, str]] = field(default_factory=list)
+    trail: list[Footprint] = field(default_factory=list)
 
 
 _RULES_OF_CALLBACKS = TargetRules(
@@ -115,6 +115,10 @@ _RULES_OF_CALLBACKS = TargetRules(
     CallbackTarget.launch_limit_s,
     default_timeout_s=CallbackTarget.default_timeout_s,
 )
+
+
+class _Parted(BaseException):
+    """It does not go along any more."""
 
 
 class Process:
@@ -171,6 +175,7 @@ class Simulation:
         tells: whether `Told.story` is wanted.
         order: of several simulations of the same definitions, in which all else comes otherwise, which.
         skews: how much of their skew the clocks have, from 0 to 1.
+        along: the trail of another simulation: this one ends once it does something else.
     """
 
     def __init__(
@@ -184,8 +189,10 @@ class Simulation:
         tells: bool = False,
         order: int = 0,
         skews: float = 1.0,
+        along: Sequence[Footprint] | None = None,
     ) -> None:
         self.seed, self.order, self.skews = seed, order, skews
+        self.along, self._along_to = along, 0
         self.tape = Tape(seed, without, only_first, order)
         self.crew = Crew()
         self.crew.on_error = self._thread_failed
@@ -284,6 +291,15 @@ class Simulation:
         where = traceback.extract_tb(strand.error.__traceback__)[-1] if strand.error is not None else None
         raise Violation(f"a thread of {strand.host.name} ended with {strand.error!r}, at {where}") from strand.error
 
+    def _leaves(self, what: str) -> None:
+        """Leave on the trail what happens outside of any process; a simulation that goes along ends where it parts."""
+        trail = self.crew.trail
+        trail.append(("", what, "", None))
+        if self.along is not None:
+            if trail[self._along_to :] != self.along[self._along_to : len(trail)]:
+                raise _Parted
+            self._along_to = len(trail)
+
     def tell(self, what: str) -> None:
         """Note what happens, where somebody wants to read it."""
         if self._tells:
@@ -300,6 +316,8 @@ class Simulation:
                 self._be_still()
         except Violation as exc:
             self.told.violation = str(exc)
+        except _Parted:
+            pass
         finally:
             self._kill_all()
         told = self.told
@@ -373,12 +391,14 @@ class Simulation:
 
     def _go_on(self) -> None:
         """Until all runs have ended."""
-        while self._steer() or not self._have_ended():
+        while True:
+            if self.has_news or self.paused:
+                self._steer()
+            if not (self.open or self.due_times) and self._have_ended():
+                return
             self._step()
 
     def _have_ended(self) -> bool:
-        if self.open or self.due_times:
-            return False
         if any(message.kind in ("redrive", "start", "trigger") for message in self.topic.messages):
             return False
         if len(self.own()) < self.starts:
@@ -397,7 +417,7 @@ class Simulation:
     def _be_still(self) -> None:
         """Deliver what is left, let what stood still go on, look after what is open: nothing may come of it."""
         self.tape.is_calm = True
-        self.ticks.begin_anew()
+        self.ticks.begin_last()
         until = self.crew.now + TICK_S + 2 * RARE_TICK_S
         while self.crew.now < until:
             self._step()
@@ -433,20 +453,25 @@ class Simulation:
         if ready and not tape.chance(0.1):
             self._go_on_with(ready)
             return
-        happenings: list[Callable[[], None]] = []
-        for message in self.topic.messages:
-            if not message.is_out and message.due_at <= crew.now:
-                happenings.append(lambda message=message: self._deliver(message))
-        happenings += [lambda x=x: self._end(x) for x in self.services.ending()]
-        happenings += [lambda x=x: self.services.beat(x, self.bucket.held) for x in self.services.beating()]
+        happenings: list[tuple[Callable[..., None], object]] = [
+            (self._deliver, message)
+            for message in self.topic.messages
+            if message.due_at <= crew.now and not message.is_out
+        ]
+        for execution in self.services.running.values():
+            if execution.ends_at <= crew.now:
+                happenings.append((self._end, execution))
+            if execution.next_beat_at <= crew.now:
+                happenings.append((self._beat, execution))
         if self.due_times and at(crew.now) >= self.due_times[0]:
-            happenings.append(self._time_of_schedule)
+            happenings.append((self._time_of_schedule, None))
         if crew.now >= self.next_tick:
-            happenings.append(self._tick)
+            happenings.append((self._tick, None))
         if self.services.executions and tape.strikes("forged", "completion", 0.01):
             self._forge()
         elif happenings:
-            tape.one_of(happenings)()
+            happen, what = tape.one_of(happenings)
+            happen(what)
         elif ready and not tape.strikes("slow", ready[0].at, 0.05):
             self._go_on_with(ready)
         else:
@@ -455,7 +480,10 @@ class Simulation:
                 self._disturb(strand.host)
             self._pass_time()
 
-    def _time_of_schedule(self) -> None:
+    def _beat(self, execution: Running) -> None:
+        self.services.beat(execution, self.bucket.held)
+
+    def _time_of_schedule(self, _: None) -> None:
         """A time of the schedule has come: the scheduler starts its run, unless it is down."""
         time = self.due_times.pop(0)
         if not self.tape.strikes("lost", "start of a schedule", 0.4):
@@ -532,7 +560,7 @@ class Simulation:
         self.crew.now = min(coming)
 
     def _end(self, execution: Running) -> None:
-        self.crew.trail.append(("", f"{execution.execution_id} ends"))
+        self._leaves(f"{execution.execution_id} ends")
         self.tell(f"{execution.execution_id} of {execution.launch.launch_id} ends: {execution.outcome.kind}")
         self.checks.ending(execution)
         self.services.end(execution)
@@ -565,8 +593,8 @@ class Simulation:
                 strand.host.is_dead = True
                 self.crew.step(strand)
 
-    def _tick(self) -> None:
-        self.ticks.came(is_calm=self.crew.now >= CALM_AFTER_S)
+    def _tick(self, _: None) -> None:
+        self.ticks.came(is_calm=self.tape.is_calm)
         self.next_tick = self.ticks.next_at()
         self._deliver(Message("tick", tick_message(), self.crew.now, self.crew.now))
 
@@ -579,7 +607,7 @@ class Simulation:
         process = self.tape.one_of(self.processes)
         message.is_out, message.host = True, process.host
         message.tries += 1
-        self.crew.trail.append((process.host.name, f"{message.message_id} at {self.crew.now:.3f}"))
+        self._leaves(f"{message.message_id} at {self.crew.now:.3f}")
         self.tell(f"{process.host.name} gets {message.message_id} {message.data}")
         if not is_of_tick:
             self.handled += 1
