@@ -114,7 +114,8 @@ def test_steps_that_cannot_start(pools):
     given = {"text": "some text", "number": 12, "list": [1, 2, 3, 4], "none": []}
     for number, (words, step) in enumerate(BAD_STEPS.items()):
         story.told.say(f"\n=== {words}")
-        world = World({}, targets=story.world.targets, max_items=3, pools=pools)
+        targets = {name: target for name, target in story.world.targets.items() if name != "Dag"}
+        world = World({}, targets=targets, max_items=3, pools=pools)
         world.catalog = type(world.catalog).of(
             {"start": "A", "steps": {"A": step, **({"Z": {"type": "Pass", "result": 1}} if "choices" in step else {})}}
         )

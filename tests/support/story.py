@@ -5,6 +5,8 @@ from __future__ import annotations
 from orchestrator.model.commands import Execution, Outcome
 from orchestrator.model.enums import Identity
 from orchestrator.model.messages import reminder_message
+from orchestrator.stores.memory import MemoryStore
+from orchestrator.targets.dag import DagTarget
 from tests.support.transcript import Transcript
 from tests.support.world import NotedTarget, World, completion
 
@@ -92,19 +94,30 @@ class Story:
             "CloudFunction.sync": self.slow,
         }
         self.notifier = Notifier()
-        parts = options.pop("parts", {})
-        self.world = World(definition, targets=targets, **options)
-        self.world.instances = [self.world.instance(notifier=self.notifier, **parts) for _ in range(2)]
+        parts = {"notifier": self.notifier, **options.pop("parts", {})}
+        store = MemoryStore()
+        options.setdefault("records_all", False)  # else some are written by a thread, at any time
+        targets["Dag"] = DagTarget(store, self._publish, self._make, launch_limit_s=0.0)
+        self.world = World(definition, targets=targets, store=store, **options)
+        self.world.instances = [self.world.instance(**parts) for _ in range(2)]
         self.told = Transcript(name)
         self.told.watch_store(self.world.store)
         for called, target in targets.items():
-            if called not in ("CloudFunction", "CloudRunJob"):
+            if isinstance(target, Target) and called not in ("CloudFunction", "CloudRunJob"):
                 self.told.watch(f"{called} launched", target.calls)
                 self.told.watch(f"{called} asked", target.asked)
                 self.told.watch(f"{called} cancelled", target.cancelled)
         self.told.watch("withdrawn", self.plain.withdrawn)
         self.told.watch("published", self.world.broker.published)
         self.told.watch("notified", self.notifier.sent)
+        self.delivered = 0
+        self.ended: set[str] = set()
+
+    def _publish(self, event):
+        self.world.broker.publish(event)
+
+    def _make(self, launch, run_id):
+        return self.world.executor.make_child(launch, run_id)
 
     @property
     def launches(self):
@@ -148,6 +161,46 @@ class Story:
         self.world.clock.forward(after_s)
         with self.told.step(f"tick, {after_s:g} s later"):
             self.told.say(repr(self.world.instances[on].tick()))
+
+    def deliver(self):
+        """Deliver all that was published, and is due; return whether there was something."""
+        published = self.world.broker.published[self.delivered :]
+        self.delivered += len(published)
+        due = [event for event, delay_s in published if delay_s <= 0.0]
+        for event in due:
+            self.send(f"{event['resource']['type']} of {event.get('run_id')}", event)
+        return bool(due)
+
+    def go_on(self, *failing, most=100):
+        """Deliver what is published and end what is launched, until there is nothing left; those named fail."""
+        for _ in range(most):
+            is_news = self.deliver()
+            for launch in [each for each in self.launches if each.launch_id not in self.ended]:
+                self.ended.add(launch.launch_id)
+                is_news = True
+                outcome = FAILED if launch.node_name in failing else Outcome.completed({"from": launch.node_name})
+                if launch.target_type in ("Dataflow", "CloudRunJob", "BigQuery"):
+                    target = self.asking if launch.target_type == "BigQuery" else self.able
+                    target.outcomes[f"x-{launch.key}"] = outcome
+                words = f"end of {launch.run_id}/{launch.node_name}: {outcome.kind.value}"
+                self.send(words, completion(launch, outcome), after_s=1)
+            if not is_news:
+                return
+
+    def say_runs(self):
+        """Note how each run is."""
+        for key in self.world.store.list("runs/"):
+            state = self.world.state(key.removeprefix("runs/").removesuffix(".json"))
+            self.told.say(
+                f"{state.run.run_id} {state.run.status.value}: "
+                + " ".join(f"{name}:{node.status.value}" for name, node in state.nodes.items())
+            )
+
+    @property
+    def parent(self):
+        """The run that no other has launched."""
+        runs = [key.removeprefix("runs/").removesuffix(".json") for key in self.world.store.list("runs/")]
+        return next(run_id for run_id in runs if self.world.state(run_id).run.parent is None)
 
     def run(self, number=0):
         return sorted(self.world.store.list("runs/"))[number].removeprefix("runs/").removesuffix(".json")

@@ -22,6 +22,8 @@ from orchestrator.ports import ObjectStore
 from orchestrator.runtime.logs import LABELS
 
 HELD = Path(__file__).parents[1] / "transcripts"
+MAX_SHOWN = 400
+"""So many characters of a text are shown as they are."""
 _DRAWN = re.compile(r"run_1[0-9]{9}_[0-9a-f]{12}|\b[0-9a-f]{12,64}\b")
 IS_WRITING = os.environ.get("TRANSCRIPTS") == "write"
 
@@ -108,6 +110,8 @@ def _plain(value: object) -> object:
     if isinstance(value, Launch):
         held = {name: _plain(getattr(value, name)) for name in value.__struct_fields__}
         return {name: each for name, each in held.items() if each not in (None, "", {}, [], 0, False)}
+    if isinstance(value, str) and len(value) > MAX_SHOWN:
+        return f"{value[:40]}… ({len(value)} characters)"
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
