@@ -78,7 +78,7 @@ bench-peers: install
 bench-docs: install
 	$(BIN)/python -m benchmarks.docs
 
-# How much the engine adds over a Cloud Storage of 30 ms a call, by several instances; three minutes.
+# How much the engine adds over a Cloud Storage of 30 ms a call, by several instances; five minutes.
 bench-cloud: install
 	$(BIN)/python -m benchmarks.cloud
 

@@ -6,8 +6,9 @@
 Each peer has a virtual environment of its own (.venv/peers/<peer>) of the versions in its requirements.txt. The
 docstring of its workloads.py says in what mode it is measured, and why. A process of each measures its own wall time,
 from the start of a run until its end has been told; CPU is that of the process and all that it started, servers
-included, user and system, from Linux's /proc, over the same time. What a peer still does after a run has ended is not
-counted, and is waited for before ours is measured.
+included, user and system, over the same time. What either still does after that is not counted (peers.json has it), and
+is waited for before the other is measured. A round is a few of a workload in one and as many in the other, by turns
+the one first and the other. In the end each is asked how many tasks it has recorded as done, which have to be all.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.peers.postgres import binaries
-from benchmarks.peers.processes import TICKS_A_SECOND, cpu_s, kill, settle
+from benchmarks.peers.processes import cpu_s, kill, settle
 from benchmarks.workloads import WORKLOADS
 
 HERE = Path(__file__).parent
@@ -34,8 +35,11 @@ ROOT = HERE.parent.parent
 OUT = HERE.parent / "out"
 VENVS = ROOT / ".venv" / "peers"
 NAMES = ("W1", "W2", "W3", "W4", "W5")
-REPEATS = {"W1": 3, "W3": 3, "W4": 10}
-"""Those that are so short that a round has several of them: Linux counts processor time in hundredths of a second."""
+WARM = ("W1", "W3", "W4")
+REPEATS = {"W1": 3, "W3": 3, "W4": 20}
+"""Those that are so short that a round has several of them, of which it takes the median."""
+ROUNDS = {"W4": 25}
+"""The start of a run is mostly a sync or two to the disk, which vary more than anything else: more rounds, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +80,28 @@ class Worker:
                 env=environment,
             )
         self.version = str(self._reply()["version"])
+        self.tasks = 0
+        """How many it was asked to run."""
 
     def run(self, workload: str, repeats: int = 1) -> tuple[float, float]:
         """Run a workload; return (wall, CPU) of one repeat, in seconds."""
         before = cpu_s(self._process.pid)
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"workload": workload, "repeats": repeats}).encode() + b"\n")
-        self._process.stdin.flush()
-        walls = self._reply()["walls_s"]
+        walls = self._ask({"workload": workload, "repeats": repeats})["walls_s"]
         used = cpu_s(self._process.pid) - before
+        self.tasks += WORKLOADS[workload].tasks * repeats
         assert isinstance(walls, list)
         return statistics.median(walls), used / repeats
 
-    def settle(self) -> None:
-        """Wait until it has nothing more to do."""
-        settle(self._process.pid)
+    def settle(self) -> float:
+        """Wait until it has nothing more to do; return the seconds of processor time that it used until then."""
+        return settle(self._process.pid)
+
+    def verify(self) -> int:
+        """Return how many tasks it was asked to run. Raises RuntimeError if another number is recorded as done."""
+        done = self._ask({"count": True})["done"]
+        if done != self.tasks:
+            raise RuntimeError(f"{self._process.args!r} was asked for {self.tasks} tasks, and {done} are done")
+        return self.tasks
 
     def close(self) -> None:
         """Let it end, and stop what it started; whatever is left after a minute is killed."""
@@ -100,6 +111,12 @@ class Worker:
             self._process.wait(60)
         except subprocess.TimeoutExpired:
             kill(self._process.pid)
+
+    def _ask(self, what: dict[str, object]) -> dict[str, object]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(what).encode() + b"\n")
+        self._process.stdin.flush()
+        return self._reply()
 
     def _reply(self) -> dict[str, object]:
         assert self._process.stdout is not None
@@ -148,46 +165,60 @@ def measure(variant: Variant, seconds: float, rounds: int) -> dict[str, object]:
             worker(sys.executable, HERE / "ours.py", folder / "ours") as ours,
             worker(python, script, folder / "theirs", variant.mode) as theirs,
         ):
-            for each in (ours, theirs):
-                for warm in ("W3", "W4"):
+            both = (ours, theirs)
+            for each in both:
+                for warm in WARM:
                     each.run(warm)
+                each.settle()
             rows = {}
             for workload in NAMES:
-                repeats = REPEATS.get(workload, 1)
-                mine, other = [], []
+                found: dict[Worker, list[Cost]] = {ours: [], theirs: []}
                 until = time.monotonic() + seconds
-                while not other or (len(other) < rounds and time.monotonic() < until):
-                    theirs.settle()
-                    mine.append(ours.run(workload, repeats))
-                    other.append(theirs.run(workload, repeats))
-                rows[workload] = row(workload, mine, other)
+                while (done := len(found[ours])) < 1 or (
+                    done < max(rounds, ROUNDS.get(workload, 0)) and time.monotonic() < until
+                ):
+                    for each in both if done % 2 == 0 else both[::-1]:
+                        wall_s, cpu_s = each.run(workload, repeats := REPEATS.get(workload, 1))
+                        found[each].append((wall_s, cpu_s, each.settle() / repeats))
+                rows[workload] = row(workload, found[ours], found[theirs])
                 say(line(workload, rows[workload]))
-            return {"title": variant.title, "version": theirs.version, "rows": rows}
+            done = ours.verify() + theirs.verify()
+            return {"title": variant.title, "version": theirs.version, "rows": rows, "tasks_done": done}
 
 
-def row(workload: str, mine: list[tuple[float, float]], other: list[tuple[float, float]]) -> dict[str, float]:
+Cost = tuple[float, float, float]
+"""Seconds: wall, CPU, CPU after the end had been told."""
+
+
+def row(workload: str, mine: Sequence[Cost], other: Sequence[Cost]) -> dict[str, float]:
     """Medians in ms a task, and how many times ours theirs is, round by round."""
     tasks = WORKLOADS[workload].tasks
 
-    def ms(pairs: Sequence[tuple[float, float]], place: int) -> float:
-        return statistics.median(pair[place] for pair in pairs) * 1e3 / tasks
+    def ms(costs: Sequence[Cost], place: int) -> float:
+        return statistics.median(cost[place] for cost in costs) * 1e3 / tasks
 
-    def ratio(place: int) -> float:
-        both = zip(mine, other, strict=True)
-        return statistics.median(theirs[place] / max(ours[place], 1 / TICKS_A_SECOND) for ours, theirs in both)
+    def ratios(place: int) -> list[float]:
+        return sorted(theirs[place] / ours[place] for ours, theirs in zip(mine, other, strict=True))
 
     return {
         "rounds": len(other),
         "our_wall_ms": ms(mine, 0),
         "our_cpu_ms": ms(mine, 1),
+        "our_cpu_after_ms": ms(mine, 2),
         "their_wall_ms": ms(other, 0),
         "their_cpu_ms": ms(other, 1),
-        "wall_ratio": ratio(0),
-        "cpu_ratio": ratio(1),
+        "their_cpu_after_ms": ms(other, 2),
+        "wall_ratio": statistics.median(ratios(0)),
+        "wall_ratio_min": ratios(0)[0],
+        "wall_ratio_max": ratios(0)[-1],
+        "cpu_ratio": statistics.median(ratios(1)),
     }
 
 
-HEADER = f"{'ms a task':36}{'wall':>10}{'ours':>8}{'times':>8}{'CPU':>12}{'ours':>8}{'times':>8}{'rounds':>8}"
+HEADER = (
+    f"{'ms a task':36}{'wall':>10}{'ours':>8}{'times':>8}{'min':>7}{'max':>7}"
+    f"{'CPU':>10}{'ours':>8}{'times':>8}{'rounds':>8}"
+)
 
 
 def line(workload: str, row: dict[str, float]) -> str:
@@ -196,7 +227,7 @@ def line(workload: str, row: dict[str, float]) -> str:
     verdict = f"  AHEAD OF US on {' and '.join(behind)}".replace("cpu", "CPU") if behind else ""
     return (
         f"  {WORKLOADS[workload].what:34}{row['their_wall_ms']:10.3f}{row['our_wall_ms']:8.3f}{row['wall_ratio']:8.2f}"
-        f"{row['their_cpu_ms']:12.3f}{row['our_cpu_ms']:8.3f}{row['cpu_ratio']:8.2f}{row['rounds']:8.0f}{verdict}"
+        f"{row['wall_ratio_min']:7.2f}{row['wall_ratio_max']:7.2f}{row['their_cpu_ms']:10.3f}{row['our_cpu_ms']:8.3f}{row['cpu_ratio']:8.2f}{row['rounds']:8.0f}{verdict}"
     )
 
 
@@ -210,7 +241,8 @@ def table(result: dict[str, object]) -> str:
         lines += [line(workload, row) for workload, row in peer["rows"].items()]
     ratios = [row[f"{what}_ratio"] for peer in peers for row in peer["rows"].values() for what in ("wall", "cpu")]
     ahead = f"ahead of them in {sum(ratio > 1 for ratio in ratios)} of {len(ratios)}"
-    return "\n".join([*lines, "", f"times: theirs by ours of the same round; {ahead}"])
+    done = f"{sum(peer['tasks_done'] for peer in peers)} tasks recorded as done, as many as were asked for"
+    return "\n".join([*lines, "", f"times: theirs by ours of the same round, the median; {ahead}", done])
 
 
 def machine() -> str:
@@ -230,7 +262,7 @@ def main() -> int:
     peers = sorted({variant.peer for variant in VARIANTS})
     parser.add_argument("--peers", nargs="+", choices=peers, default=peers, help="which (default: all)")
     parser.add_argument("--rounds", type=int, default=7, help="how often each workload is measured at the most")
-    parser.add_argument("--seconds", type=float, default=30, help="how long a workload of a peer may take (default 30)")
+    parser.add_argument("--seconds", type=float, default=10, help="how long a workload of a peer may take (default 10)")
     asked = parser.parse_args()
     measured: list[dict[str, object]] = []
     found = {"machine": machine(), "peers": measured}

@@ -23,7 +23,7 @@ MAX_WAITING = 5000
 _PLAIN = pattern(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
-class Place(msgspec.Struct, frozen=True, omit_defaults=True):
+class Place(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A slot that is held, or a place among those who wait."""
 
     holder: str
@@ -39,7 +39,7 @@ class Place(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.holder.partition("/")[0]
 
 
-class Slots(msgspec.Struct, frozen=True):
+class Slots(msgspec.Struct, frozen=True, gc=False):
     """One queue.
 
     Attributes:

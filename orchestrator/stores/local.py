@@ -139,7 +139,8 @@ class LocalStore:
                 os.close(fd)
                 os.unlink(probe)
             with self._stripe(""):
-                self._sweep()
+                left = self._sweep()
+            self._remove_journals(left)
         except OSError as exc:
             raise unavailable(self._root, "written", exc) from exc
 
@@ -506,13 +507,15 @@ class LocalStore:
             return os.path.isdir(self._root)
         return isinstance(exc, (FileNotFoundError, IsADirectoryError))
 
-    def _sweep(self) -> None:
-        """Remove the temporary files of writers that were killed long ago, and journals of objects that are gone."""
+    def _sweep(self) -> Sequence[str]:
+        """Remove the temporary files of writers that were killed long ago; return the paths whose objects are gone and
+        their journals are not."""
         now = self._now_ns() / 1e9
         marker = f"{self._root}/.locks/swept"
+        left: list[str] = []
         with suppress(FileNotFoundError):
             if now - os.stat(marker).st_mtime < _SWEEP_EVERY_S:
-                return
+                return left
         os.close(os.open(marker, _LOCK, 0o666))
         os.utime(marker)
         for folder, folders, files in os.walk(self._root):
@@ -523,9 +526,15 @@ class LocalStore:
                     if name.startswith(_TEMPORARY) and now - os.stat(path).st_mtime > _LEFTOVER_S:
                         os.unlink(path)
                     elif (owner := object_path(path)) is not None and _modified_ns(owner) is None:
-                        with self._stripe(owner[len(self._root) + 1 :]):
-                            if _modified_ns(owner) is None:
-                                os.unlink(path)
+                        left.append(owner)
+        return left
+
+    def _remove_journals(self, paths: Sequence[str]) -> None:
+        """Remove the journals of objects that are gone, under no other lock: two keys may share one."""
+        for path in paths:
+            with suppress(OSError), self._stripe(path[len(self._root) + 1 :]):
+                if _modified_ns(path) is None:
+                    self._journals.remove(path)
 
     @staticmethod
     def _temporary(folder: str) -> str:

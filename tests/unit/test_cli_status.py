@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import time
 from collections import Counter
 from threading import Timer
 
@@ -82,6 +83,39 @@ def test_a_run_that_has_not_ended_is_0_and_says_how_it_could_be_finished(bucket,
     assert lines[-1] == "  orchestrator run PATH --resume left"
     main(["status", "left", "--bucket", "file://.orchestrator"])
     assert capsys.readouterr().out.endswith("--resume left --bucket file://.orchestrator\n")
+
+
+@pytest.fixture(params=["America/New_York", "Asia/Tokyo"])
+def zone(request, monkeypatch):
+    monkeypatch.setenv("TZ", request.param)
+    time.tzset()
+    yield request.param
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    "at", ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59Z", "9999-12-31T23:59:59-14:00"]
+)
+def test_a_time_that_this_zone_does_not_have_is_shown_as_it_stands_and_no_fault_of_ours(bucket, zone, at, capsys):
+    document = json.loads((bucket / "left.json").read_text())
+    document["$run"]["started_at"] = at
+    document["A"] |= {"started_at": at, "ended_at": at}
+    document["B"] |= {"node_type": "Wait", "started_at": at, "due": {"wait": at}}
+    (bucket / "left.json").write_text(json.dumps(document))
+    for argv in (
+        ["runs"],
+        ["runs", "--json"],
+        ["runs", "--since", "1d"],
+        ["status", "left", "--cost"],
+        ["graph", "left"],
+    ):
+        assert (main(argv), capsys.readouterr().err) == (0, ""), argv
+    assert main(["status", "left", "--verbose"]) == 0
+    shown = capsys.readouterr().out
+    zone_has_it = (zone == "Asia/Tokyo") == at.startswith("0001")
+    if at.endswith("Z") and not zone_has_it:
+        assert f"Wait until {at.removesuffix('Z').replace('T', ' ').lstrip('0')} UTC" in shown
 
 
 @pytest.mark.parametrize(("run_id", "code"), [("completed", 0), ("failed", 1), ("left", 0)])

@@ -124,7 +124,7 @@ class Counting:
         strand = self.crew.current
         for name, node in new.nodes.items():
             was = old.nodes.get(name) if old is not None else None
-            if node.claim is None or (was is not None and was.claim == node.claim):
+            if node is was or node.claim is None or (was is not None and was.claim == node.claim):
                 continue
             if was is not None and was.claim is not None and node.claim.takeovers > was.claim.takeovers:
                 self._lease_over(was.claim.owner, "launch")

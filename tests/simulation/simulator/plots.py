@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import count
 from random import Random
 
@@ -26,16 +27,21 @@ _TARGETS: tuple[Step, ...] = (
 )
 
 
-def definition_of(seed: int, most: int, child: str | None = None, *, is_steady: bool = False, **keys: Json) -> Step:
+@lru_cache(maxsize=16)
+def definition_of(
+    seed: int, most: int, child: str | None = None, *, is_steady: bool = False, missed: str | None = None
+) -> Step:
     """The definition of a seed, of about so many steps: the first valid one of those that are made up for it.
 
     Args:
         child: the DAG that its Dag Tasks start, if it may have some.
         is_steady: it is to end in the same way however its events come: nothing in it goes by the time.
-        keys: what else it is to have.
+        missed: what becomes of missed times, where it is to have a schedule; objects start runs of it then, too.
     """
     for number in count():
-        made = {**Plot(f"{seed}.{number}", most, child, is_steady).definition(), **keys}
+        made = Plot(f"{seed}.{number}", most, child, is_steady).definition()
+        if missed is not None:
+            made |= {"schedule": TIMES, "missed": missed, "triggers": [{"object": {"bucket": INBOX}}]}
         if not problems(made):
             return made
     raise AssertionError
