@@ -227,6 +227,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
         self._waited_for = Counter[str]()
         self._changed = Condition(Lock())
         self._mine: set[str] = set()
+        self._taken_up: set[str] = set()  # of these, since the timer came to them last
         self._stopping = Event()
         self._timer: Thread | None = None
         self.telemetry = telemetry or _telemetry(clock)
@@ -352,13 +353,13 @@ class DAGExecutor(dag_executor.DAGExecutor):
                 left_s = wait_s if until is None else min(wait_s, until - time.monotonic())
                 if left_s > 0 and self._changed.wait(left_s) and run_id in self._ended:
                     return self._ended[run_id]
-            if until is not None and time.monotonic() >= until:
-                raise TimeoutError(f"run {run_id}: has not ended within {timeout_s:g} s")
             begin_s = time.thread_time()
             state = self._load(run_id)
             wait_s = max(0.5, _pause_after(begin_s))
             if state.run.status.is_final:
                 self._note_ended(state)
+            elif until is not None and time.monotonic() >= until:
+                raise TimeoutError(f"run {run_id}: has not ended within {timeout_s:g} s")
 
     def flush(self) -> None:
         """Export what traces and metrics wait, for an instance that may be frozen now."""
@@ -432,7 +433,9 @@ class DAGExecutor(dag_executor.DAGExecutor):
                 if saved.is_redriven:
                     with self._changed:
                         self._ended.pop(run_id, None)
-                if self._own_broker is not None and run_id not in self._mine:
+                if self._own_broker is not None and (
+                    saved.is_redriven or run_id not in self._mine or self._timer is None
+                ):
                     self._look_after_from_now_on(run_id)
 
     def _drives_here(self, run_id: str) -> bool:
@@ -462,9 +465,17 @@ class DAGExecutor(dag_executor.DAGExecutor):
     def _look_after_from_now_on(self, run_id: str) -> None:
         with self._changed:
             self._mine.add(run_id)
-            if self._timer is None and self._own_broker is not None and not self._stopping.is_set():
-                self._timer = Thread(target=self._tick_on, name="orchestrator-tick", daemon=True)
-                self._timer.start()
+            if self._own_broker is None:
+                return
+            self._taken_up.add(run_id)
+            if self._timer is None and not self._stopping.is_set():
+                timer = Thread(target=self._tick_on, name="orchestrator-tick", daemon=True)
+                try:
+                    timer.start()
+                except RuntimeError as exc:  # the machine has no thread left; the next save tries again
+                    log.warning("nobody looks after runs now: %s", exc, extra={"run_id": run_id})
+                    return
+                self._timer = timer
 
     def _tick_on(self) -> None:
         """Tick for the runs of this process; those that another process left are for `resume`."""
@@ -479,7 +490,8 @@ class DAGExecutor(dag_executor.DAGExecutor):
             for run_id in mine:
                 if time.monotonic() < turns.get(run_id, 0.0):
                     continue
-                self._mine.discard(run_id)
+                with self._changed:
+                    self._taken_up.discard(run_id)
                 is_open, begin_s = True, time.thread_time()
                 try:
                     is_open = self.look_after(run_id, marker_of(run_id)) is not None
@@ -488,8 +500,9 @@ class DAGExecutor(dag_executor.DAGExecutor):
                 except Exception:
                     log.exception("tick failed", extra={"run_id": run_id})
                 turns[run_id] = time.monotonic() + _pause_after(begin_s)
-                if is_open:  # else it has ended; should it be redriven meanwhile, it is mine again already
-                    self._mine.add(run_id)
+                with self._changed:
+                    if not is_open and run_id not in self._taken_up:  # else it was redriven meanwhile
+                        self._mine.discard(run_id)
 
     def _clear_marker(self, run_id: str) -> None:
         if run_id not in self._mine:

@@ -89,6 +89,7 @@ class Checks:
         """(owner of a claim, launch id) of calls that were made."""
         self.owners_that_called: set[str] = set()
         """Owners of claims that have called their service, however that went."""
+        self._documents: dict[str, tuple[bytes, RunState]] = {}
         self._entries: dict[bytes, NodeState] = {}
         """The line of a node in a document -> what it says, of those that were read."""
         self.states: dict[str, RunState] = {}
@@ -104,8 +105,13 @@ class Checks:
                 raise Violation(f"{key}: {len(slots.held)} hold its {slots.limit} slots")
         if not key.startswith("runs/"):
             return
-        old = self._read(key, before) if before is not None else None
+        read = self._documents.get(key)
+        if read is not None and read[0] == before:
+            old: RunState | None = read[1]
+        else:
+            old = self._read(key, before) if before is not None else None
         new = self._read(key, after)
+        self._documents[key] = (after, new)
         self.written_at[new.run.run_id] = self.last_write = self._now()
         self.states[new.run.run_id] = new
         is_redriven = old is not None and new.run.redrives > old.run.redrives
@@ -187,7 +193,7 @@ class Checks:
                 raise Violation(
                     f"{key}: {new.node_name} is taken over from {owner}, which is well and did not launch it"
                 )
-        is_over = old is not None and was is TaskStatus.RUNNING and old.retry_at is None
+        is_over = old is not None and was is TaskStatus.RUNNING
         if is_over and (new.attempt > old.attempt or new.status is TaskStatus.FAILED):
             self._may_have_failed(key, run, old, new)
         has_begun = new.status in (TaskStatus.RUNNING, TaskStatus.COMPLETED, TaskStatus.FAILED)

@@ -136,17 +136,9 @@ class Services:
             execution.silent_at = self.crew.now + silent_after_s
         return execution
 
-    def ending(self) -> list[Running]:
-        """The executions whose end has come."""
-        return [x for x in self.running.values() if x.ends_at <= self.crew.now]
-
     def next_end(self) -> float | None:
         """When the next execution ends, or says that it is at work."""
         return min((min(x.ends_at, x.next_beat_at) for x in self.running.values()), default=None)
-
-    def beating(self) -> list[Running]:
-        """The executions that are to say that they are at work."""
-        return [x for x in self.running.values() if x.next_beat_at <= self.crew.now]
 
     def beat(self, execution: Running, store: MemoryStore) -> None:
         """An execution says that it is at work: by a message, or where a Tick finds it."""
@@ -223,7 +215,7 @@ class TargetOf:
         if self.synchronous:
             until = crew.now + self.launch_limit_s
             crew.wait_for(lambda: execution.ended_at is not None or crew.now >= until < execution.ends_at)
-            self._pause("launch, done", launch)
+            self._pause("launch and wait, done", launch)
             if execution.ended_as is None:
                 late = Outcome.failed("Task.Timeout", "the call's deadline is over")
                 return Execution(execution.execution_id, outcome=late)

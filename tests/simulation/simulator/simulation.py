@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -47,7 +47,7 @@ from tests.simulation.simulator.cloud import (
     at,
 )
 from tests.simulation.simulator.counting import Counting, note_what_was_drawn
-from tests.simulation.simulator.crew import Crew, Host, Killed, Strand, aboard
+from tests.simulation.simulator.crew import Crew, Footprint, Host, Killed, Strand, aboard
 from tests.simulation.simulator.endings import endings
 from tests.simulation.simulator.meetings import step_at
 from tests.simulation.simulator.plots import INBOX, TIMES, definition_of
@@ -81,6 +81,11 @@ OFTEN = {
 """How much more often than usual a process is killed, or stands still, at a step that many come to; at others: RARE."""
 RARE = 4.0
 RAREST = frozenset(("resolve", "results", "child", "cancel", "notify"))
+ANSWERED = "launch and wait, done"
+"""Where a call is answered that waits for the end of what it has launched. Somebody may have heard of that end since, and
+gone on with another attempt."""
+OFTEN_AT_ANSWERS = 20.0
+STANDS_AT_ANSWERS_S = (80.0, 180.0)
 STANDS_S = ((1.0, 400.0), (1.0, 400.0), (28.0, 32.0), (53.0, 57.0), (58.0, 66.0), (400.0, 5000.0))
 """How long a process stands still: also just about as long as a lease, or until it is too late to act under one."""
 
@@ -105,7 +110,7 @@ class Told:
     """Its final documents without what tells of the way there."""
     drawn: Counter[str] = field(default_factory=Counter)
     """What came about in it that is rare, and how often."""
-    trail: list[tuple[str, str]] = field(default_factory=list)
+    trail: list[Footprint] = field(default_factory=list)
 
 
 _RULES_OF_CALLBACKS = TargetRules(
@@ -115,6 +120,10 @@ _RULES_OF_CALLBACKS = TargetRules(
     CallbackTarget.launch_limit_s,
     default_timeout_s=CallbackTarget.default_timeout_s,
 )
+
+
+class _Parted(BaseException):
+    """It does not go along any more."""
 
 
 class Process:
@@ -171,6 +180,7 @@ class Simulation:
         tells: whether `Told.story` is wanted.
         order: of several simulations of the same definitions, in which all else comes otherwise, which.
         skews: how much of their skew the clocks have, from 0 to 1.
+        along: the trail of another simulation: this one ends once it does something else.
     """
 
     def __init__(
@@ -184,8 +194,10 @@ class Simulation:
         tells: bool = False,
         order: int = 0,
         skews: float = 1.0,
+        along: Sequence[Footprint] | None = None,
     ) -> None:
         self.seed, self.order, self.skews = seed, order, skews
+        self.along, self._along_to = along, 0
         self.tape = Tape(seed, without, only_first, order)
         self.crew = Crew()
         self.crew.on_error = self._thread_failed
@@ -266,6 +278,9 @@ class Simulation:
             took_s = 1.0
         if launch.target_key == "CloudFunction.sync":
             took_s = min(took_s, 50.0 if self.is_steady else 70.0)
+            if "retry" in launch.step and share_of(self.seed, node, "fails first") < 0.5:
+                # An answer that comes late, of a call that has failed, finds the next attempt at work.
+                share, took_s = (1.0, 1.0) if attempt == 1 else (share, 45.0)
         if self._beats_of(launch)[1] == 0.0:
             took_s = 20_000.0  # it hangs
         if share < 0.8:
@@ -284,6 +299,15 @@ class Simulation:
         where = traceback.extract_tb(strand.error.__traceback__)[-1] if strand.error is not None else None
         raise Violation(f"a thread of {strand.host.name} ended with {strand.error!r}, at {where}") from strand.error
 
+    def _leaves(self, what: str) -> None:
+        """Leave on the trail what happens outside of any process; a simulation that goes along ends where it parts."""
+        trail = self.crew.trail
+        trail.append(("", what, "", None))
+        if self.along is not None:
+            if trail[self._along_to :] != self.along[self._along_to : len(trail)]:
+                raise _Parted
+            self._along_to = len(trail)
+
     def tell(self, what: str) -> None:
         """Note what happens, where somebody wants to read it."""
         if self._tells:
@@ -300,6 +324,8 @@ class Simulation:
                 self._be_still()
         except Violation as exc:
             self.told.violation = str(exc)
+        except _Parted:
+            pass
         finally:
             self._kill_all()
         told = self.told
@@ -373,12 +399,14 @@ class Simulation:
 
     def _go_on(self) -> None:
         """Until all runs have ended."""
-        while self._steer() or not self._have_ended():
+        while True:
+            if self.has_news or self.paused:
+                self._steer()
+            if not (self.open or self.due_times) and self._have_ended():
+                return
             self._step()
 
     def _have_ended(self) -> bool:
-        if self.open or self.due_times:
-            return False
         if any(message.kind in ("redrive", "start", "trigger") for message in self.topic.messages):
             return False
         if len(self.own()) < self.starts:
@@ -397,7 +425,7 @@ class Simulation:
     def _be_still(self) -> None:
         """Deliver what is left, let what stood still go on, look after what is open: nothing may come of it."""
         self.tape.is_calm = True
-        self.ticks.begin_anew()
+        self.ticks.begin_last()
         until = self.crew.now + TICK_S + 2 * RARE_TICK_S
         while self.crew.now < until:
             self._step()
@@ -433,20 +461,25 @@ class Simulation:
         if ready and not tape.chance(0.1):
             self._go_on_with(ready)
             return
-        happenings: list[Callable[[], None]] = []
-        for message in self.topic.messages:
-            if not message.is_out and message.due_at <= crew.now:
-                happenings.append(lambda message=message: self._deliver(message))
-        happenings += [lambda x=x: self._end(x) for x in self.services.ending()]
-        happenings += [lambda x=x: self.services.beat(x, self.bucket.held) for x in self.services.beating()]
+        happenings: list[tuple[Callable[..., None], object]] = [
+            (self._deliver, message)
+            for message in self.topic.messages
+            if message.due_at <= crew.now and not message.is_out
+        ]
+        for execution in self.services.running.values():
+            if execution.ends_at <= crew.now:
+                happenings.append((self._end, execution))
+            if execution.next_beat_at <= crew.now:
+                happenings.append((self._beat, execution))
         if self.due_times and at(crew.now) >= self.due_times[0]:
-            happenings.append(self._time_of_schedule)
+            happenings.append((self._time_of_schedule, None))
         if crew.now >= self.next_tick:
-            happenings.append(self._tick)
+            happenings.append((self._tick, None))
         if self.services.executions and tape.strikes("forged", "completion", 0.01):
             self._forge()
         elif happenings:
-            tape.one_of(happenings)()
+            happen, what = tape.one_of(happenings)
+            happen(what)
         elif ready and not tape.strikes("slow", ready[0].at, 0.05):
             self._go_on_with(ready)
         else:
@@ -455,7 +488,10 @@ class Simulation:
                 self._disturb(strand.host)
             self._pass_time()
 
-    def _time_of_schedule(self) -> None:
+    def _beat(self, execution: Running) -> None:
+        self.services.beat(execution, self.bucket.held)
+
+    def _time_of_schedule(self, _: None) -> None:
         """A time of the schedule has come: the scheduler starts its run, unless it is down."""
         time = self.due_times.pop(0)
         if not self.tape.strikes("lost", "start of a schedule", 0.4):
@@ -484,11 +520,11 @@ class Simulation:
         if not host.is_dead:
             often = OFTEN.get(step_at(step), 2 * RARE if step_at(step) in RAREST else RARE)
             if self.tape.strikes("kill", step, 0.004 * often):
-                if not step.endswith(", done") or any(x.is_out and x.host is host for x in self.topic.messages):
-                    self.tape.meets("kill", step_at(step))
+                self.counts.killed(strand, self.topic.messages)
                 self._kill(host)
-            elif self.tape.strikes("stall", step, 0.005 * often):
-                host.stands_still_until = self.crew.now + self.tape.between(*self.tape.one_of(STANDS_S))
+            elif self.tape.strikes("stall", step, 0.005 * (OFTEN_AT_ANSWERS if step == ANSWERED else often)):
+                stands_s = STANDS_AT_ANSWERS_S if step == ANSWERED else self.tape.one_of(STANDS_S)
+                host.stands_still_until = self.crew.now + self.tape.between(*stands_s)
                 self.counts.stands(strand)
                 self._disturb(host)
                 self.tell(f"{host.name} stands still at {step}")
@@ -532,7 +568,7 @@ class Simulation:
         self.crew.now = min(coming)
 
     def _end(self, execution: Running) -> None:
-        self.crew.trail.append(("", f"{execution.execution_id} ends"))
+        self._leaves(f"{execution.execution_id} ends")
         self.tell(f"{execution.execution_id} of {execution.launch.launch_id} ends: {execution.outcome.kind}")
         self.checks.ending(execution)
         self.services.end(execution)
@@ -565,8 +601,8 @@ class Simulation:
                 strand.host.is_dead = True
                 self.crew.step(strand)
 
-    def _tick(self) -> None:
-        self.ticks.came(is_calm=self.crew.now >= CALM_AFTER_S)
+    def _tick(self, _: None) -> None:
+        self.ticks.came(is_calm=self.tape.is_calm)
         self.next_tick = self.ticks.next_at()
         self._deliver(Message("tick", tick_message(), self.crew.now, self.crew.now))
 
@@ -579,7 +615,7 @@ class Simulation:
         process = self.tape.one_of(self.processes)
         message.is_out, message.host = True, process.host
         message.tries += 1
-        self.crew.trail.append((process.host.name, f"{message.message_id} at {self.crew.now:.3f}"))
+        self._leaves(f"{message.message_id} at {self.crew.now:.3f}")
         self.tell(f"{process.host.name} gets {message.message_id} {message.data}")
         if not is_of_tick:
             self.handled += 1
@@ -594,10 +630,12 @@ class Simulation:
                 self._not_handled(message, exc)
             else:
                 self._check_reminder(message)
+                self.counts.handled_to_the_end(message)
                 self._acknowledge(message)
 
         strand = self.crew.spawn(handle, process.host)
         strand.at, strand.about = ("tick" if is_of_tick else "event in"), message.run_id
+        strand.message = message
 
     def _written(self, key: str, before: bytes | None, after: bytes, host: Host) -> None:
         """Check a write, and count what it makes of others' steps."""
