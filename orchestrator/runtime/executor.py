@@ -576,7 +576,6 @@ def _policy(settings: Settings, store: ObjectStore, targets: Mapping[str, Target
         default_timeout_s=settings.default_timeout_s,
         grace_s=settings.event_grace_s,
         questions_at_once=1 if settings.events_topic is None else QUESTIONS_AT_ONCE,
-        records_all=not isinstance(store, Paced),
         save_interval_s=interval_s,
         trace_key=settings.deployment_key,
         notify=settings.notify,
