@@ -238,7 +238,7 @@ class Simulation:
             marker_age_s=900.0,
             save_interval_s=self.tape.one_of([0.0, 1.0]),
         )
-        self.largest_inline = self.tape.one_of([large_results.MAX_INLINE_BYTES] * 2 + [20])
+        self.largest_inline = self.tape.one_of([large_results.MAX_INLINE_BYTES, 20])
         self.count = 0
         self.processes: list[Process] = []
         self.handled = 0
@@ -533,6 +533,8 @@ class Simulation:
         if run_id is None or state is None or self.is_steady or not self.tape.chance(share):
             return
         kind = self.tape.one_of(["cancel", "pause", "redrive", "redrive"])
+        if step_at(strand.at) == "cancel" and state.run.stop is None:
+            kind = "pause"  # which it cannot be once it is being cancelled itself
         if kind == "pause":
             self.topic.publish(pause_message(run_id))
             self.topic.publish(resume_message(run_id), delay_s=self.tape.between(0, 600))
