@@ -130,8 +130,6 @@ def why_never(fault: str, step: str) -> str | None:
         return "comes after the launches of its save have been called"
     if fault == "skew" and step == "schedule":
         return "is followed by the next step without a look at the clock"
-    if fault == "skew" and step == "definition":
-        return "is before the run is there: what the time makes of that shows later"
     if fault in ("cancel", "pause", "redrive"):
         if step in ("tick", "schedule"):
             return "is before any run is looked at"

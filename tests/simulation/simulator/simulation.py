@@ -533,7 +533,7 @@ class Simulation:
         if run_id is None or state is None or self.is_steady or not self.tape.chance(share):
             return
         kind = self.tape.one_of(["cancel", "pause", "redrive", "redrive"])
-        if step_at(strand.at) == "cancel" and state.run.stop is None:
+        if step_at(strand.at) == "cancel" and state.run.stop is None and self.tape.chance(0.5):
             kind = "pause"  # which it cannot be once it is being cancelled itself
         if kind == "pause":
             self.topic.publish(pause_message(run_id))
