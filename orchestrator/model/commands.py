@@ -17,7 +17,7 @@ Json = object
 EMPTY: Mapping[str, Json] = {}
 
 
-class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
+class Failure(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Why a node or a run failed: a dotted class (`Task.Failed`, `Task.Timeout`) and a sentence."""
 
     error_type: str
@@ -26,7 +26,7 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
     """In a run's own error: the node that failed first in definition order."""
 
 
-class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
+class Outcome(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """How an execution ended. `result` is any JSON value, `error` is given unless it completed."""
 
     kind: OutcomeKind
@@ -54,7 +54,7 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
         return cls(OutcomeKind.LOST, None, Failure("Task.Lost", message))
 
 
-class Execution(msgspec.Struct, frozen=True):
+class Execution(msgspec.Struct, frozen=True, gc=False):
     """What a target runs for a launch.
 
     `response` is what the service answered to the launch (JSON); `outcome` is set only where that
@@ -66,7 +66,7 @@ class Execution(msgspec.Struct, frozen=True):
     outcome: Outcome | None = None
 
 
-class Launch(msgspec.Struct, frozen=True):
+class Launch(msgspec.Struct, frozen=True, gc=False):
     """Start one attempt of a Task at its target.
 
     A Task makes it without the run's part (`Node.execute()`); `decide` adds that part when a save
@@ -123,20 +123,20 @@ class Launch(msgspec.Struct, frozen=True):
         return self.trace or trace_of(self.launch_id, self.nonce)
 
 
-class Cancel(msgspec.Struct, frozen=True):
+class Cancel(msgspec.Struct, frozen=True, gc=False):
     """Cancel the execution of an attempt that is owed a cancel."""
 
     launch: Launch
     execution_id: str | None
 
 
-class Withdraw(msgspec.Struct, frozen=True):
+class Withdraw(msgspec.Struct, frozen=True, gc=False):
     """Take back the launch of an attempt that cannot be stopped, if it has not begun; nobody is owed that."""
 
     launch: Launch
 
 
-class Remind(msgspec.Struct, frozen=True):
+class Remind(msgspec.Struct, frozen=True, gc=False):
     """Publish a reminder for this due entry at `at` (or, with `kind` None, an early question)."""
 
     run_id: str
@@ -146,7 +146,7 @@ class Remind(msgspec.Struct, frozen=True):
     at: datetime
 
 
-class AskSlot(msgspec.Struct, frozen=True):
+class AskSlot(msgspec.Struct, frozen=True, gc=False):
     """Ask for a slot of `queue`, for a run (`node_name` None) or for an attempt.
 
     `since` and `priority` are its place among those that wait; `limit` is how many slots there are, as the asker knows.
@@ -168,7 +168,7 @@ class AskSlot(msgspec.Struct, frozen=True):
         return self.run_id if self.node_name is None else launch_id_of(self.run_id, self.node_name, self.attempt)
 
 
-class ReleaseSlot(msgspec.Struct, frozen=True):
+class ReleaseSlot(msgspec.Struct, frozen=True, gc=False):
     """Give back the slot, or the place in the queue, that was asked for with this ticket."""
 
     queue: str
@@ -176,7 +176,7 @@ class ReleaseSlot(msgspec.Struct, frozen=True):
     ticket: str
 
 
-class Notify(msgspec.Struct, frozen=True):
+class Notify(msgspec.Struct, frozen=True, gc=False):
     """Send `payload` to a topic or a URL; `owner` and `lease_end` are those of the notification that is owed."""
 
     run_id: str

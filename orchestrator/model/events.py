@@ -10,7 +10,7 @@ from orchestrator.model.commands import Json, Outcome
 from orchestrator.model.enums import TargetTypes, TaskStatus
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+class Event(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What all events share.
 
     Attributes:

@@ -7,7 +7,7 @@ import msgspec
 from orchestrator.model.commands import Json
 
 
-class ExecutionRecord(msgspec.Struct, frozen=True, kw_only=True):
+class ExecutionRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Which launch an execution belongs to; an index that can be rebuilt.
 
     `succeeded` says that the launch was accepted, not that the task went well.

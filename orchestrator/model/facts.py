@@ -14,7 +14,7 @@ from orchestrator.model.commands import EMPTY, Failure, Json, Outcome
 from orchestrator.model.run_state import NodeState, ParentRun, PartOf
 
 
-class RunStarted(msgspec.Struct, frozen=True):
+class RunStarted(msgspec.Struct, frozen=True, gc=False):
     """A start message arrived; the run begins if there is none yet. With a `parent` it is made, and begins later."""
 
     run_id: str
@@ -32,7 +32,7 @@ class RunStarted(msgspec.Struct, frozen=True):
     """Of such a run: what it begins with."""
 
 
-class AttemptEnded(msgspec.Struct, frozen=True):
+class AttemptEnded(msgspec.Struct, frozen=True, gc=False):
     """An execution ended. The shell has asked its target, or has checked the event's nonce."""
 
     node_name: str
@@ -41,7 +41,7 @@ class AttemptEnded(msgspec.Struct, frozen=True):
     execution_id: str | None = None
 
 
-class LaunchFailed(msgspec.Struct, frozen=True):
+class LaunchFailed(msgspec.Struct, frozen=True, gc=False):
     """The target refused, for good, the launch that `owner` had claimed."""
 
     node_name: str
@@ -50,7 +50,7 @@ class LaunchFailed(msgspec.Struct, frozen=True):
     error: Failure
 
 
-class LaunchBound(msgspec.Struct, frozen=True):
+class LaunchBound(msgspec.Struct, frozen=True, gc=False):
     """A claim that was taken over by `owner` has this execution now."""
 
     node_name: str
@@ -59,7 +59,7 @@ class LaunchBound(msgspec.Struct, frozen=True):
     execution_id: str
 
 
-class ClaimExpired(msgspec.Struct, frozen=True):
+class ClaimExpired(msgspec.Struct, frozen=True, gc=False):
     """The lease that `owner` held is over, or its instance is dead, and nothing is bound."""
 
     node_name: str
@@ -67,7 +67,7 @@ class ClaimExpired(msgspec.Struct, frozen=True):
     owner: str
 
 
-class TimeCame(msgspec.Struct, frozen=True):
+class TimeCame(msgspec.Struct, frozen=True, gc=False):
     """A due entry's time has come, and the target, asked first, knew of no end.
 
     `is_bound`: an execution is known for the attempt (in the node, here, or by `find`).
@@ -80,7 +80,7 @@ class TimeCame(msgspec.Struct, frozen=True):
     is_bound: bool
 
 
-class HeardFrom(msgspec.Struct, frozen=True):
+class HeardFrom(msgspec.Struct, frozen=True, gc=False):
     """The execution of an attempt said, at `at`, that it is at work."""
 
     node_name: str
@@ -88,56 +88,56 @@ class HeardFrom(msgspec.Struct, frozen=True):
     at: datetime
 
 
-class CancelRequested(msgspec.Struct, frozen=True):
+class CancelRequested(msgspec.Struct, frozen=True, gc=False):
     """Somebody asked, at `at`, for the run to be cancelled."""
 
     reason: str
     at: datetime | None = None
 
 
-class RunOutOfTime(msgspec.Struct, frozen=True):
+class RunOutOfTime(msgspec.Struct, frozen=True, gc=False):
     """The time that the run's definition gives it is over."""
 
 
-class DeadlinePassed(msgspec.Struct, frozen=True):
+class DeadlinePassed(msgspec.Struct, frozen=True, gc=False):
     """The time has passed by which the run should have ended."""
 
 
-class CancelSettled(msgspec.Struct, frozen=True):
+class CancelSettled(msgspec.Struct, frozen=True, gc=False):
     """The service accepted the cancel, or there is nothing of this attempt that could run."""
 
     node_name: str
     attempt: int
 
 
-class PauseRequested(msgspec.Struct, frozen=True):
+class PauseRequested(msgspec.Struct, frozen=True, gc=False):
     """Somebody asked, at `at`, for the run to be paused."""
 
     at: datetime
 
 
-class ResumeRequested(msgspec.Struct, frozen=True):
+class ResumeRequested(msgspec.Struct, frozen=True, gc=False):
     """Somebody asked, at `at`, for the run to go on."""
 
     at: datetime
 
 
-class PauseEnded(msgspec.Struct, frozen=True):
+class PauseEnded(msgspec.Struct, frozen=True, gc=False):
     """The run is not paused any more, and what was held has not been started."""
 
 
-class RunAdmitted(msgspec.Struct, frozen=True):
+class RunAdmitted(msgspec.Struct, frozen=True, gc=False):
     """The run holds the slot that it asked for with this ticket: it is its turn."""
 
     queue: str
     ticket: str
 
 
-class PlacesLeft(msgspec.Struct, frozen=True):
+class PlacesLeft(msgspec.Struct, frozen=True, gc=False):
     """Who runs the run ends, and may be long in coming back: it is not to keep others waiting in queues."""
 
 
-class SlotGranted(msgspec.Struct, frozen=True):
+class SlotGranted(msgspec.Struct, frozen=True, gc=False):
     """An attempt holds the slot of its pool that it asked for with this ticket."""
 
     node_name: str
@@ -146,7 +146,7 @@ class SlotGranted(msgspec.Struct, frozen=True):
     ticket: str
 
 
-class RedriveRequested(msgspec.Struct, frozen=True):
+class RedriveRequested(msgspec.Struct, frozen=True, gc=False):
     """Somebody asked, at `at`, for a run that has ended to go on.
 
     `number`: which redrive of the run it is to be, from 1, so that it is about one end; None: about the last one before
@@ -158,7 +158,7 @@ class RedriveRequested(msgspec.Struct, frozen=True):
     start_from: str | None = None
 
 
-class RunAdopted(msgspec.Struct, frozen=True):
+class RunAdopted(msgspec.Struct, frozen=True, gc=False):
     """A later attempt of its parent's step asked, at `at`, for a child run to go on as its own.
 
     `tolerated`: of a part of a Map: how many of its items may fail now.
@@ -169,13 +169,13 @@ class RunAdopted(msgspec.Struct, frozen=True):
     tolerated: int | None = None
 
 
-class NotificationSent(msgspec.Struct, frozen=True):
+class NotificationSent(msgspec.Struct, frozen=True, gc=False):
     """Its receiver has accepted it."""
 
     notification_id: str
 
 
-class NotificationFailed(msgspec.Struct, frozen=True):
+class NotificationFailed(msgspec.Struct, frozen=True, gc=False):
     """The try of `owner` was not accepted; `is_final`: no other will be."""
 
     notification_id: str
@@ -184,7 +184,7 @@ class NotificationFailed(msgspec.Struct, frozen=True):
     is_final: bool = False
 
 
-class NotificationExpired(msgspec.Struct, frozen=True):
+class NotificationExpired(msgspec.Struct, frozen=True, gc=False):
     """The lease that `owner` held is over, or its instance is dead."""
 
     notification_id: str

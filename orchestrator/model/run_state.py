@@ -2,6 +2,9 @@
 
 In the document the run's own entry stands under `$run` and one entry a node under the node's name
 (no step name can hold a `$`); in memory they are `RunState(run, nodes)`.
+
+These values, commands and facts refer to nothing that refers back to them, and there are tens of thousands of them in a
+large run: with `gc=False` the garbage collector does not go through them, which was a third of such a run's work.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +25,7 @@ At = Annotated[datetime, msgspec.Meta(tz=True)]
 """A time in a document. One without its offset cannot be compared with any other, so that its document is corrupt."""
 
 
-class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
+class Claim(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """This attempt is to be launched, by this owner, until this time."""
 
     owner: str
@@ -41,7 +44,7 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.trace or trace_of(launch_id, self.nonce)
 
 
-class OwedCancel(msgspec.Struct, frozen=True, omit_defaults=True):
+class OwedCancel(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The attempt is to be cancelled at its target; until that is settled its node stays Running."""
 
     ends_as: TaskStatus
@@ -49,7 +52,7 @@ class OwedCancel(msgspec.Struct, frozen=True, omit_defaults=True):
     error: Failure | None = None
 
 
-class Slot(msgspec.Struct, frozen=True, omit_defaults=True):
+class Slot(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A slot that a run, or an attempt at a Task, waits for or holds, of so many as a limit allows."""
 
     queue: str
@@ -63,7 +66,7 @@ class Slot(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whether it was granted: what it was asked for has started."""
 
 
-class StoredResult(msgspec.Struct, frozen=True):
+class StoredResult(msgspec.Struct, frozen=True, gc=False):
     """Where a result lies that is too large for the run document."""
 
     object: str
@@ -72,7 +75,7 @@ class StoredResult(msgspec.Struct, frozen=True):
     """Of the result's JSON."""
 
 
-class BranchState(msgspec.Struct, frozen=True, omit_defaults=True):
+class BranchState(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One branch of a Parallel: where it starts and, if it did not come to its end, the node that it stopped at."""
 
     start: str = ""
@@ -91,14 +94,14 @@ class BranchState(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.starts or (self.start,)
 
 
-class GoesOn(msgspec.Struct, frozen=True):
+class GoesOn(msgspec.Struct, frozen=True, gc=False):
     """The child run that one attempt of a Dag Task lets go on, in place of a new one."""
 
     run_id: str
     attempt: int
 
 
-class Items(msgspec.Struct, frozen=True, omit_defaults=True):
+class Items(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The items of a Map that has started, in the order of its list, and how far it has come with them."""
 
     count: int
@@ -138,7 +141,7 @@ class Items(msgspec.Struct, frozen=True, omit_defaults=True):
         return range(self.begun_parts) if self.parts else range(self.first, self.first + self.started)
 
 
-class Slice(msgspec.Struct, frozen=True, omit_defaults=True):
+class Slice(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Of a Part: the items that it runs, how many of them at once, and how many of them may fail."""
 
     first: int
@@ -147,7 +150,7 @@ class Slice(msgspec.Struct, frozen=True, omit_defaults=True):
     tolerated: int
 
 
-class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class NodeState(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """One node's entry. Fields that are at their default do not stand in the document."""
 
     node_name: str
@@ -224,14 +227,14 @@ class NodeState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         return target_key(self.target_type or "", self.invocation)
 
 
-class Ending(msgspec.Struct, frozen=True, omit_defaults=True):
+class Ending(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """How a run ends that has come to its end but for its `finally`."""
 
     status: RunStatus
     error: Failure | None = None
 
 
-class Held(msgspec.Struct, frozen=True, omit_defaults=True):
+class Held(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A node that would have started while the run was paused."""
 
     node: str
@@ -239,7 +242,7 @@ class Held(msgspec.Struct, frozen=True, omit_defaults=True):
     """As it will be in the node."""
 
 
-class OwedNotification(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class OwedNotification(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """Somebody is to be told of a run event; until that is done, or given up, the run's marker stays."""
 
     notification_id: str
@@ -259,7 +262,7 @@ class OwedNotification(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=
     """The run's error then, where the run has been redriven since."""
 
 
-class LostNotification(msgspec.Struct, frozen=True, omit_defaults=True):
+class LostNotification(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A notification that was given up, and why."""
 
     notification_id: str
@@ -270,7 +273,7 @@ class LostNotification(msgspec.Struct, frozen=True, omit_defaults=True):
     error: str
 
 
-class ParentRun(msgspec.Struct, frozen=True, omit_defaults=True):
+class ParentRun(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The attempt of a Dag Task that a child run was made for."""
 
     run_id: str
@@ -280,7 +283,7 @@ class ParentRun(msgspec.Struct, frozen=True, omit_defaults=True):
     """How many runs stand above the child, this one included."""
 
 
-class PartOf(msgspec.Struct, frozen=True, omit_defaults=True):
+class PartOf(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Of the child run of a part of a Map: that Map, and what its steps see as `run`."""
 
     map: str
@@ -290,7 +293,7 @@ class PartOf(msgspec.Struct, frozen=True, omit_defaults=True):
     ending: Ending | None = None
 
 
-class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class RunInfo(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """The run's own entry, `$run`."""
 
     format: int
@@ -376,7 +379,7 @@ class RunInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         return None if self.cancel_reason is None else Failure("Run.Cancelled", self.cancel_reason)
 
 
-class RunState(msgspec.Struct, frozen=True):
+class RunState(msgspec.Struct, frozen=True, gc=False):
     """A run and its nodes, in definition order."""
 
     run: RunInfo

@@ -65,7 +65,7 @@ def asks_for(value: Json, root: str) -> bool:
     return False
 
 
-class Template(msgspec.Struct, frozen=True):
+class Template(msgspec.Struct, frozen=True, gc=False):
     """A value with its expressions read: made once a step, resolved once a launch.
 
     Attributes:
@@ -91,7 +91,16 @@ def compile_value(value: Json) -> Template:
         ExpressionError: an expression in it is malformed.
     """
     resolver = _maker_of(value)
-    return Template(resolver is None, resolver or (lambda _: value))
+    return Template(resolver is None, resolver or _Constant(value))
+
+
+class _Constant(msgspec.Struct, frozen=True, gc=False):
+    """Most values are: one of these is nothing that the garbage collector has to go through, a closure is three."""
+
+    value: Json
+
+    def __call__(self, _: Scope) -> Json:
+        return self.value
 
 
 def resolve(value: Json, scope: Scope) -> Json:

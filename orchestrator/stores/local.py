@@ -25,7 +25,7 @@ import resource
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
@@ -118,7 +118,7 @@ class LocalStore:
 
     def _begin_journals(self) -> None:
         self._journals, self._folder = JournalFiles(_OPEN_JOURNALS), Folder(self._fold)
-        self._suspect = set[str]()  # paths whose journals have failed to be synced: what stands there may be lost
+        self._suspect = set[str]()  # paths where a sync has failed: what stands there may be lost
         self._synced = dict[str, int]()  # path -> time of the file that this instance has synced last
 
     def ensure_writable(self) -> None:
@@ -139,14 +139,17 @@ class LocalStore:
                 os.close(fd)
                 os.unlink(probe)
             with self._stripe(""):
-                self._sweep()
+                left = self._sweep()
+            self._remove_journals(left)
         except OSError as exc:
             raise unavailable(self._root, "written", exc) from exc
 
     def get(self, key: str) -> tuple[bytes, str] | None:
-        """Return (content, version), or None if there is no such key. Takes no lock."""
+        """Return (content, version), or None if there is no such key. Takes no lock, unless a sync has failed."""
         check_key(key)
         path = f"{self._root}/{key}"
+        if path in self._suspect:
+            self._write_anew(key, path)
         try:
             document, version, changes = self._read(path)
         except OSError as exc:
@@ -166,6 +169,8 @@ class LocalStore:
         """
         check_key(key)
         path = f"{self._root}/{key}"
+        if path in self._suspect:
+            self._write_anew(key, path)  # who is told that it is there relies on that, too
         try:
             with self._stripe(key) as floor_ns:
                 before = _modified_ns(path)
@@ -284,6 +289,7 @@ class LocalStore:
         """Write a whole object under the lock of its key; its journal is void then."""
         sync = not key.startswith(self._relaxed)
         version = self._replace(path, data, above_ns, sync=sync)
+        self._suspect.discard(path)
         self._drop_journal(key, path, journal)
         if sync:
             if len(self._synced) >= _MOST_SYNCED:
@@ -291,9 +297,24 @@ class LocalStore:
             self._synced[path] = version
         return version
 
+    def _write_anew(self, key: str, path: str) -> None:
+        """Write an object as a whole that is as it should be, but may not be on disk: who reads it relies on it."""
+        try:
+            with self._stripe(key):
+                document_ns = _modified_ns(path)
+                if document_ns is not None and path in self._suspect:
+                    journal = self._journals.find(path, document_ns)
+                    document, version, changes = self._read(path)
+                    if changes:
+                        document = merge(key, document, [each.members for each in changes])
+                        version = changes[-1].version
+                    self._put(key, path, document, version, journal)
+                self._suspect.discard(path)
+        except OSError as exc:
+            raise unavailable(path, "written", exc) from exc
+
     def _drop_journal(self, key: str, path: str, journal: JournalFile | None) -> None:
         if journal is not None:
-            self._suspect.discard(path)
             self._journals.remove(path)
             self._folder.forget(key)
 
@@ -315,11 +336,10 @@ class LocalStore:
             journal.append(line, version)
             self._count(len(line))
             if not key.startswith(self._relaxed):
-                self._suspect.add(path)
-                self._fsync_data(journal.fd)
-                if journal.is_new:
-                    self._sync_directory(self._directory(path[: path.rfind("/")]))
-                self._suspect.discard(path)
+                with self._doubting(path):
+                    self._fsync_data(journal.fd)
+                    if journal.is_new:
+                        self._sync_directory(self._directory(path[: path.rfind("/")]))
             journal.is_new = False
         except BaseException:
             self._journals.forget(path)  # how much of it was written is seen when it is opened anew
@@ -371,8 +391,18 @@ class LocalStore:
                 os.unlink(temporary)
             raise
         if sync:
-            self._sync_directory(self._directory(folder))
+            with self._doubting(path):
+                self._sync_directory(self._directory(folder))
         return version
+
+    @contextmanager
+    def _doubting(self, path: str) -> Iterator[None]:
+        """Note that what stands there may be lost, if this fails."""
+        try:
+            yield
+        except BaseException:
+            self._suspect.add(path)
+            raise
 
     def _write(self, temporary: str, data: bytes, stamp: Callable[[int], T], *, sync: bool) -> T:
         """Make a file; return what `stamp` returns, which sets its times."""
@@ -506,13 +536,15 @@ class LocalStore:
             return os.path.isdir(self._root)
         return isinstance(exc, (FileNotFoundError, IsADirectoryError))
 
-    def _sweep(self) -> None:
-        """Remove the temporary files of writers that were killed long ago, and journals of objects that are gone."""
+    def _sweep(self) -> Sequence[str]:
+        """Remove the temporary files of writers that were killed long ago; return the paths whose objects are gone and
+        their journals are not."""
         now = self._now_ns() / 1e9
         marker = f"{self._root}/.locks/swept"
+        left: list[str] = []
         with suppress(FileNotFoundError):
             if now - os.stat(marker).st_mtime < _SWEEP_EVERY_S:
-                return
+                return left
         os.close(os.open(marker, _LOCK, 0o666))
         os.utime(marker)
         for folder, folders, files in os.walk(self._root):
@@ -523,9 +555,15 @@ class LocalStore:
                     if name.startswith(_TEMPORARY) and now - os.stat(path).st_mtime > _LEFTOVER_S:
                         os.unlink(path)
                     elif (owner := object_path(path)) is not None and _modified_ns(owner) is None:
-                        with self._stripe(owner[len(self._root) + 1 :]):
-                            if _modified_ns(owner) is None:
-                                os.unlink(path)
+                        left.append(owner)
+        return left
+
+    def _remove_journals(self, paths: Sequence[str]) -> None:
+        """Remove the journals of objects that are gone, under no other lock: two keys may share one."""
+        for path in paths:
+            with suppress(OSError), self._stripe(path[len(self._root) + 1 :]):
+                if _modified_ns(path) is None:
+                    self._journals.remove(path)
 
     @staticmethod
     def _temporary(folder: str) -> str:
