@@ -81,6 +81,7 @@ OFTEN = {
 """How much more often than usual a process is killed, or stands still, at a step that many come to; at others: RARE."""
 RARE = 4.0
 RAREST = frozenset(("resolve", "results", "child", "cancel", "notify"))
+RARER_STILL = frozenset(("resolve", "child", "cancel"))
 ANSWERED = "launch and wait, done"
 """Where a call is answered that waits for the end of what it has launched. Somebody may have heard of that end since,
 and gone on with another attempt."""
@@ -386,6 +387,8 @@ class Simulation:
                 if run.redrives < 2 and (is_at_once or self.tape.chance(0.3)):
                     message = redrive_message(run.run_id, None, run.redrives + 1)
                     self.topic.publish(message, delay_s=0.0 if is_at_once else self.tape.between(0, 100))
+                    if self.tape.chance(0.4):  # somebody else asks for the same
+                        self.topic.publish(message, delay_s=self.tape.between(0, 100), is_copy=True)
         self.has_news = False
 
     def _go_on(self) -> None:
@@ -509,7 +512,8 @@ class Simulation:
         strand = self.tape.one_of(ready)
         host, step = strand.host, strand.at
         if not host.is_dead:
-            often = OFTEN.get(step_at(step), 2 * RARE if step_at(step) in RAREST else RARE)
+            of = step_at(step)
+            often = OFTEN.get(of, RARE * (2 + 3 * (of in RARER_STILL)) if of in RAREST else RARE)
             if self.tape.strikes("kill", step, 0.004 * often):
                 self.counts.killed(strand, self.topic.messages)
                 self._kill(host)
@@ -529,12 +533,13 @@ class Simulation:
         """Have the run steered that a thread which stands still is at: its step is met while it lasts."""
         run_id = strand.about
         state = self.checks.states.get(run_id or "")
-        share = 0.8 if step_at(strand.at) in RAREST else 0.2
+        step = step_at(strand.at)
+        share = 0.9 if step in RAREST else 0.2
         if run_id is None or state is None or self.is_steady or not self.tape.chance(share):
             return
-        kind = self.tape.one_of(["cancel", "pause", "redrive", "redrive"])
-        if step_at(strand.at) == "cancel" and state.run.stop is None and self.tape.chance(0.5):
-            kind = "pause"  # which it cannot be once it is being cancelled itself
+        kind = self.tape.one_of(
+            ["cancel", "pause", "redrive"] if step in RARER_STILL else ["cancel", "pause", "redrive", "redrive"]
+        )
         if kind == "pause":
             self.topic.publish(pause_message(run_id))
             self.topic.publish(resume_message(run_id), delay_s=self.tape.between(0, 600))
