@@ -57,8 +57,8 @@ _Fact = TypeVar("_Fact")
 class Actor:
     """Carries out commands and says what came of them.
 
-    `is_dead(launch)` reloads the run and says whether the attempt has ended meanwhile; `take_slots` asks for slots and
-    gives them back, and returns what was granted.
+    `is_unwanted(launch, execution)` reloads the run and says whether the attempt has ended meanwhile, or is bound to
+    another execution; `take_slots` asks for slots and gives them back, and returns what was granted.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Actor:
         clock: Clock,
         policy: Policy,
         executions: ExecutionStatus,
-        is_dead: Callable[[Launch], bool],
+        is_unwanted: Callable[[Launch, Execution], bool],
         observed: Observed,
         secrets: Secrets,
         notifier: Notifier | None,
@@ -77,7 +77,7 @@ class Actor:
         self._take_slots = take_slots
         self._secrets = secrets
         self._targets, self._broker, self._clock, self._policy = targets, broker, clock, policy
-        self._is_dead = is_dead
+        self._is_unwanted = is_unwanted
         self._observed = observed
         self._notifier = notifier
         self._executions = executions
@@ -265,7 +265,7 @@ class Actor:
             execution = replace(execution, response=masked_json(execution.response, values.values()))
         self._tell(launch, result, begun)
         box.executions[launch.launch_id] = execution
-        self._cancel_if_dead(target, launch, execution)
+        self._cancel_if_unwanted(target, launch, execution)
         if not (target.id_is_ours or (isinstance(target, Named) and target.is_named(launch))):
             self._bind(launch, execution)
         if execution.outcome is not None:
@@ -288,12 +288,12 @@ class Actor:
         rules = self._policy.rules(launch.target_key)
         return launch.lease_end - timedelta(seconds=rules.launch_limit_s + self._policy.clock_allowance_s)
 
-    def _cancel_if_dead(self, target: Target, launch: Launch, execution: Execution) -> None:
+    def _cancel_if_unwanted(self, target: Target, launch: Launch, execution: Execution) -> None:
         """A call that returned after its lease's end may have started what nobody wants any more."""
         if launch.lease_end is None or self._clock.now() <= launch.lease_end or not target.can_cancel:
             return
         try:
-            if self._is_dead(launch):
+            if self._is_unwanted(launch, execution):
                 target.cancel(execution)
         except OrchestratorError as exc:
             log.warning("cannot cancel a late launch: %s", exc, extra=_where(launch))

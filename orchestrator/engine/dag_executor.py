@@ -42,7 +42,7 @@ from orchestrator.engine.status import (
 )
 from orchestrator.engine.ticker import Ticker
 from orchestrator.engine.witness import Witness
-from orchestrator.model.commands import EMPTY, Command, Json, Launch, ReleaseSlot
+from orchestrator.model.commands import EMPTY, Command, Execution, Json, Launch, ReleaseSlot
 from orchestrator.model.enums import TaskStatus
 from orchestrator.model.errors import (
     LaunchRefused,
@@ -137,7 +137,7 @@ class DAGExecutor:
             clock,
             policy,
             self._executions,
-            self._is_dead,
+            self._is_unwanted,
             self._observed,
             self._secrets,
             notifier,
@@ -507,10 +507,12 @@ class DAGExecutor:
                     self._giving_back.discard(box.run_id)
                     self._given_back.notify_all()
 
-    def _is_dead(self, launch: Launch) -> bool:
+    def _is_unwanted(self, launch: Launch, execution: Execution) -> bool:
         loaded = OrchestrationStatus(self._store, launch.run_id).load()
         node = loaded[0].nodes.get(launch.node_name) if loaded else None
-        return node is None or node.status is not TaskStatus.RUNNING or node.attempt != launch.attempt
+        if node is None or node.status is not TaskStatus.RUNNING or node.attempt != launch.attempt:
+            return True
+        return node.execution_id not in (None, execution.execution_id)
 
 
 def _abandon(box: RunBox, left: list[Entry], *, is_led: bool = True) -> None:
