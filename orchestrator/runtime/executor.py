@@ -381,11 +381,11 @@ class DAGExecutor(dag_executor.DAGExecutor):
             fold()
         for run_id in tuple(self._ended):
             self._clear_marker(run_id)
-        self._let_go_of_others()
         for target in self._local.made() if self._local else ():
             close = getattr(target, "close", None)
             if close is not None:
                 close()
+        self._let_go_of_others()
         if self._parts is not None:
             self._parts.close()
 
