@@ -5,7 +5,7 @@ not created equal"): write a temporary file beside the target, fsync it, rename 
 directory. A crash at any point leaves the old document or the new one, and a reader needs no lock.
 
 The version is the file's own modification time in ns. Every put sets it, always above the one before, so an
-editor's save is a new version too, and nothing has to be kept beside the documents. The locks are 1,024 files
+editor's save is a new version too, and nothing has to be kept beside the documents. The locks are 64 files
 under `<root>/.locks`, shared by all keys; flock frees them when their process dies.
 
 A change of some members costs one sync: it is appended to a journal beside the file (`journal.py`), and a second
@@ -19,7 +19,6 @@ another (`a` and `a/b`), and where the file system takes `A` and `a` for one nam
 """
 
 import errno
-import fcntl
 import os
 import resource
 import stat
@@ -38,13 +37,15 @@ from orchestrator.stores.folding import Folder
 from orchestrator.stores.journal import Members, Record, check_document, encode, merge, record, records, since
 from orchestrator.stores.journal_files import JournalFile, JournalFiles, journal_path, object_path, read_all
 from orchestrator.stores.keys import check_key, is_key
+from orchestrator.stores.stripes import Directory, Stripe
 
 T = TypeVar("T")
 
-_STRIPES = 1024  # two programs that share a directory must agree on it
+_STRIPES = 64  # two programs that share a directory must agree on it
+"""So few that they stay open, and are there after some runs: to make a file may cost as much as to sync one."""
 _RELAXED_STRIPES = 32
-"""Of keys that are not synced: nobody holds one for long, and these stay open."""
-_OPEN_LOCKS = 64  # descriptors kept open; macOS gives a process 256 of them
+"""Of keys that are not synced: nobody holds one for long."""
+_SWEEPING = "sweep"
 _OPEN_DIRECTORIES = 64
 _OPEN_JOURNALS = max(16, min(512, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8))
 _MOST_SYNCED = 4096
@@ -110,8 +111,8 @@ class LocalStore:
         self._now_ns = now_ns
         self.fsyncs = self.writes = self.bytes_written = 0
         self._counting = Lock()
-        self._stripes = dict[int, _Stripe]()
-        self._opened = set[_Stripe]()
+        self._stripes = dict[str, Stripe]()
+        self._opened = set[Stripe]()
         self._directory = lru_cache(_OPEN_DIRECTORIES)(self._open_directory)
         self._begin_journals()
         _stores.add(self)
@@ -138,7 +139,7 @@ class LocalStore:
             finally:
                 os.close(fd)
                 os.unlink(probe)
-            with self._stripe(""):
+            with self._lock(_SWEEPING):  # of no key, for it takes theirs
                 self._sweep()
         except OSError as exc:
             raise unavailable(self._root, "written", exc) from exc
@@ -412,19 +413,19 @@ class LocalStore:
                 os.makedirs(folder, exist_ok=True)
             return os.open(temporary, _CREATE, 0o666)
 
-    def _open_directory(self, path: str) -> "_Directory":
+    def _open_directory(self, path: str) -> Directory:
         """Open a directory, made if it is missing; its own entry is on disk when this returns.
 
         From the root down that is synced even if it was there: another process may have made it just now.
         """
         parent, is_new = os.path.dirname(path), False
         try:
-            directory = _Directory(os.open(path, _DIRECTORY))
+            directory = Directory(os.open(path, _DIRECTORY))
         except FileNotFoundError:
             self._directory(parent)
             with suppress(FileExistsError):
                 os.mkdir(path)
-            directory, is_new = _Directory(os.open(path, _DIRECTORY)), True
+            directory, is_new = Directory(os.open(path, _DIRECTORY)), True
         if is_new or (path.startswith(self._root) and path != parent):
             try:
                 self._sync_directory(self._directory(parent))
@@ -433,7 +434,7 @@ class LocalStore:
                     raise  # else: a folder above the root that we may pass and not read
         return directory
 
-    def _sync_directory(self, directory: "_Directory") -> None:
+    def _sync_directory(self, directory: Directory) -> None:
         try:
             self._fsync(directory.fd)
         except OSError as exc:
@@ -457,12 +458,15 @@ class LocalStore:
             self.writes += 1
             self.bytes_written += written
 
-    def _stripe(self, key: str) -> "_Stripe":
+    def _stripe(self, key: str) -> Stripe:
         number = crc32(key.encode()) % (_RELAXED_STRIPES if key.startswith(self._relaxed) else _STRIPES)
-        stripe = self._stripes.get(number)
+        return self._lock(f"{number:04}")
+
+    def _lock(self, name: str) -> Stripe:
+        stripe = self._stripes.get(name)
         if stripe is None:
-            path = f"{self._root}/.locks/{number:04}"
-            stripe = self._stripes.setdefault(number, _Stripe(lambda: self._open_lock(path), self._opened))
+            path = f"{self._root}/.locks/{name}"
+            stripe = self._stripes.setdefault(name, Stripe(lambda: self._open_lock(path), self._opened))
         return stripe
 
     def _open_lock(self, path: str) -> int:
@@ -537,70 +541,6 @@ class LocalStore:
             stripe.close()
         self._stripes, self._opened, self._counting = {}, set(), Lock()
         self._begin_journals()
-
-
-class _Stripe:
-    """A lock that one thread of one process on this machine holds at a time.
-
-    Threads of one process queue at a lock of their own first: flock tells open files apart, not threads.
-    """
-
-    def __init__(self, open_file: Callable[[], int], opened: "set[_Stripe]") -> None:
-        self._open_file, self._opened = open_file, opened
-        self._lock, self._fd = Lock(), -1
-
-    def __enter__(self) -> int:
-        """Return a time in ns that is no less than the version of any key deleted under this lock."""
-        self._lock.acquire()
-        try:
-            while True:
-                if self._fd < 0:
-                    self._fd = self._open_file()
-                    self._opened.add(self)
-                fcntl.flock(self._fd, fcntl.LOCK_EX)
-                found = os.fstat(self._fd)
-                if found.st_nlink:
-                    return found.st_mtime_ns
-                self.close()  # somebody removed the file, and others may hold a new one
-        except BaseException:
-            self.close()
-            self._lock.release()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            if len(self._opened) > _OPEN_LOCKS:
-                self.close()
-            else:
-                fcntl.flock(self._fd, fcntl.LOCK_UN)
-        finally:
-            self._lock.release()
-
-    def raise_floor(self, floor_ns: int) -> None:
-        """Have every later `with` return at least `floor_ns`, in any process. Only while it is held."""
-        os.utime(self._fd, ns=(floor_ns, floor_ns))
-
-    def close(self) -> None:
-        """Let go of the file, and with it of the lock, if this process alone has it open."""
-        fd, self._fd = self._fd, -1
-        self._opened.discard(self)
-        if fd >= 0:
-            os.close(fd)
-
-    def __del__(self) -> None:
-        self.close()
-
-
-class _Directory:
-    """An open directory, closed when the last thread that uses it lets go."""
-
-    __slots__ = ("fd",)
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-
-    def __del__(self) -> None:
-        os.close(self.fd)
 
 
 def unavailable(path: str, verb: str, exc: OSError) -> StoreUnavailable:

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from contextlib import suppress
+from zlib import crc32
 
 import pytest
 
@@ -143,6 +144,19 @@ def test_journals_whose_objects_are_gone_are_swept_away_and_others_stay(store, b
     LocalStore(bucket).ensure_writable()
     assert names_in(bucket) == [".a.journal", "a"]
     assert store.get("runs/a")[0] == b'{"x": 1}\n'
+
+
+def test_a_sweep_waits_for_no_lock_of_its_own(store, bucket):
+    name = next(name for n in range(10_000) if not crc32((name := f"runs/{n}").encode()) % 1024)
+    store.ensure_writable()
+    store.change(name, {"x": b"1"}, expect=store.put(name, b"{}", expect=None))
+    (bucket / name).unlink()
+    (bucket / ".locks" / "swept").unlink()
+    sweeping = threading.Thread(target=LocalStore(bucket).ensure_writable, daemon=True)
+    sweeping.start()
+    sweeping.join(30)
+    assert not sweeping.is_alive()
+    assert names_in(bucket) == []
 
 
 # ---- Hands --------------------------------------------------------------------------------------------
