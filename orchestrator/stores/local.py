@@ -23,8 +23,8 @@ import os
 import resource
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
@@ -33,7 +33,8 @@ from weakref import WeakSet
 from zlib import crc32
 
 from orchestrator.model.errors import StoreUnavailable, VersionConflict
-from orchestrator.stores.folding import Folder
+from orchestrator.stores.creations import MOST_BYTES, Created, Creations
+from orchestrator.stores.folding import LARGE_BYTES, Folder
 from orchestrator.stores.journal import Members, Record, check_document, encode, merge, record, records, since
 from orchestrator.stores.journal_files import JournalFile, JournalFiles, journal_path, object_path, read_all
 from orchestrator.stores.keys import check_key, is_key
@@ -45,7 +46,12 @@ _STRIPES = 64  # two programs that share a directory must agree on it
 """So few that they stay open, and are there after some runs: to make a file may cost as much as to sync one."""
 _RELAXED_STRIPES = 32
 """Of keys that are not synced: nobody holds one for long."""
-_SWEEPING = "sweep"
+_SWEEPING, _RECOVERING = "sweep", "recover"
+"""Locks of no key, for those who hold them take the locks of keys."""
+_SETTLING = ""
+"""What stands in the folder's list for the log of what was created. No key is empty."""
+_SETTLED_LATEST = 5 * LARGE_BYTES
+"""Five times as late as a small file is folded: most runs have ended then, and their markers are gone."""
 _OPEN_DIRECTORIES = 64
 _OPEN_JOURNALS = max(16, min(512, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8))
 _MOST_SYNCED = 4096
@@ -60,6 +66,7 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _LOCK = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
+_MAY_NOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS)
 _REMEDIES = {
     errno.ENOSPC: "free some space on its disk",
     errno.EDQUOT: "free some of this user's disk quota",
@@ -110,10 +117,11 @@ class LocalStore:
         self._relaxed = relaxed
         self._now_ns = now_ns
         self.fsyncs = self.writes = self.bytes_written = 0
-        self._counting = Lock()
+        self._counting, self._keeps_ns = Lock(), True
         self._stripes = dict[str, Stripe]()
         self._opened = set[Stripe]()
         self._directory = lru_cache(_OPEN_DIRECTORIES)(self._open_directory)
+        self._is_recovered = False
         self._begin_journals()
         _stores.add(self)
 
@@ -121,6 +129,13 @@ class LocalStore:
         self._journals, self._folder = JournalFiles(_OPEN_JOURNALS), Folder(self._fold)
         self._suspect = set[str]()  # paths whose journals have failed to be synced: what stands there may be lost
         self._synced = dict[str, int]()  # path -> time of the file that this instance has synced last
+        self._creations = Creations(
+            f"{self._root}/.created",
+            lambda path: self._directory(path),
+            self._fsync_data,
+            self._sync_directory,
+            self._make_durable,
+        )
 
     def ensure_writable(self) -> None:
         """Make the root if it is missing and write to it once, before a run relies on it.
@@ -130,6 +145,8 @@ class LocalStore:
         Raises:
             StoreUnavailable: it cannot be created or written, or is full.
         """
+        self._is_recovered = False
+        self._recover()
         probe = self._temporary(self._root)
         try:
             self._directory(self._root)
@@ -139,7 +156,7 @@ class LocalStore:
             finally:
                 os.close(fd)
                 os.unlink(probe)
-            with self._lock(_SWEEPING):  # of no key, for it takes theirs
+            with self._lock(_SWEEPING):
                 self._sweep()
         except OSError as exc:
             raise unavailable(self._root, "written", exc) from exc
@@ -147,6 +164,7 @@ class LocalStore:
     def get(self, key: str) -> tuple[bytes, str] | None:
         """Return (content, version), or None if there is no such key. Takes no lock."""
         check_key(key)
+        self._recover()
         path = f"{self._root}/{key}"
         try:
             document, version, changes = self._read(path)
@@ -166,6 +184,7 @@ class LocalStore:
             StoreUnavailable: the content is as before, or the new one if only the very last sync failed.
         """
         check_key(key)
+        self._recover()
         path = f"{self._root}/{key}"
         try:
             with self._stripe(key) as floor_ns:
@@ -190,6 +209,7 @@ class LocalStore:
             StoreUnavailable: the content is as before, or the new one if only a last sync failed.
         """
         check_key(key)
+        self._recover()
         path = f"{self._root}/{key}"
         try:
             with self._stripe(key):
@@ -217,15 +237,40 @@ class LocalStore:
         except OSError as exc:
             raise unavailable(path, "written", exc) from exc
 
+    def create(self, objects: Mapping[str, bytes]) -> dict[str, str]:
+        """Write objects none of which may exist yet; return their versions. All are durable when this returns.
+
+        Small ones cost one sync together, of the log of what was created; their own files are synced later.
+
+        Raises:
+            VersionConflict: one of them exists. None was written, or, of large ones, those before it.
+            StoreUnavailable: as of `put`; some may have been written.
+        """
+        for key in objects:
+            check_key(key)
+        self._recover()
+        is_small = sum(map(len, objects.values())) <= MOST_BYTES
+        if is_small and self._keeps_ns and not any(key.startswith(self._relaxed) for key in objects):
+            try:
+                created = self._create_together(objects)
+            except OSError as exc:
+                raise unavailable(f"{self._root}/{next(iter(objects))}", "written", exc) from exc
+            if created is not None:
+                return created
+        return {key: self.put(key, data, expect=None) for key, data in objects.items()}
+
     def fold(self) -> None:
         """Have all that this instance has changed stand in the files that people open."""
         self._folder.fold_all()
+        with suppress(OSError):  # else who opens the directory next sees to it
+            self._creations.end()
 
     def list(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
         """Yield the keys that start with `prefix` and are > `start_after`, sorted.
 
         It reads only folders that can hold such keys, each when its turn comes.
         """
+        self._recover()
         folder = prefix[: prefix.rfind("/") + 1]
         if not folder or is_key(folder[:-1]):
             yield from self._walk(folder, prefix, start_after)
@@ -233,6 +278,7 @@ class LocalStore:
     def delete(self, key: str) -> None:
         """Remove a key; it is no error if there is none. Its folder stays."""
         check_key(key)
+        self._recover()
         path = f"{self._root}/{key}"
         try:
             if _modified_ns(path) is None:
@@ -244,6 +290,12 @@ class LocalStore:
                     return
                 journal = self._journals.find(path, before)
                 stripe.raise_floor(max(floor_ns, before if journal is None else journal.version))
+                if self._creations.has(key):
+                    with self._creations.noted([Created(key, before if journal is None else journal.version, None)]):
+                        os.unlink(path)
+                        self._drop_journal(key, path, journal)
+                    self._folder.note(_SETTLING, _SETTLED_LATEST)
+                    return
                 os.unlink(path)
                 self._drop_journal(key, path, journal)
                 if not key.startswith(self._relaxed):
@@ -281,6 +333,105 @@ class LocalStore:
                 os.close(journal_fd)
         return data, found.st_mtime_ns, changes, begin
 
+    def _create_together(self, objects: Mapping[str, bytes]) -> dict[str, str] | None:
+        """Write objects by one sync; None where the file system does not keep times as they are set."""
+        made: list[tuple[str, str, Created]] = []
+        with ExitStack() as held:
+            names = {key: self._stripe_name(key) for key in objects}
+            # Whoever takes several, takes them in this order.
+            floors = {name: held.enter_context(self._lock(name)) for name in sorted(set(names.values()))}
+            for key in objects:
+                found = _modified_ns(f"{self._root}/{key}")
+                if found is not None:
+                    raise VersionConflict(f"{key}: version is {found}; expected None")
+            try:
+                for key, data in objects.items():
+                    path = f"{self._root}/{key}"
+                    folder = path[: path.rfind("/")]
+                    self._directory(folder)
+                    made.append(
+                        (self._temporary(folder), path, Created(key, self._later_than(floors[names[key]]), data))
+                    )
+                    self._keeps_ns = self._keeps_ns and self._write_stamped(*made[-1][::2], sync=False)
+                if self._keeps_ns:
+                    with self._creations.noted([created for _, _, created in made]):
+                        for temporary, path, _ in made:
+                            os.rename(temporary, path)
+            except BaseException:
+                self._remove(temporary for temporary, _, _ in made)
+                raise
+            if not self._keeps_ns:
+                self._remove(temporary for temporary, _, _ in made)
+                return None
+        self._count(sum(map(len, objects.values())))
+        self._folder.note(_SETTLING, _SETTLED_LATEST)
+        return {created.key: str(created.version) for _, _, created in made}
+
+    def _write_stamped(self, temporary: str, created: Created, *, sync: bool) -> bool:
+        """Make a file with an object's content and time; return whether it has that time."""
+
+        def stamp(fd: int) -> bool:
+            os.utime(fd, ns=(created.version, created.version))
+            return os.fstat(fd).st_mtime_ns == created.version
+
+        return self._write(temporary, created.data or b"", stamp, sync=sync)
+
+    @staticmethod
+    def _remove(paths: Iterable[str]) -> None:
+        for path in paths:
+            with suppress(OSError):
+                os.unlink(path)
+
+    def _make_durable(self, objects: Mapping[str, int | None]) -> None:
+        """Have objects on disk, those that still have the version; and that others are gone, or other ones."""
+        folders = set[str]()
+        for key, version in objects.items():
+            path = f"{self._root}/{key}"
+            folders.add(path[: path.rfind("/")])
+            with suppress(FileNotFoundError):
+                if version is not None and _modified_ns(path) == version:
+                    fd = os.open(path, _READ)
+                    try:
+                        self._fsync(fd)
+                    finally:
+                        os.close(fd)
+        for folder in folders:
+            self._sync_directory(self._directory(folder))
+
+    def _recover(self) -> None:
+        """Have what others have created and were killed before it was settled in its place, before it is relied on."""
+        if self._is_recovered:
+            return
+        try:
+            if self._creations.are_left():
+                with self._lock(_RECOVERING):
+                    self._creations.recover(self._restore)
+        except OSError as exc:
+            if exc.errno not in _MAY_NOT_WRITE:  # who may only read finds what is there
+                raise unavailable(f"{self._root}/.created", "gone through", exc) from exc
+        self._is_recovered = True
+
+    def _restore(self, created: Created) -> None:
+        """Make an object what it was when it was created, or deleted, unless somebody has written it since."""
+        check_key(created.key)
+        path = f"{self._root}/{created.key}"
+        with self._stripe(created.key):
+            found = _modified_ns(path)
+            if found is not None and found > created.version:
+                return
+            if created.data is None:
+                if found is not None:
+                    os.unlink(path)
+                    self._journals.remove(path)
+                return
+            if found == created.version and self._read(path)[0] == created.data:
+                return
+            folder = path[: path.rfind("/")]
+            self._directory(folder)
+            temporary = self._temporary(folder)
+            self._write_stamped(temporary, created, sync=True)
+            os.rename(temporary, path)
+
     def _put(self, key: str, path: str, data: bytes, above_ns: int, journal: JournalFile | None) -> int:
         """Write a whole object under the lock of its key; its journal is void then."""
         sync = not key.startswith(self._relaxed)
@@ -304,7 +455,7 @@ class LocalStore:
         try:
             document = read_all(fd)
             check_document(key, document)
-            is_ours = self._synced.get(path) == document_ns
+            is_ours = self._synced.get(path) == document_ns or self._creations.is_durable(key, document_ns)
             if not is_ours and not key.startswith(self._relaxed):  # no journal is to be left of what is lost
                 self._fsync(fd)
         finally:
@@ -333,6 +484,11 @@ class LocalStore:
         The file is written without the lock, for who owns the object is changing it meanwhile. The journal stays, so
         that the new file's name need not be on disk yet.
         """
+        if key == _SETTLING:
+            try:
+                return self._creations.settle()
+            except OSError:
+                return True
         path = f"{self._root}/{key}"
         try:
             document, document_ns, changes, begin = self._read_from(path)
@@ -390,9 +546,12 @@ class LocalStore:
             os.close(fd)
         return stamped
 
+    def _later_than(self, above_ns: int) -> int:
+        return max(self._now_ns(), above_ns + 1)
+
     def _stamp(self, fd: int, above_ns: int) -> int:
         """Set the file's modification time above `above_ns`, as near to now as can be; return it."""
-        wanted, step = max(self._now_ns(), above_ns + 1), 1
+        wanted, step = self._later_than(above_ns), 1
         while True:
             os.utime(fd, ns=(wanted, wanted))
             got = os.fstat(fd).st_mtime_ns
@@ -459,8 +618,11 @@ class LocalStore:
             self.bytes_written += written
 
     def _stripe(self, key: str) -> Stripe:
+        return self._lock(self._stripe_name(key))
+
+    def _stripe_name(self, key: str) -> str:
         number = crc32(key.encode()) % (_RELAXED_STRIPES if key.startswith(self._relaxed) else _STRIPES)
-        return self._lock(f"{number:04}")
+        return f"{number:04}"
 
     def _lock(self, name: str) -> Stripe:
         stripe = self._stripes.get(name)
