@@ -14,6 +14,9 @@ modification time, so that nobody notices. A journal does not go for a file of a
 anew, or saved by hand. No record is taken out of a journal, which goes when its object is put, deleted, or
 outgrown by it: so a reader who has opened the journal first, and then the file, needs no lock either.
 
+What is created together, as a run and its marker, costs one sync: of a log (`creations.py`), by which its files are
+made anew if a power cut takes them; they are synced some seconds later.
+
 Names that start with a dot are the store's own and no keys. As in any directory, no key can be a folder of
 another (`a` and `a/b`), and where the file system takes `A` and `a` for one name, they are one key.
 """
