@@ -22,8 +22,8 @@ from zlib import crc32
 
 import msgspec
 
+from orchestrator.stores.disk import Disk
 from orchestrator.stores.journal_files import read_all, write_all
-from orchestrator.stores.stripes import Directory
 
 MOST_BYTES = 64 * 1024
 """What is larger is not written twice."""
@@ -57,20 +57,11 @@ class Creations:
 
     Args:
         folder: where the logs lie.
-        open_folder: opens a folder whose name is on disk, made if it is missing.
-        sync: syncs the content of a file, sync_folder: a folder.
         make_durable: has objects, key -> version (None: it was deleted), on disk as they are.
     """
 
-    def __init__(
-        self,
-        folder: str,
-        open_folder: Callable[[str], Directory],
-        sync: Callable[[int], None],
-        sync_folder: Callable[[Directory], None],
-        make_durable: Callable[[Mapping[str, int | None]], None],
-    ) -> None:
-        self._folder, self._open_folder, self._sync, self._sync_folder = folder, open_folder, sync, sync_folder
+    def __init__(self, folder: str, disk: Disk, make_durable: Callable[[Mapping[str, int | None]], None]) -> None:
+        self._folder, self._disk = folder, disk
         self._make_durable = make_durable
         self._log: _Log | None = None
         self._broken: list[_Log] = []
@@ -117,7 +108,7 @@ class Creations:
             self._make_durable({key: version for key, version in self._there.items() if before.get(key, 0) != version})
             if self._log is not None and self._log.size:
                 os.ftruncate(self._log.fd, 0)
-                self._sync(self._log.fd)
+                self._disk.fsync_data(self._log.fd)
                 self._log.size = self._log.synced = 0
             self._there.clear()
             while self._broken:
@@ -162,17 +153,17 @@ class Creations:
                 restore(each)
             self._make_durable({each.key: None if each.data is None else each.version for each in last.values()})
             os.unlink(path)
-            self._sync_folder(self._open_folder(self._folder))
+            self._disk.sync_directory(self._disk.directory(self._folder))
 
     def _begin(self) -> _Log:
-        folder = self._open_folder(self._folder)
+        folder = self._disk.directory(self._folder)
         while True:
             path = f"{self._folder}/{os.urandom(8).hex()}"
             log = _Log(os.open(path, _BEGIN, 0o666), path)
             fcntl.flock(log.fd, fcntl.LOCK_EX)
             if os.fstat(log.fd).st_nlink:  # else somebody was quicker, and took it for one that was left
                 break
-        self._sync_folder(folder)
+        self._disk.sync_directory(folder)
         self._log = log
         return log
 
@@ -185,7 +176,7 @@ class Creations:
                 return
             size = log.size
             try:
-                self._sync(log.fd)
+                self._disk.fsync_data(log.fd)
             except BaseException:
                 log.is_broken = True  # what stands there may be lost, and a second sync would not say so
                 self._broken.append(log)

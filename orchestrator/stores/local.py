@@ -28,22 +28,18 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from functools import lru_cache
 from pathlib import Path
-from threading import Lock
-from typing import TypeVar
 from weakref import WeakSet
 from zlib import crc32
 
-from orchestrator.model.errors import StoreUnavailable, VersionConflict
+from orchestrator.model.errors import VersionConflict
 from orchestrator.stores.creations import MOST_BYTES, Created, Creations
+from orchestrator.stores.disk import LOCK, TEMPORARY, Disk, unavailable
 from orchestrator.stores.folding import LARGE_BYTES, Folder
 from orchestrator.stores.journal import Members, Record, check_document, encode, merge, record, records, since
 from orchestrator.stores.journal_files import JournalFile, JournalFiles, journal_path, object_path, read_all
 from orchestrator.stores.keys import check_key, is_key
-from orchestrator.stores.stripes import Directory, Stripe
-
-T = TypeVar("T")
+from orchestrator.stores.stripes import Stripe
 
 _STRIPES = 64  # two programs that share a directory must agree on it
 """So few that they stay open, and are there after some runs: to make a file may cost as much as to sync one."""
@@ -55,33 +51,15 @@ _SETTLING = ""
 """What stands in the folder's list for the log of what was created. No key is empty."""
 _SETTLED_LATEST = 5 * LARGE_BYTES
 """Five times as late as a small file is folded: most runs have ended then, and their markers are gone."""
-_OPEN_DIRECTORIES = 64
 _OPEN_JOURNALS = max(16, min(512, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8))
 _MOST_SYNCED = 4096
 _SMALL = 256 * 1024
 """A journal of so many bytes is read at once, however small its object is."""
-_TEMPORARY = ".new-"
 _LEFTOVER_S = 3600.0  # a temporary file as old as this has lost its writer
 _SWEEP_EVERY_S = 86400.0
 
 _READ = os.O_RDONLY | os.O_CLOEXEC
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-_LOCK = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-
 _MAY_NOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS)
-_REMEDIES = {
-    errno.ENOSPC: "free some space on its disk",
-    errno.EDQUOT: "free some of this user's disk quota",
-    errno.EACCES: "this user needs permission for it and its folder",
-    errno.EPERM: "this user needs permission for it and its folder",
-    errno.EROFS: "writing needs a file system that is not mounted read-only",
-    errno.ENOTDIR: "every part of the path above it must be a folder",
-    errno.EISDIR: "an object cannot have the name of a folder",
-    errno.EFBIG: "the limit on file sizes (ulimit -f) must allow it",
-    errno.EMFILE: "the limit on open files (ulimit -n) must allow more",
-    errno.ENAMETOOLONG: "the bucket needs a shorter path",
-}
 
 
 class LocalStore:
@@ -99,15 +77,6 @@ class LocalStore:
     root: Path
     """The directory, absolute."""
 
-    fsyncs: int
-    """How often this instance has made the disk write, so far."""
-
-    writes: int
-    """How many objects, and changes to objects, this instance has written, so far, …"""
-
-    bytes_written: int
-    """… and how many bytes in them."""
-
     def __init__(
         self,
         root: Path,
@@ -118,27 +87,32 @@ class LocalStore:
         self._root = os.path.abspath(root)
         self.root = Path(self._root)
         self._relaxed = relaxed
-        self._now_ns = now_ns
-        self.fsyncs = self.writes = self.bytes_written = 0
-        self._counting, self._keeps_ns = Lock(), True
-        self._stripes = dict[str, Stripe]()
-        self._opened = set[Stripe]()
-        self._directory = lru_cache(_OPEN_DIRECTORIES)(self._open_directory)
+        self._disk = Disk(self._root, now_ns)
+        self._now_ns, self._keeps_ns = now_ns, True
         self._is_recovered = False
         self._begin_journals()
         _stores.add(self)
+
+    @property
+    def fsyncs(self) -> int:
+        """How often this instance has made the disk write, so far."""
+        return self._disk.fsyncs
+
+    @property
+    def writes(self) -> int:
+        """How many objects, and changes to objects, this instance has written, so far."""
+        return self._disk.writes
+
+    @property
+    def bytes_written(self) -> int:
+        """How many bytes in them."""
+        return self._disk.bytes_written
 
     def _begin_journals(self) -> None:
         self._journals, self._folder = JournalFiles(_OPEN_JOURNALS), Folder(self._fold)
         self._suspect = set[str]()  # paths whose journals have failed to be synced: what stands there may be lost
         self._synced = dict[str, int]()  # path -> time of the file that this instance has synced last
-        self._creations = Creations(
-            f"{self._root}/.created",
-            lambda path: self._directory(path),
-            self._fsync_data,
-            self._sync_directory,
-            self._make_durable,
-        )
+        self._creations = Creations(f"{self._root}/.created", self._disk, self._make_durable)
 
     def ensure_writable(self) -> None:
         """Make the root if it is missing and write to it once, before a run relies on it.
@@ -150,16 +124,16 @@ class LocalStore:
         """
         self._is_recovered = False
         self._recover()
-        probe = self._temporary(self._root)
+        probe = self._disk.temporary(self._root)
         try:
-            self._directory(self._root)
-            fd = self._create(probe, sync=True)
+            self._disk.directory(self._root)
+            fd = self._disk.create(probe, sync=True)
             try:
                 os.write(fd, b"\n")
             finally:
                 os.close(fd)
                 os.unlink(probe)
-            with self._lock(_SWEEPING):
+            with self._disk.lock(_SWEEPING):
                 self._sweep()
         except OSError as exc:
             raise unavailable(self._root, "written", exc) from exc
@@ -302,7 +276,7 @@ class LocalStore:
                 os.unlink(path)
                 self._drop_journal(key, path, journal)
                 if not key.startswith(self._relaxed):
-                    self._sync_directory(self._directory(os.path.dirname(path)))
+                    self._disk.sync_directory(self._disk.directory(os.path.dirname(path)))
         except OSError as exc:
             if not self._is_absence(exc):
                 raise unavailable(path, "deleted", exc) from exc
@@ -342,7 +316,7 @@ class LocalStore:
         with ExitStack() as held:
             names = {key: self._stripe_name(key) for key in objects}
             # Whoever takes several, takes them in this order.
-            floors = {name: held.enter_context(self._lock(name)) for name in sorted(set(names.values()))}
+            floors = {name: held.enter_context(self._disk.lock(name)) for name in sorted(set(names.values()))}
             for key in objects:
                 found = _modified_ns(f"{self._root}/{key}")
                 if found is not None:
@@ -351,9 +325,13 @@ class LocalStore:
                 for key, data in objects.items():
                     path = f"{self._root}/{key}"
                     folder = path[: path.rfind("/")]
-                    self._directory(folder)
+                    self._disk.directory(folder)
                     made.append(
-                        (self._temporary(folder), path, Created(key, self._later_than(floors[names[key]]), data))
+                        (
+                            self._disk.temporary(folder),
+                            path,
+                            Created(key, self._disk.later_than(floors[names[key]]), data),
+                        )
                     )
                     self._keeps_ns = self._keeps_ns and self._write_stamped(*made[-1][::2], sync=False)
                 if self._keeps_ns:
@@ -366,7 +344,7 @@ class LocalStore:
             if not self._keeps_ns:
                 self._remove(temporary for temporary, _, _ in made)
                 return None
-        self._count(sum(map(len, objects.values())))
+        self._disk.count(sum(map(len, objects.values())))
         self._folder.note(_SETTLING, _SETTLED_LATEST)
         return {created.key: str(created.version) for _, _, created in made}
 
@@ -377,7 +355,7 @@ class LocalStore:
             os.utime(fd, ns=(created.version, created.version))
             return os.fstat(fd).st_mtime_ns == created.version
 
-        return self._write(temporary, created.data or b"", stamp, sync=sync)
+        return self._disk.write(temporary, created.data or b"", stamp, sync=sync)
 
     @staticmethod
     def _remove(paths: Iterable[str]) -> None:
@@ -395,11 +373,11 @@ class LocalStore:
                 if version is not None and _modified_ns(path) == version:
                     fd = os.open(path, _READ)
                     try:
-                        self._fsync(fd)
+                        self._disk.fsync(fd)
                     finally:
                         os.close(fd)
         for folder in folders:
-            self._sync_directory(self._directory(folder))
+            self._disk.sync_directory(self._disk.directory(folder))
 
     def _recover(self) -> None:
         """Have what others have created and were killed before it was settled in its place, before it is relied on."""
@@ -407,7 +385,7 @@ class LocalStore:
             return
         try:
             if self._creations.are_left():
-                with self._lock(_RECOVERING):
+                with self._disk.lock(_RECOVERING):
                     self._creations.recover(self._restore)
         except OSError as exc:
             if exc.errno not in _MAY_NOT_WRITE:  # who may only read finds what is there
@@ -430,15 +408,15 @@ class LocalStore:
             if found == created.version and self._read(path)[0] == created.data:
                 return
             folder = path[: path.rfind("/")]
-            self._directory(folder)
-            temporary = self._temporary(folder)
+            self._disk.directory(folder)
+            temporary = self._disk.temporary(folder)
             self._write_stamped(temporary, created, sync=True)
             os.rename(temporary, path)
 
     def _put(self, key: str, path: str, data: bytes, above_ns: int, journal: JournalFile | None) -> int:
         """Write a whole object under the lock of its key; its journal is void then."""
         sync = not key.startswith(self._relaxed)
-        version = self._replace(path, data, above_ns, sync=sync)
+        version = self._disk.replace(path, data, above_ns, sync=sync)
         self._drop_journal(key, path, journal)
         if sync:
             if len(self._synced) >= _MOST_SYNCED:
@@ -460,7 +438,7 @@ class LocalStore:
             check_document(key, document)
             is_ours = self._synced.get(path) == document_ns or self._creations.is_durable(key, document_ns)
             if not is_ours and not key.startswith(self._relaxed):  # no journal is to be left of what is lost
-                self._fsync(fd)
+                self._disk.fsync(fd)
         finally:
             os.close(fd)
         return self._journals.begin(path, document_ns, len(document))
@@ -468,12 +446,12 @@ class LocalStore:
     def _append(self, key: str, path: str, journal: JournalFile, line: bytes, version: int) -> None:
         try:
             journal.append(line, version)
-            self._count(len(line))
+            self._disk.count(len(line))
             if not key.startswith(self._relaxed):
                 self._suspect.add(path)
-                self._fsync_data(journal.fd)
+                self._disk.fsync_data(journal.fd)
                 if journal.is_new:
-                    self._sync_directory(self._directory(path[: path.rfind("/")]))
+                    self._disk.sync_directory(self._disk.directory(path[: path.rfind("/")]))
                 self._suspect.discard(path)
             journal.is_new = False
         except BaseException:
@@ -498,9 +476,9 @@ class LocalStore:
             if not changes:
                 return False
             data, version = merge(key, document, [each.members for each in changes]), changes[-1].version
-            temporary = self._temporary(os.path.dirname(path))
+            temporary = self._disk.temporary(os.path.dirname(path))
             try:
-                self._write(temporary, data, lambda fd: os.utime(fd, ns=(version, version)), sync=True)
+                self._disk.write(temporary, data, lambda fd: os.utime(fd, ns=(version, version)), sync=True)
                 with self._stripe(key):
                     if _modified_ns(path) == document_ns and _modified_ns(temporary) == version:
                         os.rename(temporary, path)
@@ -517,132 +495,12 @@ class LocalStore:
             return True
         return False
 
-    def _replace(self, path: str, data: bytes, above_ns: int, *, sync: bool) -> int:
-        """Put a new file in place of `path`; return its modification time, which is > `above_ns`."""
-        folder = path[: path.rfind("/")]
-        temporary = self._temporary(folder)
-        if sync:
-            self._directory(folder)
-        try:
-            version = self._write(temporary, data, lambda fd: self._stamp(fd, above_ns), sync=sync)
-            os.rename(temporary, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
-        if sync:
-            self._sync_directory(self._directory(folder))
-        return version
-
-    def _write(self, temporary: str, data: bytes, stamp: Callable[[int], T], *, sync: bool) -> T:
-        """Make a file; return what `stamp` returns, which sets its times."""
-        fd = self._create(temporary, sync=sync)
-        try:
-            written = os.write(fd, data)
-            while written < len(data):  # near the end of the disk, or of a limit, a write may be short
-                written += os.write(fd, memoryview(data)[written:])
-            self._count(len(data))
-            stamped = stamp(fd)
-            if sync:
-                self._fsync(fd)
-        finally:
-            os.close(fd)
-        return stamped
-
-    def _later_than(self, above_ns: int) -> int:
-        return max(self._now_ns(), above_ns + 1)
-
-    def _stamp(self, fd: int, above_ns: int) -> int:
-        """Set the file's modification time above `above_ns`, as near to now as can be; return it."""
-        wanted, step = self._later_than(above_ns), 1
-        while True:
-            os.utime(fd, ns=(wanted, wanted))
-            got = os.fstat(fd).st_mtime_ns
-            if got > above_ns:
-                return got
-            step *= 2  # the file system keeps µs, s or 2 s only, and cut it off
-            wanted += step
-
-    def _create(self, temporary: str, *, sync: bool) -> int:
-        try:
-            return os.open(temporary, _CREATE, 0o666)
-        except FileNotFoundError:  # the folder is new, or somebody removed it since we opened it
-            folder = os.path.dirname(temporary)
-            if sync:
-                self._directory.cache_clear()
-                self._directory(folder)
-            else:
-                os.makedirs(folder, exist_ok=True)
-            return os.open(temporary, _CREATE, 0o666)
-
-    def _open_directory(self, path: str) -> Directory:
-        """Open a directory, made if it is missing; its own entry is on disk when this returns.
-
-        From the root down that is synced even if it was there: another process may have made it just now.
-        """
-        parent, is_new = os.path.dirname(path), False
-        try:
-            directory = Directory(os.open(path, _DIRECTORY))
-        except FileNotFoundError:
-            self._directory(parent)
-            with suppress(FileExistsError):
-                os.mkdir(path)
-            directory, is_new = Directory(os.open(path, _DIRECTORY)), True
-        if is_new or (path.startswith(self._root) and path != parent):
-            try:
-                self._sync_directory(self._directory(parent))
-            except PermissionError:
-                if is_new:
-                    raise  # else: a folder above the root that we may pass and not read
-        return directory
-
-    def _sync_directory(self, directory: Directory) -> None:
-        try:
-            self._fsync(directory.fd)
-        except OSError as exc:
-            if exc.errno != errno.EINVAL:  # some network and shared file systems have no such thing
-                raise
-
-    def _fsync(self, fd: int) -> None:
-        os.fsync(fd)
-        with self._counting:
-            self.fsyncs += 1
-
-    def _fsync_data(self, fd: int) -> None:
-        """Sync a file but for its times."""
-        (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(fd)
-        with self._counting:
-            self.fsyncs += 1
-
-    def _count(self, written: int) -> None:
-        """Count a write of so many bytes."""
-        with self._counting:
-            self.writes += 1
-            self.bytes_written += written
-
     def _stripe(self, key: str) -> Stripe:
-        return self._lock(self._stripe_name(key))
+        return self._disk.lock(self._stripe_name(key))
 
     def _stripe_name(self, key: str) -> str:
         number = crc32(key.encode()) % (_RELAXED_STRIPES if key.startswith(self._relaxed) else _STRIPES)
         return f"{number:04}"
-
-    def _lock(self, name: str) -> Stripe:
-        stripe = self._stripes.get(name)
-        if stripe is None:
-            path = f"{self._root}/.locks/{name}"
-            stripe = self._stripes.setdefault(name, Stripe(lambda: self._open_lock(path), self._opened))
-        return stripe
-
-    def _open_lock(self, path: str) -> int:
-        try:
-            return os.open(path, _LOCK, 0o666)
-        except FileNotFoundError:
-            self._directory.cache_clear()
-            self._directory(self._root)
-            with suppress(FileExistsError):
-                os.mkdir(os.path.dirname(path))
-            return os.open(path, _LOCK, 0o666)
 
     def _walk(self, folder: str, prefix: str, start_after: str) -> Iterator[str]:
         """Yield the keys below `folder` (empty, or ending in /): `prefix` up to its last /, or deeper."""
@@ -682,36 +540,23 @@ class LocalStore:
         with suppress(FileNotFoundError):
             if now - os.stat(marker).st_mtime < _SWEEP_EVERY_S:
                 return
-        os.close(os.open(marker, _LOCK, 0o666))
+        os.close(os.open(marker, LOCK, 0o666))
         os.utime(marker)
         for folder, folders, files in os.walk(self._root):
             folders[:] = [name for name in folders if not name.startswith(".")]
             for name in files:
                 path = f"{folder}/{name}"
                 with suppress(OSError):
-                    if name.startswith(_TEMPORARY) and now - os.stat(path).st_mtime > _LEFTOVER_S:
+                    if name.startswith(TEMPORARY) and now - os.stat(path).st_mtime > _LEFTOVER_S:
                         os.unlink(path)
                     elif (owner := object_path(path)) is not None and _modified_ns(owner) is None:
                         with self._stripe(owner[len(self._root) + 1 :]):
                             if _modified_ns(owner) is None:
                                 os.unlink(path)
 
-    @staticmethod
-    def _temporary(folder: str) -> str:
-        return f"{folder}/{_TEMPORARY}{os.urandom(8).hex()}"
-
     def _after_fork(self) -> None:
-        """Open the locks anew: a child shares its parent's descriptors, and with them its flocks."""
-        for stripe in self._stripes.values():
-            stripe.close()
-        self._stripes, self._opened, self._counting = {}, set(), Lock()
+        self._disk.after_fork()
         self._begin_journals()
-
-
-def unavailable(path: str, verb: str, exc: OSError) -> StoreUnavailable:
-    """Say in our own words that `path` could not be `verb` (a participle), and what would help."""
-    remedy = _REMEDIES.get(exc.errno or 0, "what was stored there before is unchanged")
-    return StoreUnavailable(f"{path}: cannot be {verb}: {exc.strerror or exc}; {remedy}")
 
 
 def _modified_ns(path: str) -> int | None:

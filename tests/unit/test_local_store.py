@@ -238,7 +238,7 @@ def test_more_locks_than_may_stay_open_still_lock(bucket, monkeypatch):
     keys = [f"runs/{n}" for n in range(20)]
     for key in keys:
         store.put(key, b"x", expect=None)
-    assert len(store._opened) <= 2
+    assert len(store._disk.opened) <= 2
     store.put("n", b"0", expect=None)
     threads = [Thread(target=count_up, args=(LocalStore(bucket, relaxed=("",)), 25)) for _ in range(4)]
     threads += [Thread(target=count_up, args=(store, 25)) for _ in range(4)]
