@@ -499,8 +499,9 @@ class LocalStore:
         return self._disk.lock(self._stripe_name(key))
 
     def _stripe_name(self, key: str) -> str:
-        number = crc32(key.encode()) % (_RELAXED_STRIPES if key.startswith(self._relaxed) else _STRIPES)
-        return f"{number:04}"
+        number = crc32(key.encode())
+        # Apart, so that who writes many small things that are not synced does not wait for who syncs.
+        return f"relaxed-{number % _RELAXED_STRIPES:02}" if key.startswith(self._relaxed) else f"{number % _STRIPES:02}"
 
     def _walk(self, folder: str, prefix: str, start_after: str) -> Iterator[str]:
         """Yield the keys below `folder` (empty, or ending in /): `prefix` up to its last /, or deeper."""

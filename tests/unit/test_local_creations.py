@@ -339,3 +339,12 @@ def test_a_forked_child_has_a_log_of_its_own(store, bucket):
     (bucket / "runs" / "b.json").unlink()
     assert LocalStore(bucket).get("runs/b.json")[0] == FIRST  # the child is gone, its parent is not
     assert len(logs_of(bucket)) == 1
+
+
+def test_what_is_not_synced_waits_for_no_lock_of_what_is(store):
+    keys = [f"{n}.json" for n in range(1000)]
+    synced = {store._stripe(f"runs/{key}") for key in keys}
+    relaxed = {store._stripe(f"executions/{key}") for key in keys}
+    assert synced
+    assert relaxed
+    assert not synced & relaxed
