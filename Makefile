@@ -39,14 +39,15 @@ simulate: install
 	PYTHONHASHSEED=0 $(BIN)/python -m tests.simulation.simulator $(if $(SEED),--seed $(SEED)) $(if $(SIZE),--size $(SIZE)) $(if $(ORDER),--order $(ORDER)) \
 	  $(if $(WITHOUT),--without $(WITHOUT)) $(if $(FROM),--from $(FROM)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(JOBS),--jobs $(JOBS)) $(if $(PLANTED),--planted "$(PLANTED)")
 
-# make mutate          makes mutants of the engine's decisions, runs the tests against a sample, says which of them live
-# make mutate OF=100   so many of each module
+# make mutate                   makes mutants of the engine, runs the tests against a sample, says which of them live
+# make mutate OF=500 SEED=7     so many, of another sample; EACH=20: so many of each module
 MUTANTS = $(BIN)/python -m tests.mutation
+SAMPLE = $(if $(EACH),--each $(EACH),--of $(or $(OF),300)) --seed $(or $(SEED),1)
 mutate: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'mutmut~=3.8.1'
 	$(BIN)/mutmut run 'orchestrator.engine.retry*' > /dev/null
-	$(BIN)/mutmut run $$($(MUTANTS) sample --of $(or $(OF),60))
-	$(MUTANTS) report --of $(or $(OF),60)
+	$(BIN)/mutmut run $$($(MUTANTS) sample $(SAMPLE)) > /dev/null
+	$(MUTANTS) report $(SAMPLE)
 
 terraform-check:
 	@bash .ci/terraform-check
@@ -77,7 +78,7 @@ bench-peers: install
 bench-docs: install
 	$(BIN)/python -m benchmarks.docs
 
-# How much the engine adds over a Cloud Storage of 30 ms a call, by several instances; three minutes.
+# How much the engine adds over a Cloud Storage of 30 ms a call, by several instances; five minutes.
 bench-cloud: install
 	$(BIN)/python -m benchmarks.cloud
 

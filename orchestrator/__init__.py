@@ -6,8 +6,8 @@ The names below are loaded when they are first used, so that importing this pack
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # to load typing takes some ms, in which ctrl-C is a traceback
 if TYPE_CHECKING:
     from orchestrator.engine.status import ExecutionStatus as ExecutionStatus
     from orchestrator.engine.status import OrchestrationStatus as OrchestrationStatus

@@ -1,5 +1,5 @@
 """python -m orchestrator"""
 
-from orchestrator.cli.main import entry
+from orchestrator.cli.entry import entry
 
 entry()

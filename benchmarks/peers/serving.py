@@ -2,7 +2,8 @@
 
 Runs in the peer's own virtual environment, and so imports nothing but the standard library. On the way in a line of
 JSON, `{"workload": "W1", "repeats": 3}`; on the way out one, `{"walls_s": [0.1, 0.1, 0.1]}`. The first line out says
-`{"version": "…"}`, once all is up. What the peer itself prints goes to standard error.
+`{"version": "…"}`, once all is up. `{"count": true}` asks how many tasks are recorded as done: `{"done": 2312}`. What
+the peer itself prints goes to standard error.
 """
 
 import json
@@ -24,18 +25,23 @@ Workload = Callable[[], "float | None"]
 """Runs once; returns when the first task was entered (perf_counter) where that is its end, else None."""
 
 
-def serve(version: str, workloads: Mapping[str, Workload], replies: int) -> None:
+def serve(version: str, workloads: Mapping[str, Workload], done: Callable[[], int], replies: int) -> None:
     """Run what standard input asks for until it ends; `replies` is the file descriptor to answer on."""
     _reply(replies, {"version": version})
     for line in sys.stdin:
         asked = json.loads(line)
+        if "count" in asked:
+            _reply(replies, {"done": done()})
+            continue
         run = workloads[asked["workload"]]
-        walls = []
-        for _ in range(asked["repeats"]):
-            begin = time.perf_counter()
-            entered = run()
-            walls.append((entered or time.perf_counter()) - begin)
-        _reply(replies, {"walls_s": walls})
+        _reply(replies, {"walls_s": [seconds(run) for _ in range(asked["repeats"])]})
+
+
+def seconds(run: Workload) -> float:
+    """How long a workload took."""
+    begin = time.perf_counter()
+    entered = run()
+    return (entered or time.perf_counter()) - begin
 
 
 def take_standard_output() -> int:

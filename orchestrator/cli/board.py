@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from orchestrator.cli.lines import Line, columns, counted, cut, line, pad, plain, printable, took, width_of
+from orchestrator.cli.lines import Line, columns, counted, cut, line, local_time, pad, plain, printable, took, width_of
 from orchestrator.model.enums import DueKind, NodeTypes, RunStatus, TaskStatus
 from orchestrator.model.run_state import NodeState, RunState, child_of
 
@@ -172,7 +172,7 @@ def target_of(node: NodeState, run_id: str = "") -> str:
         return _items_of(node)
     if node.node_type is not NodeTypes.TASK:
         until = node.due.get(DueKind.WAIT.value)
-        return f"{node.node_type} until {until.astimezone():%Y-%m-%d %H:%M:%S}" if until else node.node_type.value
+        return f"{node.node_type} until {local_time(until, '%Y-%m-%d %H:%M:%S')}" if until else node.node_type.value
     waits = f", waits for pool {node.pool}" if node.waits_for_slot else ""
     child = child_of(run_id, node) if run_id else None
     return printable(f"{node.target_type or ''} {node.target_name or ''} {child or ''}".strip() + waits)

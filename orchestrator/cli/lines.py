@@ -5,6 +5,7 @@ or empty.
 """
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from unicodedata import category, combining, east_asian_width
 
 Span = tuple[str, str]
@@ -106,6 +107,14 @@ def took(seconds: float) -> str:
         return f"{minutes // 60} h {minutes % 60:02} min"
     hours = round(seconds / 3600)
     return f"{hours // 24} d {hours % 24:02} h"
+
+
+def local_time(at: datetime, form: str) -> str:
+    """Return an aware time as clocks here show it; one that they never do, of the years 1 or 9999, with its offset."""
+    try:
+        return f"{at.astimezone():{form}}"
+    except (OverflowError, ValueError):
+        return f"{at:{form} %Z}"
 
 
 def _escaped(text: str, words: list[str]) -> str:

@@ -11,7 +11,7 @@ from orchestrator.cli.bucket import Bucket
 from orchestrator.cli.children import children
 from orchestrator.cli.cloud_logs import CloudLogs, Logging
 from orchestrator.cli.console import Console
-from orchestrator.cli.lines import Line, counted, pad, printable
+from orchestrator.cli.lines import Line, counted, local_time, pad, printable
 from orchestrator.cli.local_logs import LocalLogs
 from orchestrator.cli.places import Places
 from orchestrator.model.enums import NodeTypes
@@ -119,7 +119,7 @@ def logs(
 
 def shown(said: Said, width: int) -> list[Line]:
     """Return `time severity node text`, a line for each of its lines; without the time where the log has none."""
-    at = f"{said.at.astimezone():%Y-%m-%d %H:%M:%S}.{said.at.microsecond // 1000:03} " if said.at else ""
+    at = f"{local_time(said.at, '%Y-%m-%d %H:%M:%S')}.{said.at.microsecond // 1000:03} " if said.at else ""
     severity = "" if said.severity == "DEFAULT" else said.severity
     head = (
         (at, "dim"),

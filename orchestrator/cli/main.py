@@ -17,7 +17,6 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from io import TextIOWrapper
 from pathlib import Path
-from typing import NoReturn
 
 from orchestrator.cli.arguments import make_parser
 from orchestrator.cli.console import Console
@@ -30,15 +29,15 @@ _NO_PATH = frozenset({errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG, errno.EPERM
 """What is wrong with a path that somebody named, and not with us."""
 
 
-def entry() -> NoReturn:
-    """Run the command line of this process."""
+def command_line(argv: Sequence[str]) -> int:
+    """Do what the arguments of this process say, and return its exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show é is no fault
-    code = main(sys.argv[1:])
+    code = main(argv)
     if code > 128:  # all is said; the same ctrl-C once more is not to change the exit code
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.exit(code)
+    return code
 
 
 def main(argv: Sequence[str]) -> int:

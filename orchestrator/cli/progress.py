@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.cli.board import board, seconds_of, target_of
 from orchestrator.cli.console import Console
-from orchestrator.cli.lines import counted, cut, pad, printable, took
+from orchestrator.cli.lines import counted, cut, local_time, pad, printable, took
 from orchestrator.cli.sequence import Places, places
 from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus
 from orchestrator.model.run_state import NodeState, RunState, child_of
@@ -155,7 +155,7 @@ def view_for(console: Console, *, is_json: bool, is_verbose: bool, before: RunSt
 
 def clock(at: datetime) -> str:
     """Return the time of day, here."""
-    return f"{at.astimezone():%H:%M:%S}"
+    return local_time(at, "%H:%M:%S")
 
 
 def _has_rich() -> bool:

@@ -32,7 +32,7 @@ from orchestrator.cli.trouble import Trouble
 from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.redrive_plan import Plan
 from orchestrator.engine.saved import Saved
-from orchestrator.engine.status import DefinitionStatus
+from orchestrator.engine.status import DefinitionStatus, marker_of
 from orchestrator.model.enums import TaskStatus
 from orchestrator.model.errors import InputError, RunExists
 from orchestrator.model.ids import RUN_ID
@@ -169,7 +169,8 @@ class _Session:
             raise InputError(f'run {run_id}: is one of "{state.run.dag}"; {self._wanted.path} is "{name}"')
         if state.run.status.is_final:
             self._console.err(f"run {run_id} has ended already")
-            if state.run.owed_notifications:
+            marker = marker_of(run_id, state.run.redrives)  # there still where its process was killed as it had ended
+            if state.run.owed_notifications or bucket.store.get(marker) is not None:
                 with self._executor(Catalog({}), {name: self._folder}) as executor:
                     executor.resume(run_id)
             if not self._wanted.is_json:

@@ -15,7 +15,7 @@ import msgspec
 from orchestrator.cli.board import STYLES
 from orchestrator.cli.bucket import Bucket
 from orchestrator.cli.console import Console
-from orchestrator.cli.lines import Line, columns, counted, cut, pad, printable, took
+from orchestrator.cli.lines import Line, columns, counted, cut, local_time, pad, printable, took
 from orchestrator.engine.status import OpenRuns
 from orchestrator.model.commands import Json
 from orchestrator.model.enums import RunStatus
@@ -141,7 +141,7 @@ def newest(
             take(group)
         # The id of a run for a time of its schedule is of that time, which may be long ago: as of a backfill.
         are_unseen = len(found) > limit or since_s > 0.0
-        for dated in (names.open_ones() if are_unseen else (), names.chosen()):
+        for dated in (*((names.open_ones(), names.written_late()) if are_unseen else ()), names.chosen()):
             for written_s, run_id in dated:
                 # It began before that was written last, and so did all that follow.
                 if written_s is not None and sum(_began(each)[0] >= written_s for each in found) > limit:
@@ -213,7 +213,7 @@ def _row(cells: Sequence[str], first: int, widths: Sequence[int], style: str, st
 
 
 def _cells(run: RunInfo, now: datetime) -> tuple[str, ...]:
-    started = f"{run.started_at.astimezone():%Y-%m-%d %H:%M}"
+    started = local_time(run.started_at, "%Y-%m-%d %H:%M")
     status = f"{run.status}, late" if run.is_late else str(run.status)
     return run.run_id, printable(run.dag), status, started, took(_seconds(run, now))
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import islice
 
-from orchestrator.engine.address import Known, Start
+from orchestrator.engine.address import Completion, Known, Start
 from orchestrator.engine.deciding import Decider, TooMuchAtOnce
 from orchestrator.engine.draft import Decision, Token
 from orchestrator.engine.handled import Handled
 from orchestrator.engine.large_results import LargeResults
 from orchestrator.engine.observing import Observed
-from orchestrator.engine.pace import GATHERING_S
+from orchestrator.engine.pace import ASKING_S, CROWD, GATHERING_S, LINGERING_S, MOST_LINGERING_S
 from orchestrator.engine.run_box import Entry, RunBox
 from orchestrator.engine.saved import Saved
 from orchestrator.engine.status import Marker, OpenRuns, OrchestrationStatus, marker_of
@@ -29,6 +29,8 @@ MAX_SAVES = 60
 """How often a lost race is run again before the events are given back."""
 MAX_FAULTS = 5
 """How often a store that cannot be written is tried again before the events are given back."""
+MAX_TURNS = 20
+"""How often a save lets others go first before it is tried all the same."""
 RACES_AT_ONCE = 4
 """How often a lost race is run again before the next save waits for its turn."""
 
@@ -74,8 +76,9 @@ class Committer:
         tried: list[tuple[Token, Decision]] = []
         unsure: list[Saved] = []
         mine: tuple[Command, ...] = ()
-        saves = faults = 0
+        saves = faults = turns = 0
         is_whole, is_gathered = True, False
+        lingers_until_s = 0.0 if box.pace.is_free else self._seconds() + MOST_LINGERING_S
         while True:
             if not box.pace.is_free and box.pace.is_shared(self._seconds()):
                 box.saved = None  # a read costs less than a save that is refused
@@ -84,7 +87,8 @@ class Committer:
             state, version = loaded or (None, None)
             if not was_cached and not box.pace.is_free:
                 if loaded is not None:
-                    box.pace.seen(box.others_saves(*loaded, self._clock.now()))
+                    now = self._clock.now()
+                    box.pace.seen(box.others_saves(*loaded, now), now.timestamp())
                 if is_whole:
                     batch += box.take()  # what came while it was loaded
             mine += _applied_after_all(tried, state)
@@ -112,6 +116,18 @@ class Committer:
                 batch += more
                 box.saved = loaded
                 continue
+            if not box.pace.is_free and not mine:  # what was claimed before is not to wait
+                if turns < MAX_TURNS and (wait_s := self._turn_in_s(box, state)) > 0.0:
+                    turns += 1
+                    self._wait_for_turn(box, batch if is_whole else None, state, wait_s)
+                    box.saved = None  # another instance may have had its turn meanwhile
+                    continue
+                if is_whole and self._seconds() < lingers_until_s and _starts_nothing(state, decision, batch):
+                    self._sleep(LINGERING_S)
+                    if more := box.take():
+                        batch += more
+                        box.saved = loaded
+                        continue
             after = decision.state
             try:
                 after = self._large_results.set_aside(state, after, decision.touched)
@@ -159,9 +175,10 @@ class Committer:
     def linger(self, box: RunBox, lost: int = 0) -> None:
         """Wait until the run may be saved again; after `lost` races, a little.
 
-        A save that is refused writes nothing, so that trying again makes no more writes than there are instances.
+        A save that is refused writes nothing, so that trying again makes no more writes than there are instances. With
+        many attempts side by side, `commit` waits, which knows by then who else has saved the run.
         """
-        is_free = box.pace.is_free or 0 < lost <= RACES_AT_ONCE
+        is_free = box.pace.is_free or 0 < lost <= RACES_AT_ONCE or box.pace.is_crowded(self._seconds())
         wait_s = 0.0 if is_free else box.pace.wait_s(self._seconds(), self.spread())
         if not wait_s and not lost and _has_company(box):
             wait_s = GATHERING_S
@@ -169,6 +186,29 @@ class Committer:
             self._sleep(wait_s)
         elif lost:
             self._back_off(min(lost, 6))
+
+    def _turn_in_s(self, box: RunBox, state: RunState | None) -> float:
+        """How long a save has still to wait of a run with many attempts, now that it is known who has saved it when."""
+        now_s = self._seconds()
+        if state is not None and _run_side_by_side(state, CROWD + 1):
+            box.pace.crowded(now_s)
+        wait_s = box.pace.wait_s(now_s, self.spread()) if box.pace.is_crowded(now_s) else 0.0
+        if wait_s > 0.0:
+            box.pace.crowded(now_s)  # until it has been quiet for long
+        return wait_s
+
+    def _wait_for_turn(self, box: RunBox, batch: list[Entry] | None, state: RunState | None, wait_s: float) -> None:
+        """Sleep. What comes meanwhile is put into the batch, if there is one, and asked: then only to save it is left.
+
+        What comes at the very end waits for the next turn.
+        """
+        until_s = self._seconds() + wait_s
+        while wait_s > 0.0:
+            self._sleep(min(wait_s, ASKING_S))
+            if batch is not None and state is not None and wait_s > ASKING_S and (more := box.take()):
+                self._decider.ask_ahead(box, more, state)
+                batch += more
+            wait_s = min(wait_s - ASKING_S, until_s - self._seconds())
 
     def _back_off(self, tries: int) -> None:
         """Wait with full jitter: 2 ms doubling, 1 s at the most."""
@@ -219,18 +259,34 @@ class Committer:
                 return created
         self._open_runs.mark(status.run_id, self._clock.now(), after.run.redrives, made_for)
         saved = status.save(after, expect=version, before=before, touched=touched)
-        if before is not None:
+        for faults in range(1, MAX_FAULTS if before is not None else 0):
             with suppress(OrchestratorError):  # a Tick gives up the marker of a redrive that was killed a day ago
                 self._open_runs.mark(status.run_id, self._clock.now(), after.run.redrives, made_for)
+                break
+            self._back_off(faults)
         return saved
 
 
 def _has_company(box: RunBox) -> bool:
     """Whether several attempts run side by side in a run whose saves are paced, so that they may end together."""
-    if box.pace.is_free or box.saved is None:
+    return not box.pace.is_free and box.saved is not None and _run_side_by_side(box.saved[0], 2)
+
+
+def _run_side_by_side(state: RunState, number: int) -> bool:
+    """Whether so many attempts are under way."""
+    running = (node for node in state.nodes.values() if node.status is TaskStatus.RUNNING and node.attempt)
+    return len(tuple(islice(running, number))) == number
+
+
+def _starts_nothing(before: RunState | None, decision: Decision, batch: Sequence[Entry]) -> bool:
+    """Whether all that a save says is that attempts have ended, while others of the run are under way.
+
+    Nobody is held up by it then, unless it is the last one that somebody else's save waits for.
+    """
+    after = decision.state
+    if before is None or after is None or decision.commands or after.run.status is not before.run.status:
         return False
-    running = (node for node in box.saved[0].nodes.values() if node.status is TaskStatus.RUNNING and node.attempt)
-    return len(tuple(islice(running, 2))) == 2
+    return all(isinstance(entry.item, Completion) for entry in batch) and _run_side_by_side(after, 1)
 
 
 def _halve(box: RunBox, batch: list[Entry]) -> None:

@@ -8,6 +8,7 @@ The shell around the pure `decide`: it knows the ports and no adapter.
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
 from threading import BoundedSemaphore, Condition, Lock, Thread
@@ -313,6 +314,10 @@ class DAGExecutor:
         """Do a Tick's work for one run; see `Ticker.look_after`."""
         return self._ticker.look_after(run_id, marker)
 
+    def let_go_of_ended(self) -> tuple[str, ...]:
+        """Delete markers that were left of runs that have ended; see `Ticker.let_go_of_ended`."""
+        return self._ticker.let_go_of_ended()
+
     def leave_queues(self, run_id: str) -> None:
         """Have a run wait in no queue until somebody looks after it again, so that others are let in before it."""
         box = self._boxes.box(run_id)
@@ -406,21 +411,21 @@ class DAGExecutor:
 
     def _lead_or_wait(self, box: RunBox, entry: Entry) -> None:
         """Return when `entry` is done, whoever did it."""
-        if box.offer(entry):
-            self._lead(box, entry)
-        while not entry.is_done:
-            try:
+        try:
+            if box.offer(entry):
+                self._lead(box, entry)
+            while not entry.is_done:
                 if entry.signal is not None:
                     entry.signal.wait()
-            except BaseException:
-                if box.withdraw(entry):
-                    _abandon(box, [])
-                raise
-            if entry.leads and not entry.is_done:
-                entry.leads = False
-                if entry.signal is not None:
-                    entry.signal.clear()
-                self._lead(box, entry)
+                if entry.leads and not entry.is_done:
+                    entry.leads = False
+                    if entry.signal is not None:
+                        entry.signal.clear()
+                    self._lead(box, entry)
+        except BaseException:
+            if box.withdraw(entry):
+                _abandon(box, [])
+            raise
 
     def _lead(self, box: RunBox, own: Entry | None = None) -> None:
         """Commit what waits, hand the run on, act; until nothing is left that nobody else takes care of."""
@@ -441,8 +446,9 @@ class DAGExecutor:
                 baton = box.pass_on()
                 if baton is Baton.KEPT and self._actor.blocks(commands):
                     # What waits has no thread to lead, and is not to wait for a call of minutes.
-                    Thread(target=self._lead, args=(box,), name="orchestrator-lead", daemon=True).start()
-                    baton = Baton.HANDED_ON
+                    with suppress(RuntimeError):  # the machine has no thread left: then it does
+                        Thread(target=self._lead, args=(box,), name="orchestrator-lead", daemon=True).start()
+                        baton = Baton.HANDED_ON
                 owner = own if own in results else next(iter(results), None)
                 launches = tuple(command.launch_id for command in commands if isinstance(command, Launch))
                 for entry, result in results.items():

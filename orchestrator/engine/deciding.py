@@ -86,6 +86,10 @@ class Decider:
         self._definitions, self._witness, self._resolver = definitions, witness, resolver
         self._large_results, self._secrets = large_results, secrets
 
+    def ask_ahead(self, box: RunBox, batch: Sequence[Entry], state: RunState) -> None:
+        """Ask what a batch needs to know, so that to decide on it takes no call any more."""
+        self._witness.ask_ahead(batch, state, box)
+
     def decide_on(
         self, box: RunBox, batch: list[Entry], state: RunState | None, token: Token
     ) -> tuple[Decision, tuple[Command, ...], dict[Entry, str | BaseException]]:

@@ -169,6 +169,11 @@ class Draft:
         """Keep an entry that is to start in the run, until that is resumed."""
         self.change_run(replace(self.info, held=(*self.info.held, Held(node_name, caught))))
 
+    @property
+    def touched(self) -> Iterable[str]:
+        """Names of the nodes that may differ from the run that is decided on."""
+        return self.nodes if self._touched is None else self._touched
+
     def begin(self, run: RunInfo, nodes: Iterable[NodeState]) -> None:
         """Make a run that there is not yet."""
         self.run = run

@@ -14,7 +14,7 @@ from threading import Event, Lock, Thread
 
 from orchestrator.engine.address import Item
 from orchestrator.engine.handled import Handled
-from orchestrator.engine.pace import Pace
+from orchestrator.engine.pace import WRITING_S, Pace
 from orchestrator.engine.status import OrchestrationStatus
 from orchestrator.model.commands import Execution, Outcome
 from orchestrator.model.enums import TaskStatus
@@ -67,8 +67,9 @@ class Entry:
         if self.is_done:
             return
         self.handled, self.error, self.is_done = handled, error, True
-        if self.signal is not None:
-            self.signal.set()
+        signal = self.signal
+        if signal is not None:
+            signal.set()
         if self.on_done is not None:
             try:
                 self.on_done(handled, error)
@@ -110,13 +111,16 @@ class RunBox:
     def others_saves(self, state: RunState, version: Version, now: datetime) -> list[float]:
         """Return when others have saved the run since it was last seen here, as far as can be told; it is seen now.
 
-        A save decides at one time, which what starts or ends by it bears.
+        A save decides at one time, which what starts or ends by it bears; the last one is written a little later.
         """
         before, self.seen = self.seen, (version, now)
-        if before is None or before[0] == version:
+        if before is not None and before[0] == version:
             return []
         times = {at for node in state.nodes.values() for at in (node.started_at, node.ended_at)}
-        return [at.timestamp() for at in times if at is not None and at > before[1]] or [now.timestamp()]
+        found = sorted(at.timestamp() for at in times if at is not None and (before is None or at > before[1]))
+        if not found:
+            return [now.timestamp()]
+        return [*found[:-1], max(found[-1], min(found[-1] + WRITING_S, now.timestamp()))]
 
     def offer(self, entry: Entry) -> bool:
         """Put an event in; True means that the caller leads the run now."""
@@ -154,6 +158,7 @@ class RunBox:
     def withdraw(self, entry: Entry) -> bool:
         """Take an event out whose thread waits no more; True means that it had been handed the lead."""
         with self._lock:
+            entry.signal = None  # should who leads put it back
             if entry in self._pending:
                 self._pending.remove(entry)
             return entry.leads

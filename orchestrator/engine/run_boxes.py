@@ -64,6 +64,8 @@ class RunBoxes:
     def count(self, box: RunBox) -> None:
         """Note how large a run is; if all that are at hand are too large together, let go of the oldest idle ones."""
         with self._lock:
+            if self._held.get(box.run_id) is not box:  # it was let go before somebody led it who had it already
+                return
             self.kept_bytes += box.status.size_bytes - box.counted_bytes
             box.counted_bytes = box.status.size_bytes
             for old in self._held.values() if self.kept_bytes > MAX_IDLE_BYTES else ():

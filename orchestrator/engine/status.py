@@ -11,9 +11,10 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import sha256
 from threading import Lock
+from typing import TypeGuard
 
 import msgspec
 
@@ -33,6 +34,20 @@ VERIFIED_S = 3600.0
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 
 
+@cache
+def _is_of(kind: type[ObjectStore], protocol: type) -> bool:
+    """Asked once a class: to look at all members of a protocol takes as long as to read a document."""
+    return issubclass(kind, protocol)
+
+
+def _takes_changes(store: ObjectStore) -> TypeGuard[ChangingStore]:
+    return _is_of(type(store), ChangingStore)
+
+
+def _creates_together(store: ObjectStore) -> TypeGuard[CreatingStore]:
+    return _is_of(type(store), CreatingStore)
+
+
 class OrchestrationStatus:
     """The document of one run. One instance saves it from one thread at a time.
 
@@ -45,8 +60,8 @@ class OrchestrationStatus:
         self.run_id = run_id
         self.key = f"runs/{run_id}.json"
         self._encoder = DocumentEncoder()
-        self._change = store.change if isinstance(store, ChangingStore) else None
-        self._create = store.create if isinstance(store, CreatingStore) else None
+        self._change = store.change if _takes_changes(store) else None
+        self._create = store.create if _creates_together(store) else None
         self.size_bytes = 0
 
     def load(self) -> tuple[RunState, Version] | None:

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from hashlib import sha256
 from threading import Lock, Thread
@@ -38,7 +38,7 @@ from orchestrator.model.facts import (
 )
 from orchestrator.model.ids import parse_launch_id
 from orchestrator.model.policy import Policy
-from orchestrator.model.run_state import NodeState, OwedNotification, RunState
+from orchestrator.model.run_state import NodeState, OwedNotification, RunInfo, RunState, decode_run
 from orchestrator.ports import Clock, Hosts, ObjectStore
 
 if TYPE_CHECKING:
@@ -146,6 +146,30 @@ class Ticker:
             each.join()
         return None if is_closed else found
 
+    def let_go_of_ended(self, most: int = 100) -> tuple[str, ...]:
+        """Delete the markers of runs that have ended, which were left where who ended them was killed just then.
+
+        Runs that have not ended, or owe notifications, are left to who drives them; what cannot be read to a Tick.
+
+        Args:
+            most: how many markers are looked at; others than the last time, where there are more.
+        Returns:
+            The ids of the runs.
+        """
+        closed: list[str] = []
+        markers = self._markers()[:most]
+        for marker in markers:
+            run_id = run_of(marker)
+            key = f"runs/{run_id}.json"
+            with suppress(OrchestratorError):
+                found = self._store.get(key)
+                run = decode_run(found[0], key) if found is not None else None
+                if run is not None and run.status.is_final and self._close(run, marker):
+                    closed.append(run_id)
+        if markers:
+            self._came_to = markers[-1]
+        return tuple(closed)
+
     def _markers(self) -> list[str]:
         """The markers of open runs, from where the last Tick here left off and round to there.
 
@@ -209,7 +233,7 @@ class Ticker:
         if self._late(state):
             walk.owing.append((run_id, marker))
         if state.run.status.is_final:
-            return None if self._close(state, marker) else ()
+            return None if self._close(state.run, marker) else ()
         box = self._box_of(run_id)
         work = chores(
             state, self._clock.now(), self._instance, self._hosts.is_alive, self._policy, box.executions.__contains__
@@ -260,13 +284,13 @@ class Ticker:
         if thread is not None:
             acting.append(thread)
 
-    def _close(self, state: RunState, marker: str | None) -> bool:
+    def _close(self, run: RunInfo, marker: str | None) -> bool:
         """Let go of a run that has ended, unless it owes notifications still: then its marker stays.
 
         So does that of a redrive which has written its marker, and is about to save; for a day.
         """
-        run_id, redrives, number = state.run.run_id, state.run.redrives, number_of(marker or "")
-        if state.run.owed_notifications or (number > redrives and not self._is_old(marker)):
+        run_id, redrives, number = run.run_id, run.redrives, number_of(marker or "")
+        if run.owed_notifications or (number > redrives and not self._is_old(marker)):
             return False
         if marker is not None:
             self._open_runs.clear_all(run_id, max(redrives, number))
@@ -324,7 +348,7 @@ class Ticker:
                 sending.join()
             loaded = status.load() or loaded
         state = loaded[0]
-        return state.run.status.is_final and self._close(state, marker)
+        return state.run.status.is_final and self._close(state.run, marker)
 
     def _find_out(self, work: Chores, state: RunState, box: RunBox) -> list[_NodeFact]:
         """Ask what there is to ask, in the order of Chores; a question that fails is left out."""

@@ -45,6 +45,9 @@ _READING_SHARE = 50
 _LONGEST_PAUSE_S = 10.0
 """A run is read again after so many times what reading it took, where that is long; after so long at the latest."""
 
+_LET_GO_EVERY_S = 600.0
+"""How often a process looks for markers of runs that others ended, and were killed before they deleted them."""
+
 MAX_ENDED_RUNS = 1000
 """How many ended runs a process with a bus of its own remembers; `wait` reads others from the store."""
 
@@ -224,6 +227,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
         self._waited_for = Counter[str]()
         self._changed = Condition(Lock())
         self._mine: set[str] = set()
+        self._taken_up: set[str] = set()  # of these, since the timer came to them last
         self._stopping = Event()
         self._timer: Thread | None = None
         self.telemetry = telemetry or _telemetry(clock)
@@ -279,7 +283,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
             self._note_ended(state)
             if state.run.owed_notifications:
                 self._mine.add(run_id)  # closing deletes its marker, once nothing is owed
-                self.look_after(run_id, marker_of(run_id, state.run.redrives))
+            self.look_after(run_id, marker_of(run_id, state.run.redrives))
         else:
             self._look_after_from_now_on(run_id)
             self.look_after(run_id)
@@ -349,13 +353,13 @@ class DAGExecutor(dag_executor.DAGExecutor):
                 left_s = wait_s if until is None else min(wait_s, until - time.monotonic())
                 if left_s > 0 and self._changed.wait(left_s) and run_id in self._ended:
                     return self._ended[run_id]
-            if until is not None and time.monotonic() >= until:
-                raise TimeoutError(f"run {run_id}: has not ended within {timeout_s:g} s")
             begin_s = time.thread_time()
             state = self._load(run_id)
             wait_s = max(0.5, _pause_after(begin_s))
             if state.run.status.is_final:
                 self._note_ended(state)
+            elif until is not None and time.monotonic() >= until:
+                raise TimeoutError(f"run {run_id}: has not ended within {timeout_s:g} s")
 
     def flush(self) -> None:
         """Export what traces and metrics wait, for an instance that may be frozen now."""
@@ -374,6 +378,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
         super().close()
         for run_id in tuple(self._ended):
             self._clear_marker(run_id)
+        self._let_go_of_others()
         fold = getattr(self.store, "fold", None)
         if fold is not None:
             fold()
@@ -428,7 +433,9 @@ class DAGExecutor(dag_executor.DAGExecutor):
                 if saved.is_redriven:
                     with self._changed:
                         self._ended.pop(run_id, None)
-                if self._own_broker is not None and run_id not in self._mine:
+                if self._own_broker is not None and (
+                    saved.is_redriven or run_id not in self._mine or self._timer is None
+                ):
                     self._look_after_from_now_on(run_id)
 
     def _drives_here(self, run_id: str) -> bool:
@@ -458,20 +465,33 @@ class DAGExecutor(dag_executor.DAGExecutor):
     def _look_after_from_now_on(self, run_id: str) -> None:
         with self._changed:
             self._mine.add(run_id)
-            if self._timer is None and self._own_broker is not None and not self._stopping.is_set():
-                self._timer = Thread(target=self._tick_on, name="orchestrator-tick", daemon=True)
-                self._timer.start()
+            if self._own_broker is None:
+                return
+            self._taken_up.add(run_id)
+            if self._timer is None and not self._stopping.is_set():
+                timer = Thread(target=self._tick_on, name="orchestrator-tick", daemon=True)
+                try:
+                    timer.start()
+                except RuntimeError as exc:  # the machine has no thread left; the next save tries again
+                    log.warning("nobody looks after runs now: %s", exc, extra={"run_id": run_id})
+                    return
+                self._timer = timer
 
     def _tick_on(self) -> None:
         """Tick for the runs of this process; those that another process left are for `resume`."""
         turns: dict[str, float] = {}
+        let_go_s = 0.0
         while not self._stopping.wait(self._tick_interval_s):
+            if time.monotonic() >= let_go_s:
+                self._let_go_of_others()
+                let_go_s = time.monotonic() + _LET_GO_EVERY_S
             mine = tuple(self._mine)
             turns = {run_id: turns[run_id] for run_id in mine if run_id in turns}
             for run_id in mine:
                 if time.monotonic() < turns.get(run_id, 0.0):
                     continue
-                self._mine.discard(run_id)
+                with self._changed:
+                    self._taken_up.discard(run_id)
                 is_open, begin_s = True, time.thread_time()
                 try:
                     is_open = self.look_after(run_id, marker_of(run_id)) is not None
@@ -480,8 +500,9 @@ class DAGExecutor(dag_executor.DAGExecutor):
                 except Exception:
                     log.exception("tick failed", extra={"run_id": run_id})
                 turns[run_id] = time.monotonic() + _pause_after(begin_s)
-                if is_open:  # else it has ended; should it be redriven meanwhile, it is mine again already
-                    self._mine.add(run_id)
+                with self._changed:
+                    if not is_open and run_id not in self._taken_up:  # else it was redriven meanwhile
+                        self._mine.discard(run_id)
 
     def _clear_marker(self, run_id: str) -> None:
         if run_id not in self._mine:
@@ -490,6 +511,15 @@ class DAGExecutor(dag_executor.DAGExecutor):
             self.look_after(run_id, marker_of(run_id))
         except OrchestratorError as exc:
             log.warning("the marker of an ended run is left: %s", exc, extra={"run_id": run_id})
+
+    def _let_go_of_others(self) -> None:
+        """Delete markers, in a directory, that nobody else would: of runs whose process was killed when they ended."""
+        if self._own_broker is None or getattr(self.store, "root", None) is None:
+            return
+        try:
+            self.let_go_of_ended()
+        except OrchestratorError as exc:
+            log.warning("markers of ended runs are left: %s", exc)
 
     def _load(self, run_id: str) -> RunState:
         loaded = OrchestrationStatus(self.store, run_id).load()

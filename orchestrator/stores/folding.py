@@ -33,7 +33,7 @@ class Folder:
     def note(self, key: str, size: int) -> None:
         """A change of this key, whose file has so many bytes, is on disk."""
         now = self._last[key] = time.monotonic()
-        if key in self._latest:  # without a lock: who takes it out reads what stands in the journal after that
+        if key in self._latest and self._thread is not None:  # no lock: who takes it out reads the journal after that
             return
         with self._wake:
             self._latest.setdefault(key, now + AFTER_S * min(max(1.0, size / LARGE_BYTES), _LATEST))

@@ -27,12 +27,12 @@ import resource
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from weakref import WeakSet
 from zlib import crc32
 
-from orchestrator.model.errors import VersionConflict
+from orchestrator.model.errors import StoreUnavailable, VersionConflict
 from orchestrator.stores.creations import MOST_BYTES, Created, Creations
 from orchestrator.stores.disk import LOCK, TEMPORARY, Disk, unavailable
 from orchestrator.stores.folding import LARGE_BYTES, Folder
@@ -110,7 +110,7 @@ class LocalStore:
 
     def _begin_journals(self) -> None:
         self._journals, self._folder = JournalFiles(_OPEN_JOURNALS), Folder(self._fold)
-        self._suspect = set[str]()  # paths whose journals have failed to be synced: what stands there may be lost
+        self._suspect = set[str]()  # paths where a sync has failed: what stands there may be lost
         self._synced = dict[str, int]()  # path -> time of the file that this instance has synced last
         self._creations = Creations(f"{self._root}/.created", self._disk, self._make_durable)
 
@@ -134,15 +134,18 @@ class LocalStore:
                 os.close(fd)
                 os.unlink(probe)
             with self._disk.lock(_SWEEPING):
-                self._sweep()
+                left = self._sweep()
+            self._remove_journals(left)
         except OSError as exc:
             raise unavailable(self._root, "written", exc) from exc
 
     def get(self, key: str) -> tuple[bytes, str] | None:
-        """Return (content, version), or None if there is no such key. Takes no lock."""
+        """Return (content, version), or None if there is no such key. Takes no lock, unless a sync has failed."""
         check_key(key)
         self._recover()
         path = f"{self._root}/{key}"
+        if path in self._suspect:
+            self._write_anew(key, path)
         try:
             document, version, changes = self._read(path)
         except OSError as exc:
@@ -163,6 +166,8 @@ class LocalStore:
         check_key(key)
         self._recover()
         path = f"{self._root}/{key}"
+        if path in self._suspect:
+            self._write_anew(key, path)  # who is told that it is there relies on that, too
         try:
             with self._stripe(key) as floor_ns:
                 before = _modified_ns(path)
@@ -371,9 +376,12 @@ class LocalStore:
             folders.add(path[: path.rfind("/")])
             with suppress(FileNotFoundError):
                 if version is not None and _modified_ns(path) == version:
+                    if path in self._suspect:
+                        raise OSError(errno.EIO, "a sync of it has failed", path)
                     fd = os.open(path, _READ)
                     try:
-                        self._disk.fsync(fd)
+                        with self._doubting(path):
+                            self._disk.fsync(fd)
                     finally:
                         os.close(fd)
         for folder in folders:
@@ -417,6 +425,10 @@ class LocalStore:
         """Write a whole object under the lock of its key; its journal is void then."""
         sync = not key.startswith(self._relaxed)
         version = self._disk.replace(path, data, above_ns, sync=sync)
+        if sync:
+            with self._doubting(path):
+                self._disk.sync_directory(self._disk.directory(path[: path.rfind("/")]))
+        self._suspect.discard(path)
         self._drop_journal(key, path, journal)
         if sync:
             if len(self._synced) >= _MOST_SYNCED:
@@ -424,9 +436,24 @@ class LocalStore:
             self._synced[path] = version
         return version
 
+    def _write_anew(self, key: str, path: str) -> None:
+        """Write an object as a whole that is as it should be, but may not be on disk: who reads it relies on it."""
+        try:
+            with self._stripe(key):
+                document_ns = _modified_ns(path)
+                if document_ns is not None and path in self._suspect:
+                    journal = self._journals.find(path, document_ns)
+                    document, version, changes = self._read(path)
+                    if changes:
+                        document = merge(key, document, [each.members for each in changes])
+                        version = changes[-1].version
+                    self._put(key, path, document, version, journal)
+                self._suspect.discard(path)
+        except OSError as exc:
+            raise unavailable(path, "written", exc) from exc
+
     def _drop_journal(self, key: str, path: str, journal: JournalFile | None) -> None:
         if journal is not None:
-            self._suspect.discard(path)
             self._journals.remove(path)
             self._folder.forget(key)
 
@@ -448,11 +475,10 @@ class LocalStore:
             journal.append(line, version)
             self._disk.count(len(line))
             if not key.startswith(self._relaxed):
-                self._suspect.add(path)
-                self._disk.fsync_data(journal.fd)
-                if journal.is_new:
-                    self._disk.sync_directory(self._disk.directory(path[: path.rfind("/")]))
-                self._suspect.discard(path)
+                with self._doubting(path):
+                    self._disk.fsync_data(journal.fd)
+                    if journal.is_new:
+                        self._disk.sync_directory(self._disk.directory(path[: path.rfind("/")]))
             journal.is_new = False
         except BaseException:
             self._journals.forget(path)  # how much of it was written is seen when it is opened anew
@@ -467,8 +493,10 @@ class LocalStore:
         """
         if key == _SETTLING:
             try:
+                for path in tuple(self._suspect):
+                    self._write_anew(path[len(self._root) + 1 :], path)
                 return self._creations.settle()
-            except OSError:
+            except (OSError, StoreUnavailable):
                 return True
         path = f"{self._root}/{key}"
         try:
@@ -494,6 +522,15 @@ class LocalStore:
         except (OSError, MemoryError):
             return True
         return False
+
+    @contextmanager
+    def _doubting(self, path: str) -> Iterator[None]:
+        """Note that what stands there may be lost, if this fails."""
+        try:
+            yield
+        except BaseException:
+            self._suspect.add(path)
+            raise
 
     def _stripe(self, key: str) -> Stripe:
         return self._disk.lock(self._stripe_name(key))
@@ -534,13 +571,15 @@ class LocalStore:
             return os.path.isdir(self._root)
         return isinstance(exc, (FileNotFoundError, IsADirectoryError))
 
-    def _sweep(self) -> None:
-        """Remove the temporary files of writers that were killed long ago, and journals of objects that are gone."""
+    def _sweep(self) -> Sequence[str]:
+        """Remove the temporary files of writers that were killed long ago; return the paths whose objects are gone and
+        their journals are not."""
         now = self._now_ns() / 1e9
         marker = f"{self._root}/.locks/swept"
+        left: list[str] = []
         with suppress(FileNotFoundError):
             if now - os.stat(marker).st_mtime < _SWEEP_EVERY_S:
-                return
+                return left
         os.close(os.open(marker, LOCK, 0o666))
         os.utime(marker)
         for folder, folders, files in os.walk(self._root):
@@ -551,9 +590,15 @@ class LocalStore:
                     if name.startswith(TEMPORARY) and now - os.stat(path).st_mtime > _LEFTOVER_S:
                         os.unlink(path)
                     elif (owner := object_path(path)) is not None and _modified_ns(owner) is None:
-                        with self._stripe(owner[len(self._root) + 1 :]):
-                            if _modified_ns(owner) is None:
-                                os.unlink(path)
+                        left.append(owner)
+        return left
+
+    def _remove_journals(self, paths: Sequence[str]) -> None:
+        """Remove the journals of objects that are gone, under no other lock: two keys may share one."""
+        for path in paths:
+            with suppress(OSError), self._stripe(path[len(self._root) + 1 :]):
+                if _modified_ns(path) is None:
+                    self._journals.remove(path)
 
     def _after_fork(self) -> None:
         self._disk.after_fork()

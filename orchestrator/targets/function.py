@@ -80,7 +80,7 @@ class FunctionTarget:
 
         Raises:
             LaunchRefused: there is no such callable (`Function.NotFound`).
-            LaunchUncertain: this target is closed.
+            LaunchUncertain: this target is closed, or the machine has no thread for it.
         """
         key = launch.key
         entry = self._entries.get(key)
@@ -102,7 +102,9 @@ class FunctionTarget:
         if not is_accepted:
             self._entries.pop(key, None)
             self._waiting.pop(key, None)
-            raise LaunchUncertain(f"{launch.launch_id}: not launched, this process is about to end")
+            raise LaunchUncertain(
+                f"{launch.launch_id}: not launched, this process is about to end or has no thread left"
+            )
         return mine.execution
 
     def find(self, launch: Launch) -> Execution | None:

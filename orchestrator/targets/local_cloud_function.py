@@ -101,7 +101,7 @@ class LocalCloudFunction:
 
         Raises:
             LaunchRefused: the DAG has no such function (`CloudFunction.NotFound`).
-            LaunchUncertain: the ledger cannot be written, or this target is closed.
+            LaunchUncertain: the ledger cannot be written, this target is closed, or the machine has no thread for it.
         """
         source = source_of(self._folders, launch, "functions/*/main.py", error_type="CloudFunction.NotFound")
         call = Call.of(launch, self._project, self._region)
@@ -109,7 +109,11 @@ class LocalCloudFunction:
             raise LaunchUncertain(f"{launch.launch_id}: not launched, this process is about to end")
         if self._ledger.begin(launch.key, call.execution_id):
             self._waiting[launch.key] = None
-            self._workers.submit(partial(self._run, launch, source, call))
+            if not self._workers.submit(partial(self._run, launch, source, call)):
+                self._waiting.pop(launch.key, None)
+                words = "this process is about to end or has no thread left"
+                self._ledger.finish(launch.key, Outcome.lost(f"{call.execution_id}: never begun, {words}"))
+                raise LaunchUncertain(f"{launch.launch_id}: not launched, {words}")
         return Execution(call.execution_id)
 
     def find(self, launch: Launch) -> Execution | None:

@@ -44,7 +44,11 @@ class Workers:
         self._closed = False
 
     def submit(self, work: Callable[[], object]) -> bool:
-        """Have `work` run soon; False if the workers are closed. It should not raise: that is only logged."""
+        """Have `work` run soon. It should not raise: that is only logged.
+
+        Returns:
+            False where it will never be run: the workers are closed, or the machine has not a thread for the first.
+        """
         kept: deque[Callable[[], object]] | None = getattr(self._mine, "kept", None)
         if kept is None or self._free < 0 or self._closed:
             return self._hand_over(work)
@@ -55,18 +59,26 @@ class Workers:
         return len(kept) < 2 or (before := _taken(kept)) is None or self._hand_over(before)
 
     def _hand_over(self, work: Callable[[], object]) -> bool:
-        new = 0
         with self._lock:
             if self._closed:
                 return False
+            if self._free < 1 and self._threads < self._limit and self._begin_with(work):
+                return True
+            if not self._threads:
+                return False
             self._free -= 1
-            if self._free < 0 and self._threads < self._limit:
-                self._free += 1
-                self._threads += 1
-                new = self._threads
         self._queue.put(work)
-        if new:
-            Thread(target=self._work, name=f"{self._name}-{new}", daemon=True).start()
+        return True
+
+    def _begin_with(self, work: Callable[[], object]) -> bool:
+        """Start one thread more, on `work`; False, and nothing is changed, where the machine has none left."""
+        name = f"{self._name}-{self._threads + 1}"
+        try:
+            Thread(target=self._work, args=(work,), name=name, daemon=True).start()
+        except (RuntimeError, MemoryError) as exc:
+            log.warning("%s: cannot be started: %s", name, exc)
+            return False
+        self._threads += 1
         return True
 
     def close(self) -> None:
@@ -77,13 +89,14 @@ class Workers:
         for _ in range(threads):
             self._queue.put(None)
 
-    def _work(self) -> None:
+    def _work(self, first: Callable[[], object]) -> None:
         get, kept = self._queue.get, deque[Callable[[], object]]()
         if self._keeps:
             self._mine.kept = kept
             self._kept.append(kept)
+        work: Callable[[], object] | None = first
+        del first  # what is done is not kept alive
         while True:
-            work = get()
             while work is not None and not self._closed:
                 try:
                     work()
@@ -94,6 +107,7 @@ class Workers:
                 return
             with self._lock:
                 self._free += 1
+            work = get()
 
     def _watch(self) -> None:
         with self._lock:

@@ -334,7 +334,9 @@ class Simulation:
         run = saved.after.run
         (self._ended.add if run.status.is_final else self._ended.discard)(run.run_id)
         path = self._paths.setdefault(run.run_id, {})
-        started = [name for name, node in saved.after.nodes.items() if node.started_at and name not in path]
+        nodes = saved.after.nodes
+        perhaps = nodes if saved.touched is None else saved.touched
+        started = [name for name in perhaps if name not in path and nodes[name].started_at]
         if len(started) > 1:
             place = self._rank(run.dag)
             started.sort(key=lambda name: place.get(name.partition("[")[0], len(place)))

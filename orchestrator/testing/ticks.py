@@ -24,6 +24,7 @@ class WatchedStore(MemoryStore):
     def __init__(self) -> None:
         super().__init__()
         self.changes = 0
+        self._known: dict[str, tuple[Version, tuple[datetime, ...]]] = {}
 
     def put(self, key: str, data: bytes, *, expect: Version | None) -> Version:
         """As the port says."""
@@ -40,11 +41,21 @@ class WatchedStore(MemoryStore):
         """Yield what looks like a time in any document, whatever it is for."""
         for key in self.list(""):
             found = None if key.startswith(_WITHOUT_TIMES) else self.get(key)
-            for text in set(_TIME.findall(found[0])) if found else ():
-                try:
-                    yield datetime.fromisoformat(text.decode()).astimezone(UTC)
-                except (ValueError, OverflowError):  # it only looked like one
-                    continue
+            if found is None:
+                continue
+            document, version = found
+            known = self._known.get(key)
+            if known is None or known[0] != version:
+                known = self._known[key] = (version, tuple(_times_in(document)))
+            yield from known[1]
+
+
+def _times_in(document: bytes) -> Iterator[datetime]:
+    for text in set(_TIME.findall(document)):
+        try:
+            yield datetime.fromisoformat(text.decode()).astimezone(UTC)
+        except (ValueError, OverflowError):  # it only looked like one
+            continue
 
 
 class Ticks:

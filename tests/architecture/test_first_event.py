@@ -96,11 +96,11 @@ def test_the_first_event_loads_nothing_of_the_package_that_it_does_not_need(proj
     loaded = handled(project, start)["modules"]
     assert project.statuses(run_id)["Init"] == "Running"
     assert {name for name in loaded if name.startswith("orchestrator.")} - OURS == set()
-    loaded = handled(project, project.ended.get(timeout=10))["modules"]
+    loaded = handled(project, project.ended.get(timeout=60))["modules"]
     assert project.statuses(run_id)["Init"] == "Completed"
     assert project.statuses(run_id)["Step1"] == "Running"
     assert {name for name in loaded if name.startswith("orchestrator.")} - OURS == set()
-    project.ended.get(timeout=10)
+    project.ended.get(timeout=60)
 
 
 def test_the_first_event_loads_no_library_that_is_not_needed(project, events):
@@ -111,14 +111,14 @@ def test_the_first_event_loads_no_library_that_is_not_needed(project, events):
     )
     theirs = {name.partition(".")[0] for name in shown.stdout.split()}
     assert loaded - theirs - sys.stdlib_module_names == {"main", "orchestrator", "google_crc32c"}
-    project.ended.get(timeout=10)
+    project.ended.get(timeout=60)
 
 
 def test_the_first_event_asks_for_one_token_and_shows_it_to_every_service(project, events):
     project.hosts.asked.clear()
     project.hosts.heads.clear()
     handled(project, events[0])
-    project.ended.get(timeout=10)
+    project.ended.get(timeout=60)
     asked = [path.partition("?")[0].rpartition("/")[2] for path in project.hosts.asked]
     assert asked.count("token") == asked.count("project-id") == 1
     assert {host for host, _ in project.hosts.heads} == {"storage.googleapis.com", "cloudtasks.googleapis.com"}
@@ -130,7 +130,7 @@ def test_garbage_is_collected_from_the_first_event_on(project, events):
     told = handled(project, events[0])
     assert told["collects"] is True
     assert told["spared"] > 50_000
-    project.ended.get(timeout=10)
+    project.ended.get(timeout=60)
 
 
 def test_many_events_at_once_may_be_the_first(project):
@@ -142,7 +142,7 @@ def test_many_events_at_once_may_be_the_first(project):
     assert len(project.tasks.calls) == before + 12
     assert len([path for path in project.hosts.asked if path.endswith("/project-id")]) == 1
     for _ in runs:
-        project.ended.get(timeout=10)
+        project.ended.get(timeout=60)
 
 
 def test_garbage_is_collected_though_the_first_event_could_not_even_load_the_package(project):

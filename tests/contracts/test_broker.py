@@ -55,7 +55,7 @@ class Inbox:
             self._changed.notify_all()
         self.answer(delivery)
 
-    def wait_for(self, number: int, timeout_s: float = 10.0) -> list[Delivery]:
+    def wait_for(self, number: int, timeout_s: float = 60.0) -> list[Delivery]:
         """Return all deliveries as soon as there are so many."""
         with self._changed:
             self._changed.wait_for(lambda: len(self.deliveries) >= number, timeout_s)
@@ -293,7 +293,7 @@ def test_an_event_that_is_put_off_holds_up_no_other(bench):
     inbox.answer = never_the_first
     for n in (1, 2, 3, 4):
         bench.broker.publish({"n": n})
-    deadline = time.monotonic() + 10.0
+    deadline = time.monotonic() + 60
     while len(inbox.numbers()) < 4 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert inbox.numbers().keys() == {1, 2, 3, 4}

@@ -127,7 +127,7 @@ def start(cloud: Cloud, dag: str, run_id: str, given: dict | None = None) -> Non
     cloud.publish({"resource": {"type": "start"}, "dag": dag, "input": given or {}, "run_id": run_id})
 
 
-def until(condition, timeout_s: float = 20.0) -> None:
+def until(condition, timeout_s: float = 60.0) -> None:
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, "it did not come about"

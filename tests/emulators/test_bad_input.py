@@ -93,7 +93,7 @@ def ended(cloud: Cloud, run_id: str) -> dict:
     return cloud.wait(run_id, tick_every_s=1.0)
 
 
-def until(condition, timeout_s: float = 20.0):
+def until(condition, timeout_s: float = 60.0):
     end = time.monotonic() + timeout_s
     while not (found := condition()):
         assert time.monotonic() < end, "it did not come about"

@@ -244,7 +244,7 @@ class MeetingTarget(NotedTarget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.barrier = Barrier(2, timeout=10)
+        self.barrier = Barrier(2, timeout=60)
 
     def launch(self, launch: Launch) -> Execution:
         self.calls.append(launch)

@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator import DAGExecutor
+from orchestrator.cli.main import main
+from orchestrator.runtime.settings import Settings
 from orchestrator.stores.local import LocalStore
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,7 +97,7 @@ def test_a_run_whose_process_is_killed_again_and_again_is_finished_and_repeats_n
         process = subprocess.Popen(
             [sys.executable, "run.py"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
         before = len(completed(tmp_path))
         while len(completed(tmp_path)) == before and process.poll() is None and time.monotonic() < until:
             time.sleep(0.002)
@@ -114,3 +117,74 @@ def test_a_run_whose_process_is_killed_again_and_again_is_finished_and_repeats_n
     names = [name for name in document(tmp_path) if name[0] != "$"]
     assert set(executed(log)) == set(names) - {"Fork"}
     assert sum(executed(log).values()) - len(executed(log)) <= at_once * kills, "only what ran at a kill may run again"
+
+
+KILLED_AT_ITS_END = """
+import json, os, sys
+from orchestrator import DAGExecutor
+def end(saved):
+    if saved.after.run.status.is_final:
+        os._exit(9)
+with DAGExecutor(json.load(open("dag.json")), "file://bucket", on_saved=end) as executor:
+    executor.start(run_id=sys.argv[1])
+    executor.wait(sys.argv[1], 60)
+"""
+
+LEFT = """
+import json, os, sys
+from orchestrator import DAGExecutor
+executor = DAGExecutor(json.load(open("dag.json")), "file://bucket", on_saved=lambda _: os._exit(9))
+executor.start(run_id=sys.argv[1])
+"""
+
+
+def open_runs(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "bucket" / "open").iterdir())
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with a run that ended as its process was killed, `ended`, and one that has not ended, `left`."""
+    monkeypatch.chdir(tmp_path)
+    nothing = {"type": "Task", "target_type": "Function", "function": "builtins:dict"}
+    (tmp_path / "dag.json").write_text(json.dumps({"start": "A", "steps": {"A": nothing}}))
+    for code, run_id in ((KILLED_AT_ITS_END, "ended"), (LEFT, "left")):
+        assert subprocess.run([sys.executable, "-c", code, run_id], cwd=tmp_path).returncode == 9
+    assert open_runs(tmp_path) == ["ended", "left"]
+    return tmp_path
+
+
+def test_the_marker_of_a_run_that_ended_as_its_process_was_killed_goes_with_the_next_process(place):
+    left = (place / "bucket" / "runs" / "left.json").read_bytes()
+    with DAGExecutor({"start": "A", "steps": {"A": {"type": "End"}}}, "file://bucket"):
+        pass
+    assert open_runs(place) == ["left"]
+    assert (place / "bucket" / "runs" / "left.json").read_bytes() == left, "what has not ended is for who resumes it"
+
+
+def test_a_long_process_lets_go_of_runs_that_others_ended_while_it_looks_after_its_own(place):
+    settings = Settings.read({"TICK_INTERVAL": "10ms"})
+    wait = {"start": "A", "steps": {"A": {"type": "Wait", "for": "1h", "end": True}}}
+    with DAGExecutor(wait, "file://bucket", settings=settings) as executor:
+        executor.start(run_id="mine")
+        while open_runs(place) != ["left", "mine"]:  # else it hangs here
+            time.sleep(0.01)
+
+
+def test_what_is_no_run_document_or_nobodys_is_left_and_closing_goes_on(place, caplog):
+    (place / "bucket" / "runs" / "ended.json").write_text("{")
+    (place / "bucket" / "open" / "nobodys").write_text("{}")
+    with DAGExecutor({"start": "A", "steps": {"A": {"type": "End"}}}, "file://bucket"):
+        pass
+    assert open_runs(place) == ["ended", "left", "nobodys"]
+    assert not caplog.records
+
+
+def test_resuming_a_run_that_has_ended_deletes_its_marker(place, capsys):
+    (place / "ended").mkdir()
+    (place / "dag.json").rename(place / "ended" / "dag.json")
+    document = json.loads((place / "bucket" / "runs" / "ended.json").read_text())
+    document["$run"]["dag"] = "ended"
+    (place / "bucket" / "runs" / "ended.json").write_text(json.dumps(document))
+    assert main(["run", "ended", "--resume", "ended", "--bucket", "file://bucket"]) == 0
+    assert open_runs(place) == ["left"]

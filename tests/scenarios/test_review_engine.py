@@ -1,22 +1,27 @@
 """What a review of the engine found: leads that got lost, events that failed together, launches that came too late."""
 
+import os
 from collections.abc import Callable
 from threading import Event, Thread
 from types import SimpleNamespace
 
 import pytest
+from msgspec.structs import replace
 
 from orchestrator.engine.address import Completion, Known
 from orchestrator.engine.handled import Handled
 from orchestrator.engine.run_box import Baton, Entry
+from orchestrator.engine.run_boxes import RunBoxes
 from orchestrator.model.commands import Execution, Launch, Outcome
 from orchestrator.model.enums import Identity, RunStatus
-from orchestrator.model.errors import LaunchUncertain, NotYet, RunExists, StoreUnavailable
+from orchestrator.model.errors import LaunchUncertain, NotYet, RunExists, RunNotFound, StoreUnavailable
 from orchestrator.model.event_factory import EventFactory
 from orchestrator.model.facts import ClaimExpired
 from orchestrator.model.messages import cancel_message
 from orchestrator.runtime.executor import MAX_ENDED_RUNS
 from orchestrator.runtime.executor import DAGExecutor as PublicExecutor
+from orchestrator.runtime.settings import Settings
+from orchestrator.stores.local import LocalStore
 from orchestrator.stores.memory import MemoryStore
 from tests.support.world import START, NotedTarget, World, chain, completion, dag, parallel, task
 
@@ -155,6 +160,40 @@ def test_a_thread_that_is_interrupted_while_it_waits_does_not_get_the_lead():
     assert box.is_idle
     within_10_s(lambda: world.end("A"))
     assert world.state(run_id).run.status is RunStatus.COMPLETED
+
+
+def test_a_thread_that_is_interrupted_before_it_saves_does_not_keep_the_lead():
+    world = World(dag(P=parallel(chain("A"), chain("B"))), save_interval_s=1.0)
+    run_id = world.start()
+
+    def interrupted(_: float) -> None:
+        world.executor._committer._sleep = lambda seconds: None
+        raise Killed
+
+    world.executor._committer._sleep = interrupted  # saves are paced: it waits for its turn
+    with pytest.raises(Killed):
+        world.end("A")
+    assert world.executor._boxes.box(run_id).is_idle
+    within_10_s(lambda: world.end("A"), lambda: world.end("B"))
+    assert world.state(run_id).run.status is RunStatus.COMPLETED
+
+
+def test_a_thread_that_is_interrupted_while_its_event_is_handled_does_not_get_the_lead_after_that():
+    world = World(chain("A"))
+    run_id = world.start()
+    box = world.executor._boxes.box(run_id)
+    led, waits = Entry(Known(run_id, ())), Entry(Known(run_id, ()))
+    assert box.offer(led)
+
+    def interrupted() -> None:
+        assert box.take() == [led, waits]
+        raise KeyboardInterrupt
+
+    waits.signal = SimpleNamespace(wait=interrupted, set=lambda: None, clear=lambda: None)
+    with pytest.raises(KeyboardInterrupt):
+        world.executor._lead_or_wait(box, waits)
+    box.put_back([waits])  # as who leads does with what is too much at once
+    assert box.pass_on() is Baton.KEPT
 
 
 def test_a_callback_that_raises_costs_nobody_else_anything():
@@ -376,6 +415,28 @@ def test_events_with_nobody_waiting_are_handled_while_the_leader_launches():
     assert world.state(run_id).run.status is RunStatus.COMPLETED
 
 
+def test_what_waits_is_handled_after_the_call_where_the_machine_has_no_thread_left(monkeypatch):
+    quick, calls = NotedTarget(), Calls()
+    long = dag(A=task("Long"), Long=task(target_type="CloudFunction", function="main"))
+    world = World(dag(P=parallel(long, chain("B"))), targets={"CloudFunction": calls, "Function": quick})
+    run_id = world.start()
+    a, b = (Completion(run_id, x.node_name, 1, EventFactory.create_from_event(completion(x))) for x in quick.calls)
+    results: dict[str, object] = {}
+
+    def arrives(_: object) -> None:
+        world.executor._committer.on_saved = None
+        assert not world.executor._boxes.box(run_id).offer(Entry(b, on_done=noting(results, "B")))
+
+    def none_left(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    world.executor._committer.on_saved = arrives
+    monkeypatch.setattr(Thread, "start", none_left)
+    folded(world, run_id, Entry(a, on_done=noting(results, "A")))
+    assert {name: type(result) for name, result in results.items()} == {"A": Handled, "B": Handled}
+    assert world.state(run_id).run.status is RunStatus.COMPLETED
+
+
 # -- an instance that lives long --------------------------------------------------------------------
 
 
@@ -401,3 +462,112 @@ def test_an_on_saved_that_raises_keeps_nobody_waiting():
         assert run_id in executor._mine, "the timer looks after it"
         executor.execute(completion(target.calls[0]))
         assert run_id in executor._ended
+
+
+def test_who_waits_for_no_time_at_all_is_told_of_a_run_that_has_ended():
+    store, target = MemoryStore(), NotedTarget()
+    with PublicExecutor(chain("A"), store=store, targets={"Function": target}) as executor:
+        run_id = executor.start()
+        with PublicExecutor(chain("A"), store=store, targets={"Function": target}) as other:
+            with pytest.raises(TimeoutError):
+                other.wait(run_id, timeout_s=0)
+            executor.execute(completion(target.calls[0]))
+            assert other.wait(run_id, timeout_s=0).run.status is RunStatus.COMPLETED
+            with pytest.raises(RunNotFound):
+                other.wait("there-is-none", timeout_s=0)
+
+
+def test_a_run_that_is_being_looked_after_is_open_meanwhile():
+    seen: list[tuple[list[str], bool]] = []
+    asked = Event()
+
+    class Slow(NotedTarget):
+        def outcome(self, execution: Execution) -> Outcome | None:
+            seen.append((executor.open_run_ids, executor._drives_here(run_id)))
+            asked.set()
+            return super().outcome(execution)
+
+    target = Slow(has_outcome=True)
+    settings = replace(Settings.read({}), tick_interval_s=0.01)
+    with PublicExecutor(chain("A"), store=MemoryStore(), targets={"Function": target}, settings=settings) as executor:
+        run_id = executor.start()
+        assert asked.wait(60)
+    assert seen[0] == ([run_id], True)
+
+
+def test_a_run_that_is_redriven_while_its_marker_is_being_deleted_stays_in_the_hands_of_its_process():
+    target, deleting, go_on = NotedTarget(), Event(), Event()
+
+    class Held(MemoryStore):
+        def delete(self, key: str) -> None:
+            super().delete(key)
+            if key.startswith("open/"):
+                deleting.set()
+                assert go_on.wait(60)
+
+    settings = replace(Settings.read({}), tick_interval_s=0.01)
+    with PublicExecutor(chain("A"), store=Held(), targets={"Function": target}, settings=settings) as executor:
+        run_id = executor.start()
+        executor.execute(completion(target.calls[0], Outcome.failed("Task.Failed", "it did")))
+        assert deleting.wait(60)
+        executor.redrive(run_id)
+        go_on.set()
+        deleting.clear()
+        assert executor.open_run_ids == [run_id]
+        executor.execute(completion(target.calls[1]))
+        assert deleting.wait(60), "it is looked after to its end"
+
+
+def test_a_run_is_looked_after_as_soon_as_there_is_a_thread_for_that(monkeypatch):
+    def none_left(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    target = NotedTarget()
+    executor = PublicExecutor(chain("A", "B"), store=MemoryStore(), targets={"Function": target})
+    with monkeypatch.context() as patched:
+        patched.setattr(Thread, "start", none_left)
+        executor.start()
+    executor.execute(completion(target.calls[-1]))
+    assert executor._timer is not None
+    assert executor._timer.is_alive()
+    executor.close()
+
+
+def test_who_never_had_a_thread_to_look_after_runs_can_be_closed(monkeypatch):
+    def none_left(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Thread, "start", none_left)
+    with PublicExecutor(chain("A"), store=MemoryStore(), targets={"Function": NotedTarget()}) as executor:
+        executor.start()
+
+
+def test_what_is_kept_of_a_run_that_was_let_go_meanwhile_counts_for_nothing():
+    boxes = RunBoxes(MemoryStore(), 0.0)
+    for number in range(3):
+        box = boxes.box("a")
+        if number:
+            boxes.forget("a")  # another thread does, before this one leads it
+        box.status.size_bytes = 1000
+        boxes.count(box)
+    assert boxes.kept_bytes == sum(box.counted_bytes for box in boxes._held.values())
+
+
+def test_an_event_is_not_acknowledged_by_a_save_that_is_not_on_disk(tmp_path, monkeypatch):
+    world = World(chain("A", "B"), store=LocalStore(tmp_path))
+    run_id = world.start()
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fdatasync", full)
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(StoreUnavailable):
+            world.end("A")
+        assert world.target.nodes == ["A"], "a claim is on disk before anything is launched"
+    world.end("A")
+    world.clock.forward(66)
+    world.executor.tick()
+    world.end("B")
+    assert world.state(run_id).run.status is RunStatus.COMPLETED

@@ -146,7 +146,7 @@ class Instance:
             )
         self.starts += 1
 
-    def wait_until_it_listens(self, timeout_s: float = 30.0) -> None:
+    def wait_until_it_listens(self, timeout_s: float = 60.0) -> None:
         until = time.monotonic() + timeout_s
         while time.monotonic() < until:
             with socket.socket() as probe:

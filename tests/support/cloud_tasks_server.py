@@ -139,7 +139,7 @@ class CloudTasksServer:
             task.is_started = True
         return self._dispatch(task)
 
-    def wait_for_dispatches(self, number: int, timeout_s: float = 5.0) -> list[Dispatch]:
+    def wait_for_dispatches(self, number: int, timeout_s: float = 60.0) -> list[Dispatch]:
         """Return all dispatches as soon as there are so many."""
         with self._changed:
             enough = self._changed.wait_for(lambda: len(self.dispatches) >= number, timeout_s)

@@ -107,7 +107,7 @@ class Place:
         return {name: (entry["status"], entry.get("attempt", 0)) for name, entry in entries if name != "$run"}
 
 
-def until(happened, limit_s: float = 20.0) -> None:
+def until(happened, limit_s: float = 60.0) -> None:
     """Wait for something that other processes do."""
     end = time.monotonic() + limit_s
     while not happened():

@@ -23,7 +23,7 @@ class FakeGcsServer:
         self._process = subprocess.Popen(
             [PROGRAM, *where, "-backend", "memory"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        until = time.monotonic() + 10.0
+        until = time.monotonic() + 60
         while time.monotonic() < until:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:

@@ -67,7 +67,7 @@ class GatedStore:
         with self._turn:
             self._waiting[me] = True
             self._turn.notify_all()
-            self._turn.wait_for(lambda: not self._waiting.get(me, False), timeout=10)
+            self._turn.wait_for(lambda: not self._waiting.get(me, False), timeout=60)
 
     def run(self, schedule: Schedule, handlers: list[Callable[[], object]]) -> None:
         """Run the handlers to their end, interleaved as `schedule` says."""

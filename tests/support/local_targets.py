@@ -94,7 +94,7 @@ class Bench:
     def events_of(self, launch: Launch) -> list[dict]:
         return [event for event in self.events if self.kind.mark(launch) in json.dumps(event)]
 
-    def last_event(self, launch: Launch, within_s: float = 20.0) -> dict:
+    def last_event(self, launch: Launch, within_s: float = 60.0) -> dict:
         """Wait for the event after which no other one comes, and return it."""
 
         def is_last(event) -> bool:
@@ -226,7 +226,7 @@ def is_work_alive(launch: Launch) -> bool:
         return False
 
 
-def until(is_so: Callable[[], object], within_s: float = 10.0) -> bool:
+def until(is_so: Callable[[], object], within_s: float = 60.0) -> bool:
     """Wait until it is so; False if it does not become so in time."""
     deadline = time.monotonic() + within_s
     while not is_so():

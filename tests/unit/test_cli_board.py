@@ -337,8 +337,8 @@ def test_news_of_a_run_wake_nobody_until_it_has_ended():
     assert time.monotonic() - began >= 0.04
     news.saved(state_of(run=replace(RUN, status=RunStatus.COMPLETED)))
     began = time.monotonic()
-    news.wait(5.0)
-    assert time.monotonic() - began < 1.0
+    news.wait(60.0)
+    assert time.monotonic() - began < 30.0
 
 
 class Seen(NoView):

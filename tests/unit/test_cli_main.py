@@ -1,5 +1,6 @@
 """From arguments to an exit code: every one of them, and no traceback in any case."""
 
+import importlib.metadata
 import re
 import subprocess
 import sys
@@ -247,6 +248,42 @@ def test_asking_for_help_imports_no_part_that_runs_anything():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("start", ["script", "module"])
+@pytest.mark.parametrize(
+    "loading", ["orchestrator.cli.main", "argparse", "orchestrator.cli.arguments", "msgspec", "orchestrator.cli.schema"]
+)
+def test_ctrl_c_while_the_command_is_loaded_is_130_without_a_word(loading, start):
+    (scripts,) = importlib.metadata.entry_points(group="console_scripts", name="orchestrator")
+    how = f"from {scripts.module} import {scripts.attr}; {scripts.attr}()"
+    if start == "module":
+        how = "import runpy; runpy.run_module('orchestrator', run_name='__main__', alter_sys=True)"
+    code = f"""
+import os, signal, sys
+
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == {loading!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupts())
+sys.argv[1:] = ["schema"]
+{how}
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_who_ignores_ctrl_c_is_not_interrupted_while_the_command_is_loaded():
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); sys.argv[1:] = ['schema'];"
+        "from orchestrator.cli.entry import entry\n"
+        "try: entry()\n"
+        "finally: print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "True")
 
 
 def test_every_command_has_its_file():

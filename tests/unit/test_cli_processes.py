@@ -52,7 +52,7 @@ def finish(place, *argv):
 def test_ctrl_c_ends_at_once_and_the_run_is_finished_later_without_doing_anything_twice(chain):
     process = started(chain)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err == "interrupted; finish it with: orchestrator run chain --resume mine\n"
     assert "A Completed" in out
@@ -80,7 +80,7 @@ def test_kill_9_loses_nothing_that_was_done(chain):
 def test_sigterm_is_as_ctrl_c(chain):
     process = started(chain)
     process.terminate()
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 143
     assert "interrupted; finish it with" in err
 
@@ -89,7 +89,7 @@ def test_a_run_kept_in_memory_is_gone_and_that_is_said(chain):
     process = chain.start("run", "chain", "--bucket", "memory://")
     until(lambda: chain.calls() == ["A", "B"])
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "interrupted; the run was kept in memory:// and is gone\n")
 
 

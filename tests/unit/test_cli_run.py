@@ -5,7 +5,6 @@ import json
 import logging
 import re
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -324,9 +323,7 @@ def test_a_disk_that_is_full_in_the_middle_ends_the_command_and_the_run_can_be_f
         "d", {"A": place.task("note", "B", name="A"), "B": place.task("note", "C", name="B"), "C": place.task("echo")}
     )
     disk.saves_left = 2
-    began = time.monotonic()
     assert main(["run", "d", "--run-id", "mine"]) == 2
-    assert time.monotonic() - began < 5
     lines = capsys.readouterr().err.splitlines()
     assert lines[-2].endswith("No space left on device; free some space; given up after 0.3 s")
     assert lines[-1] == "orchestrator: finish it with: orchestrator run d --resume mine"

@@ -1,13 +1,17 @@
 """orchestrator status and runs: what lies in a bucket, whatever state it is in."""
 
 import json
+import os
 import shutil
 import sys
+import time
 from collections import Counter
+from datetime import datetime
 from threading import Timer
 
 import pytest
 
+from orchestrator.cli import main as main_module
 from orchestrator.cli import status as status_module
 from orchestrator.cli.main import main
 from tests.support.command_line import Place, clean_environment
@@ -82,6 +86,39 @@ def test_a_run_that_has_not_ended_is_0_and_says_how_it_could_be_finished(bucket,
     assert lines[-1] == "  orchestrator run PATH --resume left"
     main(["status", "left", "--bucket", "file://.orchestrator"])
     assert capsys.readouterr().out.endswith("--resume left --bucket file://.orchestrator\n")
+
+
+@pytest.fixture(params=["America/New_York", "Asia/Tokyo"])
+def zone(request, monkeypatch):
+    monkeypatch.setenv("TZ", request.param)
+    time.tzset()
+    yield request.param
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    "at", ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59Z", "9999-12-31T23:59:59-14:00"]
+)
+def test_a_time_that_this_zone_does_not_have_is_shown_as_it_stands_and_no_fault_of_ours(bucket, zone, at, capsys):
+    document = json.loads((bucket / "left.json").read_text())
+    document["$run"]["started_at"] = at
+    document["A"] |= {"started_at": at, "ended_at": at}
+    document["B"] |= {"node_type": "Wait", "started_at": at, "due": {"wait": at}}
+    (bucket / "left.json").write_text(json.dumps(document))
+    for argv in (
+        ["runs"],
+        ["runs", "--json"],
+        ["runs", "--since", "1d"],
+        ["status", "left", "--cost"],
+        ["graph", "left"],
+    ):
+        assert (main(argv), capsys.readouterr().err) == (0, ""), argv
+    assert main(["status", "left", "--verbose"]) == 0
+    shown = capsys.readouterr().out
+    zone_has_it = (zone == "Asia/Tokyo") == at.startswith("0001")
+    if at.endswith("Z") and not zone_has_it:
+        assert f"Wait until {at.removesuffix('Z').replace('T', ' ').lstrip('0')} UTC" in shown
 
 
 @pytest.mark.parametrize(("run_id", "code"), [("completed", 0), ("failed", 1), ("left", 0)])
@@ -204,6 +241,25 @@ def test_a_run_for_a_time_long_ago_that_has_not_ended_is_among_the_newest(many, 
     (many.parent / "open" / backfilled).write_text("")
     assert main(["runs", "--limit", "3"]) == 0
     assert [each[-1] for each in ids(capsys)] == ["4", "b", "3"]
+
+
+@pytest.mark.parametrize("argv", [["--limit", "3"], ["--limit", "20", "--since", "2d"], ["--limit", "1", "--dag", "b"]])
+def test_a_finished_run_for_a_time_long_ago_is_where_it_began(many, argv, capsys, monkeypatch):
+    backfilled = "run_1700000000_00000000000b"
+    (many / f"{backfilled}.json").write_text(head(backfilled, "2026-01-01T12:00:03.5Z", "b"))
+    old = "run_1700000000_00000000000c"
+    (many / f"{old}.json").write_text(head(old, "2023-11-14T22:13:20Z", "b"))
+    os.utime(many / f"{old}.json", (1700000000, 1700000000))
+
+    class Now(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime(2026, 1, 2, tzinfo=tz)
+
+    monkeypatch.setattr(main_module, "datetime", Now)
+    assert main(["runs", *argv]) == 0
+    expected = ["b"] if "b" in argv else ["4", "b", "3"] if "3" in argv else ["4", "b", "3", "e", "2", "1", "0"]
+    assert [each[-1] for each in ids(capsys)] == expected
 
 
 def test_a_corrupt_document_is_a_row_that_says_so(many, capsys):

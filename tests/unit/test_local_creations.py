@@ -317,6 +317,26 @@ def test_a_sync_of_the_log_that_fails_is_told_and_the_log_is_trusted_no_more(sto
     assert [each.stat().st_size for each in logs_of(bucket)] == [0]
 
 
+def test_what_cannot_be_synced_in_its_place_is_written_anew_before_the_log_forgets_it(store, bucket, monkeypatch):
+    version = store.create(BOTH)[KEY]
+    fsync = os.fsync
+
+    def fails(fd):
+        if os.readlink(f"/proc/self/fd/{fd}") == str(bucket / KEY):
+            raise OSError(5, "Input/output error")
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", fails)
+    assert store._fold("")
+    assert logs_of(bucket)[0].stat().st_size
+    monkeypatch.setattr(os, "fsync", fsync)  # a second sync of the same file would say that all is well
+    assert not store._fold("")
+    assert logs_of(bucket)[0].stat().st_size == 0
+    found = store.get(KEY)
+    assert found[0] == FIRST
+    assert int(found[1]) > int(version)
+
+
 def test_a_creation_under_way_is_not_settled(store, bucket):
     store.create(BOTH)
     with store._creations.noted([creations.Created("runs/b.json", 7, b"{}")]):

@@ -19,7 +19,7 @@ def test_an_event_of_the_year_9999_holds_up_no_other():
     broker.subscribe(lambda data, on_done, **_: came.set())
     broker.publish(EVENT, delay_s=FAR_S)
     broker.publish(EVENT, delay_s=0.2)
-    assert came.wait(5)
+    assert came.wait(60)
     broker.close()
 
 
@@ -36,6 +36,6 @@ def test_an_event_that_can_be_neither_handled_nor_kept_comes_again(monkeypatch):
     broker = MemoryBroker(SystemClock(), time.monotonic, keep)
     broker.subscribe(lambda data, on_done, **_: on_done(None, EventError("no good")))
     message_id = broker.publish(EVENT)
-    assert done.wait(5)
+    assert done.wait(60)
     broker.close()
     assert kept == [message_id]

@@ -351,7 +351,7 @@ class Meeting(SpanExporter):
         self.both, self.ended = Barrier(2), []
 
     def export(self, spans):
-        self.both.wait(timeout=10)
+        self.both.wait(timeout=60)
         self.ended.append("spans")
         return SpanExportResult.SUCCESS
 
@@ -363,7 +363,7 @@ class Meeting(SpanExporter):
 
         class Figures(MetricExporter):
             def export(self, metrics_data, timeout_millis=10_000, **more):
-                outer.both.wait(timeout=10)
+                outer.both.wait(timeout=60)
                 outer.ended.append("figures")
                 return MetricExportResult.SUCCESS
 

@@ -89,6 +89,9 @@ class Checks:
         """(owner of a claim, launch id) of calls that were made."""
         self.owners_that_called: set[str] = set()
         """Owners of claims that have called their service, however that went."""
+        self._documents: dict[str, tuple[bytes, RunState]] = {}
+        self._entries: dict[bytes, NodeState] = {}
+        """The line of a node in a document -> what it says, of those that were read."""
         self.states: dict[str, RunState] = {}
         self.ended_at: dict[str, float] = {}
 
@@ -102,13 +105,14 @@ class Checks:
                 raise Violation(f"{key}: {len(slots.held)} hold its {slots.limit} slots")
         if not key.startswith("runs/"):
             return
-        new = decode(after, key)
-        if encode(new) != after:
-            raise Violation(f"{key}: reading and writing it makes another document")
-        if json.loads(after) != msgspec.json.decode(after):
-            raise Violation(f"{key}: is read otherwise by another reader of JSON")
+        read = self._documents.get(key)
+        if read is not None and read[0] == before:
+            old: RunState | None = read[1]
+        else:
+            old = self._read(key, before) if before is not None else None
+        new = self._read(key, after)
+        self._documents[key] = (after, new)
         self.written_at[new.run.run_id] = self.last_write = self._now()
-        old = decode(before, key) if before is not None else None
         self.states[new.run.run_id] = new
         is_redriven = old is not None and new.run.redrives > old.run.redrives
         if is_redriven:
@@ -126,7 +130,32 @@ class Checks:
             if left:
                 raise Violation(f"{key}: has ended, with {left} New")
         for name, node in () if is_redriven else new.nodes.items():
-            self._node(key, new, old.nodes.get(name) if old is not None else None, node)
+            was = old.nodes.get(name) if old is not None else None
+            if node is not was:
+                self._node(key, new, was, node)
+
+    def _read(self, key: str, document: bytes) -> RunState:
+        """Read a run document, and check that it is the same when it is written again, and to another reader of JSON.
+
+        Each line is an entry for itself, so only those are read that have not been before: an entry that is as it was
+        is the same object.
+        """
+        lines = document.removeprefix(b"{").removesuffix(b"}\n").split(b",\n")
+        if len(document) != sum(map(len, lines)) + 2 * len(lines) + 1:
+            raise Violation(f"{key}: does not have its entries a line each")
+        known = self._entries
+        fresh = [line for line in lines[1:] if line not in known]
+        new = b"{" + b",\n".join((lines[0], *fresh)) + b"}\n"
+        state = decode(new, key)
+        if encode(state) != new:
+            raise Violation(f"{key}: reading and writing it makes another document")
+        if json.loads(new) != msgspec.json.decode(new):
+            raise Violation(f"{key}: is read otherwise by another reader of JSON")
+        known.update(zip(fresh, state.nodes.values(), strict=True))
+        nodes = {known[line].node_name: known[line] for line in lines[1:]}
+        if len(nodes) != len(lines) - 1:
+            raise Violation(f"{key}: has an entry twice")
+        return RunState(state.run, nodes)
 
     def _check_redriven(self, key: str, old: RunState, new: RunState, kept: list[str]) -> None:
         """A redrive keeps what has completed, but for what followed a failure by a route, or ran in the `finally`."""
@@ -164,7 +193,7 @@ class Checks:
                 raise Violation(
                     f"{key}: {new.node_name} is taken over from {owner}, which is well and did not launch it"
                 )
-        is_over = old is not None and was is TaskStatus.RUNNING and old.retry_at is None
+        is_over = old is not None and was is TaskStatus.RUNNING
         if is_over and (new.attempt > old.attempt or new.status is TaskStatus.FAILED):
             self._may_have_failed(key, run, old, new)
         has_begun = new.status in (TaskStatus.RUNNING, TaskStatus.COMPLETED, TaskStatus.FAILED)

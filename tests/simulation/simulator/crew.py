@@ -46,7 +46,11 @@ class Strand:
     def __init__(self, crew: Crew, host: Host, work: Callable[[], Any]) -> None:
         self.crew, self.host = crew, host
         self.at = "wait"
+        self.looked_at_clock: str | None = None
+        """Where it was when it looked at its process's clock last."""
         self.about: str | None = None
+        self.message: object = None
+        """What it handles, which comes again if it does not get to the end."""
         self.waits_for: Callable[[], bool] | None = None
         self.wakes_at = 0.0
         self.is_done = False
@@ -62,15 +66,21 @@ class Strand:
             if self.host.is_dead:
                 raise Killed
             self.result = self._work()
+        except Killed as exc:
+            self.error = exc.with_traceback(None)  # else its frames would hold each other, and all that they know
         except BaseException as exc:
             self.error = exc
         finally:
             self.is_done = True
+            del self._work
 
     def go_on(self) -> None:
         """Let it run until it gives the word away; only the hub may."""
         self._greenlet.parent = self.crew.hub
         self._greenlet.switch()
+
+
+Footprint = tuple[str, str, str, str | None]
 
 
 class Crew:
@@ -80,7 +90,8 @@ class Crew:
         now: the time, in seconds.
         strands: those that have not ended, in the order in which they were begun.
         on_error: told of what a thread ended with that nobody waited for.
-        trail: (process, what its thread does) of each step, in their order.
+        trail: (process, where its thread was, where it has come to, where it looked at the clock last) of each step, in
+            their order, and what else tells one simulation from another.
     """
 
     def __init__(self) -> None:
@@ -88,7 +99,7 @@ class Crew:
         self.now = 0.0
         self.strands: list[Strand] = []
         self.on_error: Callable[[Strand], None] = lambda strand: None
-        self.trail: list[tuple[str, str]] = []
+        self.trail: list[Footprint] = []
         self._current: Strand | None = None
 
     @property
@@ -102,7 +113,9 @@ class Crew:
             assert self._current is not None, "a thread is begun outside of any process"
             host = self._current.host
         strand = Strand(self, host, work)
-        strand.about = self._current.about if self._current is not None else None
+        if self._current is not None:
+            strand.about, strand.looked_at_clock = self._current.about, self._current.looked_at_clock
+            strand.message = self._current.message
         self.strands.append(strand)
         return strand
 
@@ -128,12 +141,13 @@ class Crew:
 
     def step(self, strand: Strand) -> None:
         """Let a thread go on."""
-        self._current = strand
-        self.trail.append((strand.host.name, strand.at))
+        self._current, was_at = strand, strand.at
         try:
             strand.go_on()
         finally:
             self._current = None
+        came_to = "its end" if strand.is_done else strand.at
+        self.trail.append((strand.host.name, was_at, came_to, strand.looked_at_clock))
         if strand.is_done:
             self.strands.remove(strand)
             if strand.error is not None and not strand.is_watched and not isinstance(strand.error, Killed):
@@ -148,8 +162,14 @@ class Crew:
 
     def notes(self, what: str) -> None:
         """Note what is done now, where its step does not tell."""
+        strand = self._current
+        if strand is not None:
+            self.trail.append((strand.host.name, strand.at, what, strand.looked_at_clock))
+
+    def looks_at_clock(self) -> None:
+        """Note where the thread is that looks at its process's clock."""
         if self._current is not None:
-            self.trail.append((self._current.host.name, what))
+            self._current.looked_at_clock = self._current.at
 
     def pause(self, at: str) -> None:
         """Give the word away. Raises Killed where its process has been killed meanwhile."""
@@ -158,6 +178,7 @@ class Crew:
     def sleep(self, seconds: float) -> None:
         """Wait for so long."""
         if self._current is not None:
+            self.notes(f"sleeps {seconds:.3f}")
             self._current.wakes_at = self.now + seconds
             self._give_away("sleeps")
 
@@ -300,6 +321,8 @@ _OURS = {"Thread": _Thread, "ThreadPoolExecutor": _Executor, "Event": _Event, "S
 _MODULES = [
     import_module(f"orchestrator.engine.{found.name}") for found in pkgutil.iter_modules(orchestrator.engine.__path__)
 ]
+_THEIRS = [(module, name, vars(module)[name]) for module in _MODULES for name in _OURS if name in vars(module)]
+"""(module, name, what it is) of what stands for ours while a simulation runs."""
 
 
 def _with_a_pause_before(crew: Crew, decide: Callable[..., Any]) -> Callable[..., Any]:
@@ -317,15 +340,15 @@ def aboard(crew: Crew) -> Iterator[None]:
     """Have the engine's threads be this crew's."""
     global _crew
     assert _crew is None, "a simulation runs already"
-    kept = [(module, name, vars(module)[name]) for module in _MODULES for name in _OURS if name in vars(module)]
-    for module, name, _ in kept:
+    for module, name, _ in _THEIRS:
         setattr(module, name, _OURS[name])
-    kept.append((deciding, "decide", deciding.decide))
-    deciding.decide = _with_a_pause_before(crew, deciding.decide)
+    decide = deciding.decide
+    deciding.decide = _with_a_pause_before(crew, decide)
     _crew = crew
     try:
         yield
     finally:
         _crew = None
-        for module, name, theirs in kept:
+        deciding.decide = decide
+        for module, name, theirs in _THEIRS:
             setattr(module, name, theirs)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from tests.simulation.simulator.endings import difference
-from tests.simulation.simulator.meetings import STEPS, step_at
+from tests.simulation.simulator.meetings import step_at
 from tests.simulation.simulator.simulation import Simulation, Told
 
 AT_ONCE = 20
@@ -72,45 +72,36 @@ def of_seed(seed: int) -> Summary:
             if where := difference(told.endings, other.endings):
                 found.failed.append((seed, 1, f"another order of events ends otherwise: {where}"))
     if seed % EVERY_SKEW == 0:
-        straight = Simulation(seed, skews=0.0).run()
+        straight = Simulation(seed, skews=0.0, along=told.trail).run()
         if found.add_told(straight) and (step := parting(told, straight)):
             found.met["skew", step] += 1
     return found
 
 
 def parting(one: Told, other: Told) -> str | None:
-    """The step from which on two simulations of one seed do not do the same; None where they always do."""
+    """The step where two simulations of one seed, one of them without skew, begin to do something else; None where they
+    always do the same.
+
+    It is the one where the thread that first does something else had looked at the clock last.
+    """
     both = zip(one.trail, other.trail, strict=False)
     place = next((number for number, (mine, theirs) in enumerate(both) if mine != theirs), None)
     if place is None:
         return None
-    steps = (_step_of(at) for _, at in reversed(one.trail[:place]))
-    return next((step for step in steps if step), None)
-
-
-def _step_of(at: str) -> str | None:
-    step = step_at(at) if at in STEPS or at.partition(" ")[0] in _CALLS else None
-    return "event in" if step is None and at.startswith("m") and " at " in at else step
-
-
-_CALLS = frozenset(
-    ("get", "put", "delete", "list", "publish", "find", "outcome", "launch", "launch,", "cancel", "notify", "notify,")
-) | {"waits", "sleeps"}
+    looks = (step_at(looked_at) for _, _, _, looked_at in reversed(one.trail[: place + 1]) if looked_at is not None)
+    return next(looks, None)
 
 
 def of_seeds(seeds: range) -> Summary:
     """Simulate several seeds, one after another."""
     logging.disable(logging.CRITICAL)
     found = Summary()
-    gc.disable()  # greenlets and frames make many cycles, and what they hold is small
-    try:
-        for seed in seeds:
-            found.add(of_seed(seed))
-            if found.failed:
-                break
-    finally:
-        gc.enable()
-        gc.collect()
+    for seed in seeds:
+        found.add(of_seed(seed))
+        if found.failed:
+            break
+        if seed % 2:
+            gc.collect()  # what has just been used is collected faster than what is left for long
     return found
 
 
@@ -122,11 +113,15 @@ def simulated(first: int, number: int | None, jobs: int | None = None) -> Iterat
     jobs = jobs or os.cpu_count() or 1
     end = first + number if number is not None else None
     firsts = _firsts(first, end)
-    if jobs == 1:
-        yield from _up_to_a_failure(map(of_seeds, firsts))
-        return
-    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+    with multiprocessing.get_context("fork").Pool(jobs, initializer=_collect_seldom) as pool:
         yield from _up_to_a_failure(pool.imap_unordered(of_seeds, firsts))
+
+
+def _collect_seldom() -> None:
+    """Greenlets and frames make many cycles; collected are those of the seeds alone, now and then."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
 
 
 def _up_to_a_failure(all_found: Iterable[Summary]) -> Iterator[Summary]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import cache
 
 STEPS = (
     "event in",
@@ -78,6 +79,7 @@ _OF_MESSAGES: Mapping[str, str] = {
 }
 
 
+@cache
 def step_at(at: str) -> str:
     """The step of the loop that a thread is at that has given the word away with these words (`Strand.at`)."""
     call, _, of = at.removesuffix(", done").partition(" ")

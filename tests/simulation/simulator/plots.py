@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import count
 from random import Random
 
@@ -26,16 +27,21 @@ _TARGETS: tuple[Step, ...] = (
 )
 
 
-def definition_of(seed: int, most: int, child: str | None = None, *, is_steady: bool = False, **keys: Json) -> Step:
+@lru_cache(maxsize=16)
+def definition_of(
+    seed: int, most: int, child: str | None = None, *, is_steady: bool = False, missed: str | None = None
+) -> Step:
     """The definition of a seed, of about so many steps: the first valid one of those that are made up for it.
 
     Args:
         child: the DAG that its Dag Tasks start, if it may have some.
         is_steady: it is to end in the same way however its events come: nothing in it goes by the time.
-        keys: what else it is to have.
+        missed: what becomes of missed times, where it is to have a schedule; objects start runs of it then, too.
     """
     for number in count():
-        made = {**Plot(f"{seed}.{number}", most, child, is_steady).definition(), **keys}
+        made = Plot(f"{seed}.{number}", most, child, is_steady).definition()
+        if missed is not None:
+            made |= {"schedule": TIMES, "missed": missed, "triggers": [{"object": {"bucket": INBOX}}]}
         if not problems(made):
             return made
     raise AssertionError
@@ -59,8 +65,10 @@ class Plot:
             made["max_active_runs"] = 1
         if self._chance(0.05) and not self._is_steady:
             made["timeout"] = self._one_of(["10m", "2h"])
+        if self._chance(0.5) and not self._is_steady:  # who looks at the clock decides whether it has passed
+            made["deadline"] = self._one_of(["1s", "2s", "4s", "30s", "10m"])
         if self._chance(0.25):
-            made["notify"] = [{"on": ["started", "completed", "failed", "cancelled"], "topic": TOPIC}]
+            made["notify"] = [{"on": ["started", "completed", "failed", "cancelled", "late"], "topic": TOPIC}]
         return made
 
     def _chance(self, share: float) -> bool:
@@ -142,13 +150,13 @@ class Plot:
                 task["topic"] = TOPIC
         if task["target_type"] not in ("Dag", "Callback") and self._chance(0.15):
             task["pool"] = "few"
-        if earlier and self._chance(0.25):
+        if earlier and self._chance(0.4):
             task["parameters"] = {"before": f"${{steps.{self._one_of(earlier)}.result}}"}
         can_be_silent = task["target_type"] in ("CloudFunction", "CloudRunJob") and "invocation" not in task
         if can_be_silent and not self._is_steady and self._chance(0.2):
             task["heartbeat"] = "5m"
             return {**task, "retry": {"max_attempts": 2}} if self._chance(0.5) else task
-        if self._chance(0.3):
+        if self._chance(0.7 if "invocation" in task else 0.3):
             task["retry"] = {"max_attempts": self._random.randint(2, 3), "delay": self._one_of(["1s", "30s", "5m"])}
         if later and self._chance(0.2):
             task["on_error"] = [{"errors": ["*"], "next": self._one_of(later)}]

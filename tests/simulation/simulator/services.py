@@ -97,6 +97,8 @@ class Services:
     called: Callable[[Launch], None] = lambda launch: None
     called_by: Callable[[str], None] = lambda owner: None
     executions: dict[str, Running] = field(default_factory=dict)
+    running: dict[str, Running] = field(default_factory=dict)
+    """Those that have not ended."""
     by_launch: dict[str, list[Running]] = field(default_factory=dict)
     loses_lines: float = 0.1
     loses_verdicts: bool = True
@@ -125,7 +127,7 @@ class Services:
             host=host,
             order=number,
         )
-        self.executions[execution.execution_id] = execution
+        self.executions[execution.execution_id] = self.running[execution.execution_id] = execution
         self.by_launch.setdefault(launch.launch_id, []).append(execution)
         self.by_key.setdefault(launch.key, []).append(execution)
         execution.beat_s, silent_after_s = self.beats_of(launch)
@@ -134,18 +136,9 @@ class Services:
             execution.silent_at = self.crew.now + silent_after_s
         return execution
 
-    def ending(self) -> list[Running]:
-        """The executions whose end has come."""
-        return [x for x in self.executions.values() if x.ended_at is None and x.ends_at <= self.crew.now]
-
     def next_end(self) -> float | None:
         """When the next execution ends, or says that it is at work."""
-        running = [x for x in self.executions.values() if x.ended_at is None]
-        return min((min(x.ends_at, x.next_beat_at) for x in running), default=None)
-
-    def beating(self) -> list[Running]:
-        """The executions that are to say that they are at work."""
-        return [x for x in self.executions.values() if x.ended_at is None and x.next_beat_at <= self.crew.now]
+        return min((min(x.ends_at, x.next_beat_at) for x in self.running.values()), default=None)
 
     def beat(self, execution: Running, store: MemoryStore) -> None:
         """An execution says that it is at work: by a message, or where a Tick finds it."""
@@ -166,6 +159,7 @@ class Services:
     def end(self, execution: Running, outcome: Outcome | None = None) -> None:
         """An execution ends, and a line says so, perhaps."""
         execution.ended_at = self.crew.now
+        del self.running[execution.execution_id]
         execution.ended_as = outcome or execution.outcome
         run_id = execution.launch.run_id
         self.ends[run_id] += 1
@@ -221,7 +215,7 @@ class TargetOf:
         if self.synchronous:
             until = crew.now + self.launch_limit_s
             crew.wait_for(lambda: execution.ended_at is not None or crew.now >= until < execution.ends_at)
-            self._pause("launch, done", launch)
+            self._pause("launch and wait, done", launch)
             if execution.ended_as is None:
                 late = Outcome.failed("Task.Timeout", "the call's deadline is over")
                 return Execution(execution.execution_id, outcome=late)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import traceback
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from random import Random
 
 from orchestrator.engine import large_results
@@ -46,7 +47,7 @@ from tests.simulation.simulator.cloud import (
     at,
 )
 from tests.simulation.simulator.counting import Counting, note_what_was_drawn
-from tests.simulation.simulator.crew import Crew, Host, Killed, Strand, aboard
+from tests.simulation.simulator.crew import Crew, Footprint, Host, Killed, Strand, aboard
 from tests.simulation.simulator.endings import endings
 from tests.simulation.simulator.meetings import step_at
 from tests.simulation.simulator.plots import INBOX, TIMES, definition_of
@@ -61,13 +62,11 @@ from tests.simulation.simulator.services import (
     share_of,
 )
 from tests.simulation.simulator.tape import Tape
+from tests.simulation.simulator.ticks import RARE_TICK_S, TICK_S, Ticks
 
 MOST_STEPS = 20_000
 LONGEST_S = 12 * 86400.0
 CALM_AFTER_S = 2 * 3600.0
-TICK_S = 60.0
-RARE_TICK_S = 1800.0
-"""How often the Tick comes once all is calm, where only a timeout of a day is waited for."""
 ACK_DEADLINE_S = 60.0
 OFTEN = {
     "load": 0.5,
@@ -82,6 +81,11 @@ OFTEN = {
 """How much more often than usual a process is killed, or stands still, at a step that many come to; at others: RARE."""
 RARE = 4.0
 RAREST = frozenset(("resolve", "results", "child", "cancel", "notify"))
+ANSWERED = "launch and wait, done"
+"""Where a call is answered that waits for the end of what it has launched. Somebody may have heard of that end since, and
+gone on with another attempt."""
+OFTEN_AT_ANSWERS = 20.0
+STANDS_AT_ANSWERS_S = (80.0, 180.0)
 STANDS_S = ((1.0, 400.0), (1.0, 400.0), (28.0, 32.0), (53.0, 57.0), (58.0, 66.0), (400.0, 5000.0))
 """How long a process stands still: also just about as long as a lease, or until it is too late to act under one."""
 
@@ -106,7 +110,7 @@ class Told:
     """Its final documents without what tells of the way there."""
     drawn: Counter[str] = field(default_factory=Counter)
     """What came about in it that is rare, and how often."""
-    trail: list[tuple[str, str]] = field(default_factory=list)
+    trail: list[Footprint] = field(default_factory=list)
 
 
 _RULES_OF_CALLBACKS = TargetRules(
@@ -116,6 +120,10 @@ _RULES_OF_CALLBACKS = TargetRules(
     CallbackTarget.launch_limit_s,
     default_timeout_s=CallbackTarget.default_timeout_s,
 )
+
+
+class _Parted(BaseException):
+    """It does not go along any more."""
 
 
 class Process:
@@ -149,6 +157,18 @@ class Process:
         )
 
 
+@lru_cache(maxsize=4)
+def _catalog_of(seed: int, most: int, is_steady: bool, missed: str | None) -> Catalog:
+    """What all simulations of a seed run."""
+    definitions = {
+        "main": definition_of(seed, most, "child", is_steady=is_steady),
+        "child": definition_of(-1 - seed, min(3, most), is_steady=is_steady),
+    }
+    if missed is not None:
+        definitions["timed"] = definition_of(-1_000_000 - seed, 2, is_steady=is_steady, missed=missed)
+    return Catalog(definitions)
+
+
 class Simulation:
     """Runs of one definition, from their starts to their ends.
 
@@ -160,6 +180,7 @@ class Simulation:
         tells: whether `Told.story` is wanted.
         order: of several simulations of the same definitions, in which all else comes otherwise, which.
         skews: how much of their skew the clocks have, from 0 to 1.
+        along: the trail of another simulation: this one ends once it does something else.
     """
 
     def __init__(
@@ -173,8 +194,10 @@ class Simulation:
         tells: bool = False,
         order: int = 0,
         skews: float = 1.0,
+        along: Sequence[Footprint] | None = None,
     ) -> None:
         self.seed, self.order, self.skews = seed, order, skews
+        self.along, self._along_to = along, 0
         self.tape = Tape(seed, without, only_first, order)
         self.crew = Crew()
         self.crew.on_error = self._thread_failed
@@ -183,18 +206,14 @@ class Simulation:
         self.is_steady = plot.random() < 0.3
         most = plot.randint(1, 12)
         most = most if size is None else size
-        self.definitions = {
-            "main": definition or definition_of(seed, most, "child", is_steady=self.is_steady),
-            "child": definition_of(-1 - seed, min(3, most), is_steady=self.is_steady),
-        }
         self.missed = plot.choice(["skip", "last", "all"])
         self.is_scheduled = plot.random() < 0.12
-        if self.is_scheduled:
-            own = {"schedule": TIMES, "missed": self.missed, "triggers": [{"object": {"bucket": INBOX}}]}
-            self.definitions["timed"] = definition_of(-1_000_000 - seed, 2, is_steady=self.is_steady, **own)
+        self.catalog = _catalog_of(seed, most, self.is_steady, self.missed if self.is_scheduled else None)
+        if definition is not None:
+            self.catalog = Catalog({**self.catalog.definitions, "main": definition})
+        self.definitions = self.catalog.definitions
         self.objects = plot.randint(0, 2)
         self.starts = 1 + (plot.random() < 0.3)
-        self.catalog = Catalog(self.definitions)
         self.bucket, self.topic = Bucket(), Topic(self.crew, self.tape)
         self.services = Services(self.crew, self.tape, self.topic, self._outcome_of)
         self.services.loses_lines = self.tape.one_of([0.0, 0.1, 0.5, 1.0])
@@ -222,10 +241,16 @@ class Simulation:
         self.largest_inline = self.tape.one_of([large_results.MAX_INLINE_BYTES] * 2 + [20])
         self.count = 0
         self.processes: list[Process] = []
+        self.handled = 0
+        self.ticks = Ticks(self.crew, self.bucket.held, self._happened)
         self.next_tick = TICK_S
         self.failed: list[str] = []
         self.told = Told(seed, is_steady=self.is_steady)
         self._tells = tells
+        self.has_news = False
+        """Whether a run has been written that nobody has looked at since."""
+        self.open, self.paused = set[str](), set[str]()
+        """Runs that have not ended; those that are paused."""
         self.steered: set[str] = set()
         self.redriven: set[tuple[str, int]] = set()
         self.redriven_at_once: set[str] = set()
@@ -253,6 +278,9 @@ class Simulation:
             took_s = 1.0
         if launch.target_key == "CloudFunction.sync":
             took_s = min(took_s, 50.0 if self.is_steady else 70.0)
+            if "retry" in launch.step and share_of(self.seed, node, "fails first") < 0.5:
+                # An answer that comes late, of a call that has failed, finds the next attempt at work.
+                share, took_s = (1.0, 1.0) if attempt == 1 else (share, 45.0)
         if self._beats_of(launch)[1] == 0.0:
             took_s = 20_000.0  # it hangs
         if share < 0.8:
@@ -271,6 +299,15 @@ class Simulation:
         where = traceback.extract_tb(strand.error.__traceback__)[-1] if strand.error is not None else None
         raise Violation(f"a thread of {strand.host.name} ended with {strand.error!r}, at {where}") from strand.error
 
+    def _leaves(self, what: str) -> None:
+        """Leave on the trail what happens outside of any process; a simulation that goes along ends where it parts."""
+        trail = self.crew.trail
+        trail.append(("", what, "", None))
+        if self.along is not None:
+            if trail[self._along_to :] != self.along[self._along_to : len(trail)]:
+                raise _Parted
+            self._along_to = len(trail)
+
     def tell(self, what: str) -> None:
         """Note what happens, where somebody wants to read it."""
         if self._tells:
@@ -287,6 +324,8 @@ class Simulation:
                 self._be_still()
         except Violation as exc:
             self.told.violation = str(exc)
+        except _Parted:
+            pass
         finally:
             self._kill_all()
         told = self.told
@@ -328,7 +367,7 @@ class Simulation:
         """Have a run that has started cancelled, or paused and resumed, at some time."""
         if self.is_steady:
             return
-        for run_id in [each for each in self.checks.states if each not in self.steered]:
+        for run_id in [each for each in self.checks.states if each not in self.steered] if self.has_news else ():
             self.steered.add(run_id)
             if self.tape.chance(0.1):
                 self.topic.publish(cancel_message(run_id, "as the seed says"), delay_s=self.tape.between(0, 1000))
@@ -336,12 +375,11 @@ class Simulation:
                 pause_s = self.tape.between(0, 600)
                 self.topic.publish(pause_message(run_id), delay_s=pause_s)
                 self.topic.publish(resume_message(run_id), delay_s=pause_s + self.tape.between(0, 600))
-
-        for state in self.checks.states.values():
+        for state in self.checks.states.values() if self.paused else ():
             # A resume that comes while the run has ended is of no effect; the pause before it may come after a redrive.
             if state.run.status is RunStatus.PAUSED and not self._is_steered_still(state.run.run_id):
                 self.topic.publish(resume_message(state.run.run_id))
-        for state in self.own():
+        for state in self.own() if self.has_news else ():
             run = state.run
             if (
                 run.status in (RunStatus.FAILED, RunStatus.CANCELLED)
@@ -352,6 +390,7 @@ class Simulation:
                 if run.redrives < 2 and (is_at_once or self.tape.chance(0.3)):
                     message = redrive_message(run.run_id, None, run.redrives + 1)
                     self.topic.publish(message, delay_s=0.0 if is_at_once else self.tape.between(0, 100))
+        self.has_news = False
 
     def _is_steered_still(self, run_id: str) -> bool:
         """Whether a message is on its way that pauses a run, or lets it go on."""
@@ -360,14 +399,17 @@ class Simulation:
 
     def _go_on(self) -> None:
         """Until all runs have ended."""
-        while self._steer() or not self._have_ended():
+        while True:
+            if self.has_news or self.paused:
+                self._steer()
+            if not (self.open or self.due_times) and self._have_ended():
+                return
             self._step()
 
     def _have_ended(self) -> bool:
-        states = self.checks.states
         if any(message.kind in ("redrive", "start", "trigger") for message in self.topic.messages):
             return False
-        if self.due_times or len(self.own()) < self.starts or any(is_open(state) for state in states.values()):
+        if len(self.own()) < self.starts:
             return False
         return not self.is_scheduled or self.missed == "skip" or self._seen_to()
 
@@ -383,8 +425,8 @@ class Simulation:
     def _be_still(self) -> None:
         """Deliver what is left, let what stood still go on, look after what is open: nothing may come of it."""
         self.tape.is_calm = True
-        self.next_tick = self.crew.now + TICK_S
-        until = self.next_tick + 2 * RARE_TICK_S
+        self.ticks.begin_last()
+        until = self.crew.now + TICK_S + 2 * RARE_TICK_S
         while self.crew.now < until:
             self._step()
         if len(self.own()) != self.starts:
@@ -419,20 +461,25 @@ class Simulation:
         if ready and not tape.chance(0.1):
             self._go_on_with(ready)
             return
-        happenings: list[Callable[[], None]] = []
-        for message in self.topic.messages:
-            if not message.is_out and message.due_at <= crew.now:
-                happenings.append(lambda message=message: self._deliver(message))
-        happenings += [lambda x=x: self._end(x) for x in self.services.ending()]
-        happenings += [lambda x=x: self.services.beat(x, self.bucket.held) for x in self.services.beating()]
+        happenings: list[tuple[Callable[..., None], object]] = [
+            (self._deliver, message)
+            for message in self.topic.messages
+            if message.due_at <= crew.now and not message.is_out
+        ]
+        for execution in self.services.running.values():
+            if execution.ends_at <= crew.now:
+                happenings.append((self._end, execution))
+            if execution.next_beat_at <= crew.now:
+                happenings.append((self._beat, execution))
         if self.due_times and at(crew.now) >= self.due_times[0]:
-            happenings.append(self._time_of_schedule)
+            happenings.append((self._time_of_schedule, None))
         if crew.now >= self.next_tick:
-            happenings.append(self._tick)
+            happenings.append((self._tick, None))
         if self.services.executions and tape.strikes("forged", "completion", 0.01):
             self._forge()
         elif happenings:
-            tape.one_of(happenings)()
+            happen, what = tape.one_of(happenings)
+            happen(what)
         elif ready and not tape.strikes("slow", ready[0].at, 0.05):
             self._go_on_with(ready)
         else:
@@ -441,7 +488,10 @@ class Simulation:
                 self._disturb(strand.host)
             self._pass_time()
 
-    def _time_of_schedule(self) -> None:
+    def _beat(self, execution: Running) -> None:
+        self.services.beat(execution, self.bucket.held)
+
+    def _time_of_schedule(self, _: None) -> None:
         """A time of the schedule has come: the scheduler starts its run, unless it is down."""
         time = self.due_times.pop(0)
         if not self.tape.strikes("lost", "start of a schedule", 0.4):
@@ -470,11 +520,11 @@ class Simulation:
         if not host.is_dead:
             often = OFTEN.get(step_at(step), 2 * RARE if step_at(step) in RAREST else RARE)
             if self.tape.strikes("kill", step, 0.004 * often):
-                if not step.endswith(", done") or any(x.is_out and x.host is host for x in self.topic.messages):
-                    self.tape.meets("kill", step_at(step))
+                self.counts.killed(strand, self.topic.messages)
                 self._kill(host)
-            elif self.tape.strikes("stall", step, 0.005 * often):
-                host.stands_still_until = self.crew.now + self.tape.between(*self.tape.one_of(STANDS_S))
+            elif self.tape.strikes("stall", step, 0.005 * (OFTEN_AT_ANSWERS if step == ANSWERED else often)):
+                stands_s = STANDS_AT_ANSWERS_S if step == ANSWERED else self.tape.one_of(STANDS_S)
+                host.stands_still_until = self.crew.now + self.tape.between(*stands_s)
                 self.counts.stands(strand)
                 self._disturb(host)
                 self.tell(f"{host.name} stands still at {step}")
@@ -508,6 +558,9 @@ class Simulation:
 
     def _pass_time(self) -> None:
         """Move on to when something can happen next, or a little."""
+        self.next_tick = self.ticks.next_at()
+        if self.next_tick <= self.crew.now:
+            return  # something has happened since it was left out
         times = [self.next_tick, self.crew.next_time(), self.services.next_end()]
         times += [message.due_at for message in self.topic.messages if not message.is_out]
         times += [(time - T0).total_seconds() for time in self.due_times[:1]]
@@ -515,7 +568,7 @@ class Simulation:
         self.crew.now = min(coming)
 
     def _end(self, execution: Running) -> None:
-        self.crew.trail.append(("", f"{execution.execution_id} ends"))
+        self._leaves(f"{execution.execution_id} ends")
         self.tell(f"{execution.execution_id} of {execution.launch.launch_id} ends: {execution.outcome.kind}")
         self.checks.ending(execution)
         self.services.end(execution)
@@ -532,6 +585,12 @@ class Simulation:
     def _disturb(self, host: Host) -> None:
         self.checks.disturbed_at[host.name] = max(self.crew.now, host.stands_still_until)
 
+    def _happened(self) -> tuple[int, ...]:
+        """Another value, whenever something has happened that a Tick could see."""
+        ended = self.services.ends.total()
+        at_services = len(self.services.executions), ended
+        return self.bucket.held.changes, self.topic.count, self.handled, *at_services, self.tape.numbered, self.count
+
     def _kill_all(self) -> None:
         for process in self.processes:
             process.host.is_dead = True
@@ -542,8 +601,9 @@ class Simulation:
                 strand.host.is_dead = True
                 self.crew.step(strand)
 
-    def _tick(self) -> None:
-        self.next_tick = self.crew.now + (TICK_S if self.crew.now < CALM_AFTER_S else RARE_TICK_S)
+    def _tick(self, _: None) -> None:
+        self.ticks.came(is_calm=self.tape.is_calm)
+        self.next_tick = self.ticks.next_at()
         self._deliver(Message("tick", tick_message(), self.crew.now, self.crew.now))
 
     def _deliver(self, message: Message) -> None:
@@ -555,9 +615,10 @@ class Simulation:
         process = self.tape.one_of(self.processes)
         message.is_out, message.host = True, process.host
         message.tries += 1
-        self.crew.trail.append((process.host.name, f"{message.message_id} at {self.crew.now:.3f}"))
+        self._leaves(f"{message.message_id} at {self.crew.now:.3f}")
         self.tell(f"{process.host.name} gets {message.message_id} {message.data}")
         if not is_of_tick:
+            self.handled += 1
             self.counts.delivery(message)
 
         def handle() -> None:
@@ -569,10 +630,12 @@ class Simulation:
                 self._not_handled(message, exc)
             else:
                 self._check_reminder(message)
+                self.counts.handled_to_the_end(message)
                 self._acknowledge(message)
 
         strand = self.crew.spawn(handle, process.host)
         strand.at, strand.about = ("tick" if is_of_tick else "event in"), message.run_id
+        strand.message = message
 
     def _written(self, key: str, before: bytes | None, after: bytes, host: Host) -> None:
         """Check a write, and count what it makes of others' steps."""
@@ -582,7 +645,11 @@ class Simulation:
         self.checks.written(key, before, after, host)
         if not key.startswith("runs/"):
             return
-        new = self.checks.states[key[5:-5]]
+        run_id = key[5:-5]
+        new = self.checks.states[run_id]
+        self.has_news = True
+        for runs, is_one in ((self.open, is_open(new)), (self.paused, new.run.status is RunStatus.PAUSED)):
+            runs.add(run_id) if is_one else runs.discard(run_id)
         self.counts.claims(old, new)
         self.counts.steering(old, new)
 

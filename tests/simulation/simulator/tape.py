@@ -52,7 +52,7 @@ class Tape:
 
     def one_of(self, things: Sequence[T]) -> T:
         """One of several."""
-        return things[self._random.randrange(len(things))]
+        return things[int(self._random.random() * len(things))]
 
     def bytes(self, number: int) -> bytes:
         """So many bytes."""
