@@ -376,11 +376,11 @@ class DAGExecutor(dag_executor.DAGExecutor):
             self._timer.join(timeout=5.0)
         self._leave_queues()
         super().close()
+        for run_id in tuple(self._ended):
+            self._clear_marker(run_id)
         fold = getattr(self.store, "fold", None)
         if fold is not None:
             fold()
-        for run_id in tuple(self._ended):
-            self._clear_marker(run_id)
         for target in self._local.made() if self._local else ():
             close = getattr(target, "close", None)
             if close is not None:
