@@ -26,6 +26,14 @@ def binaries() -> Path | None:
     return Path(known).parent if known else None
 
 
+def version() -> str:
+    """The version of that server, such as `15.18`."""
+    found = binaries()
+    assert found is not None
+    told = subprocess.run([found / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
+    return told.split()[2]
+
+
 @contextmanager
 def postgres(folder: Path) -> Iterator[str]:
     """`user:password@127.0.0.1:port` of a server that is there meanwhile; its database is `postgres`."""

@@ -66,6 +66,15 @@ class RunNames:
         """Return (when it was written last, id) of those that were chosen; newest first, where that is known."""
         return self._newest((self._written_at(f"{PREFIX}{run_id}{SUFFIX}"), run_id) for run_id in self._chosen)
 
+    def written_late(self) -> list[tuple[float | None, str]]:
+        """Return (when it was written last, id) of those that were not chosen, newest first; none where there are many.
+
+        So one is found whose id is of a time long before its start, as that of a backfill which has ended.
+        """
+        ours = ((key, run_id) for key in self._all or () if (run_id := run_id_in(key)) and _OURS.fullmatch(run_id))
+        dated = ((self._written_at(key), run_id) for key, run_id in ours)
+        return self._newest(each for each in dated if each[0] is not None)
+
     def open_ones(self) -> list[tuple[float | None, str]]:
         """Return (when its marker was written last, id) of the runs that have one; newest first, likewise.
 

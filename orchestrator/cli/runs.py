@@ -141,7 +141,7 @@ def newest(
             take(group)
         # The id of a run for a time of its schedule is of that time, which may be long ago: as of a backfill.
         are_unseen = len(found) > limit or since_s > 0.0
-        for dated in (names.open_ones() if are_unseen else (), names.chosen()):
+        for dated in (*((names.open_ones(), names.written_late()) if are_unseen else ()), names.chosen()):
             for written_s, run_id in dated:
                 # It began before that was written last, and so did all that follow.
                 if written_s is not None and sum(_began(each)[0] >= written_s for each in found) > limit:

@@ -62,9 +62,9 @@ class Pace:
         self.is_free = not interval_s
         """Whether nothing limits it."""
         self._due_s = self._lost_s = self._raced_s = float("-inf")
-        self._now_s = float("nan")  # the last time that was told here; none yet compares as none
         self._crowded_s = self._others_s = float("-inf")
         self._mine = 0  # so many saves were made here since one of others was seen
+        self._now_s = float("nan")  # the last time that was told here; none yet compares as none
 
     def wait_s(self, now_s: float, spread: float) -> float:
         """Return how long the next save has to wait.
@@ -113,7 +113,8 @@ class Pace:
             self._mine = 0
 
     def crowded(self, now_s: float) -> None:
-        """More than CROWD attempts of the run run side by side."""
+        """More than CROWD attempts of the run run side by side, or a save has had to wait as if they did."""
+        self._pass(now_s)
         self._crowded_s = now_s
 
     def is_crowded(self, now_s: float) -> bool:

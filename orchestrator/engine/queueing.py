@@ -145,8 +145,8 @@ def _differences(
     if not draft.dag.pools:
         return
     nodes: Mapping[str, NodeState] = before.nodes if before is not None else {}
-    for name, node in draft.nodes.items():
-        was = nodes.get(name)
+    for name in draft.touched:
+        node, was = draft.nodes[name], nodes.get(name)
         if was is not node and (node.slot is not None or (was is not None and was.slot is not None)):
             yield (was.slot, node.slot, node, was.attempt) if was is not None else (None, node.slot, node, 0)
 

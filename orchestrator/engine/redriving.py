@@ -5,6 +5,7 @@ What is entered again `redrive_plan` finds; here it is done.
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
 
 from msgspec.structs import replace
@@ -228,6 +229,9 @@ def refusal(dag: DAG, state: RunState, start_from: str | None) -> str | None:
     if start_from is not None:
         node = state.nodes.get(start_from)
         if node is None:
+            elsewhere = _in_a_part(dag, state, start_from)
+            if elsewhere is not None:
+                return elsewhere
             return f'has no step "{start_from}";{did_you_mean(start_from, state.nodes) or _there_are(state)}'
         if node.status in NOT_COME_TO:
             return f"did not come by {start_from}; it can go on from a step that it came by"
@@ -235,6 +239,35 @@ def refusal(dag: DAG, state: RunState, start_from: str | None) -> str | None:
         return "has completed, so there is nothing to redrive; --from STEP runs it again from a step"
     if Plan.of_run(dag, state, start_from).is_empty:
         return "has no step that did not complete, only its result failed; --from STEP runs it again from a step"
+    return None
+
+
+def _in_a_part(dag: DAG, state: RunState, name: str) -> str | None:
+    """Return where a step of an item stands, or an item, that is in a part of a Map; None where it is none of those."""
+    indices = [int(index) for index in re.findall(r"\[([0-9]{1,9})\]", name)]
+    place = dag.find_place(name)
+    maps: list[Map] = []
+    while place is not None:
+        maps[:0] = [place] if isinstance(place, Map) else []
+        place = place.parent_dag.parent_node
+    for around, index in zip(maps, indices, strict=False):
+        entry = around.node_name + "".join(f"[{each}]" for each in indices[: maps.index(around)])
+        items = state.nodes[entry].items if entry in state.nodes else None
+        if items is None or not items.parts:
+            continue
+        if index >= items.count:
+            return f"{entry} has {items.count:,} items, of which {name} is none; the last one is {items.count - 1}"
+        for number in range(items.begun_parts):
+            part = state.nodes[f"{entry}[{number}]"]
+            if part.slice is None or not 0 <= index - part.slice.first < part.slice.count:
+                continue
+            child = child_of(state.run.run_id, part)
+            return (
+                f"{entry} runs as {items.parts} parts, and {name} is in {child}, the run of {part.node_name}; "
+                f"redrive {child} with --from {name}, and after that this run; "
+                f"--from {part.node_name} runs all of the part again"
+            )
+        return f"did not come by {name}; it can go on from a step that it came by"
     return None
 
 

@@ -286,15 +286,18 @@ class SlotKeeper:
         if len(held) > MAX_LOOKED_AT:
             first = int(self._spread() * len(held))
             held = (held[first:] + held[:first])[:MAX_LOOKED_AT]
-        return [place.ticket for place in held if not self._is_rightly_held(place)]
+        by_run: dict[str, list[Place]] = {}
+        for place in held:
+            by_run.setdefault(place.run_id, []).append(place)
+        return [ticket for run_id, places in by_run.items() for ticket in self._stale_of(run_id, places)]
 
-    def _is_rightly_held(self, place: Place) -> bool:
+    def _stale_of(self, run_id: str, places: Iterable[Place]) -> Iterable[str]:
         try:
-            loaded = OrchestrationStatus(self._store, place.run_id).load()
+            loaded = OrchestrationStatus(self._store, run_id).load()
         except CorruptState as exc:
-            log.error("who holds a slot cannot be read, and keeps it: %s", exc, extra={"run_id": place.run_id})
-            return True
-        return loaded is not None and has_ticket(loaded[0], place.holder, place.ticket)
+            log.error("who holds a slot cannot be read, and keeps it: %s", exc, extra={"run_id": run_id})
+            return ()
+        return [x.ticket for x in places if loaded is None or not has_ticket(loaded[0], x.holder, x.ticket)]
 
     def _linger(self, line: _Line, lost: int = 0) -> None:
         wait_s = line.pace.wait_s(self._seconds(), self._spread())

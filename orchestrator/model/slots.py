@@ -108,6 +108,7 @@ def _segment(name: str) -> str:
     return name if _PLAIN.fullmatch(name) else f"sha256-{sha256(name.encode()).hexdigest()[:32]}"
 
 
+_encode = msgspec.json.Encoder().encode
 _decoder = msgspec.json.Decoder(Slots)
 
 
@@ -116,7 +117,7 @@ def encode(slots: Slots) -> bytes:
     lists: Mapping[str, tuple[Place, ...]] = {"held": slots.held, "waiting": slots.waiting}
     parts = [b'{"limit": %d' % slots.limit]
     for name, places in lists.items():
-        parts.append(b'"%s": [%s]' % (name.encode(), b",".join(b"\n" + msgspec.json.encode(place) for place in places)))
+        parts.append(b'"%s": [%s]' % (name.encode(), b",".join([b"\n" + _encode(place) for place in places])))
     return b",\n".join(parts) + b"}\n"
 
 

@@ -78,8 +78,22 @@ def check_document(where: str, document: bytes) -> None:
 
 def encode(members: Members, *, between: bytes = b",\n") -> bytes:
     """Return the JSON object of some members, each on a line of its own."""
-    lines = between.join([b"%b: %b" % (_encode_name(name), value) for name, value in members.items()])
-    return b"{%b}" % lines
+    return b"{%b}" % between.join(lines(members).values())
+
+
+def lines(members: Members) -> dict[str, bytes]:
+    """Return the line of each member, as it stands in an object: `"name": JSON`."""
+    return {name: b"%b: %b" % (_encode_name(name), value) for name, value in members.items()}
+
+
+def lines_of(where: str, document: bytes) -> dict[str, bytes]:
+    """Return the line of each member of a JSON object. Raises ValueError: the document is none."""
+    return lines(_members(where, document))
+
+
+def of_lines(each: Mapping[str, bytes]) -> bytes:
+    """Return the JSON object that is made of such lines."""
+    return b"{%b}\n" % b",\n".join(each.values())
 
 
 def merge(where: str, document: bytes, changes: Iterable[bytes]) -> bytes:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from threading import Lock
 
 from orchestrator.model.errors import VersionConflict
-from orchestrator.stores.journal import Members, encode, merge
+from orchestrator.stores.journal import Members, lines, lines_of, of_lines
 from orchestrator.stores.keys import check_key
 
 
@@ -16,6 +16,8 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._lock, self._objects, self._writes = Lock(), dict[str, tuple[bytes, str]](), 0
+        self._lines = dict[str, tuple[str, dict[str, bytes]]]()
+        """Key -> (version, its lines) as it was changed last: to read them anew each time costs more than the rest."""
 
     def get(self, key: str) -> tuple[bytes, str] | None:
         """Return (content, version), or None if there is no such key."""
@@ -39,7 +41,12 @@ class MemoryStore:
         found = self.get(key)
         if found is None or found[1] != expect:
             raise VersionConflict(f"{key}: version is {found[1] if found else None}; expected {expect}")
-        return self.put(key, merge(key, found[0], [encode(members)]), expect=expect)
+        known = self._lines.get(key)
+        before = known[1] if known is not None and known[0] == expect else lines_of(key, found[0])
+        after = {**before, **lines(members)}
+        version = self.put(key, of_lines(after), expect=expect)
+        self._lines[key] = version, after
+        return version
 
     def list(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
         """Yield the keys that start with `prefix` and are > `start_after`, sorted, as they are now."""
@@ -51,3 +58,4 @@ class MemoryStore:
         check_key(key)
         with self._lock:
             self._objects.pop(key, None)
+            self._lines.pop(key, None)

@@ -14,8 +14,8 @@ from orchestrator.engine.pruning import Pruner
 from orchestrator.engine.status import OpenRuns, OrchestrationStatus, marker_of
 from orchestrator.model.commands import Outcome
 from orchestrator.model.enums import RunStatus, TaskStatus
-from orchestrator.model.errors import InputError, NotYet, RunNotFound
-from orchestrator.model.messages import cancel_message, pause_message, redrive_message
+from orchestrator.model.errors import InputError, NotYet, RunNotFound, StoreUnavailable
+from orchestrator.model.messages import cancel_message, pause_message, redrive_message, resume_message
 from orchestrator.model.run_state import RunState, run_result
 from orchestrator.runtime.story import log_saved
 from orchestrator.stores.memory import MemoryStore
@@ -47,6 +47,21 @@ class RedrivingWorld(World):
 
 
 # -- what is asked, and how often it comes -----------------------------------------------------------------
+
+
+def test_a_pause_that_comes_after_a_redrive_is_of_no_effect_where_its_resume_came_before_it():
+    world = RedrivingWorld(chain("A", "B"))
+    run_id = world.failed()
+    asked = [world.clock.now() + timedelta(seconds=second) for second in range(1, 4)]
+    world.clock.forward(5)
+    world.ask(resume_message(run_id), at=asked[2])
+    saved = len(world.saved)
+    world.ask(resume_message(run_id), at=asked[2], message_id="again")
+    assert len(world.saved) == saved
+    assert world.state(run_id).run.status is RunStatus.FAILED
+    world.redrive(run_id, at=asked[0])
+    world.ask(pause_message(run_id), at=asked[1])
+    assert world.state(run_id).run.status is RunStatus.RUNNING
 
 
 @pytest.mark.parametrize("number", [None, 1])
@@ -309,6 +324,25 @@ def test_a_redrive_of_which_the_marker_was_just_given_up_has_one_all_the_same(at
     else:
         world.store.before["delete", marker_of(run_id, 1)] = lambda: world.redrive(run_id)
         world.instances[1].tick()
+    assert world.state(run_id).run.status is RunStatus.RUNNING
+    assert marker_of(run_id, 1) in marked(world)
+
+
+def test_a_redrive_of_which_the_marker_was_just_given_up_has_one_though_the_store_fails_then():
+    world = RedrivingWorld(chain("A"), store=Interrupting(), instances=2)
+    run_id = world.failed()
+    OpenRuns(world.store).mark(run_id, world.clock.now(), 1)
+    world.clock.forward(90_000)
+
+    def refuse():
+        raise StoreUnavailable("429")
+
+    def is_given_up():
+        world.instances[1].tick()
+        world.store.before["put", marker_of(run_id, 1)] = refuse
+
+    world.store.before["put", f"runs/{run_id}.json"] = is_given_up
+    world.redrive(run_id)
     assert world.state(run_id).run.status is RunStatus.RUNNING
     assert marker_of(run_id, 1) in marked(world)
 

@@ -1,5 +1,6 @@
 """A redrive of a Map of very many items: of all its parts only the items that did not complete run again."""
 
+import re
 from collections import Counter
 
 import pytest
@@ -92,11 +93,48 @@ def test_a_chosen_part_runs_again_as_a_new_run():
     assert launched(world, run_id)["F[500]"] == 2
 
 
+@pytest.fixture(scope="module")
+def two_parts():
+    """A run with a Map in two parts that has ended, of 500 items and of 2; in each item a Parallel and a Map."""
+    inner = {"type": "Map", "items": "${[index]}", "iterator": dag(I=task())}
+    beside = {"type": "Parallel", "branches": [dag(G=task()), dag(N=inner)]}
+    world = Simulation(long(iterator=dag(P=beside)), default=returns("ok"))
+    run_id = world.start({"items": list(range(502))})
+    return world, world.finish(run_id)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        pytest.param("M[499]", "M runs as 2 parts, and M[499] is in {0}, the run of M[0]; ", id="an item"),
+        pytest.param("G[501]", "M runs as 2 parts, and G[501] is in {1}, the run of M[1]; ", id="in a Parallel"),
+        pytest.param("I[500][0]", "M runs as 2 parts, and I[500][0] is in {1}, the run of M[1]; ", id="in a Map"),
+        pytest.param("G[502]", "M has 502 items, of which G[502] is none; the last one is 501", id="no such item"),
+        pytest.param("X[7]", 'has no step "X[7]"; ', id="no such step"),
+        pytest.param("E[7]", 'has no step "E[7]"; there are "M", "E", "M[0]", ', id="a step outside of the Map"),
+        pytest.param("M[x]", 'has no step "M[x]"; ', id="no number"),
+    ],
+)
+def test_what_is_of_an_item_in_a_part_is_said_to_be_in_the_part_s_run(two_parts, name, words):
+    world, run = two_parts
+    children = [run.node(f"M[{number}]").execution_id for number in range(2)]
+    with pytest.raises(InputError, match=re.escape(words.format(*children))):
+        world.redrive(run.run_id, name)
+
+
+def test_an_item_in_a_part_that_never_began_was_not_come_by():
+    world, run_id, _ = world_of(long(max_concurrency=50), **{"F[3]": fails(times=1)})
+    with pytest.raises(InputError, match=r"did not come by F\[600\]; it can go on from a step that it came by"):
+        world.redrive(run_id, "F[600]")
+
+
 def test_a_step_of_an_item_is_chosen_in_the_part_s_own_run_and_the_run_then_takes_that_as_it_is():
     world, run_id, before = world_of(long(), **{"F[7]": fails(times=1).then(returns("ok"))})
     (failed,) = (part for part in parts_of(world, run_id) if part.status == "Failed")
     assert before.node("M[0]").execution_id == failed.run_id
-    with pytest.raises(InputError, match=r'has no step "F\[7\]"'):
+    said = f"M runs as 3 parts, and F[7] is in {failed.run_id}, the run of M[0]; "
+    how = f"redrive {failed.run_id} with --from F[7], and after that this run; --from M[0] runs all of the part again"
+    with pytest.raises(InputError, match=re.escape(f"run {run_id}: {said}{how}")):
         world.redrive(run_id, "F[7]")
     world.redrive(failed.run_id, "F[9]")
     assert world.finish(failed.run_id).status == "Completed"

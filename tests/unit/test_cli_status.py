@@ -1,14 +1,17 @@
 """orchestrator status and runs: what lies in a bucket, whatever state it is in."""
 
 import json
+import os
 import shutil
 import sys
 import time
 from collections import Counter
+from datetime import datetime
 from threading import Timer
 
 import pytest
 
+from orchestrator.cli import main as main_module
 from orchestrator.cli import status as status_module
 from orchestrator.cli.main import main
 from tests.support.command_line import Place, clean_environment
@@ -238,6 +241,25 @@ def test_a_run_for_a_time_long_ago_that_has_not_ended_is_among_the_newest(many, 
     (many.parent / "open" / backfilled).write_text("")
     assert main(["runs", "--limit", "3"]) == 0
     assert [each[-1] for each in ids(capsys)] == ["4", "b", "3"]
+
+
+@pytest.mark.parametrize("argv", [["--limit", "3"], ["--limit", "20", "--since", "2d"], ["--limit", "1", "--dag", "b"]])
+def test_a_finished_run_for_a_time_long_ago_is_where_it_began(many, argv, capsys, monkeypatch):
+    backfilled = "run_1700000000_00000000000b"
+    (many / f"{backfilled}.json").write_text(head(backfilled, "2026-01-01T12:00:03.5Z", "b"))
+    old = "run_1700000000_00000000000c"
+    (many / f"{old}.json").write_text(head(old, "2023-11-14T22:13:20Z", "b"))
+    os.utime(many / f"{old}.json", (1700000000, 1700000000))
+
+    class Now(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime(2026, 1, 2, tzinfo=tz)
+
+    monkeypatch.setattr(main_module, "datetime", Now)
+    assert main(["runs", *argv]) == 0
+    expected = ["b"] if "b" in argv else ["4", "b", "3"] if "3" in argv else ["4", "b", "3", "e", "2", "1", "0"]
+    assert [each[-1] for each in ids(capsys)] == expected
 
 
 def test_a_corrupt_document_is_a_row_that_says_so(many, capsys):

@@ -13,6 +13,7 @@ import pytest
 from orchestrator.model.errors import StoreUnavailable, VersionConflict
 from orchestrator.stores import folding, journal, local
 from orchestrator.stores.local import LocalStore
+from tests.support.kills import killed_at
 
 KEY = "runs/a.json"
 FIRST = b'{"$run": 1,\n"A": 1}\n'
@@ -241,48 +242,6 @@ def test_files_that_somebody_removes_are_missed_and_made_again(store, bucket, na
 
 # ---- Kills --------------------------------------------------------------------------------------------
 
-CALLS = ("open", "write", "pwrite", "utime", "fsync", "fdatasync", "rename", "unlink", "ftruncate", "mkdir")
-
-
-def killed_at(number, is_after, deed):
-    """Do something in a process that dies before, or after, its n-th call that changes a disk; whether it did die.
-
-    Before a write means: in the middle of it.
-    """
-    pid = os.fork()
-    if pid:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    left = number
-
-    def counted(name, call):
-        def called(*args, **kwargs):
-            nonlocal left
-            left -= 1
-            if not left and not is_after:
-                if name == "write":
-                    call(args[0], args[1][: len(args[1]) // 2])
-                if name == "pwrite":
-                    call(args[0], args[1][: len(args[1]) // 2], args[2])
-                os._exit(9)
-            is_last = not left
-            try:
-                return call(*args, **kwargs)
-            finally:
-                if is_last:
-                    os._exit(9)
-
-        return called
-
-    status = 1
-    try:
-        signal.alarm(20)
-        for name in CALLS:
-            setattr(os, name, counted(name, getattr(os, name)))
-        deed()
-        status = 0
-    finally:
-        os._exit(status)
-
 
 def change_once(store):
     store.change(KEY, {"A": b"2", "N": b"3"}, expect=store.get(KEY)[1])
@@ -498,6 +457,7 @@ def test_an_error_at_any_step_leaves_the_old_content_or_the_new_and_it_goes_on(s
         assert found == was if step == "pwrite" else found[0] == b'{"$run": 1,\n"A": 2}\n'
         version = store.change(KEY, {"A": b"1"}, expect=found[1])
         assert store.get(KEY) == LocalStore(bucket).get(KEY) == (FIRST, version)
+        version = store.put(KEY, FIRST, expect=version)
 
 
 def test_after_a_sync_that_failed_nothing_relies_on_that_journal(store, bucket, monkeypatch):
@@ -507,11 +467,44 @@ def test_after_a_sync_that_failed_nothing_relies_on_that_journal(store, bucket, 
         patched.setattr(os, "fdatasync", lambda fd: (_ for _ in ()).throw(OSError(5, "Input/output error")))
         with pytest.raises(StoreUnavailable):
             store.change(KEY, {"A": b"3"}, expect=version)
-    version = store.change(KEY, {"B": b"4"}, expect=store.get(KEY)[1])
+    version = store.change(KEY, {"B": b"4"}, expect=LocalStore(bucket).get(KEY)[1])
     assert on_disk(bucket) == b'{"$run": 1,\n"A": 3,\n"B": 4}\n'
     assert names_in(bucket) == ["a.json"]
     store.change(KEY, {"B": b"5"}, expect=version)
     assert names_in(bucket) == [".a.json.journal", "a.json"]
+
+
+@pytest.mark.parametrize("deed", ["put", "change"])
+def test_after_a_sync_that_failed_nobody_reads_here_what_may_not_be_on_disk(store, bucket, monkeypatch, deed):
+    version = store.put(KEY, FIRST, expect=None)
+    syncs = []
+
+    def fail(fd):
+        syncs.append(fd)
+        if deed == "change" or len(syncs) % 2 == 0:  # a put has synced its file, and then its folder is
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fail)
+        patched.setattr(os, "fdatasync", fail)
+        write = {"put": lambda: store.put(KEY, b'{"A": 2}', expect=version)}.get(
+            deed, lambda: store.change(KEY, {"A": b"2"}, expect=version)
+        )
+        with pytest.raises(StoreUnavailable):
+            write()
+        with pytest.raises(StoreUnavailable, match=f"^{bucket}/{KEY}: cannot be written: No space left on device; "):
+            store.get(KEY)
+    syncs.clear()
+    real, fsync = os.fsync, []
+    monkeypatch.setattr(os, "fsync", lambda fd: (fsync.append(fd), real(fd)))
+    with pytest.raises(VersionConflict):
+        store.put(KEY, b"{}", expect=None)
+    assert len(fsync) == 2
+    found, version = store.get(KEY)
+    assert json.loads(found)["A"] == 2
+    assert LocalStore(bucket).get(KEY) == store.get(KEY) == (found, version)
+    assert len(fsync) == 2
+    assert names_in(bucket) == ["a.json"]
 
 
 def test_a_fold_that_fails_is_tried_again_and_the_journal_counts_until_then(bucket, monkeypatch):

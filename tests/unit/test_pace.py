@@ -80,7 +80,6 @@ def test_saves_of_others_that_were_made_before_set_no_clock_back():
 
 def test_a_save_of_others_whose_clock_is_an_hour_ahead_counts_as_one_of_now():
     pace = Pace(1.0)
-    pace.wait_s(100.0, 0.0)
     pace.seen([3700.0], 100.0)
     assert waits(pace, 3, now_s=100.0) == [0, 0, 1]
 
@@ -117,6 +116,19 @@ def crowded(pace: Pace, now_s: float = 100.0) -> Pace:
 def test_a_crowded_run_is_saved_no_two_times_in_a_row():
     assert waits(crowded(Pace(1.0)), 4) == [0, 1, 1, 1]
     assert waits(crowded(Pace(1.0)), 4, now_s=109.0) == [0, 1, 1, 0], "ten intervals later it is one like others"
+
+
+def test_a_save_of_others_counts_from_when_it_was_made_though_nothing_was_asked_here_since():
+    pace = crowded(Pace(1.0))
+    pace.seen([103.0], 103.2)
+    assert pace.wait_s(103.2, 0.0) == pytest.approx(0.8)
+
+
+def test_a_clock_that_was_set_back_by_an_hour_does_not_have_a_run_look_crowded_for_an_hour():
+    pace = crowded(Pace(1.0), 3600.0)
+    pace.wait_s(0.0, 0.0)
+    assert pace.is_crowded(5.0)
+    assert not pace.is_crowded(11.0)
 
 
 def test_who_saves_a_crowded_run_lets_others_go_first_now_and_then_as_it_may_not_know_of_them():

@@ -13,7 +13,7 @@ from orchestrator.model.dag import DAG
 from orchestrator.model.enums import RunStatus
 from orchestrator.model.facts import AttemptEnded, PauseRequested, ResumeRequested, RunAdmitted, RunStarted, SlotGranted
 from orchestrator.model.policy import Policy, TargetRules
-from tests.support.world import T0, dag, task
+from tests.support.world import T0, dag, parallel, task
 
 START = RunStarted("run_1_x", "dag", "sha256:0", {}, "m1", priority=7)
 TOKEN, OTHER = Token("me.1", b"0" * 32), Token("you.1", b"1" * 32)
@@ -136,3 +136,24 @@ def test_the_tickets_of_a_save_differ_and_so_do_those_of_two_saves():
         ask.ticket for token in (TOKEN, OTHER) for ask in decide(graph, None, [START], T0, token, POLICY).commands
     ]
     assert len(set(tickets)) == 4
+
+
+class Unread(dict):
+    """Nodes of which a few may be asked for, and never all."""
+
+    def __iter__(self):
+        raise AssertionError("all nodes are gone through")
+
+    keys = values = items = __iter__
+
+
+def test_a_decision_about_one_of_very_many_attempts_looks_at_no_other():
+    wide = DAG(dag(P=parallel(*(dag(**{f"A{n}": task(pool="few")}) for n in range(1500)))))
+    state = decide(wide, None, [START], T0, TOKEN, POLICY).state
+    ticket = state.nodes["A7"].slot.ticket
+    unread = type(state)(state.run, Unread(state.nodes))
+    turn = decide(wide, unread, [SlotGranted("A7", 1, "pool/few", ticket)], LATER, OTHER, POLICY)
+    assert [type(command) for command in turn.commands] == [Launch]
+    turned = type(state)(turn.state.run, Unread({**state.nodes, "A7": turn.state.nodes["A7"]}))
+    ended = decide(wide, turned, [AttemptEnded("A7", 1, Outcome.completed())], LATER, OTHER, POLICY)
+    assert ended.commands == (ReleaseSlot("pool/few", "run_1_x/A7/1", ticket),)

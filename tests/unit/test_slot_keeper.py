@@ -3,8 +3,10 @@
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from threading import Event
+from typing import ClassVar
 
 import pytest
+from msgspec.structs import replace
 
 from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.slot_keeper import SlotKeeper
@@ -126,6 +128,22 @@ def test_a_tick_finds_out_about_so_many_holders_from_any_place_on():
     keeper.look_after("pool/api", [ask(300, limit=300)])
     held = [place.holder for place in decode(store.get(KEY)[0], KEY).held]
     assert held == [*(f"run{number}/A/1" for number in range(50, 150)), "run300/A/1"]
+
+
+def test_a_look_reads_a_run_once_however_many_slots_it_holds():
+    class Read(MemoryStore):
+        keys: ClassVar[list[str]] = []
+
+        def get(self, key):
+            self.keys.append(key)
+            return super().get(key)
+
+    keeper = keeper_of(Read())
+    asks = [replace(ask(number, limit=20), run_id=f"run{number % 2}", node_name=f"A{number}") for number in range(20)]
+    keeper.change("pool/api", asks, ())
+    Read.keys.clear()
+    keeper.look_after("pool/api", [ask(20, limit=20)])
+    assert sorted(key for key in Read.keys if key.startswith("runs/")) == ["runs/run0.json", "runs/run1.json"]
 
 
 def test_who_is_interrupted_while_waiting_holds_nobody_up():

@@ -10,14 +10,15 @@ once a second; tasks that are independent are steps of one workflow in `asyncio.
 to PostgreSQL (`max_executor_threads` and `sys_db_pool_size`, docs.dbos.dev/python/reference/configuration; with 8 of
 each, or the default of 20 connections, it was not quicker). To SQLite one connection: there is one writer, and more
 of them wait for each other in its busy handler, which took ten times as long in W3. Its journal and `synchronous` stay
-as DBOS leaves them, SQLite's defaults: a rollback journal, FULL. `pool_pre_ping` stays as it comes, on. W1 to W3 are
-async workflows, which took less time than sync ones in W1, 8.1 and 12.3 ms a step of a busy machine; W4 and W5 are
-sync ones, which took less there. No tracing, no Conductor.
+as DBOS leaves them, SQLite's defaults: a rollback journal, FULL. `pool_pre_ping` stays as it comes, on. W1 and W4 are
+sync or async workflows, whichever take less here (a busy machine favours the async ones in W1); W5 are sync ones:
+a hundred async ones at once took many times as long. No tracing, no Conductor.
 """
 
 import asyncio
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +34,8 @@ from benchmarks.peers.serving import (
     RUNS,
     THREADS,
     WIDTH,
+    Workload,
+    seconds,
     serve,
     take_standard_output,
 )
@@ -85,16 +88,28 @@ async def layers(depth: int, width: int) -> None:
         await asyncio.gather(*(noop_at_once() for _ in range(width)))
 
 
+@DBOS.step()
+async def note_at_once() -> None:
+    """Note the time, on the event loop."""
+    entered.append(time.perf_counter())
+
+
 @DBOS.workflow()
 def first() -> None:
     """One task."""
     note()
 
 
-def start_to_first() -> float:
+@DBOS.workflow()
+async def first_at_once() -> None:
+    """One task, on the event loop."""
+    await note_at_once()
+
+
+def start_to_first(workflow: Callable[[], object]) -> float:
     """Return when the first task was entered."""
     entered.clear()
-    DBOS.start_workflow(first).get_result()
+    DBOS.start_workflow(workflow).get_result()
     return entered[0]
 
 
@@ -103,6 +118,15 @@ def at_once() -> None:
     handles = [DBOS.start_workflow(chain, RUN_LENGTH) for _ in range(RUNS)]
     for handle in handles:
         handle.get_result()
+
+
+def quicker(*ways: Workload) -> Workload:
+    """Return the one of them that takes less: the fastest of seven times each, in turn."""
+    took = {way: [seconds(way) for _ in range(2)][1:] for way in ways}
+    for _ in range(6):
+        for way in ways:
+            took[way].append(seconds(way))
+    return min(ways, key=lambda way: min(took[way]))
 
 
 def done() -> int:
@@ -129,14 +153,18 @@ def main() -> None:
         )
         DBOS.launch()
         workloads = {
-            "W1": lambda: DBOS.start_workflow(long_chain, CHAIN).get_result(),
+            "W1": quicker(
+                lambda: DBOS.start_workflow(chain, CHAIN).get_result(),
+                lambda: DBOS.start_workflow(long_chain, CHAIN).get_result(),
+            ),
             "W2": lambda: DBOS.start_workflow(fan_out, WIDTH).get_result(),
             "W3": lambda: DBOS.start_workflow(layers, DEPTH, LAYER).get_result(),
-            "W4": start_to_first,
+            "W4": quicker(lambda: start_to_first(first), lambda: start_to_first(first_at_once)),
             "W5": at_once,
         }
         try:
-            serve(version("dbos"), workloads, done, replies)
+            before = done()
+            serve(version("dbos"), workloads, lambda: done() - before, replies)
         finally:
             DBOS.destroy()
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
+from orchestrator.engine.status import marker_of
 from orchestrator.model.commands import Json, Launch
-from orchestrator.model.enums import RunStatus, TaskStatus
+from orchestrator.model.enums import DueKind, RunStatus, TaskStatus
+from orchestrator.model.ids import parse_launch_id
 from orchestrator.model.run_state import NodeState, RunState
 from orchestrator.stores.memory import MemoryStore
 from tests.simulation.simulator.checks import Checks
-from tests.simulation.simulator.cloud import Bucket, Message
+from tests.simulation.simulator.cloud import Bucket, Message, at
 from tests.simulation.simulator.crew import Crew, Strand
 from tests.simulation.simulator.meetings import step_at
 from tests.simulation.simulator.services import Running, Services
 from tests.simulation.simulator.tape import Tape
+
+_DO_SOMETHING = frozenset(("put", "delete", "publish", "launch", "cancel", "notify"))
+"""Calls that do not only ask."""
 
 
 @dataclass
@@ -37,7 +43,12 @@ class Counting:
         self.tape, self.crew, self.services, self.bucket, self.checks = tape, crew, services, bucket, checks
         self.standing: dict[Strand, _Standing] = {}
         self.claimed_by: dict[str, Strand] = {}
-        self.delivered: Counter[str] = Counter()
+        self.steered: dict[Strand, list[tuple[str, str]]] = {}
+        """Threads whose run was steered while they were at a step -> (how, the step)."""
+        self.delivered: dict[str, float] = {}
+        """Run id -> of the messages about it that were delivered, when the last was to come, in seconds."""
+        self.handled: dict[int, object] = {}
+        """What was told by messages that were handled."""
 
     # -- threads that do not go on --------------------------------------------------------------------
 
@@ -52,13 +63,42 @@ class Counting:
         return ends.total() if strand.about is None else ends[strand.about]
 
     def goes_on(self, strand: Strand) -> None:
-        """Count that a thread goes on that stood still, where its run is not as it was."""
+        """Count that a thread goes on that stood still, where its run is not as it was, or whose run was steered."""
+        if strand.host.is_dead:
+            return
+        for fault, step in self.steered.pop(strand, ()):
+            self.tape.meets(fault, step)
         stood = self.standing.pop(strand, None)
-        if stood is None or strand.host.is_dead:
+        if stood is None:
             return
         written = self.bucket.writes_of_others(strand.about, strand.host)
         if written > stood.written or self._ends(strand) > stood.ended:
             self.tape.meets("stall", step_at(stood.step))
+
+    def killed(self, strand: Strand, messages: Collection[Message]) -> None:
+        """Count that a thread is cut off: before a call that does something, in what is begun again, or in a Tick
+        that had something to do."""
+        message, call = strand.message, strand.at.partition(" ")[0]
+        is_cut_off = call in _DO_SOMETHING and not strand.at.endswith(", done")
+        comes_again = any(each is message for each in messages)
+        is_of_tick = isinstance(message, Message) and message.kind == "tick"
+        if is_cut_off or comes_again or (is_of_tick and (strand.at == "decide" or self._has_chores())):
+            self.tape.meets("kill", step_at(strand.at))
+
+    def _has_chores(self) -> bool:
+        """Whether a Tick has something to do: what is due, late, waiting for a slot or over."""
+        now = at(self.crew.now)
+        for state in self.checks.states.values():
+            run = state.run
+            if run.status.is_final and self.bucket.held.get(marker_of(run.run_id, run.redrives)) is not None:
+                return True
+            if run.is_resuming or run.waits_for_slot or any(each.lease_end <= now for each in run.owed_notifications):
+                return True
+            for node in state.nodes.values() if not run.status.is_final else ():
+                is_late = node.claim is not None and node.execution_id is None and node.claim.lease_end <= now
+                if is_late or node.waits_for_slot or any(due <= now for due in node.due.values()):
+                    return True
+        return False
 
     # -- messages -------------------------------------------------------------------------------------
 
@@ -73,21 +113,26 @@ class Counting:
             self.tape.meets("lost", "completion")
 
     def delivery(self, message: Message) -> None:
-        """Count what befell a message on its way that is delivered now."""
+        """Count what befell a message on its way that is delivered now, for the first time."""
+        if message.tries > 1:
+            return
         run_id, kind = message.run_id, message.kind
-        if message.is_copy:
-            self.tape.meets("twice", kind)
         if message.is_forged and self._is_wanted(message):
             self.tape.meets("forged", kind)
-        if message.late_s and message.tries == 1:
-            due_at = message.due_at - message.late_s
-            written_at = self.checks.last_write if run_id is None else self.checks.written_at.get(run_id, -1.0)
-            if written_at > due_at or message.number < self.delivered[run_id or ""]:
-                self.tape.meets("late", kind)
-        whose = run_id or ""
-        if message.number < self.delivered[whose]:
+        whose, to_come_at = run_id or "", message.published_at
+        last = self.delivered.get(whose, -1.0)
+        written_at = self.checks.written_at.get(run_id, -1.0)
+        if message.late_s and (written_at > message.due_at - message.late_s or last > to_come_at):
+            self.tape.meets("late", kind)
+        if last > to_come_at and (run_id is None or written_at > to_come_at):
             self.tape.meets("out of order", kind)
-        self.delivered[whose] = max(self.delivered[whose], message.number)
+        self.delivered[whose] = max(last, to_come_at)
+
+    def handled_to_the_end(self, message: Message) -> None:
+        """Count that what a message tells of is handled that has been before."""
+        if id(message.data) in self.handled:
+            self.tape.meets("twice", message.kind)
+        self.handled[id(message.data)] = message.data
 
     def _awaited(self, launch: Launch) -> bool:
         """Whether a run waits for the end of a launch's attempt."""
@@ -110,6 +155,10 @@ class Counting:
             node = state.nodes.get(data["node_name"])
             is_current = node is not None and node.attempt == data["attempt"] and node.status is TaskStatus.RUNNING
             return is_current and (data.get("kind") is None or data["kind"] in node.due)
+        if kind == "heartbeat":
+            ids = parse_launch_id(data["launch_id"])
+            node = state.nodes.get(ids[1]) if ids is not None else None
+            return node is not None and ids is not None and node.attempt == ids[2] and DueKind.HEARTBEAT in node.due
         known = self.services.executions.get(_execution_in(data))
         launch_id = data.get("launch_id") or (known.launch.launch_id if known is not None else None)
         if launch_id is None and "node_name" in data:
@@ -162,8 +211,7 @@ class Counting:
             faults.append("redrive")
         for strand in self.crew.strands if faults else ():
             if strand is not self.crew.current and not strand.host.is_dead and strand.about == new.run.run_id:
-                for fault in faults:
-                    self.tape.meets(fault, step_at(strand.at))
+                self.steered.setdefault(strand, []).extend((fault, step_at(strand.at)) for fault in faults)
 
 
 def _execution_in(data: dict[str, Json]) -> str:

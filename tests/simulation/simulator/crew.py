@@ -49,6 +49,8 @@ class Strand:
         self.looked_at_clock: str | None = None
         """Where it was when it looked at its process's clock last."""
         self.about: str | None = None
+        self.message: object = None
+        """What it handles, which comes again if it does not get to the end."""
         self.waits_for: Callable[[], bool] | None = None
         self.wakes_at = 0.0
         self.is_done = False
@@ -113,6 +115,7 @@ class Crew:
         strand = Strand(self, host, work)
         if self._current is not None:
             strand.about, strand.looked_at_clock = self._current.about, self._current.looked_at_clock
+            strand.message = self._current.message
         self.strands.append(strand)
         return strand
 

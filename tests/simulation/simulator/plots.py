@@ -65,8 +65,10 @@ class Plot:
             made["max_active_runs"] = 1
         if self._chance(0.05) and not self._is_steady:
             made["timeout"] = self._one_of(["10m", "2h"])
+        if self._chance(0.5) and not self._is_steady:  # who looks at the clock decides whether it has passed
+            made["deadline"] = self._one_of(["1s", "2s", "4s", "30s", "10m"])
         if self._chance(0.25):
-            made["notify"] = [{"on": ["started", "completed", "failed", "cancelled"], "topic": TOPIC}]
+            made["notify"] = [{"on": ["started", "completed", "failed", "cancelled", "late"], "topic": TOPIC}]
         return made
 
     def _chance(self, share: float) -> bool:
@@ -148,13 +150,13 @@ class Plot:
                 task["topic"] = TOPIC
         if task["target_type"] not in ("Dag", "Callback") and self._chance(0.15):
             task["pool"] = "few"
-        if earlier and self._chance(0.25):
+        if earlier and self._chance(0.5):
             task["parameters"] = {"before": f"${{steps.{self._one_of(earlier)}.result}}"}
         can_be_silent = task["target_type"] in ("CloudFunction", "CloudRunJob") and "invocation" not in task
         if can_be_silent and not self._is_steady and self._chance(0.2):
             task["heartbeat"] = "5m"
             return {**task, "retry": {"max_attempts": 2}} if self._chance(0.5) else task
-        if self._chance(0.3):
+        if self._chance(0.7 if "invocation" in task else 0.3):
             task["retry"] = {"max_attempts": self._random.randint(2, 3), "delay": self._one_of(["1s", "30s", "5m"])}
         if later and self._chance(0.2):
             task["on_error"] = [{"errors": ["*"], "next": self._one_of(later)}]

@@ -215,7 +215,7 @@ class TargetOf:
         if self.synchronous:
             until = crew.now + self.launch_limit_s
             crew.wait_for(lambda: execution.ended_at is not None or crew.now >= until < execution.ends_at)
-            self._pause("launch, done", launch)
+            self._pause("launch and wait, done", launch)
             if execution.ended_as is None:
                 late = Outcome.failed("Task.Timeout", "the call's deadline is over")
                 return Execution(execution.execution_id, outcome=late)
