@@ -28,8 +28,6 @@ class Triggered:
     dag_name: str
     definition: Mapping[str, Json]
     dag: DAG
-    trigger: int
-    """Place of the trigger that it matched, in its definition."""
     input: Mapping[str, Json]
     variables: Mapping[str, Json]
 
@@ -139,7 +137,7 @@ class Triggers:
                 if not self._holds(name, trigger, scope):
                     continue
                 run_input = _input(name, trigger, scope, event)
-            return Triggered(name, definition, dag, trigger.place, run_input, variables)
+            return Triggered(name, definition, dag, run_input, variables)
         return None
 
     def _holds(self, name: str, trigger: _Trigger, scope: Scope) -> bool:

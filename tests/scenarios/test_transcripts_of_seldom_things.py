@@ -206,7 +206,8 @@ LATER = T0 + timedelta(seconds=1)
         (5, "Paused", 5, False, True),
         (5, "Paused", 6, True, True),
         (5, "Queued", 5, True, False),
-        (5, "Completed", 6, False, False),
+        (5, "Completed", 5, False, False),
+        (5, "Completed", 6, False, True),
     ],
 )
 def test_which_request_to_pause_or_resume_is_news(steered_s, status, at_s, pauses, resumes):
@@ -218,7 +219,8 @@ def test_which_request_to_pause_or_resume_is_news(steered_s, status, at_s, pause
     if pauses:
         assert (paused(run, at).status, paused(run, at).steered_at) == ("Paused", at)
     if resumes:
-        assert (resumed(run, at).status, resumed(run, at).is_resuming) == ("Running", status == "Paused")
+        after = "Completed" if status == "Completed" else "Running"
+        assert (resumed(run, at).status, resumed(run, at).is_resuming) == (after, status == "Paused")
 
 
 ASKING = {
