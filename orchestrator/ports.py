@@ -55,6 +55,18 @@ class ChangingStore(ObjectStore, Protocol):
         """
 
 
+@runtime_checkable
+class CreatingStore(ObjectStore, Protocol):
+    """A store that creates several objects for less than it costs to put one after another."""
+
+    def create(self, objects: Mapping[str, bytes]) -> Mapping[str, Version]:
+        """Write objects none of which may exist yet, key -> content; return their versions.
+
+        They appear one after another, in this order; all are durable when this returns. Raises:
+            VersionConflict: one of them exists; those before it may have been written.
+        """
+
+
 class Secrets(Protocol):
     """What `${secret.NAME}` stands for. From many threads; a value is kept nowhere but in memory."""
 
@@ -122,7 +134,7 @@ class Target(Protocol):
 
     id_is_ours: bool
     """Whether its events carry our launch id, so that nobody needs an execution's record to know whose
-    it is: then the record is written off the critical path, or not at all."""
+    it is: then none is written."""
 
     def launch(self, launch: Launch) -> Execution:
         """Start the attempt. The same key again returns the execution that it started before,

@@ -14,7 +14,6 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from orchestrator.engine.observing import Observed
-from orchestrator.engine.records import Records
 from orchestrator.engine.run_box import RunBox
 from orchestrator.engine.status import ExecutionStatus
 from orchestrator.model.commands import (
@@ -81,7 +80,7 @@ class Actor:
         self._is_unwanted = is_unwanted
         self._observed = observed
         self._notifier = notifier
-        self._records = Records(executions)
+        self._executions = executions
 
     def blocks(self, commands: Sequence[Command]) -> bool:
         """Whether carrying these out may take long."""
@@ -267,9 +266,8 @@ class Actor:
         self._tell(launch, result, begun)
         box.executions[launch.launch_id] = execution
         self._cancel_if_unwanted(target, launch, execution)
-        is_named = target.id_is_ours or (isinstance(target, Named) and target.is_named(launch))
-        if not is_named or self._policy.records_all:
-            self._bind(launch, execution, is_urgent=not is_named)
+        if not (target.id_is_ours or (isinstance(target, Named) and target.is_named(launch))):
+            self._bind(launch, execution)
         if execution.outcome is not None:
             return AttemptEnded(launch.node_name, launch.attempt, execution.outcome, execution.execution_id)
         if launch.recover:
@@ -300,8 +298,8 @@ class Actor:
         except OrchestratorError as exc:
             log.warning("cannot cancel a late launch: %s", exc, extra=_where(launch))
 
-    def _bind(self, launch: Launch, execution: Execution, *, is_urgent: bool) -> None:
-        """Record whose the execution is."""
+    def _bind(self, launch: Launch, execution: Execution) -> None:
+        """Record whose the execution is. The record can be rebuilt, so that a failure is no more than logged."""
         record = ExecutionRecord(
             execution_id=execution.execution_id,
             task_name=launch.target_name,
@@ -314,14 +312,10 @@ class Actor:
             target_type=launch.target_type,
             launched_at=self._clock.now(),
         )
-        if is_urgent:
-            self._records.write(record)
-        else:
-            self._records.write_later(record)
-
-    def close(self) -> None:
-        """Write the records that wait."""
-        self._records.close()
+        try:
+            self._executions.save_execution(record)
+        except Exception as exc:
+            log.warning("cannot record an execution: %s", exc, extra=_where(launch))
 
     def _failed(self, launch: Launch, failure: Failure) -> LaunchFailed:
         return LaunchFailed(launch.node_name, launch.attempt, launch.owner, failure)

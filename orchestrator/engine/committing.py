@@ -15,7 +15,7 @@ from orchestrator.engine.observing import Observed
 from orchestrator.engine.pace import ASKING_S, CROWD, GATHERING_S, LINGERING_S, MOST_LINGERING_S
 from orchestrator.engine.run_box import Entry, RunBox
 from orchestrator.engine.saved import Saved
-from orchestrator.engine.status import OpenRuns, OrchestrationStatus
+from orchestrator.engine.status import Marker, OpenRuns, OrchestrationStatus, marker_of
 from orchestrator.model.commands import AskSlot, Command, Launch, Notify
 from orchestrator.model.enums import TaskStatus
 from orchestrator.model.errors import OrchestratorError, StoreUnavailable, VersionConflict
@@ -252,6 +252,11 @@ class Committer:
         if before is not None and before.run.redrives == after.run.redrives:
             return status.save(after, expect=version, before=before, touched=touched)
         made_for = after.run.message_id if after.run.parent is not None else None
+        if before is None:
+            marker = Marker(self._clock.now(), made_for)
+            created = status.create(after, marker_of(status.run_id, after.run.redrives), marker.encode())
+            if created is not None:
+                return created
         self._open_runs.mark(status.run_id, self._clock.now(), after.run.redrives, made_for)
         saved = status.save(after, expect=version, before=before, touched=touched)
         for faults in range(1, MAX_FAULTS if before is not None else 0):

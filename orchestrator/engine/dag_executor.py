@@ -332,7 +332,6 @@ class DAGExecutor:
         """Finish what can be finished at once; everything else is for a Tick, here or elsewhere."""
         with self._given_back:
             self._given_back.wait_for(lambda: not self._giving_back, GIVING_BACK_S)
-        self._actor.close()
         self._witness.close()
 
     def _of_no_run(self, item: TickAll | Later | StartAll | None, message_id: str | None) -> Handled:

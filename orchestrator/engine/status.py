@@ -25,7 +25,7 @@ from orchestrator.model.definition import check
 from orchestrator.model.errors import CorruptState, DefinitionError, UnknownDag, VersionConflict
 from orchestrator.model.execution import ExecutionRecord
 from orchestrator.model.run_state import DocumentEncoder, NodeState, RunState, decode
-from orchestrator.ports import ChangingStore, ObjectStore, Version
+from orchestrator.ports import ChangingStore, CreatingStore, ObjectStore, Version
 
 _MAX_WRITTEN = 4096
 """How many records an instance remembers of those that it wrote."""
@@ -35,13 +35,17 @@ _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 
 
 @cache
-def _has_change(kind: type[ObjectStore]) -> bool:
-    return issubclass(kind, ChangingStore)
+def _is_of(kind: type[ObjectStore], protocol: type) -> bool:
+    """Asked once a class: to look at all members of a protocol takes as long as to read a document."""
+    return issubclass(kind, protocol)
 
 
 def _takes_changes(store: ObjectStore) -> TypeGuard[ChangingStore]:
-    """Asked once a class: to look at all members of a protocol takes as long as to read a document."""
-    return _has_change(type(store))
+    return _is_of(type(store), ChangingStore)
+
+
+def _creates_together(store: ObjectStore) -> TypeGuard[CreatingStore]:
+    return _is_of(type(store), CreatingStore)
 
 
 class OrchestrationStatus:
@@ -57,6 +61,7 @@ class OrchestrationStatus:
         self.key = f"runs/{run_id}.json"
         self._encoder = DocumentEncoder()
         self._change = store.change if _takes_changes(store) else None
+        self._create = store.create if _creates_together(store) else None
         self.size_bytes = 0
 
     def load(self) -> tuple[RunState, Version] | None:
@@ -93,6 +98,18 @@ class OrchestrationStatus:
         members, grown = self._encoder.encode_changes(before, state, touched)
         self.size_bytes += grown
         return self._change(self.key, members, expect=expect)
+
+    def create(self, state: RunState, marker: str, content: bytes) -> Version | None:
+        """Write the run, and before it its marker; None where the store cannot do both at once, or one is there."""
+        if self._create is None:
+            return None
+        document = self._encoder.encode(state)
+        try:
+            created = self._create({marker: content, self.key: document})
+        except VersionConflict:
+            return None
+        self.size_bytes = len(document)
+        return created[self.key]
 
     def forget(self) -> None:
         """Drop what saving the next state would be quicker by."""
@@ -248,6 +265,10 @@ class Marker(msgspec.Struct, frozen=True, omit_defaults=True):
     at: datetime
     made_for: str | None = None
 
+    def encode(self) -> bytes:
+        """Return it as it is stored."""
+        return msgspec.json.encode(self)
+
 
 MARKERS = "open/"
 """What the names of markers begin with."""
@@ -266,7 +287,7 @@ class OpenRuns:
             made_for: of a child run, the launch id of the attempt that it is made for.
         """
         try:
-            self._store.put(marker_of(run_id, redrives), msgspec.json.encode(Marker(now, made_for)), expect=None)
+            self._store.put(marker_of(run_id, redrives), Marker(now, made_for).encode(), expect=None)
         except VersionConflict:
             return  # a start delivered twice
 

@@ -7,7 +7,7 @@ import weakref
 from contextlib import suppress
 from pathlib import Path
 
-from orchestrator.stores.local import unavailable
+from orchestrator.stores.disk import unavailable
 
 _INSTANCE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 

@@ -6,7 +6,7 @@ from threading import Condition, Lock, Thread
 
 AFTER_S = 1.0
 """How long the last change may stand in a journal alone."""
-_LARGE_BYTES = 256 * 1024
+LARGE_BYTES = 256 * 1024
 """A file is folded while it is changed all the time, too: of so many bytes after a second, of more the more rarely."""
 _LATEST = 10.0
 """How many times as late at the most."""
@@ -36,7 +36,7 @@ class Folder:
         if key in self._latest and self._thread is not None:  # no lock: who takes it out reads the journal after that
             return
         with self._wake:
-            self._latest.setdefault(key, now + AFTER_S * min(max(1.0, size / _LARGE_BYTES), _LATEST))
+            self._latest.setdefault(key, now + AFTER_S * min(max(1.0, size / LARGE_BYTES), _LATEST))
             self._may_end = False
             if self._thread is None:
                 self._thread = Thread(target=self._run, name="orchestrator-fold", daemon=True)

@@ -5,7 +5,7 @@ not created equal"): write a temporary file beside the target, fsync it, rename 
 directory. A crash at any point leaves the old document or the new one, and a reader needs no lock.
 
 The version is the file's own modification time in ns. Every put sets it, always above the one before, so an
-editor's save is a new version too, and nothing has to be kept beside the documents. The locks are 1,024 files
+editor's save is a new version too, and nothing has to be kept beside the documents. The locks are 64 files
 under `<root>/.locks`, shared by all keys; flock frees them when their process dies.
 
 A change of some members costs one sync: it is appended to a journal beside the file (`journal.py`), and a second
@@ -14,63 +14,52 @@ modification time, so that nobody notices. A journal does not go for a file of a
 anew, or saved by hand. No record is taken out of a journal, which goes when its object is put, deleted, or
 outgrown by it: so a reader who has opened the journal first, and then the file, needs no lock either.
 
+What is created together, as a run and its marker, costs one sync: of a log (`creations.py`), by which its files are
+made anew if a power cut takes them; they are synced some seconds later.
+
 Names that start with a dot are the store's own and no keys. As in any directory, no key can be a folder of
 another (`a` and `a/b`), and where the file system takes `A` and `a` for one name, they are one key.
 """
 
 import errno
-import fcntl
 import os
 import resource
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from threading import Lock
-from typing import TypeVar
 from weakref import WeakSet
 from zlib import crc32
 
 from orchestrator.model.errors import StoreUnavailable, VersionConflict
-from orchestrator.stores.folding import Folder
+from orchestrator.stores.creations import MOST_BYTES, Created, Creations
+from orchestrator.stores.disk import LOCK, TEMPORARY, Disk, unavailable
+from orchestrator.stores.folding import LARGE_BYTES, Folder
 from orchestrator.stores.journal import Members, Record, check_document, encode, merge, record, records, since
 from orchestrator.stores.journal_files import JournalFile, JournalFiles, journal_path, object_path, read_all
 from orchestrator.stores.keys import check_key, is_key
+from orchestrator.stores.stripes import Stripe
 
-T = TypeVar("T")
-
-_STRIPES = 1024  # two programs that share a directory must agree on it
+_STRIPES = 64  # two programs that share a directory must agree on it
+"""So few that they stay open, and are there after some runs: to make a file may cost as much as to sync one."""
 _RELAXED_STRIPES = 32
-"""Of keys that are not synced: nobody holds one for long, and these stay open."""
-_OPEN_LOCKS = 64  # descriptors kept open; macOS gives a process 256 of them
-_OPEN_DIRECTORIES = 64
+"""Of keys that are not synced: nobody holds one for long."""
+_SWEEPING, _RECOVERING = "sweep", "recover"
+"""Locks of no key, for those who hold them take the locks of keys."""
+_SETTLING = ""
+"""What stands in the folder's list for the log of what was created. No key is empty."""
+_SETTLED_LATEST = 5 * LARGE_BYTES
+"""Five times as late as a small file is folded: most runs have ended then, and their markers are gone."""
 _OPEN_JOURNALS = max(16, min(512, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8))
 _MOST_SYNCED = 4096
 _SMALL = 256 * 1024
 """A journal of so many bytes is read at once, however small its object is."""
-_TEMPORARY = ".new-"
 _LEFTOVER_S = 3600.0  # a temporary file as old as this has lost its writer
 _SWEEP_EVERY_S = 86400.0
 
 _READ = os.O_RDONLY | os.O_CLOEXEC
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-_LOCK = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-
-_REMEDIES = {
-    errno.ENOSPC: "free some space on its disk",
-    errno.EDQUOT: "free some of this user's disk quota",
-    errno.EACCES: "this user needs permission for it and its folder",
-    errno.EPERM: "this user needs permission for it and its folder",
-    errno.EROFS: "writing needs a file system that is not mounted read-only",
-    errno.ENOTDIR: "every part of the path above it must be a folder",
-    errno.EISDIR: "an object cannot have the name of a folder",
-    errno.EFBIG: "the limit on file sizes (ulimit -f) must allow it",
-    errno.EMFILE: "the limit on open files (ulimit -n) must allow more",
-    errno.ENAMETOOLONG: "the bucket needs a shorter path",
-}
+_MAY_NOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class LocalStore:
@@ -88,15 +77,6 @@ class LocalStore:
     root: Path
     """The directory, absolute."""
 
-    fsyncs: int
-    """How often this instance has made the disk write, so far."""
-
-    writes: int
-    """How many objects, and changes to objects, this instance has written, so far, …"""
-
-    bytes_written: int
-    """… and how many bytes in them."""
-
     def __init__(
         self,
         root: Path,
@@ -107,19 +87,32 @@ class LocalStore:
         self._root = os.path.abspath(root)
         self.root = Path(self._root)
         self._relaxed = relaxed
-        self._now_ns = now_ns
-        self.fsyncs = self.writes = self.bytes_written = 0
-        self._counting = Lock()
-        self._stripes = dict[int, _Stripe]()
-        self._opened = set[_Stripe]()
-        self._directory = lru_cache(_OPEN_DIRECTORIES)(self._open_directory)
+        self._disk = Disk(self._root, now_ns)
+        self._now_ns, self._keeps_ns = now_ns, True
+        self._is_recovered = False
         self._begin_journals()
         _stores.add(self)
+
+    @property
+    def fsyncs(self) -> int:
+        """How often this instance has made the disk write, so far."""
+        return self._disk.fsyncs
+
+    @property
+    def writes(self) -> int:
+        """How many objects, and changes to objects, this instance has written, so far."""
+        return self._disk.writes
+
+    @property
+    def bytes_written(self) -> int:
+        """How many bytes in them."""
+        return self._disk.bytes_written
 
     def _begin_journals(self) -> None:
         self._journals, self._folder = JournalFiles(_OPEN_JOURNALS), Folder(self._fold)
         self._suspect = set[str]()  # paths where a sync has failed: what stands there may be lost
         self._synced = dict[str, int]()  # path -> time of the file that this instance has synced last
+        self._creations = Creations(f"{self._root}/.created", self._disk, self._make_durable)
 
     def ensure_writable(self) -> None:
         """Make the root if it is missing and write to it once, before a run relies on it.
@@ -129,16 +122,18 @@ class LocalStore:
         Raises:
             StoreUnavailable: it cannot be created or written, or is full.
         """
-        probe = self._temporary(self._root)
+        self._is_recovered = False
+        self._recover()
+        probe = self._disk.temporary(self._root)
         try:
-            self._directory(self._root)
-            fd = self._create(probe, sync=True)
+            self._disk.directory(self._root)
+            fd = self._disk.create(probe, sync=True)
             try:
                 os.write(fd, b"\n")
             finally:
                 os.close(fd)
                 os.unlink(probe)
-            with self._stripe(""):
+            with self._disk.lock(_SWEEPING):
                 left = self._sweep()
             self._remove_journals(left)
         except OSError as exc:
@@ -147,6 +142,7 @@ class LocalStore:
     def get(self, key: str) -> tuple[bytes, str] | None:
         """Return (content, version), or None if there is no such key. Takes no lock, unless a sync has failed."""
         check_key(key)
+        self._recover()
         path = f"{self._root}/{key}"
         if path in self._suspect:
             self._write_anew(key, path)
@@ -168,6 +164,7 @@ class LocalStore:
             StoreUnavailable: the content is as before, or the new one if only the very last sync failed.
         """
         check_key(key)
+        self._recover()
         path = f"{self._root}/{key}"
         if path in self._suspect:
             self._write_anew(key, path)  # who is told that it is there relies on that, too
@@ -194,6 +191,7 @@ class LocalStore:
             StoreUnavailable: the content is as before, or the new one if only a last sync failed.
         """
         check_key(key)
+        self._recover()
         path = f"{self._root}/{key}"
         try:
             with self._stripe(key):
@@ -221,15 +219,40 @@ class LocalStore:
         except OSError as exc:
             raise unavailable(path, "written", exc) from exc
 
+    def create(self, objects: Mapping[str, bytes]) -> dict[str, str]:
+        """Write objects none of which may exist yet; return their versions. All are durable when this returns.
+
+        Small ones cost one sync together, of the log of what was created; their own files are synced later.
+
+        Raises:
+            VersionConflict: one of them exists. None was written, or, of large ones, those before it.
+            StoreUnavailable: as of `put`; some may have been written.
+        """
+        for key in objects:
+            check_key(key)
+        self._recover()
+        is_small = sum(map(len, objects.values())) <= MOST_BYTES
+        if is_small and self._keeps_ns and not any(key.startswith(self._relaxed) for key in objects):
+            try:
+                created = self._create_together(objects)
+            except OSError as exc:
+                raise unavailable(f"{self._root}/{next(iter(objects))}", "written", exc) from exc
+            if created is not None:
+                return created
+        return {key: self.put(key, data, expect=None) for key, data in objects.items()}
+
     def fold(self) -> None:
         """Have all that this instance has changed stand in the files that people open."""
         self._folder.fold_all()
+        with suppress(OSError):  # else who opens the directory next sees to it
+            self._creations.end()
 
     def list(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
         """Yield the keys that start with `prefix` and are > `start_after`, sorted.
 
         It reads only folders that can hold such keys, each when its turn comes.
         """
+        self._recover()
         folder = prefix[: prefix.rfind("/") + 1]
         if not folder or is_key(folder[:-1]):
             yield from self._walk(folder, prefix, start_after)
@@ -237,6 +260,7 @@ class LocalStore:
     def delete(self, key: str) -> None:
         """Remove a key; it is no error if there is none. Its folder stays."""
         check_key(key)
+        self._recover()
         path = f"{self._root}/{key}"
         try:
             if _modified_ns(path) is None:
@@ -248,10 +272,16 @@ class LocalStore:
                     return
                 journal = self._journals.find(path, before)
                 stripe.raise_floor(max(floor_ns, before if journal is None else journal.version))
+                if self._creations.has(key):
+                    with self._creations.noted([Created(key, before if journal is None else journal.version, None)]):
+                        os.unlink(path)
+                        self._drop_journal(key, path, journal)
+                    self._folder.note(_SETTLING, _SETTLED_LATEST)
+                    return
                 os.unlink(path)
                 self._drop_journal(key, path, journal)
                 if not key.startswith(self._relaxed):
-                    self._sync_directory(self._directory(os.path.dirname(path)))
+                    self._disk.sync_directory(self._disk.directory(os.path.dirname(path)))
         except OSError as exc:
             if not self._is_absence(exc):
                 raise unavailable(path, "deleted", exc) from exc
@@ -285,10 +315,119 @@ class LocalStore:
                 os.close(journal_fd)
         return data, found.st_mtime_ns, changes, begin
 
+    def _create_together(self, objects: Mapping[str, bytes]) -> dict[str, str] | None:
+        """Write objects by one sync; None where the file system does not keep times as they are set."""
+        made: list[tuple[str, str, Created]] = []
+        with ExitStack() as held:
+            names = {key: self._stripe_name(key) for key in objects}
+            # Whoever takes several, takes them in this order.
+            floors = {name: held.enter_context(self._disk.lock(name)) for name in sorted(set(names.values()))}
+            for key in objects:
+                found = _modified_ns(f"{self._root}/{key}")
+                if found is not None:
+                    raise VersionConflict(f"{key}: version is {found}; expected None")
+            try:
+                for key, data in objects.items():
+                    path = f"{self._root}/{key}"
+                    folder = path[: path.rfind("/")]
+                    self._disk.directory(folder)
+                    made.append(
+                        (
+                            self._disk.temporary(folder),
+                            path,
+                            Created(key, self._disk.later_than(floors[names[key]]), data),
+                        )
+                    )
+                    self._keeps_ns = self._keeps_ns and self._write_stamped(*made[-1][::2], sync=False)
+                if self._keeps_ns:
+                    with self._creations.noted([created for _, _, created in made]):
+                        for temporary, path, _ in made:
+                            os.rename(temporary, path)
+            except BaseException:
+                self._remove(temporary for temporary, _, _ in made)
+                raise
+            if not self._keeps_ns:
+                self._remove(temporary for temporary, _, _ in made)
+                return None
+        self._disk.count(sum(map(len, objects.values())))
+        self._folder.note(_SETTLING, _SETTLED_LATEST)
+        return {created.key: str(created.version) for _, _, created in made}
+
+    def _write_stamped(self, temporary: str, created: Created, *, sync: bool) -> bool:
+        """Make a file with an object's content and time; return whether it has that time."""
+
+        def stamp(fd: int) -> bool:
+            os.utime(fd, ns=(created.version, created.version))
+            return os.fstat(fd).st_mtime_ns == created.version
+
+        return self._disk.write(temporary, created.data or b"", stamp, sync=sync)
+
+    @staticmethod
+    def _remove(paths: Iterable[str]) -> None:
+        for path in paths:
+            with suppress(OSError):
+                os.unlink(path)
+
+    def _make_durable(self, objects: Mapping[str, int | None]) -> None:
+        """Have objects on disk, those that still have the version; and that others are gone, or other ones."""
+        folders = set[str]()
+        for key, version in objects.items():
+            path = f"{self._root}/{key}"
+            folders.add(path[: path.rfind("/")])
+            with suppress(FileNotFoundError):
+                if version is not None and _modified_ns(path) == version:
+                    if path in self._suspect:
+                        raise OSError(errno.EIO, "a sync of it has failed", path)
+                    fd = os.open(path, _READ)
+                    try:
+                        with self._doubting(path):
+                            self._disk.fsync(fd)
+                    finally:
+                        os.close(fd)
+        for folder in folders:
+            self._disk.sync_directory(self._disk.directory(folder))
+
+    def _recover(self) -> None:
+        """Have what others have created and were killed before it was settled in its place, before it is relied on."""
+        if self._is_recovered:
+            return
+        try:
+            if self._creations.are_left():
+                with self._disk.lock(_RECOVERING):
+                    self._creations.recover(self._restore)
+        except OSError as exc:
+            if exc.errno not in _MAY_NOT_WRITE:  # who may only read finds what is there
+                raise unavailable(f"{self._root}/.created", "gone through", exc) from exc
+        self._is_recovered = True
+
+    def _restore(self, created: Created) -> None:
+        """Make an object what it was when it was created, or deleted, unless somebody has written it since."""
+        check_key(created.key)
+        path = f"{self._root}/{created.key}"
+        with self._stripe(created.key):
+            found = _modified_ns(path)
+            if found is not None and found > created.version:
+                return
+            if created.data is None:
+                if found is not None:
+                    os.unlink(path)
+                    self._journals.remove(path)
+                return
+            if found == created.version and self._read(path)[0] == created.data:
+                return
+            folder = path[: path.rfind("/")]
+            self._disk.directory(folder)
+            temporary = self._disk.temporary(folder)
+            self._write_stamped(temporary, created, sync=True)
+            os.rename(temporary, path)
+
     def _put(self, key: str, path: str, data: bytes, above_ns: int, journal: JournalFile | None) -> int:
         """Write a whole object under the lock of its key; its journal is void then."""
         sync = not key.startswith(self._relaxed)
-        version = self._replace(path, data, above_ns, sync=sync)
+        version = self._disk.replace(path, data, above_ns, sync=sync)
+        if sync:
+            with self._doubting(path):
+                self._disk.sync_directory(self._disk.directory(path[: path.rfind("/")]))
         self._suspect.discard(path)
         self._drop_journal(key, path, journal)
         if sync:
@@ -324,9 +463,9 @@ class LocalStore:
         try:
             document = read_all(fd)
             check_document(key, document)
-            is_ours = self._synced.get(path) == document_ns
+            is_ours = self._synced.get(path) == document_ns or self._creations.is_durable(key, document_ns)
             if not is_ours and not key.startswith(self._relaxed):  # no journal is to be left of what is lost
-                self._fsync(fd)
+                self._disk.fsync(fd)
         finally:
             os.close(fd)
         return self._journals.begin(path, document_ns, len(document))
@@ -334,12 +473,12 @@ class LocalStore:
     def _append(self, key: str, path: str, journal: JournalFile, line: bytes, version: int) -> None:
         try:
             journal.append(line, version)
-            self._count(len(line))
+            self._disk.count(len(line))
             if not key.startswith(self._relaxed):
                 with self._doubting(path):
-                    self._fsync_data(journal.fd)
+                    self._disk.fsync_data(journal.fd)
                     if journal.is_new:
-                        self._sync_directory(self._directory(path[: path.rfind("/")]))
+                        self._disk.sync_directory(self._disk.directory(path[: path.rfind("/")]))
             journal.is_new = False
         except BaseException:
             self._journals.forget(path)  # how much of it was written is seen when it is opened anew
@@ -352,15 +491,22 @@ class LocalStore:
         The file is written without the lock, for who owns the object is changing it meanwhile. The journal stays, so
         that the new file's name need not be on disk yet.
         """
+        if key == _SETTLING:
+            try:
+                for path in tuple(self._suspect):
+                    self._write_anew(path[len(self._root) + 1 :], path)
+                return self._creations.settle()
+            except (OSError, StoreUnavailable):
+                return True
         path = f"{self._root}/{key}"
         try:
             document, document_ns, changes, begin = self._read_from(path)
             if not changes:
                 return False
             data, version = merge(key, document, [each.members for each in changes]), changes[-1].version
-            temporary = self._temporary(os.path.dirname(path))
+            temporary = self._disk.temporary(os.path.dirname(path))
             try:
-                self._write(temporary, data, lambda fd: os.utime(fd, ns=(version, version)), sync=True)
+                self._disk.write(temporary, data, lambda fd: os.utime(fd, ns=(version, version)), sync=True)
                 with self._stripe(key):
                     if _modified_ns(path) == document_ns and _modified_ns(temporary) == version:
                         os.rename(temporary, path)
@@ -377,24 +523,6 @@ class LocalStore:
             return True
         return False
 
-    def _replace(self, path: str, data: bytes, above_ns: int, *, sync: bool) -> int:
-        """Put a new file in place of `path`; return its modification time, which is > `above_ns`."""
-        folder = path[: path.rfind("/")]
-        temporary = self._temporary(folder)
-        if sync:
-            self._directory(folder)
-        try:
-            version = self._write(temporary, data, lambda fd: self._stamp(fd, above_ns), sync=sync)
-            os.rename(temporary, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
-        if sync:
-            with self._doubting(path):
-                self._sync_directory(self._directory(folder))
-        return version
-
     @contextmanager
     def _doubting(self, path: str) -> Iterator[None]:
         """Note that what stands there may be lost, if this fails."""
@@ -404,106 +532,13 @@ class LocalStore:
             self._suspect.add(path)
             raise
 
-    def _write(self, temporary: str, data: bytes, stamp: Callable[[int], T], *, sync: bool) -> T:
-        """Make a file; return what `stamp` returns, which sets its times."""
-        fd = self._create(temporary, sync=sync)
-        try:
-            written = os.write(fd, data)
-            while written < len(data):  # near the end of the disk, or of a limit, a write may be short
-                written += os.write(fd, memoryview(data)[written:])
-            self._count(len(data))
-            stamped = stamp(fd)
-            if sync:
-                self._fsync(fd)
-        finally:
-            os.close(fd)
-        return stamped
+    def _stripe(self, key: str) -> Stripe:
+        return self._disk.lock(self._stripe_name(key))
 
-    def _stamp(self, fd: int, above_ns: int) -> int:
-        """Set the file's modification time above `above_ns`, as near to now as can be; return it."""
-        wanted, step = max(self._now_ns(), above_ns + 1), 1
-        while True:
-            os.utime(fd, ns=(wanted, wanted))
-            got = os.fstat(fd).st_mtime_ns
-            if got > above_ns:
-                return got
-            step *= 2  # the file system keeps µs, s or 2 s only, and cut it off
-            wanted += step
-
-    def _create(self, temporary: str, *, sync: bool) -> int:
-        try:
-            return os.open(temporary, _CREATE, 0o666)
-        except FileNotFoundError:  # the folder is new, or somebody removed it since we opened it
-            folder = os.path.dirname(temporary)
-            if sync:
-                self._directory.cache_clear()
-                self._directory(folder)
-            else:
-                os.makedirs(folder, exist_ok=True)
-            return os.open(temporary, _CREATE, 0o666)
-
-    def _open_directory(self, path: str) -> "_Directory":
-        """Open a directory, made if it is missing; its own entry is on disk when this returns.
-
-        From the root down that is synced even if it was there: another process may have made it just now.
-        """
-        parent, is_new = os.path.dirname(path), False
-        try:
-            directory = _Directory(os.open(path, _DIRECTORY))
-        except FileNotFoundError:
-            self._directory(parent)
-            with suppress(FileExistsError):
-                os.mkdir(path)
-            directory, is_new = _Directory(os.open(path, _DIRECTORY)), True
-        if is_new or (path.startswith(self._root) and path != parent):
-            try:
-                self._sync_directory(self._directory(parent))
-            except PermissionError:
-                if is_new:
-                    raise  # else: a folder above the root that we may pass and not read
-        return directory
-
-    def _sync_directory(self, directory: "_Directory") -> None:
-        try:
-            self._fsync(directory.fd)
-        except OSError as exc:
-            if exc.errno != errno.EINVAL:  # some network and shared file systems have no such thing
-                raise
-
-    def _fsync(self, fd: int) -> None:
-        os.fsync(fd)
-        with self._counting:
-            self.fsyncs += 1
-
-    def _fsync_data(self, fd: int) -> None:
-        """Sync a file but for its times."""
-        (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(fd)
-        with self._counting:
-            self.fsyncs += 1
-
-    def _count(self, written: int) -> None:
-        """Count a write of so many bytes."""
-        with self._counting:
-            self.writes += 1
-            self.bytes_written += written
-
-    def _stripe(self, key: str) -> "_Stripe":
-        number = crc32(key.encode()) % (_RELAXED_STRIPES if key.startswith(self._relaxed) else _STRIPES)
-        stripe = self._stripes.get(number)
-        if stripe is None:
-            path = f"{self._root}/.locks/{number:04}"
-            stripe = self._stripes.setdefault(number, _Stripe(lambda: self._open_lock(path), self._opened))
-        return stripe
-
-    def _open_lock(self, path: str) -> int:
-        try:
-            return os.open(path, _LOCK, 0o666)
-        except FileNotFoundError:
-            self._directory.cache_clear()
-            self._directory(self._root)
-            with suppress(FileExistsError):
-                os.mkdir(os.path.dirname(path))
-            return os.open(path, _LOCK, 0o666)
+    def _stripe_name(self, key: str) -> str:
+        number = crc32(key.encode())
+        # Apart, so that who writes many small things that are not synced does not wait for who syncs.
+        return f"relaxed-{number % _RELAXED_STRIPES:02}" if key.startswith(self._relaxed) else f"{number % _STRIPES:02}"
 
     def _walk(self, folder: str, prefix: str, start_after: str) -> Iterator[str]:
         """Yield the keys below `folder` (empty, or ending in /): `prefix` up to its last /, or deeper."""
@@ -545,14 +580,14 @@ class LocalStore:
         with suppress(FileNotFoundError):
             if now - os.stat(marker).st_mtime < _SWEEP_EVERY_S:
                 return left
-        os.close(os.open(marker, _LOCK, 0o666))
+        os.close(os.open(marker, LOCK, 0o666))
         os.utime(marker)
         for folder, folders, files in os.walk(self._root):
             folders[:] = [name for name in folders if not name.startswith(".")]
             for name in files:
                 path = f"{folder}/{name}"
                 with suppress(OSError):
-                    if name.startswith(_TEMPORARY) and now - os.stat(path).st_mtime > _LEFTOVER_S:
+                    if name.startswith(TEMPORARY) and now - os.stat(path).st_mtime > _LEFTOVER_S:
                         os.unlink(path)
                     elif (owner := object_path(path)) is not None and _modified_ns(owner) is None:
                         left.append(owner)
@@ -565,86 +600,9 @@ class LocalStore:
                 if _modified_ns(path) is None:
                     self._journals.remove(path)
 
-    @staticmethod
-    def _temporary(folder: str) -> str:
-        return f"{folder}/{_TEMPORARY}{os.urandom(8).hex()}"
-
     def _after_fork(self) -> None:
-        """Open the locks anew: a child shares its parent's descriptors, and with them its flocks."""
-        for stripe in self._stripes.values():
-            stripe.close()
-        self._stripes, self._opened, self._counting = {}, set(), Lock()
+        self._disk.after_fork()
         self._begin_journals()
-
-
-class _Stripe:
-    """A lock that one thread of one process on this machine holds at a time.
-
-    Threads of one process queue at a lock of their own first: flock tells open files apart, not threads.
-    """
-
-    def __init__(self, open_file: Callable[[], int], opened: "set[_Stripe]") -> None:
-        self._open_file, self._opened = open_file, opened
-        self._lock, self._fd = Lock(), -1
-
-    def __enter__(self) -> int:
-        """Return a time in ns that is no less than the version of any key deleted under this lock."""
-        self._lock.acquire()
-        try:
-            while True:
-                if self._fd < 0:
-                    self._fd = self._open_file()
-                    self._opened.add(self)
-                fcntl.flock(self._fd, fcntl.LOCK_EX)
-                found = os.fstat(self._fd)
-                if found.st_nlink:
-                    return found.st_mtime_ns
-                self.close()  # somebody removed the file, and others may hold a new one
-        except BaseException:
-            self.close()
-            self._lock.release()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            if len(self._opened) > _OPEN_LOCKS:
-                self.close()
-            else:
-                fcntl.flock(self._fd, fcntl.LOCK_UN)
-        finally:
-            self._lock.release()
-
-    def raise_floor(self, floor_ns: int) -> None:
-        """Have every later `with` return at least `floor_ns`, in any process. Only while it is held."""
-        os.utime(self._fd, ns=(floor_ns, floor_ns))
-
-    def close(self) -> None:
-        """Let go of the file, and with it of the lock, if this process alone has it open."""
-        fd, self._fd = self._fd, -1
-        self._opened.discard(self)
-        if fd >= 0:
-            os.close(fd)
-
-    def __del__(self) -> None:
-        self.close()
-
-
-class _Directory:
-    """An open directory, closed when the last thread that uses it lets go."""
-
-    __slots__ = ("fd",)
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-
-    def __del__(self) -> None:
-        os.close(self.fd)
-
-
-def unavailable(path: str, verb: str, exc: OSError) -> StoreUnavailable:
-    """Say in our own words that `path` could not be `verb` (a participle), and what would help."""
-    remedy = _REMEDIES.get(exc.errno or 0, "what was stored there before is unchanged")
-    return StoreUnavailable(f"{path}: cannot be {verb}: {exc.strerror or exc}; {remedy}")
 
 
 def _modified_ns(path: str) -> int | None:

@@ -12,7 +12,7 @@ import fakeredis
 import pytest
 
 from orchestrator.model.errors import VersionConflict
-from orchestrator.ports import ChangingStore
+from orchestrator.ports import ChangingStore, CreatingStore
 from orchestrator.stores.gcs import GcsStore, open_client
 from orchestrator.stores.local import LocalStore
 from orchestrator.stores.memory import MemoryStore
@@ -405,6 +405,28 @@ def test_versions_of_a_key_are_all_different_however_fast_it_is_written(store):
         versions.append(store.put("k", str(n % 2).encode(), expect=versions[-1]))
     assert len(set(versions)) == 301
     assert all(a != b for a, b in pairwise(versions))
+
+
+# ---- CreatingStore ------------------------------------------------------------------------------------
+
+
+def test_what_is_created_together_is_there_with_the_versions_that_are_told(store):
+    if not isinstance(store, CreatingStore):
+        return
+    objects = {"open/a": b"", "runs/a.json": b"{}"}
+    versions = store.create(objects)
+    assert {key: store.get(key) for key in objects} == {key: (objects[key], versions[key]) for key in objects}
+    for there in objects:
+        with pytest.raises(VersionConflict):
+            store.create({"b": b"new", there: b"again"})
+        assert store.get(there) == (objects[there], versions[there])
+    version = store.put("runs/a.json", b"[]", expect=versions["runs/a.json"])
+    assert store.get("runs/a.json") == (b"[]", version) != (b"[]", versions["runs/a.json"])
+    for key in objects:
+        store.delete(key)
+        assert store.get(key) is None
+    again = store.create(objects)
+    assert not set(again.values()) & set(versions.values())
 
 
 # ---- ChangingStore ------------------------------------------------------------------------------------

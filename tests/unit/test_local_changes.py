@@ -13,6 +13,7 @@ import pytest
 from orchestrator.model.errors import StoreUnavailable, VersionConflict
 from orchestrator.stores import folding, journal, local
 from orchestrator.stores.local import LocalStore
+from tests.support.kills import killed_at
 
 KEY = "runs/a.json"
 FIRST = b'{"$run": 1,\n"A": 1}\n'
@@ -240,48 +241,6 @@ def test_files_that_somebody_removes_are_missed_and_made_again(store, bucket, na
 
 
 # ---- Kills --------------------------------------------------------------------------------------------
-
-CALLS = ("open", "write", "pwrite", "utime", "fsync", "fdatasync", "rename", "unlink", "ftruncate", "mkdir")
-
-
-def killed_at(number, is_after, deed):
-    """Do something in a process that dies before, or after, its n-th call that changes a disk; whether it did die.
-
-    Before a write means: in the middle of it.
-    """
-    pid = os.fork()
-    if pid:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    left = number
-
-    def counted(name, call):
-        def called(*args, **kwargs):
-            nonlocal left
-            left -= 1
-            if not left and not is_after:
-                if name == "write":
-                    call(args[0], args[1][: len(args[1]) // 2])
-                if name == "pwrite":
-                    call(args[0], args[1][: len(args[1]) // 2], args[2])
-                os._exit(9)
-            is_last = not left
-            try:
-                return call(*args, **kwargs)
-            finally:
-                if is_last:
-                    os._exit(9)
-
-        return called
-
-    status = 1
-    try:
-        signal.alarm(20)
-        for name in CALLS:
-            setattr(os, name, counted(name, getattr(os, name)))
-        deed()
-        status = 0
-    finally:
-        os._exit(status)
 
 
 def change_once(store):

@@ -21,7 +21,7 @@ from threading import Thread
 import pytest
 
 from orchestrator.model.errors import StoreUnavailable, VersionConflict
-from orchestrator.stores import local
+from orchestrator.stores import local, stripes
 from orchestrator.stores.local import LocalStore
 
 
@@ -233,12 +233,12 @@ def test_two_stores_on_one_directory_are_one(store, bucket):
 
 
 def test_more_locks_than_may_stay_open_still_lock(bucket, monkeypatch):
-    monkeypatch.setattr(local, "_OPEN_LOCKS", 2)
+    monkeypatch.setattr(stripes, "_MOST_OPEN", 2)
     store = LocalStore(bucket, relaxed=("",))
     keys = [f"runs/{n}" for n in range(20)]
     for key in keys:
         store.put(key, b"x", expect=None)
-    assert len(store._opened) <= 2
+    assert len(store._disk.opened) <= 2
     store.put("n", b"0", expect=None)
     threads = [Thread(target=count_up, args=(LocalStore(bucket, relaxed=("",)), 25)) for _ in range(4)]
     threads += [Thread(target=count_up, args=(store, 25)) for _ in range(4)]

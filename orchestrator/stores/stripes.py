@@ -1,0 +1,72 @@
+"""What a directory's store holds open: the locks of its keys, and the folders that it syncs."""
+
+import fcntl
+import os
+from collections.abc import Callable
+from threading import Lock
+
+_MOST_OPEN = 96  # locks; macOS gives a process 256 descriptors
+
+
+class Stripe:
+    """A lock that one thread of one process on this machine holds at a time.
+
+    Threads of one process queue at a lock of their own first: flock tells open files apart, not threads.
+    """
+
+    def __init__(self, open_file: Callable[[], int], opened: "set[Stripe]") -> None:
+        self._open_file, self._opened = open_file, opened
+        self._lock, self._fd = Lock(), -1
+
+    def __enter__(self) -> int:
+        """Return a time in ns that is no less than the version of any key deleted under this lock."""
+        self._lock.acquire()
+        try:
+            while True:
+                if self._fd < 0:
+                    self._fd = self._open_file()
+                    self._opened.add(self)
+                fcntl.flock(self._fd, fcntl.LOCK_EX)
+                found = os.fstat(self._fd)
+                if found.st_nlink:
+                    return found.st_mtime_ns
+                self.close()  # somebody removed the file, and others may hold a new one
+        except BaseException:
+            self.close()
+            self._lock.release()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if len(self._opened) > _MOST_OPEN:
+                self.close()
+            else:
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
+        finally:
+            self._lock.release()
+
+    def raise_floor(self, floor_ns: int) -> None:
+        """Have every later `with` return at least `floor_ns`, in any process. Only while it is held."""
+        os.utime(self._fd, ns=(floor_ns, floor_ns))
+
+    def close(self) -> None:
+        """Let go of the file, and with it of the lock, if this process alone has it open."""
+        fd, self._fd = self._fd, -1
+        self._opened.discard(self)
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class Directory:
+    """An open directory, closed when the last thread that uses it lets go."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __del__(self) -> None:
+        os.close(self.fd)
