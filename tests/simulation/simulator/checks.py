@@ -177,7 +177,11 @@ class Checks:
 
     def _node(self, key: str, run: RunState, old: NodeState | None, new: NodeState) -> None:
         was = old.status if old is not None else TaskStatus.NEW
-        goes_on = run.run.redrives > 0 and "[" in new.node_name and was is not TaskStatus.COMPLETED
+        goes_on = run.run.redrives > 0 and "[" in new.node_name
+        if (
+            was is TaskStatus.COMPLETED
+        ):  # it is to run again where it may have followed a failure, as `_check_redriven` says
+            goes_on &= new.status is TaskStatus.NEW and self._follows_failure(run, new.node_name)
         if old is not None and was.is_final and new != old and not goes_on:  # items of a redriven Map go on one by one
             raise Violation(f"{key}: {new.node_name} was {was}, and changes")
         if old is not None and new.attempt < old.attempt:

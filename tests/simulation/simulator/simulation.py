@@ -534,7 +534,7 @@ class Simulation:
         run_id = strand.about
         state = self.checks.states.get(run_id or "")
         step = step_at(strand.at)
-        share = 0.9 if step in RAREST else 0.2
+        share = 0.9 if step in RAREST else 0.5 if step == "witness" else 0.2
         if run_id is None or state is None or self.is_steady or not self.tape.chance(share):
             return
         kind = self.tape.one_of(
