@@ -198,7 +198,6 @@ class World:
         policy = Policy(
             {"CloudFunction": TargetRules(launch_limit_s=target.launch_limit_s)},
             questions_at_once=QUESTIONS_AT_ONCE,
-            records_all=False,
             save_interval_s=self.store.write_interval_s,
         )
         return DAGExecutor(

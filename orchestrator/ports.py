@@ -134,7 +134,7 @@ class Target(Protocol):
 
     id_is_ours: bool
     """Whether its events carry our launch id, so that nobody needs an execution's record to know whose
-    it is: then the record is written off the critical path, or not at all."""
+    it is: then none is written."""
 
     def launch(self, launch: Launch) -> Execution:
         """Start the attempt. The same key again returns the execution that it started before,

@@ -14,7 +14,6 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from orchestrator.engine.observing import Observed
-from orchestrator.engine.records import Records
 from orchestrator.engine.run_box import RunBox
 from orchestrator.engine.status import ExecutionStatus
 from orchestrator.model.commands import (
@@ -58,8 +57,8 @@ _Fact = TypeVar("_Fact")
 class Actor:
     """Carries out commands and says what came of them.
 
-    `is_dead(launch)` reloads the run and says whether the attempt has ended meanwhile; `take_slots` asks for slots and
-    gives them back, and returns what was granted.
+    `is_unwanted(launch, execution)` reloads the run and says whether the attempt has ended meanwhile, or is bound to
+    another execution; `take_slots` asks for slots and gives them back, and returns what was granted.
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class Actor:
         clock: Clock,
         policy: Policy,
         executions: ExecutionStatus,
-        is_dead: Callable[[Launch], bool],
+        is_unwanted: Callable[[Launch, Execution], bool],
         observed: Observed,
         secrets: Secrets,
         notifier: Notifier | None,
@@ -78,10 +77,10 @@ class Actor:
         self._take_slots = take_slots
         self._secrets = secrets
         self._targets, self._broker, self._clock, self._policy = targets, broker, clock, policy
-        self._is_dead = is_dead
+        self._is_unwanted = is_unwanted
         self._observed = observed
         self._notifier = notifier
-        self._records = Records(executions)
+        self._executions = executions
 
     def blocks(self, commands: Sequence[Command]) -> bool:
         """Whether carrying these out may take long."""
@@ -266,10 +265,9 @@ class Actor:
             execution = replace(execution, response=masked_json(execution.response, values.values()))
         self._tell(launch, result, begun)
         box.executions[launch.launch_id] = execution
-        self._cancel_if_dead(target, launch, execution)
-        is_named = target.id_is_ours or (isinstance(target, Named) and target.is_named(launch))
-        if not is_named or self._policy.records_all:
-            self._bind(launch, execution, is_urgent=not is_named)
+        self._cancel_if_unwanted(target, launch, execution)
+        if not (target.id_is_ours or (isinstance(target, Named) and target.is_named(launch))):
+            self._bind(launch, execution)
         if execution.outcome is not None:
             return AttemptEnded(launch.node_name, launch.attempt, execution.outcome, execution.execution_id)
         if launch.recover:
@@ -290,18 +288,18 @@ class Actor:
         rules = self._policy.rules(launch.target_key)
         return launch.lease_end - timedelta(seconds=rules.launch_limit_s + self._policy.clock_allowance_s)
 
-    def _cancel_if_dead(self, target: Target, launch: Launch, execution: Execution) -> None:
+    def _cancel_if_unwanted(self, target: Target, launch: Launch, execution: Execution) -> None:
         """A call that returned after its lease's end may have started what nobody wants any more."""
         if launch.lease_end is None or self._clock.now() <= launch.lease_end or not target.can_cancel:
             return
         try:
-            if self._is_dead(launch):
+            if self._is_unwanted(launch, execution):
                 target.cancel(execution)
         except OrchestratorError as exc:
             log.warning("cannot cancel a late launch: %s", exc, extra=_where(launch))
 
-    def _bind(self, launch: Launch, execution: Execution, *, is_urgent: bool) -> None:
-        """Record whose the execution is."""
+    def _bind(self, launch: Launch, execution: Execution) -> None:
+        """Record whose the execution is. The record can be rebuilt, so that a failure is no more than logged."""
         record = ExecutionRecord(
             execution_id=execution.execution_id,
             task_name=launch.target_name,
@@ -314,14 +312,10 @@ class Actor:
             target_type=launch.target_type,
             launched_at=self._clock.now(),
         )
-        if is_urgent:
-            self._records.write(record)
-        else:
-            self._records.write_later(record)
-
-    def close(self) -> None:
-        """Write the records that wait."""
-        self._records.close()
+        try:
+            self._executions.save_execution(record)
+        except Exception as exc:
+            log.warning("cannot record an execution: %s", exc, extra=_where(launch))
 
     def _failed(self, launch: Launch, failure: Failure) -> LaunchFailed:
         return LaunchFailed(launch.node_name, launch.attempt, launch.owner, failure)

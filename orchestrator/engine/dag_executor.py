@@ -42,7 +42,7 @@ from orchestrator.engine.status import (
 )
 from orchestrator.engine.ticker import Ticker
 from orchestrator.engine.witness import Witness
-from orchestrator.model.commands import EMPTY, Command, Json, Launch, ReleaseSlot
+from orchestrator.model.commands import EMPTY, Command, Execution, Json, Launch, ReleaseSlot
 from orchestrator.model.enums import TaskStatus
 from orchestrator.model.errors import (
     LaunchRefused,
@@ -137,7 +137,7 @@ class DAGExecutor:
             clock,
             policy,
             self._executions,
-            self._is_dead,
+            self._is_unwanted,
             self._observed,
             self._secrets,
             notifier,
@@ -332,7 +332,6 @@ class DAGExecutor:
         """Finish what can be finished at once; everything else is for a Tick, here or elsewhere."""
         with self._given_back:
             self._given_back.wait_for(lambda: not self._giving_back, GIVING_BACK_S)
-        self._actor.close()
         self._witness.close()
 
     def _of_no_run(self, item: TickAll | Later | StartAll | None, message_id: str | None) -> Handled:
@@ -508,10 +507,12 @@ class DAGExecutor:
                     self._giving_back.discard(box.run_id)
                     self._given_back.notify_all()
 
-    def _is_dead(self, launch: Launch) -> bool:
+    def _is_unwanted(self, launch: Launch, execution: Execution) -> bool:
         loaded = OrchestrationStatus(self._store, launch.run_id).load()
         node = loaded[0].nodes.get(launch.node_name) if loaded else None
-        return node is None or node.status is not TaskStatus.RUNNING or node.attempt != launch.attempt
+        if node is None or node.status is not TaskStatus.RUNNING or node.attempt != launch.attempt:
+            return True
+        return node.execution_id not in (None, execution.execution_id)
 
 
 def _abandon(box: RunBox, left: list[Entry], *, is_led: bool = True) -> None:

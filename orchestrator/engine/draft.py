@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -21,8 +22,13 @@ from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus, Triggers
 from orchestrator.model.ids import beside
 from orchestrator.model.nodes import Graph, Map, Node, Parallel, Task
 from orchestrator.model.policy import Policy
-from orchestrator.model.run_state import BranchState, Held, NodeState, Overlay, RunInfo, RunState
+from orchestrator.model.run_state import BranchState, Held, NodeState, RunInfo, RunState
 
+if TYPE_CHECKING:
+    from orchestrator.model.overlay import Overlay
+
+LARGE = 1024
+"""From so many nodes on, a decision does not copy them all."""
 NO_TIMES: Mapping[str, datetime] = {}
 
 
@@ -191,9 +197,9 @@ class Draft:
         self.run = run
         self._owned()
 
-    def _owned(self) -> Overlay | dict[str, NodeState]:
+    def _owned(self) -> "Overlay | dict[str, NodeState]":
         if self._own is None:
-            self.nodes = self._own = Overlay.of(self.nodes)
+            self.nodes = self._own = copied(self.nodes)
         return self._own
 
     def current(self, node_name: str, attempt: int) -> NodeState | None:
@@ -289,3 +295,12 @@ def bare_launch(dag: DAG, run: RunInfo, node: NodeState) -> Launch:
 def child_going_on(node: NodeState, attempt: int) -> str | None:
     """Return the child run that is to go on for an attempt, if one is."""
     return node.goes_on.run_id if node.goes_on is not None and node.goes_on.attempt == attempt else None
+
+
+def copied(nodes: Mapping[str, NodeState]) -> "Overlay | dict[str, NodeState]":
+    """Return a copy of a run's nodes, to be changed by who makes it and by nobody after that."""
+    if len(nodes) < LARGE:
+        return dict(nodes)
+    from orchestrator.model.overlay import Overlay  # hardly any run is so large
+
+    return Overlay.of(nodes)

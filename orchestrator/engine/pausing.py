@@ -27,7 +27,13 @@ def paused(run: RunInfo, at: datetime) -> RunInfo:
 
 
 def resumed(run: RunInfo, at: datetime) -> RunInfo:
-    """Return the run's entry as it is once a resume was asked for at `at`, and what is held not yet started."""
+    """Return the run's entry as it is once a resume was asked for at `at`, and what is held not yet started.
+
+    One that has ended keeps only that it was: a redrive may be on its way, and behind that the pause before the resume.
+    """
+    is_news = run.steered_at is None or at > run.steered_at
+    if run.status.is_final and run.pruned_at is None and is_news and not run.was_redriven_since(at):
+        return replace(run, steered_at=at)
     if not _counts(run, RunStatus.RUNNING, at):
         return run
     is_resuming = run.is_resuming or run.status is RunStatus.PAUSED

@@ -48,8 +48,6 @@ class Policy(msgspec.Struct, frozen=True):
         (a few at the most).
     tick_budget_s: how long a Tick takes up further runs; what it did not come to is for the next one. With the longest
         launch call that may follow, less than the 10 minutes that a request to the function may take.
-    records_all: executions are recorded even where their events name their launches; where a write costs money, they
-        are not.
     save_interval_s: the least time between two saves of one run in the long run; 0 = none.
     trace_key: the deployment's key, which the traces of launches are made under; empty: of their nonces alone.
     notify: who is told of the events of all runs, as `notify` of a definition says it.
@@ -75,7 +73,6 @@ class Policy(msgspec.Struct, frozen=True):
     marker_age_s: float = 86400.0
     questions_at_once: int = 1
     tick_budget_s: float = 240.0
-    records_all: bool = True
     save_interval_s: float = 0.0
     trace_key: Secret = Secret()
     notify: tuple[Mapping[str, object], ...] = ()

@@ -7,7 +7,7 @@ These values, commands and facts refer to nothing that refers back to them, and 
 large run: with `gc=False` the garbage collector does not go through them, which was a third of such a run's work.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated
 
@@ -388,56 +388,6 @@ class RunState(msgspec.Struct, frozen=True, gc=False):
     def launch_id(self, node_name: str) -> str:
         """The launch id of a node's current attempt."""
         return launch_id_of(self.run.run_id, node_name, self.nodes[node_name].attempt)
-
-
-_LARGE = 1024
-"""From so many nodes on, a decision does not copy them all."""
-_FLAT_FROM = 256
-"""So many that have changed are copied each time; with more, all are, once."""
-
-
-class Overlay(Mapping[str, NodeState]):
-    """The nodes of a large run, as most of them were and some are now: for less than a copy of all."""
-
-    __slots__ = ("_base", "_changed", "_new")
-
-    def __init__(self, base: Mapping[str, NodeState]) -> None:
-        self._base, self._changed, self._new = base, dict[str, NodeState](), dict[str, None]()
-
-    @classmethod
-    def of(cls, nodes: Mapping[str, NodeState]) -> "Overlay | dict[str, NodeState]":
-        """Return a copy of some nodes, to be changed by who makes it and by nobody after that."""
-        if isinstance(nodes, cls):
-            if len(nodes._changed) > _FLAT_FROM:
-                return {**nodes._base, **nodes._changed}
-            made = cls(nodes._base)
-            made._changed, made._new = dict(nodes._changed), dict(nodes._new)
-            return made
-        return dict(nodes) if len(nodes) < _LARGE else cls(nodes)
-
-    def __setitem__(self, name: str, node: NodeState) -> None:
-        self._changed[name] = node
-        if name not in self._base:
-            self._new[name] = None
-
-    def __getitem__(self, name: str) -> NodeState:
-        found = self._changed.get(name)
-        return self._base[name] if found is None else found
-
-    def get(self, name: str, default: NodeState | None = None) -> NodeState | None:  # type: ignore[override]
-        """As of any mapping."""
-        found = self._changed.get(name)
-        return self._base.get(name, default) if found is None else found
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._changed or name in self._base
-
-    def __iter__(self) -> Iterator[str]:
-        yield from self._base
-        yield from self._new
-
-    def __len__(self) -> int:
-        return len(self._base) + len(self._new)
 
 
 def child_of(run_id: str, node: NodeState) -> str | None:

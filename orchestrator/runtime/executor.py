@@ -378,14 +378,14 @@ class DAGExecutor(dag_executor.DAGExecutor):
         super().close()
         for run_id in tuple(self._ended):
             self._clear_marker(run_id)
-        self._let_go_of_others()
-        fold = getattr(self.store, "fold", None)
-        if fold is not None:
-            fold()
         for target in self._local.made() if self._local else ():
             close = getattr(target, "close", None)
             if close is not None:
                 close()
+        self._let_go_of_others()
+        fold = getattr(self.store, "fold", None)
+        if fold is not None:
+            fold()
         if self._parts is not None:
             self._parts.close()
 
@@ -576,7 +576,6 @@ def _policy(settings: Settings, store: ObjectStore, targets: Mapping[str, Target
         default_timeout_s=settings.default_timeout_s,
         grace_s=settings.event_grace_s,
         questions_at_once=1 if settings.events_topic is None else QUESTIONS_AT_ONCE,
-        records_all=not isinstance(store, Paced),
         save_interval_s=interval_s,
         trace_key=settings.deployment_key,
         notify=settings.notify,

@@ -27,9 +27,10 @@ from orchestrator.testing.behaviours import (
 )
 from orchestrator.testing.errors import OutOfTime, SimulationError, WaitsForEver
 from orchestrator.testing.faults import Faults
+from orchestrator.testing.one_run import simulate
 from orchestrator.testing.real_steps import really
 from orchestrator.testing.simulated_run import SimulatedRun
-from orchestrator.testing.simulation import Simulation, simulate
+from orchestrator.testing.simulation import Simulation
 
 __all__ = [
     "Behaviour",

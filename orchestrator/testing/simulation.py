@@ -4,13 +4,11 @@ What is deterministic: everything. One thread runs all of it, and what is drawn 
 handles an event) is drawn by one seed.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
-from difflib import get_close_matches
 from pathlib import Path
 from random import Random
 
-from orchestrator.engine.catalog import ONLY, Catalog
 from orchestrator.engine.dag_executor import DAGExecutor
 from orchestrator.engine.handled import Handled
 from orchestrator.engine.redriving import refusal
@@ -19,8 +17,7 @@ from orchestrator.engine.status import DefinitionStatus, OpenRuns, Orchestration
 from orchestrator.model.commands import EMPTY, Json, Launch, Notify
 from orchestrator.model.durations import parse_duration
 from orchestrator.model.enums import NodeTypes, TargetTypes, TaskStatus
-from orchestrator.model.errors import InputError, OrchestratorError, RunNotFound
-from orchestrator.model.grammar_of_runs import MAX_SLOTS
+from orchestrator.model.errors import InputError, RunNotFound
 from orchestrator.model.messages import (
     cancel_message,
     pause_message,
@@ -31,29 +28,26 @@ from orchestrator.model.messages import (
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import NodeState, RunState, child_of
 from orchestrator.ports import HeldSecrets, Target
-from orchestrator.runtime.catalog import DagFolders, definition_file, locate, read_definition
 from orchestrator.runtime.executor import RulesOf
 from orchestrator.runtime.unknown_hosts import UnknownHosts
 from orchestrator.targets.dag import DagTarget
-from orchestrator.testing.behaviours import Behaviour, computes, returns
 from orchestrator.testing.child_runs import ChildRuns
 from orchestrator.testing.errors import OutOfTime, SimulationError, WaitsForEver
 from orchestrator.testing.fake_target import FakeTarget
 from orchestrator.testing.faults import Faults
+from orchestrator.testing.given import AnyPools, catalog_of, check_given
 from orchestrator.testing.noted_notifier import NotedNotifier
 from orchestrator.testing.order import ranks
 from orchestrator.testing.real_steps import RealSteps
 from orchestrator.testing.simulated_run import SimulatedRun
 from orchestrator.testing.ticks import Ticks, WatchedStore
+from orchestrator.testing.told import Does, Told
 from orchestrator.testing.virtual_broker import VirtualBroker
 from orchestrator.testing.virtual_time import T0, Agenda, VirtualClock
 
 MAX_STEPS = 200_000
 """So many events and Ticks until a run's end are taken for a run that goes on without one."""
 CANNOT_BE_CANCELLED = frozenset({TargetTypes.FUNCTION.value, TargetTypes.CLOUD_FUNCTION.value})
-
-Does = Behaviour | Callable[[dict[str, Json]], object]
-"""What a step does: a behaviour, or what is computed from its parameters."""
 
 
 class Simulation:
@@ -97,8 +91,8 @@ class Simulation:
         notifications_refused: int = 0,
         pools: Mapping[str, int] = EMPTY,  # type: ignore[assignment]  # as above
     ) -> None:
-        _check(instances, starts_at, pools, cannot_be_cancelled, without_outcome)
-        self.catalog, folders = _catalog(definition)
+        check_given(instances, starts_at, pools, cannot_be_cancelled, without_outcome)
+        self.catalog, folders = catalog_of(definition)
         self.clock = VirtualClock(starts_at)
         self.store = WatchedStore()
         self.random = Random(seed)  # noqa: S311 - for the same run again, not for secrets
@@ -115,16 +109,13 @@ class Simulation:
         )
         self.broker.subscribe(self._handle)
         self.notifier = NotedNotifier(self.clock, notifications_refused)
-        real = RealSteps(folders)
-        self._default = real.bound(_behaviour("default", default if default is not None else returns()))
-        self._behaviours = {name: real.bound(_behaviour(name, does)) for name, does in targets.items()}
-        self._check_names()
+        self._told = Told(targets, default, self.catalog, RealSteps(folders))
         self._launches: list[Launch] = []
         self.targets = {
             target_type.value: FakeTarget(
                 self.agenda,
                 self.broker.publish,
-                self._behaviour_of,
+                self._told.behaviour_of,
                 has_outcome=target_type.value not in without_outcome,
                 can_cancel=target_type.value not in cannot_be_cancelled,
                 log=self._launches,
@@ -136,7 +127,7 @@ class Simulation:
         by_key: dict[str, Target] = {
             **self.targets,
             "CloudFunction.sync": self.targets["CloudFunction"],
-            TargetTypes.DAG.value: ChildRuns(dags, fake, self._is_faked, self._launches),
+            TargetTypes.DAG.value: ChildRuns(dags, fake, self._told.is_faked, self._launches),
         }
         self._paths: dict[str, dict[str, None]] = {}
         self._ended: set[str] = set()
@@ -382,153 +373,9 @@ class Simulation:
     def _make_child(self, launch: Launch, run_id: str) -> str:
         return self._any_executor().make_child(launch, run_id)
 
-    def _is_faked(self, launch: Launch) -> bool:
-        """Whether a Dag Task is faked: told to be, or there is no definition of its DAG here."""
-        if "part" in launch.step:  # of a Map: what is told of its steps is done in it
-            return False
-        name = launch.node_name
-        is_told = any(known in self._behaviours for known in (name, name.partition("[")[0], launch.target_name))
-        return is_told or launch.target_name not in self.catalog.definitions
-
-    def _behaviour_of(self, launch: Launch) -> Behaviour:
-        name = launch.node_name
-        for known in (name, name.partition("[")[0], launch.target_name):
-            if known in self._behaviours:
-                return self._behaviours[known]
-        return self._default
-
-    def _check_names(self) -> None:
-        """Raise SimulationError where `targets` names what no DAG has."""
-        left = dict.fromkeys(name.partition("[")[0] for name in self._behaviours)
-        known: dict[str, None] = {}
-        for dag in self.catalog.definitions if left else ():
-            try:
-                built = self.catalog.find(dag)[2]
-            except OrchestratorError:
-                continue  # whoever starts it is told
-            known.update(dict.fromkeys(node.node_name for node in built.all_nodes))
-            known.update(dict.fromkeys(task.target_name for task in built.all_tasks))
-        for name in left:
-            if known and name not in known:
-                near = get_close_matches(name, known, 1)
-                hint = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(known)}"
-                raise SimulationError(f'targets: no step and no target is called "{name}"; {hint}')
-
-
-def simulate(
-    definition: Mapping[str, Json] | str | Path,
-    *,
-    input: Mapping[str, Json] = EMPTY,  # noqa: A002 - the word of the start message
-    dag: str | None = None,
-    targets: Mapping[str, Does] = EMPTY,  # type: ignore[assignment]  # EMPTY is shared, and holds nothing
-    default: Does | None = None,
-    variables: Mapping[str, Json] = EMPTY,
-    seed: int = 0,
-    faults: Faults | None = None,
-    instances: int = 1,
-    cancel_after: str | None = None,
-    within: str = "400d",
-    secrets: Mapping[str, str] | None = None,
-    pools: Mapping[str, int] = EMPTY,  # type: ignore[assignment]  # as above
-) -> SimulatedRun:
-    """Run a definition once, to its end, on fake targets and in virtual time.
-
-    Args:
-        definition, targets, default, seed, faults, instances, variables, secrets, pools: as Simulation has them.
-        input: the run's.
-        dag: which of several definitions to start.
-        cancel_after: cancel the run after this virtual time.
-        within: how much virtual time it is given.
-    Raises:
-        WaitsForEver: the run would never end; says what it waits for.
-        OutOfTime: it has not ended within that virtual time.
-        DefinitionError, UnknownDag, …: what the engine says of the definition and the start.
-    """
-    world = Simulation(
-        definition,
-        targets=targets,
-        default=default,
-        seed=seed,
-        faults=faults,
-        instances=instances,
-        variables=variables,
-        secrets=secrets,
-        pools=pools,
-    )
-    try:
-        run_id = world.start(input, dag=dag)
-        if cancel_after is not None:
-            world.cancel(run_id, "told to", after=cancel_after)
-        return world.finish(run_id, within=within)
-    finally:
-        world.close()
-
-
-def _check(
-    instances: int,
-    starts_at: datetime,
-    pools: Mapping[str, int],
-    cannot_be_cancelled: Collection[str],
-    without_outcome: Collection[str],
-) -> None:
-    """Raise SimulationError for what a world cannot be made of."""
-    if instances < 1:
-        raise SimulationError(f"instances: is {instances}; allowed: 1 or more")
-    if starts_at.utcoffset() is None:
-        raise SimulationError(
-            f"starts_at: {starts_at} has no time zone; write it as in datetime(2026, 1, 1, tzinfo=UTC)"
-        )
-    for pool, slots in pools.items():
-        if not 1 <= slots <= MAX_SLOTS:
-            raise SimulationError(f"pools.{pool}: is {slots}; allowed: 1 to {MAX_SLOTS}")
-    for argument, names in (("cannot_be_cancelled", cannot_be_cancelled), ("without_outcome", without_outcome)):
-        for name in names:
-            if name not in {target_type.value for target_type in TargetTypes}:
-                raise SimulationError(f'{argument}: "{name}" is no target type; allowed: {", ".join(TargetTypes)}')
-
 
 def _utc(at: datetime) -> str:
     return at.isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def _behaviour(name: str, does: object) -> Behaviour:
-    if isinstance(does, Behaviour):
-        return does
-    if callable(does):
-        return computes(does)
-    raise SimulationError(
-        f"targets.{name}: is of type {type(does).__name__}; allowed: a behaviour, as in returns({{}}), or a callable"
-    )
-
-
-def _catalog(definition: Mapping[str, Json] | str | Path) -> tuple[Catalog, Mapping[str, Path]]:
-    """Return the definitions, and the folder of each DAG that has one."""
-    if isinstance(definition, Mapping):
-        return Catalog.of(definition), {}
-    path = Path(definition)
-    if path.is_dir() and definition_file(path) is None:
-        dags = DagFolders(path)
-        return Catalog(dags), dags.folders
-    name, file = locate(path)
-    folder = file.resolve().parent
-    if definition_file(folder) is not None and folder.name == name:
-        dags = DagFolders(folder.parent)
-        return Catalog(dags, name), dags.folders
-    return Catalog({name or ONLY: read_definition(file)}), {name: folder}
-
-
-class AnyPools(dict[str, int]):
-    """Slots by pool: of one that is not named, so many that nothing waits."""
-
-    def __contains__(self, pool: object) -> bool:
-        return True
-
-    def __missing__(self, _: str) -> int:
-        return MAX_SLOTS
-
-    def get(self, pool: str, _: object = None) -> int:
-        """Return how many slots a pool has."""
-        return self[pool]
 
 
 def _runs_by_itself(node: NodeState) -> bool:

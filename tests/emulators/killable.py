@@ -59,7 +59,7 @@ def arm() -> None:
     around(Witness, "facts", None, "5 witnessed")
     around(OrchestrationStatus, "save", "6 decided", "7 saved")
     around(CloudFunction, "launch", "8 launching", "8 launched")
-    around(Actor, "_cancel_if_dead", None, "9 bound")  # what it is known by is noted, and recorded if need be
+    around(Actor, "_cancel_if_unwanted", None, "9 bound")  # what it is known by is noted, and recorded if need be
 
 
 _is_armed = False

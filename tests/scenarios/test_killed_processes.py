@@ -139,7 +139,7 @@ executor.start(run_id=sys.argv[1])
 
 
 def open_runs(folder: Path) -> list[str]:
-    return sorted(path.name for path in (folder / "bucket" / "open").iterdir())
+    return [key.removeprefix("open/") for key in LocalStore(folder / "bucket").list("open/")]
 
 
 @pytest.fixture
@@ -155,11 +155,11 @@ def place(tmp_path, monkeypatch):
 
 
 def test_the_marker_of_a_run_that_ended_as_its_process_was_killed_goes_with_the_next_process(place):
-    left = (place / "bucket" / "runs" / "left.json").read_bytes()
+    left = LocalStore(place / "bucket").get("runs/left.json")
     with DAGExecutor({"start": "A", "steps": {"A": {"type": "End"}}}, "file://bucket"):
         pass
     assert open_runs(place) == ["left"]
-    assert (place / "bucket" / "runs" / "left.json").read_bytes() == left, "what has not ended is for who resumes it"
+    assert LocalStore(place / "bucket").get("runs/left.json") == left, "what has not ended is for who resumes it"
 
 
 def test_a_long_process_lets_go_of_runs_that_others_ended_while_it_looks_after_its_own(place):
@@ -172,8 +172,9 @@ def test_a_long_process_lets_go_of_runs_that_others_ended_while_it_looks_after_i
 
 
 def test_what_is_no_run_document_or_nobodys_is_left_and_closing_goes_on(place, caplog):
-    (place / "bucket" / "runs" / "ended.json").write_text("{")
-    (place / "bucket" / "open" / "nobodys").write_text("{}")
+    store = LocalStore(place / "bucket")
+    store.put("runs/ended.json", b"{", expect=store.get("runs/ended.json")[1])
+    store.put("open/nobodys", b"{}", expect=None)
     with DAGExecutor({"start": "A", "steps": {"A": {"type": "End"}}}, "file://bucket"):
         pass
     assert open_runs(place) == ["ended", "left", "nobodys"]
@@ -183,8 +184,8 @@ def test_what_is_no_run_document_or_nobodys_is_left_and_closing_goes_on(place, c
 def test_resuming_a_run_that_has_ended_deletes_its_marker(place, capsys):
     (place / "ended").mkdir()
     (place / "dag.json").rename(place / "ended" / "dag.json")
-    document = json.loads((place / "bucket" / "runs" / "ended.json").read_text())
-    document["$run"]["dag"] = "ended"
-    (place / "bucket" / "runs" / "ended.json").write_text(json.dumps(document))
+    store = LocalStore(place / "bucket")
+    content, version = store.get("runs/ended.json")
+    store.put("runs/ended.json", content.replace(b'"dag":"dag"', b'"dag":"ended"'), expect=version)
     assert main(["run", "ended", "--resume", "ended", "--bucket", "file://bucket"]) == 0
     assert open_runs(place) == ["left"]

@@ -15,7 +15,7 @@ from orchestrator.engine.status import OpenRuns, OrchestrationStatus, marker_of
 from orchestrator.model.commands import Outcome
 from orchestrator.model.enums import RunStatus, TaskStatus
 from orchestrator.model.errors import InputError, NotYet, RunNotFound, StoreUnavailable
-from orchestrator.model.messages import cancel_message, pause_message, redrive_message
+from orchestrator.model.messages import cancel_message, pause_message, redrive_message, resume_message
 from orchestrator.model.run_state import RunState, run_result
 from orchestrator.runtime.story import log_saved
 from orchestrator.stores.memory import MemoryStore
@@ -47,6 +47,21 @@ class RedrivingWorld(World):
 
 
 # -- what is asked, and how often it comes -----------------------------------------------------------------
+
+
+def test_a_pause_that_comes_after_a_redrive_is_of_no_effect_where_its_resume_came_before_it():
+    world = RedrivingWorld(chain("A", "B"))
+    run_id = world.failed()
+    asked = [world.clock.now() + timedelta(seconds=second) for second in range(1, 4)]
+    world.clock.forward(5)
+    world.ask(resume_message(run_id), at=asked[2])
+    saved = len(world.saved)
+    world.ask(resume_message(run_id), at=asked[2], message_id="again")
+    assert len(world.saved) == saved
+    assert world.state(run_id).run.status is RunStatus.FAILED
+    world.redrive(run_id, at=asked[0])
+    world.ask(pause_message(run_id), at=asked[1])
+    assert world.state(run_id).run.status is RunStatus.RUNNING
 
 
 @pytest.mark.parametrize("number", [None, 1])

@@ -324,28 +324,25 @@ def test_a_run_at_which_the_tick_stumbles_holds_up_no_other(monkeypatch):
 
 
 @pytest.mark.parametrize("is_ours", [True, False])
-@pytest.mark.parametrize("records_all", [True, False])
-def test_an_execution_whose_events_name_its_launch_is_recorded_only_where_that_costs_nothing(is_ours, records_all):
+def test_an_execution_is_recorded_where_its_events_do_not_name_its_launch(is_ours):
     class Named(NotedTarget):
         id_is_ours = is_ours
 
         def is_named(self, launch: Launch) -> bool:
             return launch.node_name == "B"
 
-    world = World(chain("A", "B"), target=Named(), records_all=records_all)
+    world = World(chain("A", "B"), target=Named())
     run_id = world.start()
     world.end("A")
     world.end("B")
     world.executor.close()
     assert world.state(run_id).run.status is RunStatus.COMPLETED
     recorded = {key.split("-")[2] for key in world.store.list("executions/")}
-    assert recorded == ({"a", "b"} if records_all else set() if is_ours else {"a"})
+    assert recorded == (set() if is_ours else {"a"})
 
 
-def test_a_record_that_cannot_be_written_does_not_stop_those_after_it():
+def test_a_record_that_cannot_be_written_is_said_and_stops_nothing(caplog):
     class Odd(NotedTarget):
-        id_is_ours = True
-
         def launch(self, launch: Launch) -> Execution:
             return Execution(super().launch(launch).execution_id, object() if launch.node_name == "A" else None)
 
@@ -354,6 +351,8 @@ def test_a_record_that_cannot_be_written_does_not_stop_those_after_it():
     world.end("A")
     world.executor.close()
     assert [key.startswith("executions/x-orch-b-1-") for key in world.store.list("executions/")] == [True]
+    (line,) = [line for line in caplog.records if line.getMessage().startswith("cannot record an execution: ")]
+    assert (line.levelname, line.node, line.attempt) == ("WARNING", "A", 1)
 
 
 # -- launches that block ----------------------------------------------------------------------------

@@ -78,7 +78,7 @@ class Billed:
             clock=self.clock,
             hosts=UnknownHosts(),
             instance="one",
-            policy=Policy({"CloudFunction": TargetRules()}, save_interval_s=1.0, records_all=False),
+            policy=Policy({"CloudFunction": TargetRules()}, save_interval_s=1.0),
             random_bytes=self._random.randbytes,
             sleep=self.sleep,
         )

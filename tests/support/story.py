@@ -96,7 +96,6 @@ class Story:
         self.notifier = Notifier()
         parts = {"notifier": self.notifier, **options.pop("parts", {})}
         store = MemoryStore()
-        options.setdefault("records_all", False)  # else some are written by a thread, at any time
         targets["Dag"] = DagTarget(store, self._publish, self._make, launch_limit_s=0.0)
         self.world = World(definition, targets=targets, store=store, **options)
         self.world.instances = [self.world.instance(**parts) for _ in range(2)]

@@ -4,9 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.model import run_state
+from orchestrator.engine import draft
+from orchestrator.engine.draft import copied
+from orchestrator.model import overlay
 from orchestrator.model.enums import NodeTypes, TaskStatus
-from orchestrator.model.run_state import NodeState, Overlay
+from orchestrator.model.overlay import Overlay
+from orchestrator.model.run_state import NodeState
 
 NAMES = [f"N{n}" for n in range(12)]
 CHANGES = st.lists(st.lists(st.tuples(st.sampled_from(NAMES), st.integers(0, 9)), max_size=6), max_size=12)
@@ -19,8 +22,8 @@ def node(name, number):
 @pytest.fixture(scope="module", autouse=True)
 def _small():
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(run_state, "_LARGE", 3)
-        patched.setattr(run_state, "_FLAT_FROM", 4)
+        patched.setattr(draft, "LARGE", 3)
+        patched.setattr(overlay, "_FLAT_FROM", 4)
         yield
 
 
@@ -29,7 +32,7 @@ def test_of_each_decision_it_is_what_a_copied_dict_would_be(size, decisions):
     nodes = {name: node(name, 0) for name in NAMES[:size]}
     model, seen = dict(nodes), [(nodes, dict(nodes))]
     for changes in decisions:
-        nodes = Overlay.of(nodes)
+        nodes = copied(nodes)
         for name, number in changes:
             nodes[name] = model[name] = node(name, number)
         seen.append((nodes, dict(model)))
@@ -47,7 +50,7 @@ def test_of_each_decision_it_is_what_a_copied_dict_would_be(size, decisions):
 
 
 def test_what_there_is_not_is_a_key_error():
-    large = Overlay.of({name: node(name, 0) for name in NAMES})
+    large = copied({name: node(name, 0) for name in NAMES})
     assert isinstance(large, Overlay)
     with pytest.raises(KeyError):
         large["nobody"]

@@ -1,6 +1,5 @@
 """Small parts of the engine's shell, each by itself: children, records, run boxes, observers, what waits for a slot."""
 
-import logging
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -16,7 +15,6 @@ from orchestrator.engine.heartbeats import last_heard
 from orchestrator.engine.observing import Observed
 from orchestrator.engine.part_runs import PartRuns
 from orchestrator.engine.queueing import has_ticket
-from orchestrator.engine.records import Records
 from orchestrator.engine.run_box import Baton, Entry
 from orchestrator.engine.run_boxes import RunBoxes
 from orchestrator.engine.status import ExecutionStatus, OpenRuns, OrchestrationStatus, number_of, run_of
@@ -33,7 +31,6 @@ from orchestrator.model.errors import (
     StoreUnavailable,
     UnknownDag,
 )
-from orchestrator.model.execution import ExecutionRecord
 from orchestrator.model.facts import NotificationExpired, RunStarted
 from orchestrator.model.policy import Policy, TargetRules
 from orchestrator.model.run_state import RunState, Slot
@@ -119,55 +116,6 @@ def test_a_part_of_which_the_list_is_gone_is_refused():
     with pytest.raises(LaunchRefused, match=f"^M: {stored.object}: is missing; it is the items of M$") as told:
         PartRuns(world.store, world.executor._definitions, world.executor._large_results).start(launch, "run_1_y")
     assert told.value.error_type == "Map.BadItems"
-
-
-# -- records ----------------------------------------------------------------------------------------------
-
-
-def record(number):
-    return ExecutionRecord(
-        execution_id=f"x-{number}",
-        task_name="f",
-        node_name="A",
-        succeeded=True,
-        response=None,
-        run_id="run_1_x",
-        attempt=1,
-        launch_id="run_1_x/A/1",
-        target_type="Function",
-        launched_at=T0,
-    )
-
-
-def test_records_that_wait_are_written_before_it_closes_and_none_is_left_out():
-    store = MemoryStore()
-    records = Records(ExecutionStatus(store))
-    for number in range(20):
-        records.write_later(record(number))
-    assert records._writer.name == "orchestrator-records"
-    assert records._writer.daemon
-    records.close()
-    assert not records._writer.is_alive()
-    assert len(list(store.list("executions/"))) == 20
-    records.close()
-
-
-def test_a_record_that_cannot_be_written_is_said_and_nothing_else(caplog):
-    class Failing(MemoryStore):
-        def put(self, key, data, *, expect):
-            raise StoreUnavailable("503")
-
-    Records(ExecutionStatus(Failing())).write(record(1))
-    (line,) = caplog.records
-    assert (line.levelno, line.getMessage()) == (logging.WARNING, "cannot record an execution: 503")
-    assert (line.run_id, line.node, line.attempt) == ("run_1_x", "A", 1)
-
-
-def test_a_writer_is_not_started_after_the_end():
-    records = Records(ExecutionStatus(MemoryStore()))
-    records.close()
-    records.write_later(record(1))
-    assert records._writer is None
 
 
 # -- boxes ------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ nothing of the engine but its reading of a run document."""
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -83,8 +84,8 @@ class Checks:
         self.last_write = -1.0
         self.drawn = Counter[str]()
         """What came about that is rare, and how often."""
-        self.disturbed_at: dict[str, float] = {}
-        """Process -> when it was last killed, stood still or was slow, in seconds."""
+        self.disturbed: dict[str, list[tuple[float, float]]] = {}
+        """Process -> from when until when it was killed, stood still, was slow or could not look, in seconds."""
         self._called = set[tuple[str, str]]()
         """(owner of a claim, launch id) of calls that were made."""
         self.owners_that_called: set[str] = set()
@@ -216,8 +217,13 @@ class Checks:
                 raise Violation(f"{key}: {old.node_name}/{old.attempt} is over, and {execution.execution_id} runs on")
 
     def _launcher_stood(self, execution: Running) -> bool:
-        host = execution.host
-        return host is None or self._was_disturbed(host.name, execution.begun_at - LONGEST_LEASE_S)
+        """Whether who launched it stood still in the call, or was killed before it could see to what it had launched.
+
+        Then nobody knows of it: where another process had launched in its place, by a claim that was taken over, there
+        are two executions, as there may be of what does not keep keys for ever.
+        """
+        host, begun_at = execution.host, execution.begun_at
+        return host is None or self._was_disturbed(host.name, begun_at - LONGEST_LEASE_S, begun_at + LONGEST_LEASE_S)
 
     def _may_begin(self, key: str, run: RunState, node: NodeState) -> None:
         places = self._places_of[run.run.dag]
@@ -336,8 +342,8 @@ class Checks:
         if not self._launcher_stood(execution):
             raise Violation(f"{launch.launch_id}: ran on after the end of its run")
 
-    def _was_disturbed(self, host: str, since: float) -> bool:
-        return self.disturbed_at.get(host, -1.0) >= since
+    def _was_disturbed(self, host: str, since: float, until: float = math.inf) -> bool:
+        return any(end >= since and begin <= until for begin, end in self.disturbed.get(host, ()))
 
     # -- the end --------------------------------------------------------------------------------------
 
@@ -406,7 +412,8 @@ def _is_of_service(node: NodeState) -> bool:
 
 
 def _without_notifications(state: RunState) -> RunState:
-    run = msgspec.structs.replace(state.run, owed_notifications=(), lost_notifications=(), parent=None)
+    """A run without what may change after its end: also, of a resume that came after it, when that was asked for."""
+    run = msgspec.structs.replace(state.run, owed_notifications=(), lost_notifications=(), parent=None, steered_at=None)
     return RunState(run, state.nodes)
 
 

@@ -194,7 +194,8 @@ class Topic:
         """Have a message delivered, not before `delay_s` are over."""
         self.count += 1
         lag = self._tape.between(0.05, 0.05 + self._lag_s)
-        late_s = self._tape.between(5.0, 600.0) if self._tape.chance(0.05) else 0.0
+        is_rare = kind_of(data) in ("redrive", "trigger", "begin")
+        late_s = self._tape.between(5.0, 600.0) if self._tape.chance(0.15 if is_rare else 0.05) else 0.0
         at = self._crew.now + delay_s
         message = Message(f"m{self.count}", data, at, at + lag + late_s, is_lossy, number=self.count)
         message.run_id, message.late_s = run_id or data.get("run_id"), late_s

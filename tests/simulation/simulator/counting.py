@@ -76,8 +76,8 @@ class Counting:
             self.tape.meets("stall", step_at(stood.step))
 
     def killed(self, strand: Strand, messages: Collection[Message]) -> None:
-        """Count that a thread is cut off before a call that does something, in what will be begun again, or in a Tick that
-        had something to do."""
+        """Count that a thread is cut off: before a call that does something, in what is begun again, or in a Tick
+        that had something to do."""
         message, call = strand.message, strand.at.partition(" ")[0]
         is_cut_off = call in _DO_SOMETHING and not strand.at.endswith(", done")
         comes_again = any(each is message for each in messages)

@@ -16,7 +16,7 @@ from tests.simulation.simulator.simulation import Simulation, Told
 
 AT_ONCE = 20
 """How many seeds a process takes at once."""
-EVERY_SKEW = 3
+EVERY_SKEW = 2
 """Of so many seeds one is simulated without skew, too."""
 
 

@@ -128,7 +128,7 @@ def why_never(fault: str, step: str) -> str | None:
         return "is before any run is looked at"
     if fault == "lease over" and step in ("cancel", "remind"):
         return "comes after the launches of its save have been called"
-    if fault == "skew" and step in ("definition", "marker", "child", "cancel"):
+    if fault == "skew" and step == "schedule":
         return "is followed by the next step without a look at the clock"
     if fault in ("cancel", "pause", "redrive"):
         if step in ("tick", "schedule"):

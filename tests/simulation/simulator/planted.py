@@ -190,19 +190,19 @@ def _both(*patches: Any) -> Iterator[None]:
 
 
 PLANTED: Mapping[str, tuple[Callable[[], Any], int]] = {
-    "put without precondition": (_put_without_precondition, 0),
+    "put without precondition": (_put_without_precondition, 1),
     "launch before the save": (_launch_before_the_save, 0),
-    "every waiter of a group commit launches": (_every_waiter_launches, 7),
-    "takeover without a save": (_takeover_without_a_save, 3),
-    "no lease fence": (_no_lease_fence, 17),
-    "outcome asked of the event's job id": (_outcome_of_the_events_job, 74),
-    "nonce not compared": (_nonce_not_compared, 29),
-    "bind by takeover without asking the outcome": (_bound_by_takeover_and_never_asked, 3),
-    "cancels not owed": (_cancels_not_owed, 30),
-    "a claim's token ignored after 503": (_token_ignored_after_503, 11),
+    "every waiter of a group commit launches": (_every_waiter_launches, 1),
+    "takeover without a save": (_takeover_without_a_save, 1),
+    "no lease fence": (_no_lease_fence, 1),
+    "outcome asked of the event's job id": (_outcome_of_the_events_job, 40),
+    "nonce not compared": (_nonce_not_compared, 37),
+    "bind by takeover without asking the outcome": (_bound_by_takeover_and_never_asked, 1),
+    "cancels not owed": (_cancels_not_owed, 41),
+    "a claim's token ignored after 503": (_token_ignored_after_503, 6),
     "siblings' ends not awaited": (_siblings_ends_not_awaited, 3),
-    "attempt number not compared": (_attempt_not_compared, 1483),
+    "attempt number not compared": (_attempt_not_compared, 6),
     "reminder dropped when early": (_early_reminder_dropped, 1),
-    "start without message id": (_start_without_message_id, 0),
+    "start without message id": (_start_without_message_id, 14),
 }
 """What is wrong -> what makes it so, while one is in it; and the first seed that found it when last looked for."""

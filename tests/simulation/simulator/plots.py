@@ -150,7 +150,7 @@ class Plot:
                 task["topic"] = TOPIC
         if task["target_type"] not in ("Dag", "Callback") and self._chance(0.15):
             task["pool"] = "few"
-        if earlier and self._chance(0.4):
+        if earlier and self._chance(0.5):
             task["parameters"] = {"before": f"${{steps.{self._one_of(earlier)}.result}}"}
         can_be_silent = task["target_type"] in ("CloudFunction", "CloudRunJob") and "invocation" not in task
         if can_be_silent and not self._is_steady and self._chance(0.2):

@@ -81,9 +81,10 @@ OFTEN = {
 """How much more often than usual a process is killed, or stands still, at a step that many come to; at others: RARE."""
 RARE = 4.0
 RAREST = frozenset(("resolve", "results", "child", "cancel", "notify"))
+RARER_STILL = frozenset(("resolve", "child", "cancel"))
 ANSWERED = "launch and wait, done"
-"""Where a call is answered that waits for the end of what it has launched. Somebody may have heard of that end since, and
-gone on with another attempt."""
+"""Where a call is answered that waits for the end of what it has launched. Somebody may have heard of that end since,
+and gone on with another attempt."""
 OFTEN_AT_ANSWERS = 20.0
 STANDS_AT_ANSWERS_S = (80.0, 180.0)
 STANDS_S = ((1.0, 400.0), (1.0, 400.0), (28.0, 32.0), (53.0, 57.0), (58.0, 66.0), (400.0, 5000.0))
@@ -238,7 +239,7 @@ class Simulation:
             marker_age_s=900.0,
             save_interval_s=self.tape.one_of([0.0, 1.0]),
         )
-        self.largest_inline = self.tape.one_of([large_results.MAX_INLINE_BYTES] * 2 + [20])
+        self.largest_inline = self.tape.one_of([large_results.MAX_INLINE_BYTES, 20])
         self.count = 0
         self.processes: list[Process] = []
         self.handled = 0
@@ -249,8 +250,8 @@ class Simulation:
         self._tells = tells
         self.has_news = False
         """Whether a run has been written that nobody has looked at since."""
-        self.open, self.paused = set[str](), set[str]()
-        """Runs that have not ended; those that are paused."""
+        self.open: set[str] = set()
+        """Runs that have not ended."""
         self.steered: set[str] = set()
         self.redriven: set[tuple[str, int]] = set()
         self.redriven_at_once: set[str] = set()
@@ -367,7 +368,7 @@ class Simulation:
         """Have a run that has started cancelled, or paused and resumed, at some time."""
         if self.is_steady:
             return
-        for run_id in [each for each in self.checks.states if each not in self.steered] if self.has_news else ():
+        for run_id in [each for each in self.checks.states if each not in self.steered]:
             self.steered.add(run_id)
             if self.tape.chance(0.1):
                 self.topic.publish(cancel_message(run_id, "as the seed says"), delay_s=self.tape.between(0, 1000))
@@ -375,11 +376,7 @@ class Simulation:
                 pause_s = self.tape.between(0, 600)
                 self.topic.publish(pause_message(run_id), delay_s=pause_s)
                 self.topic.publish(resume_message(run_id), delay_s=pause_s + self.tape.between(0, 600))
-        for state in self.checks.states.values() if self.paused else ():
-            # A resume that comes while the run has ended is of no effect; the pause before it may come after a redrive.
-            if state.run.status is RunStatus.PAUSED and not self._is_steered_still(state.run.run_id):
-                self.topic.publish(resume_message(state.run.run_id))
-        for state in self.own() if self.has_news else ():
+        for state in self.own():
             run = state.run
             if (
                 run.status in (RunStatus.FAILED, RunStatus.CANCELLED)
@@ -390,17 +387,14 @@ class Simulation:
                 if run.redrives < 2 and (is_at_once or self.tape.chance(0.3)):
                     message = redrive_message(run.run_id, None, run.redrives + 1)
                     self.topic.publish(message, delay_s=0.0 if is_at_once else self.tape.between(0, 100))
+                    if self.tape.chance(0.4):  # somebody else asks for the same
+                        self.topic.publish(message, delay_s=self.tape.between(0, 100), is_copy=True)
         self.has_news = False
-
-    def _is_steered_still(self, run_id: str) -> bool:
-        """Whether a message is on its way that pauses a run, or lets it go on."""
-        kinds = ("pause", "resume")
-        return any(message.run_id == run_id and message.kind in kinds for message in self.topic.messages)
 
     def _go_on(self) -> None:
         """Until all runs have ended."""
         while True:
-            if self.has_news or self.paused:
+            if self.has_news:
                 self._steer()
             if not (self.open or self.due_times) and self._have_ended():
                 return
@@ -518,7 +512,8 @@ class Simulation:
         strand = self.tape.one_of(ready)
         host, step = strand.host, strand.at
         if not host.is_dead:
-            often = OFTEN.get(step_at(step), 2 * RARE if step_at(step) in RAREST else RARE)
+            of = step_at(step)
+            often = OFTEN.get(of, RARE * (2 + 3 * (of in RARER_STILL)) if of in RAREST else RARE)
             if self.tape.strikes("kill", step, 0.004 * often):
                 self.counts.killed(strand, self.topic.messages)
                 self._kill(host)
@@ -538,10 +533,13 @@ class Simulation:
         """Have the run steered that a thread which stands still is at: its step is met while it lasts."""
         run_id = strand.about
         state = self.checks.states.get(run_id or "")
-        share = 0.8 if step_at(strand.at) in RAREST else 0.2
+        step = step_at(strand.at)
+        share = 0.9 if step in RAREST else 0.2
         if run_id is None or state is None or self.is_steady or not self.tape.chance(share):
             return
-        kind = self.tape.one_of(["cancel", "pause", "redrive", "redrive"])
+        kind = self.tape.one_of(
+            ["cancel", "pause", "redrive"] if step in RARER_STILL else ["cancel", "pause", "redrive", "redrive"]
+        )
         if kind == "pause":
             self.topic.publish(pause_message(run_id))
             self.topic.publish(resume_message(run_id), delay_s=self.tape.between(0, 600))
@@ -583,7 +581,8 @@ class Simulation:
                 message.is_out, message.due_at = False, self.crew.now + ACK_DEADLINE_S
 
     def _disturb(self, host: Host) -> None:
-        self.checks.disturbed_at[host.name] = max(self.crew.now, host.stands_still_until)
+        times = self.crew.now, max(self.crew.now, host.stands_still_until)
+        self.checks.disturbed.setdefault(host.name, []).append(times)
 
     def _happened(self) -> tuple[int, ...]:
         """Another value, whenever something has happened that a Tick could see."""
@@ -648,8 +647,10 @@ class Simulation:
         run_id = key[5:-5]
         new = self.checks.states[run_id]
         self.has_news = True
-        for runs, is_one in ((self.open, is_open(new)), (self.paused, new.run.status is RunStatus.PAUSED)):
-            runs.add(run_id) if is_one else runs.discard(run_id)
+        if is_open(new):
+            self.open.add(run_id)
+        else:
+            self.open.discard(run_id)
         self.counts.claims(old, new)
         self.counts.steering(old, new)
 
