@@ -378,14 +378,14 @@ class DAGExecutor(dag_executor.DAGExecutor):
         super().close()
         for run_id in tuple(self._ended):
             self._clear_marker(run_id)
-        fold = getattr(self.store, "fold", None)
-        if fold is not None:
-            fold()
         for target in self._local.made() if self._local else ():
             close = getattr(target, "close", None)
             if close is not None:
                 close()
         self._let_go_of_others()
+        fold = getattr(self.store, "fold", None)
+        if fold is not None:
+            fold()
         if self._parts is not None:
             self._parts.close()
 

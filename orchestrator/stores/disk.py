@@ -68,7 +68,7 @@ class Disk:
         self._begin()
 
     def replace(self, path: str, data: bytes, above_ns: int, *, sync: bool) -> int:
-        """Put a new file in place of `path`, its name not synced; return its modification time, which is > `above_ns`."""
+        """Put a new file in place of `path`, its name not synced; return its modification time, > `above_ns`."""
         folder = path[: path.rfind("/")]
         temporary = self.temporary(folder)
         if sync:

@@ -109,8 +109,10 @@ WITHOUT_A_ROW = {
             runtime.executor MAX_ENDED_RUNS _LONGEST_PAUSE_S
             runtime.telemetry EXPORT_LIMIT_S
             services.connections MOST
+            stores.creations MOST_BYTES
             stores.journal_files _LONGEST_NAME
             stores.local _MOST_SYNCED
+            stores.stripes _MOST_OPEN
             targets.callback _CALL_LIMIT_S
             targets.cloud_logging _MAX_PAGES
             targets.dag _CALL_LIMIT_S
