@@ -59,7 +59,7 @@ class ChangingStore(ObjectStore, Protocol):
 class CreatingStore(ObjectStore, Protocol):
     """A store that creates several objects for less than it costs to put one after another."""
 
-    def create(self, objects: Mapping[str, bytes]) -> Mapping[str, Version]:
+    def create_all(self, objects: Mapping[str, bytes]) -> Mapping[str, Version]:
         """Write objects none of which may exist yet, key -> content; return their versions.
 
         They appear one after another, in this order; all are durable when this returns. Raises:

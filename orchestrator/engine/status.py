@@ -61,7 +61,7 @@ class OrchestrationStatus:
         self.key = f"runs/{run_id}.json"
         self._encoder = DocumentEncoder()
         self._change = store.change if _takes_changes(store) else None
-        self._create = store.create if _creates_together(store) else None
+        self._create = store.create_all if _creates_together(store) else None
         self.size_bytes = 0
 
     def load(self) -> tuple[RunState, Version] | None:

@@ -219,7 +219,7 @@ class LocalStore:
         except OSError as exc:
             raise unavailable(path, "written", exc) from exc
 
-    def create(self, objects: Mapping[str, bytes]) -> dict[str, str]:
+    def create_all(self, objects: Mapping[str, bytes]) -> dict[str, str]:
         """Write objects none of which may exist yet; return their versions. All are durable when this returns.
 
         Small ones cost one sync together, of the log of what was created; their own files are synced later.

@@ -15,7 +15,9 @@ import time
 from pathlib import Path
 
 def main(request):
-    while not Path(request.get_json()["gate"]).exists():
+    gate = Path(request.get_json()["gate"])
+    gate.with_name("begun").touch()
+    while not gate.exists():
         time.sleep(0.02)
     return {}
 """
@@ -77,7 +79,7 @@ def test_a_run_that_the_server_kept_through_its_restart_goes_on(pubsub_emulator,
     settings = {"STATUS_BUCKET": redis_server.url}
     with Cloud(pubsub_emulator, tmp_path, dags=tmp_path / "dags", instances=2, settings=settings) as cloud:
         cloud.publish({"resource": {"type": "start"}, "run_id": "restarted", "input": {"gate": str(gate)}})
-        until(lambda: list(store.list("executions/")))  # First was launched, and waits for the gate
+        until(gate.with_name("begun").exists)  # First was launched, and waits for the gate
         redis_server.stop()
         redis_server.start()
         kept = document(store, "restarted")

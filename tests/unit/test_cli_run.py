@@ -299,18 +299,29 @@ def disk(monkeypatch):
     class Disk:
         saves_left = 10**9
 
-    def limited(write):
-        def of_so_many(self, key, data, *, expect):
+    def count(store, keys):
+        for key in keys:
             if key.startswith("runs/"):
                 Disk.saves_left -= 1
                 if Disk.saves_left < 0:
                     raise StoreUnavailable(
-                        f"{self.root}/{key}: cannot be written: No space left on device; free some space"
+                        f"{store.root}/{key}: cannot be written: No space left on device; free some space"
                     )
+
+    def limited(write):
+        def of_so_many(self, key, data, *, expect):
+            count(self, [key])
             return write(self, key, data, expect=expect)
 
         return of_so_many
 
+    create_all = LocalStore.create_all
+
+    def created(self, objects):
+        count(self, objects)
+        return create_all(self, objects)
+
+    monkeypatch.setattr(LocalStore, "create_all", created)
     monkeypatch.setattr(LocalStore, "put", limited(LocalStore.put))
     monkeypatch.setattr(LocalStore, "change", limited(LocalStore.change))
     monkeypatch.setattr(trouble_module, "PATIENCE_S", 0.3)

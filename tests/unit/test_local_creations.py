@@ -47,9 +47,9 @@ def syncs_of(monkeypatch):
 
 
 def test_what_is_created_together_is_one_sync_and_lies_where_it_belongs(store, bucket, monkeypatch):
-    store.create({"open/0": b"", "runs/0.json": b"{}"})
+    store.create_all({"open/0": b"", "runs/0.json": b"{}"})
     synced = syncs_of(monkeypatch)
-    versions = store.create(BOTH)
+    versions = store.create_all(BOTH)
     assert synced == [str(logs_of(bucket)[0])]
     assert (bucket / MARKER).read_bytes() == b"{}"
     assert (bucket / KEY).read_bytes() == FIRST
@@ -59,15 +59,15 @@ def test_what_is_created_together_is_one_sync_and_lies_where_it_belongs(store, b
 
 
 def test_the_first_change_of_it_syncs_nothing_but_the_journal(store, bucket, monkeypatch):
-    version = store.create(BOTH)[KEY]
+    version = store.create_all(BOTH)[KEY]
     synced = syncs_of(monkeypatch)
     store.change(KEY, {"A": b"2"}, expect=version)
     assert synced == [str(bucket / "runs" / ".a.json.journal"), str(bucket / "runs")]
 
 
 def test_settling_syncs_what_is_still_the_same_and_begins_the_log_anew(store, bucket, monkeypatch):
-    store.create(BOTH)
-    store.create({"open/b": b"", "runs/b.json": FIRST})
+    store.create_all(BOTH)
+    store.create_all({"open/b": b"", "runs/b.json": FIRST})
     store.put("runs/b.json", b"{}", expect=store.get("runs/b.json")[1])
     store.delete("open/b")
     log = logs_of(bucket)[0]
@@ -83,7 +83,7 @@ def test_settling_syncs_what_is_still_the_same_and_begins_the_log_anew(store, bu
     assert synced == [str(bucket / "open")]  # as any object's
     store.fold()
     assert logs_of(bucket) == []
-    store.create({"open/c": b"", "runs/c.json": FIRST})
+    store.create_all({"open/c": b"", "runs/c.json": FIRST})
     assert len(logs_of(bucket)) == 1
 
 
@@ -93,14 +93,14 @@ def test_it_is_settled_soon_after_without_anybody_asking(bucket, monkeypatch):
     store = LocalStore(bucket)
     settle = store._creations.settle
     monkeypatch.setattr(store._creations, "settle", lambda: (settle(), settled.set())[0])
-    store.create(BOTH)
+    store.create_all(BOTH)
     assert settled.wait(30)
     assert logs_of(bucket)[0].stat().st_size == 0
 
 
 def test_what_is_large_is_not_written_twice(store, bucket):
     large = b"x" * (creations.MOST_BYTES + 1)
-    assert store.create({MARKER: b"{}", KEY: large})[KEY] == store.get(KEY)[1]
+    assert store.create_all({MARKER: b"{}", KEY: large})[KEY] == store.get(KEY)[1]
     assert logs_of(bucket) == []
     assert store.get(KEY)[0] == large
 
@@ -112,7 +112,7 @@ def test_what_is_large_is_not_written_twice(store, bucket):
 def test_if_one_is_there_none_is_written(store, bucket, there):
     version = store.put(there, b"before", expect=None)
     with pytest.raises(VersionConflict, match=rf"^{there}: version is {version}; expected None"):
-        store.create(BOTH)
+        store.create_all(BOTH)
     assert list(store.list("")) == [there]
     assert store.get(there) == (b"before", version)
     assert [name for _, _, names in os.walk(bucket) for name in names if name.startswith(".new-")] == []
@@ -125,7 +125,7 @@ def test_of_several_that_create_the_same_one_does(bucket):
         for place in range(20):
             keys = [f"open/{place}", f"runs/{place}.json"]
             try:
-                store.create(dict.fromkeys(keys if n % 2 else reversed(keys), b"%d" % n))
+                store.create_all(dict.fromkeys(keys if n % 2 else reversed(keys), b"%d" % n))
                 won.append((place, n))
             except VersionConflict:
                 pass
@@ -143,11 +143,11 @@ def test_of_several_that_create_the_same_one_does(bucket):
 
 def test_a_version_is_above_that_of_what_was_deleted(bucket):
     ahead = LocalStore(bucket, now_ns=lambda: 4_000_000_000_000_000_000)
-    gone = ahead.create(BOTH)
+    gone = ahead.create_all(BOTH)
     for key in BOTH:
         ahead.delete(key)
     behind = LocalStore(bucket, now_ns=lambda: 5)
-    assert all(int(version) > int(gone[key]) for key, version in behind.create(BOTH).items())
+    assert all(int(version) > int(gone[key]) for key, version in behind.create_all(BOTH).items())
 
 
 # ---- Logs that were left ------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def left_behind(bucket, deed):
 
 
 def test_a_log_of_a_process_that_lives_is_left_alone(store, bucket):
-    store.create(BOTH)
+    store.create_all(BOTH)
     (bucket / KEY).unlink()
     assert LocalStore(bucket).get(KEY) is None
     assert len(logs_of(bucket)) == 1
@@ -167,7 +167,7 @@ def test_a_log_of_a_process_that_lives_is_left_alone(store, bucket):
 
 @pytest.mark.parametrize("is_empty", [False, True])
 def test_what_a_log_that_was_left_has_is_made_anew_by_who_reads_next(bucket, is_empty):
-    left_behind(bucket, lambda store: store.create(BOTH))
+    left_behind(bucket, lambda store: store.create_all(BOTH))
     version = str((bucket / KEY).stat().st_mtime_ns)
     for key in BOTH:
         before = (bucket / key).stat().st_mtime_ns - 5
@@ -183,7 +183,7 @@ def test_what_a_log_that_was_left_has_is_made_anew_by_who_reads_next(bucket, is_
 def test_what_was_written_deleted_or_edited_since_stays_so(bucket):
     def deed(store):
         for name in "abcd":
-            store.create({f"open/{name}": b"", f"runs/{name}.json": FIRST})
+            store.create_all({f"open/{name}": b"", f"runs/{name}.json": FIRST})
         store.put("runs/a.json", b"{}", expect=store.get("runs/a.json")[1])
         store.delete("open/b")
         store.change("runs/c.json", {"A": b"7"}, expect=store.get("runs/c.json")[1])
@@ -199,7 +199,7 @@ def test_what_was_written_deleted_or_edited_since_stays_so(bucket):
 
 
 def test_a_log_that_may_only_be_read_holds_up_nobody(bucket, monkeypatch):
-    left_behind(bucket, lambda store: store.create(BOTH))
+    left_behind(bucket, lambda store: store.create_all(BOTH))
     log, real = logs_of(bucket)[0], os.open
 
     def opened(path, *args, **kwargs):
@@ -216,7 +216,7 @@ def test_a_log_that_may_only_be_read_holds_up_nobody(bucket, monkeypatch):
 
 def go_through(store, done):
     """A run's way, and its end; each step is noted once it has returned."""
-    version = store.create(BOTH)[KEY]
+    version = store.create_all(BOTH)[KEY]
     done.append("created")
     version = store.change(KEY, {"A": b"2"}, expect=version)
     done.append("changed")
@@ -232,7 +232,7 @@ def go_through(store, done):
 
 def go_through_quickly(store, done):
     """The same, before anything has settled."""
-    version = store.create(BOTH)[KEY]
+    version = store.create_all(BOTH)[KEY]
     done.append("created")
     version = store.change(KEY, {"A": b"2"}, expect=version)
     done.append("changed")
@@ -283,7 +283,7 @@ def test_a_kill_or_a_power_cut_at_any_call_loses_nothing_that_was_done(
             assert logs_of(folder) == []
             again = LocalStore(folder)
             assert (again.get(KEY), again.get(MARKER)) == (found, marker)
-            again.create({"open/b": b"", "runs/b.json": FIRST})
+            again.create_all({"open/b": b"", "runs/b.json": FIRST})
             if found is not None:
                 version = again.change(KEY, {"A": b"9"}, expect=found[1])
                 assert json.loads(store.get(KEY)[0])["A"] == 9
@@ -298,7 +298,7 @@ def test_a_kill_or_a_power_cut_at_any_call_loses_nothing_that_was_done(
 
 
 def test_a_sync_of_the_log_that_fails_is_told_and_the_log_is_trusted_no_more(store, bucket, monkeypatch):
-    store.create(BOTH)
+    store.create_all(BOTH)
     fdatasync = os.fdatasync
 
     def fails(fd):
@@ -308,17 +308,17 @@ def test_a_sync_of_the_log_that_fails_is_told_and_the_log_is_trusted_no_more(sto
 
     monkeypatch.setattr(os, "fdatasync", fails)
     with pytest.raises(StoreUnavailable, match=r"cannot be written: Input/output error"):
-        store.create({"open/b": b"", "runs/b.json": FIRST})
+        store.create_all({"open/b": b"", "runs/b.json": FIRST})
     monkeypatch.setattr(os, "fdatasync", fdatasync)
     assert store.get("runs/b.json") is None
-    store.create({"open/b": b"", "runs/b.json": FIRST})
+    store.create_all({"open/b": b"", "runs/b.json": FIRST})
     assert len(logs_of(bucket)) == 2
     assert not store._creations.settle()
     assert [each.stat().st_size for each in logs_of(bucket)] == [0]
 
 
 def test_what_cannot_be_synced_in_its_place_is_written_anew_before_the_log_forgets_it(store, bucket, monkeypatch):
-    version = store.create(BOTH)[KEY]
+    version = store.create_all(BOTH)[KEY]
     fsync = os.fsync
 
     def fails(fd):
@@ -338,7 +338,7 @@ def test_what_cannot_be_synced_in_its_place_is_written_anew_before_the_log_forge
 
 
 def test_a_creation_under_way_is_not_settled(store, bucket):
-    store.create(BOTH)
+    store.create_all(BOTH)
     with store._creations.noted([creations.Created("runs/b.json", 7, b"{}")]):
         assert store._creations.settle()
         assert logs_of(bucket)[0].stat().st_size
@@ -346,12 +346,12 @@ def test_a_creation_under_way_is_not_settled(store, bucket):
 
 
 def test_a_forked_child_has_a_log_of_its_own(store, bucket):
-    store.create(BOTH)
+    store.create_all(BOTH)
     pid = os.fork()
     if not pid:
         status = 1
         try:
-            store.create({"open/b": b"", "runs/b.json": FIRST})
+            store.create_all({"open/b": b"", "runs/b.json": FIRST})
             status = len(logs_of(bucket)) - 2
         finally:
             os._exit(status)
