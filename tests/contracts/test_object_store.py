@@ -414,18 +414,18 @@ def test_what_is_created_together_is_there_with_the_versions_that_are_told(store
     if not isinstance(store, CreatingStore):
         return
     objects = {"open/a": b"", "runs/a.json": b"{}"}
-    versions = store.create(objects)
+    versions = store.create_all(objects)
     assert {key: store.get(key) for key in objects} == {key: (objects[key], versions[key]) for key in objects}
     for there in objects:
         with pytest.raises(VersionConflict):
-            store.create({"b": b"new", there: b"again"})
+            store.create_all({"b": b"new", there: b"again"})
         assert store.get(there) == (objects[there], versions[there])
     version = store.put("runs/a.json", b"[]", expect=versions["runs/a.json"])
     assert store.get("runs/a.json") == (b"[]", version) != (b"[]", versions["runs/a.json"])
     for key in objects:
         store.delete(key)
         assert store.get(key) is None
-    again = store.create(objects)
+    again = store.create_all(objects)
     assert not set(again.values()) & set(versions.values())
 
 
