@@ -20,7 +20,7 @@ PARTS = {
     "brokers": "pubsub",
     "engine": (
         "acting address attempts catalog committing dag_executor decide deciding draft ending handled "
-        "large_results notifying observing pace pausing records resolve results retry run_box run_boxes saved "
+        "large_results leading notifying observing pace pausing records resolve results retry run_box run_boxes saved "
         "scope starting status sweep ticker wanted witness"
     ),
     "model": (

@@ -55,7 +55,7 @@ def folded(world: World, run_id: str, *entries: Entry) -> None:
     assert box.offer(entries[0])
     for entry in entries[1:]:
         assert not box.offer(entry)
-    world.executor._lead(box, entries[0])
+    world.executor._leader.lead(box, entries[0])
 
 
 def noting(results: dict[str, object], name: str) -> Callable[[Handled | None, BaseException | None], None]:
@@ -156,7 +156,7 @@ def test_a_thread_that_is_interrupted_while_it_waits_does_not_get_the_lead():
 
     waits.signal = SimpleNamespace(wait=interrupted, set=lambda: None, clear=lambda: None)
     with pytest.raises(KeyboardInterrupt):
-        world.executor._lead_or_wait(box, waits)
+        world.executor._leader.lead_or_wait(box, waits)
     assert box.is_idle
     within_10_s(lambda: world.end("A"))
     assert world.state(run_id).run.status is RunStatus.COMPLETED
@@ -191,7 +191,7 @@ def test_a_thread_that_is_interrupted_while_its_event_is_handled_does_not_get_th
 
     waits.signal = SimpleNamespace(wait=interrupted, set=lambda: None, clear=lambda: None)
     with pytest.raises(KeyboardInterrupt):
-        world.executor._lead_or_wait(box, waits)
+        world.executor._leader.lead_or_wait(box, waits)
     box.put_back([waits])  # as who leads does with what is too much at once
     assert box.pass_on() is Baton.KEPT
 

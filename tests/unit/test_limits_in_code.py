@@ -96,8 +96,8 @@ WITHOUT_A_ROW = {
             cli.bucket _MAX_COMPARED
             engine.acting MAX_CONCURRENT_CALLS
             engine.committing MAX_FAULTS MAX_SAVES MAX_TURNS
-            engine.dag_executor MAX_APART
             engine.large_results MAX_AHEAD_BYTES MAX_PART_BYTES
+            engine.leading MAX_APART
             engine.pace MOST_LINGERING_S
             engine.schedules _MAX_RACES
             engine.run_boxes MAX_IDLE_BYTES MAX_IDLE_RUNS
