@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
-from orchestrator.engine.attempts import claim
+from orchestrator.engine.claims import claim
 from orchestrator.engine.draft import Draft
 from orchestrator.engine.ending import end
 from orchestrator.model.commands import Failure
