@@ -30,7 +30,8 @@ class Leader:
     def __init__(self, committer: Committer, actor: Actor, boxes: RunBoxes) -> None:
         self._committer, self._actor, self._boxes = committer, actor, boxes
         self._apart = BoundedSemaphore(MAX_APART)
-        self._giving_back, self._given_back = set[str](), Condition(Lock())
+        self._giving_back, self._given_back = 0, Condition(Lock())
+        """Of how many saves the slots are on their way back; notified when those of one are."""
 
     def handle(self, item: Item) -> Handled:
         """Return what came of an event of a run, whichever thread has seen to it; raise what it failed with."""
@@ -91,9 +92,9 @@ class Leader:
                 except Exception as exc:
                     label(exc, batch)
                     commands, results = (), dict.fromkeys(batch, exc)
-                if any(isinstance(command, ReleaseSlot) for command in commands):
+                if _gives_back(commands):
                     with self._given_back:
-                        self._giving_back.add(box.run_id)
+                        self._giving_back += 1
                 self._boxes.count(box)
                 baton = box.pass_on()
                 if baton is Baton.KEPT and self._actor.blocks(commands):
@@ -155,10 +156,14 @@ class Leader:
             log.exception("acting failed; the Tick recovers", extra={"run_id": box.run_id})
             return []
         finally:
-            if self._giving_back:
+            if _gives_back(commands):
                 with self._given_back:
-                    self._giving_back.discard(box.run_id)
+                    self._giving_back -= 1
                     self._given_back.notify_all()
+
+
+def _gives_back(commands: Sequence[Command]) -> bool:
+    return any(isinstance(command, ReleaseSlot) for command in commands)
 
 
 def _abandon(box: RunBox, left: list[Entry], *, is_led: bool = True) -> None:
