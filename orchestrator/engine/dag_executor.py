@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cached_property
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from orchestrator.engine.acting import Actor
@@ -26,7 +27,6 @@ from orchestrator.engine.run_box import OnDone
 from orchestrator.engine.run_boxes import RunBoxes
 from orchestrator.engine.saved import Saved
 from orchestrator.engine.status import DefinitionStatus, ExecutionStatus, OpenRuns, OrchestrationStatus
-from orchestrator.engine.ticker import Ticker
 from orchestrator.engine.witness import Witness
 from orchestrator.model.commands import EMPTY, Execution, Json, Launch
 from orchestrator.model.enums import TaskStatus
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from orchestrator.engine.child_runs import ChildRuns
     from orchestrator.engine.schedules import Schedules
     from orchestrator.engine.slot_keeper import SlotKeeper
+    from orchestrator.engine.ticker import Ticker
 
 log = logging.getLogger("orchestrator")
 
@@ -136,21 +137,12 @@ class DAGExecutor:
             on_saved=on_saved,
         )
         self._leader = Leader(self._committer, self._actor, self._boxes)
-        self._ticker = Ticker(
-            store,
-            self._witness,
-            self._actor,
-            clock,
-            hosts,
-            policy,
-            instance,
-            box_of=self._boxes.box,
-            apply=self._leader.apply,
-            forget=self._boxes.forget,
-            slots=lambda: self._slots,
-        )
         self._start_missed = start_missed
-        self._schedules: Schedules | None = None
+        self._hosts = hosts
+        self._making = Lock()
+        self._made_ticker: Ticker | None = None
+        self._made_slots: SlotKeeper | None = None
+        self._made_schedules: Schedules | None = None
 
     # -- the public calls ---------------------------------------------------------------------------
 
@@ -222,12 +214,13 @@ class DAGExecutor:
     @property
     def schedules(self) -> "Schedules":
         """What starts the runs of schedules."""
-        if self._schedules is None:
-            from orchestrator.engine.schedules import Schedules  # only where a Tick comes
+        with self._making:
+            if self._made_schedules is None:
+                from orchestrator.engine.schedules import Schedules  # only where a Tick comes
 
-            start = self._start_missed or self.execute
-            self._schedules = Schedules(self._store, self.catalog, self._clock, start)
-        return self._schedules
+                start = self._start_missed or self.execute
+                self._made_schedules = Schedules(self._store, self.catalog, self._clock, start)
+            return self._made_schedules
 
     def make_child(self, launch: Launch, run_id: str) -> str:
         """Make the child run of a Dag Task's launch, or let one go on; return its id. See `ChildRuns.make`."""
@@ -314,21 +307,46 @@ class DAGExecutor:
             self._leader,
         )
 
-    @cached_property
+    @property
     def _slots(self) -> "SlotKeeper":
         """What asks for slots: made, and loaded, where a run takes some."""
-        from orchestrator.engine.slot_keeper import SlotKeeper
+        with self._making:
+            if self._made_slots is None:
+                from orchestrator.engine.slot_keeper import SlotKeeper
 
-        return SlotKeeper(
-            self._store,
-            self.catalog,
-            self._broker,
-            self._clock,
-            self._policy,
-            self._sleep,
-            self._committer.spread,
-            self._drives,
-        )
+                self._made_slots = SlotKeeper(
+                    self._store,
+                    self.catalog,
+                    self._broker,
+                    self._clock,
+                    self._policy,
+                    self._sleep,
+                    self._committer.spread,
+                    self._drives,
+                )
+            return self._made_slots
+
+    @property
+    def _ticker(self) -> "Ticker":
+        """What looks after open runs: made, and loaded, where a Tick comes."""
+        with self._making:
+            if self._made_ticker is None:
+                from orchestrator.engine.ticker import Ticker
+
+                self._made_ticker = Ticker(
+                    self._store,
+                    self._witness,
+                    self._actor,
+                    self._clock,
+                    self._hosts,
+                    self._policy,
+                    self.instance,
+                    box_of=self._boxes.box,
+                    apply=self._leader.apply,
+                    forget=self._boxes.forget,
+                    slots=lambda: self._slots,
+                )
+            return self._made_ticker
 
     def _is_unwanted(self, launch: Launch, execution: Execution) -> bool:
         loaded = OrchestrationStatus(self._store, launch.run_id).load()

@@ -21,7 +21,7 @@ PARTS = {
     "engine": (
         "acting address attempts catalog claims committing dag_executor decide deciding draft ending handled "
         "large_results leading notifying observing pace pausing records resolve results retry run_box run_boxes saved "
-        "scope starting status sweep ticker wanted witness"
+        "scope starting status wanted witness"
     ),
     "model": (
         "allowance bodies commands dag dag_builder definition durations enums errors event_factory event_values "
