@@ -30,7 +30,10 @@ PARTS = {
         "schedule secrets task_result templates times words"
     ),
     "ports": "",
-    "runtime": "catalog clock cloud executor gcp logs registry secrets settings story unknown_hosts",
+    "runtime": (
+        "catalog clock cloud executor gcp logs own_runs own_targets policy registry secrets settings story "
+        "unknown_hosts"
+    ),
     "services": "allowed_hosts cloud_logging cloud_tasks connections google_api",
     "stores": "gcs keys",
     "targets": "callables cloud_function cloud_logging function_calls twins",

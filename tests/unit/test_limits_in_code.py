@@ -106,7 +106,7 @@ WITHOUT_A_ROW = {
             model.cel_tree _MAX_VISITS
             model.event_values MAX_ATTEMPT
             model.slots NO_LIMIT
-            runtime.executor MAX_ENDED_RUNS _LONGEST_PAUSE_S
+            runtime.own_runs MAX_ENDED_RUNS _LONGEST_PAUSE_S
             runtime.telemetry EXPORT_LIMIT_S
             services.connections MOST
             stores.creations MOST_BYTES
