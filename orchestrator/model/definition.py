@@ -26,8 +26,9 @@ from orchestrator.model.enums import TargetTypes
 from orchestrator.model.errors import DefinitionError, ExpressionError
 from orchestrator.model.expressions import EVERYWHERE, ROOTS, Computed, Expression, compile_condition, parse, steps_in
 from orchestrator.model.grammar import BRANCH, DEFINITION, STEP_NAME_RULE, homes, shape_of
+from orchestrator.model.grammar_keys import Kind, Shape
 from orchestrator.model.grammar_of_runs import NOTIFY
-from orchestrator.model.grammar_rules import Kind, Shape, key_problem, text_problem
+from orchestrator.model.grammar_rules import key_problem, text_problem
 from orchestrator.model.ids import MAX_MAPS
 from orchestrator.model.times import HOW_TIME, parse_time
 from orchestrator.model.words import at, did_you_mean, kind_of, listed, quoted

@@ -25,8 +25,8 @@ PARTS = {
     ),
     "model": (
         "allowance bodies commands dag dag_builder definition durations enums errors event_factory event_values "
-        "events execution expressions facts fixed grammar grammar_of_runs grammar_of_targets grammar_rules ids "
-        "job_events json_paths log_events messages node_factory nodes own_events policy pubsub rules run_state "
+        "events execution expressions facts fixed grammar grammar_keys grammar_of_runs grammar_of_targets grammar_rules "
+        "ids job_events json_paths log_events messages node_factory nodes own_events policy pubsub rules run_state "
         "schedule secrets task_result templates times words"
     ),
     "ports": "",
