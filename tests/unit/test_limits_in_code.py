@@ -41,8 +41,8 @@ DOCUMENTED = {
     "model.cel MAX_VALUES": (DATA, "1,000,000 values that it takes in"),
     "model.cel_tree MAX_ITERATIONS": (DATA, "9,999 rounds"),
     "model.cel_tree MAX_WORK": (DATA, "100,000,000 values"),
-    "model.definition MAX_DEPTH": (LANGUAGE, "Parallels and Maps in one another"),
-    "model.definition MAX_VALUES": (LANGUAGE, "values in all parameters"),
+    "model.definition_values MAX_DEPTH": (LANGUAGE, "Parallels and Maps in one another"),
+    "model.definition_values MAX_VALUES": (LANGUAGE, "values in all parameters"),
     "model.grammar_of_runs MAX_PRIORITY": (QUEUES, "`priority` of a definition"),
     "model.grammar_of_runs MAX_SLOTS": (QUEUES, "`max_active_runs`"),
     "model.ids MAX_MAPS": (MAP, "Maps in one another"),
@@ -139,7 +139,7 @@ WITHOUT_A_ROW = {
             engine.large_results MAX_INLINE_BYTES
             engine.parts MAX_TOLD
             engine.pruning LEAST_AGE_S
-            model.definition _MOST
+            model.definition_values _MOST
             model.nodes MAX_CONCURRENCY
             model.secrets MIN_MASKED
             """,
