@@ -21,7 +21,7 @@ from orchestrator.model.facts import (
     TimeCame,
 )
 from orchestrator.model.ids import launch_id_of, spread_of
-from orchestrator.model.run_state import Claim, NodeState, OwedCancel
+from orchestrator.model.node_state import Claim, NodeState, OwedCancel
 
 # -- what becomes of them ------------------------------------------------------------------------------
 

@@ -11,8 +11,8 @@ from orchestrator.model.enums import DueKind, TaskStatus
 from orchestrator.model.errors import ExpressionError
 from orchestrator.model.facts import SlotGranted
 from orchestrator.model.ids import launch_id_of, nonce_of, trace_of
+from orchestrator.model.node_state import Claim, NodeState, Slot
 from orchestrator.model.nodes import Task
-from orchestrator.model.run_state import Claim, NodeState, Slot
 
 
 def claim(draft: Draft, node: NodeState, attempt: int, slot: Slot | None = None) -> None:

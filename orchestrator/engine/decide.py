@@ -43,7 +43,8 @@ from orchestrator.model.facts import (
     TimeCame,
 )
 from orchestrator.model.policy import Policy
-from orchestrator.model.run_state import FORMAT, Ending, RunInfo, RunState
+from orchestrator.model.run_document import FORMAT
+from orchestrator.model.run_state import Ending, RunInfo, RunState
 
 
 def decide(

@@ -20,9 +20,10 @@ from orchestrator.model.commands import EMPTY, Command, Failure, Launch, Remind
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus, Triggers
 from orchestrator.model.ids import beside
+from orchestrator.model.node_state import BranchState, NodeState
 from orchestrator.model.nodes import Graph, Map, Node, Parallel, Task
 from orchestrator.model.policy import Policy
-from orchestrator.model.run_state import BranchState, Held, NodeState, RunInfo, RunState
+from orchestrator.model.run_state import Held, RunInfo, RunState
 
 if TYPE_CHECKING:
     from orchestrator.model.overlay import Overlay

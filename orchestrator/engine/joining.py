@@ -26,8 +26,8 @@ from orchestrator.engine.ending import end_graph, led_to
 from orchestrator.engine.stopping import entries_in
 from orchestrator.model.dependencies import Dependencies
 from orchestrator.model.enums import TaskStatus, Triggers
+from orchestrator.model.node_state import NodeState
 from orchestrator.model.nodes import Graph, Node, Parallel
-from orchestrator.model.run_state import NodeState
 
 FAILED = (TaskStatus.FAILED, TaskStatus.CANCELLED)
 OPEN = (TaskStatus.NEW, TaskStatus.RUNNING)

@@ -17,7 +17,8 @@ from orchestrator.engine.claims import claim
 from orchestrator.engine.draft import Draft
 from orchestrator.model.enums import DueKind, RunStatus, TaskStatus
 from orchestrator.model.facts import PauseEnded, PauseRequested, PlacesLeft, ResumeRequested
-from orchestrator.model.run_state import NodeState, RunInfo
+from orchestrator.model.node_state import NodeState
+from orchestrator.model.run_state import RunInfo
 
 
 def paused(run: RunInfo, at: datetime) -> RunInfo:

@@ -10,8 +10,8 @@ from orchestrator.engine.ending import end
 from orchestrator.model.commands import Failure, Withdraw
 from orchestrator.model.enums import NOTHING_RUNS, TaskStatus
 from orchestrator.model.ids import beside, instance_of
+from orchestrator.model.node_state import NodeState, OwedCancel
 from orchestrator.model.nodes import Map, Parallel
-from orchestrator.model.run_state import NodeState, OwedCancel
 
 
 def stop_waiting(draft: Draft) -> None:

@@ -26,8 +26,9 @@ PARTS = {
     "model": (
         "allowance bodies commands dag dag_builder definition definition_values durations enums errors "
         "event_factory event_values events execution expressions facts fixed grammar grammar_keys grammar_of_runs "
-        "grammar_of_targets grammar_rules ids job_events json_paths log_events messages node_factory nodes "
-        "own_events policy pubsub rules run_state schedule secrets task_result templates times words"
+        "grammar_of_targets grammar_rules ids job_events json_paths log_events messages node_factory node_state "
+        "nodes own_events policy pubsub rules run_document run_state schedule secrets task_result templates times "
+        "words"
     ),
     "ports": "",
     "runtime": (

@@ -6,7 +6,7 @@ from orchestrator import DAGExecutor
 from orchestrator.engine import run_boxes
 from orchestrator.engine.catalog import Catalog
 from orchestrator.model.commands import Outcome
-from orchestrator.model.run_state import encode
+from orchestrator.model.run_document import encode
 from orchestrator.stores.memory import MemoryStore
 from tests.support.world import START, KeptBroker, NotedTarget, World, completion, dag, parallel, task
 

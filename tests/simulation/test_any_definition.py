@@ -20,7 +20,7 @@ from orchestrator.model.dag_builder import DAGBuilder
 from orchestrator.model.definition import problems
 from orchestrator.model.enums import TargetTypes, TaskStatus
 from orchestrator.model.errors import InputRejected
-from orchestrator.model.run_state import decode, encode
+from orchestrator.model.run_document import decode, encode
 from orchestrator.model.schema import schema
 from orchestrator.testing import (
     Faults,
