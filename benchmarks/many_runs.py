@@ -13,7 +13,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -123,7 +123,7 @@ class CountedBucket(MemoryStore):
         self.requests += 1
         return super().get(key)
 
-    def list(self, prefix: str, *, start_after: str = ""):  # type: ignore[no-untyped-def]
+    def list(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
         """See ports.ObjectStore."""
         self.requests += 1
         for number, key in enumerate(super().list(prefix, start_after=start_after), 1):
