@@ -17,6 +17,7 @@ from orchestrator.engine import (
     deciding,
     draft,
     ending,
+    inquiry,
     resolve,
     status,
     ticker,
@@ -76,15 +77,15 @@ def _every_waiter_launches() -> Any:
 
 
 def _takeover_without_a_save() -> Any:
-    real = ticker.Ticker._find_out
+    real = inquiry.Inquiry.facts
 
-    def find_out(self: Any, work: Chores, state: Any, box: Any) -> Any:
+    def facts(self: Any, work: Chores, state: Any, box: Any) -> Any:
         for node in work.takeovers:
             bare = self._witness.bare(state, node)
             self._actor._launch(box, replace(bare, recover=True, lease_end=None))
         return real(self, replace_chores(work, takeovers=()), state, box)
 
-    return patch.object(ticker.Ticker, "_find_out", find_out)
+    return patch.object(inquiry.Inquiry, "facts", facts)
 
 
 def replace_chores(work: Chores, **changes: Any) -> Chores:
