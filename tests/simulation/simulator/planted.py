@@ -18,6 +18,7 @@ from orchestrator.engine import (
     draft,
     ending,
     inquiry,
+    one_at_a_time,
     resolve,
     status,
     ticker,
@@ -184,6 +185,19 @@ def _start_without_message_id() -> Any:
     return patch.object(resolve.Resolver, "resolve", resolved)
 
 
+def _hung_tick_keeps_all_out() -> Any:
+    real = one_at_a_time.OneAtATime.__init__
+    return patch.object(one_at_a_time.OneAtATime, "__init__", lambda self, _: real(self, 1e9))
+
+
+def _end_of_another_execution_counts() -> Any:
+    return patch.object(witness, "_is_another", lambda execution_id, node: False)
+
+
+def _redrive_marked_once() -> Any:
+    return patch.object(committing.Committer, "_mark_again", lambda self, run: None)
+
+
 @contextmanager
 def _both(*patches: Any) -> Iterator[None]:
     with patches[0], patches[1]:
@@ -205,5 +219,8 @@ PLANTED: Mapping[str, tuple[Callable[[], Any], int]] = {
     "attempt number not compared": (_attempt_not_compared, 6),
     "reminder dropped when early": (_early_reminder_dropped, 1),
     "start without message id": (_start_without_message_id, 14),
+    "a Tick that hangs keeps all others out": (_hung_tick_keeps_all_out, 0),
+    "the end of another execution counts": (_end_of_another_execution_counts, 0),
+    "a redrive is marked once": (_redrive_marked_once, 0),
 }
 """What is wrong -> what makes it so, while one is in it; and the first seed that found it when last looked for."""

@@ -49,7 +49,7 @@ from tests.simulation.simulator.cloud import (
 from tests.simulation.simulator.counting import Counting, note_what_was_drawn
 from tests.simulation.simulator.crew import Crew, Footprint, Host, Killed, Strand, aboard
 from tests.simulation.simulator.endings import endings
-from tests.simulation.simulator.meetings import step_at
+from tests.simulation.simulator.meetings import CALL_NOTHING, step_at
 from tests.simulation.simulator.plots import INBOX, TIMES, definition_of
 from tests.simulation.simulator.services import (
     SERVICES,
@@ -62,7 +62,7 @@ from tests.simulation.simulator.services import (
     share_of,
 )
 from tests.simulation.simulator.tape import Tape
-from tests.simulation.simulator.ticks import RARE_TICK_S, TICK_S, Ticks
+from tests.simulation.simulator.ticks import LAST_TICK_S, RARE_TICK_S, TICK_S, Ticks
 
 MOST_STEPS = 20_000
 LONGEST_S = 12 * 86400.0
@@ -88,7 +88,15 @@ and gone on with another attempt."""
 OFTEN_AT_ANSWERS = 20.0
 STANDS_AT_ANSWERS_S = (80.0, 180.0)
 STANDS_S = ((1.0, 400.0), (1.0, 400.0), (28.0, 32.0), (53.0, 57.0), (58.0, 66.0), (400.0, 5000.0))
-"""How long a process stands still: also just about as long as a lease, or until it is too late to act under one."""
+"""How long a process stands still, or one thread of it: also just about as long as a lease, or until it is too late to
+act under one."""
+LONGEST_STAND_S = STANDS_S[-1][1]
+TO_A_LIMIT = 0.4
+"""In which part of the cases that is until just about a time that stands in a document, so that it is told by what the
+clocks are off by whether it has come."""
+FROM_A_LIMIT_S = (-5.0, 0.0, 5.0)
+"""Leases are judged by this much before their end, or after it."""
+MOST_SKEW_S = 2.4
 
 logging.getLogger("orchestrator").addHandler(logging.NullHandler())
 
@@ -133,7 +141,7 @@ class Process:
     def __init__(self, simulation: Simulation, number: int) -> None:
         s = simulation
         self.host = Host(f"p{number}")
-        skew_s = s.tape.between(-2.4, 2.4) * s.skews
+        skew_s = s.tape.between(-MOST_SKEW_S, MOST_SKEW_S) * s.skews
         kind_of_store = ChangingStoreOf if (s.seed + s.order) % 2 else StoreOf
         store, broker = kind_of_store(s.bucket, s.crew, s.tape, self.host), BrokerOf(s.topic, s.crew, s.tape)
         notifier = NotifierOf(s.receivers, s.crew, s.tape, self.host)
@@ -423,6 +431,7 @@ class Simulation:
         until = self.crew.now + TICK_S + 2 * RARE_TICK_S
         while self.crew.now < until:
             self._step()
+            until = max(until, self._all_go_on_at())
         if len(self.own()) != self.starts:
             raise Violation(f"{self.starts} starts make {len(self.own())} runs")
         if self.is_scheduled:
@@ -435,6 +444,11 @@ class Simulation:
         markers = [marker for marker in self.bucket.held.list("open/") if run_of(marker) not in owing]
         if markers:
             raise Violation(f"{markers} are left, though all runs have ended")
+
+    def _all_go_on_at(self) -> float:
+        """When all that stands still has gone on, and a Tick or two have come since."""
+        stand = [max(x.wakes_at, x.host.stands_still_until) for x in self.crew.strands if not x.host.is_dead]
+        return max((at + 2 * LAST_TICK_S for at in stand if at > self.crew.now), default=0.0)
 
     def _step(self) -> None:
         self.told.steps += 1
@@ -518,16 +532,33 @@ class Simulation:
                 self.counts.killed(strand, self.topic.messages)
                 self._kill(host)
             elif self.tape.strikes("stall", step, 0.005 * (OFTEN_AT_ANSWERS if step == ANSWERED else often)):
-                stands_s = STANDS_AT_ANSWERS_S if step == ANSWERED else self.tape.one_of(STANDS_S)
-                host.stands_still_until = self.crew.now + self.tape.between(*stands_s)
+                host.stands_still_until = self._stands_until(step)
                 self.counts.stands(strand)
                 self._disturb(host)
                 self.tell(f"{host.name} stands still at {step}")
                 self._steer_just_then(strand)
                 return
+            elif of not in CALL_NOTHING and self.tape.strikes("hang", step, 0.002 * often):
+                strand.wakes_at = self._stands_until(step)
+                self.counts.stands(strand, "hang")
+                self._disturb(host, strand.wakes_at)
+                self.tell(f"{host.name} hangs at {step}")
+                return
         self.tell(f"{host.name} {step}")
         self.counts.goes_on(strand)
         self.crew.step(strand)
+
+    def _stands_until(self, step: str) -> float:
+        """Until when a process, or a thread, that begins to stand still now does so."""
+        now = self.crew.now
+        least, most = STANDS_AT_ANSWERS_S if step == ANSWERED else self.tape.one_of(STANDS_S)
+        if self.tape.chance(TO_A_LIMIT):
+            coming = {(time - T0).total_seconds() for time in self.bucket.held.times()}
+            limits = [limit for limit in sorted(coming) if now < limit < now + LONGEST_STAND_S]
+            if limits:
+                limit = self.tape.one_of(limits) + self.tape.one_of(FROM_A_LIMIT_S)
+                return max(now + 0.1, limit + self.tape.between(-MOST_SKEW_S, MOST_SKEW_S))
+        return now + self.tape.between(least, most)
 
     def _steer_just_then(self, strand: Strand) -> None:
         """Have the run steered that a thread which stands still is at: its step is met while it lasts."""
@@ -580,8 +611,8 @@ class Simulation:
             if message.is_out and message.host is host:
                 message.is_out, message.due_at = False, self.crew.now + ACK_DEADLINE_S
 
-    def _disturb(self, host: Host) -> None:
-        times = self.crew.now, max(self.crew.now, host.stands_still_until)
+    def _disturb(self, host: Host, until: float = 0.0) -> None:
+        times = self.crew.now, max(self.crew.now, host.stands_still_until, until)
         self.checks.disturbed.setdefault(host.name, []).append(times)
 
     def _happened(self) -> tuple[int, ...]:
@@ -621,6 +652,7 @@ class Simulation:
             self.counts.delivery(message)
 
         def handle() -> None:
+            began, looked_at = self.crew.now, self.bucket.looked_at.get(process.host.name)
             try:
                 process.executor.execute(
                     message.data, message_id=message.message_id, publish_time=at(message.published_at)
@@ -628,6 +660,8 @@ class Simulation:
             except OrchestratorError as exc:
                 self._not_handled(message, exc)
             else:
+                if is_of_tick:
+                    self.checks.ticked(process.host, began, looked_at, self.bucket.looked_at.get(process.host.name))
                 self._check_reminder(message)
                 self.counts.handled_to_the_end(message)
                 self._acknowledge(message)
