@@ -12,7 +12,7 @@ from orchestrator.engine.draft import Decision, Token
 from orchestrator.engine.handled import Handled
 from orchestrator.engine.large_results import LargeResults
 from orchestrator.engine.observing import Observed
-from orchestrator.engine.pace import ASKING_S, CROWD, GATHERING_S, LINGERING_S, MOST_LINGERING_S
+from orchestrator.engine.pace import ASKING_S, GATHERING_S, LINGERING_S, MOST_LINGERING_S
 from orchestrator.engine.run_box import Entry, RunBox
 from orchestrator.engine.saved import Saved
 from orchestrator.engine.status import Marker, OpenRuns, OrchestrationStatus, marker_of
@@ -194,7 +194,7 @@ class Committer:
     def _turn_in_s(self, box: RunBox, state: RunState | None) -> float:
         """How long a save has still to wait of a run with many attempts, now that it is known who has saved it when."""
         now_s = self._seconds()
-        if state is not None and _run_side_by_side(state, CROWD + 1):
+        if state is not None and _run_side_by_side(state, box.pace.crowd + 1):
             box.pace.crowded(now_s)
         wait_s = box.pace.wait_s(now_s, self.spread()) if box.pace.is_crowded(now_s) else 0.0
         if wait_s > 0.0:

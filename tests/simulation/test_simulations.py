@@ -28,7 +28,7 @@ DRAWN = (
     *("BigQuery completed", "Dataflow completed", "CloudRunJob completed"),
     *("CloudFunction completed", "CloudFunction.sync completed", "Callback completed", "Dag completed"),
     *("Task.Failed", "Task.Timeout", "Task.Heartbeat", "Run.Cancelled", "Parallel.Stopped"),
-    *("part of a Map", "large result or list of items", "list of items beside the document"),
+    *("part of a Map", "large result or list of items", "list of items beside the document", "save of a crowd"),
     *("time of a schedule that was missed and made up for", "run that an object started", "notified of an end"),
     *("pool of several DAGs", "child run of a parent that was cancelled", "child run that goes on with its parent"),
 )

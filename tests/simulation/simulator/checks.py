@@ -95,6 +95,10 @@ class Checks:
         self._documents: dict[str, tuple[bytes, RunState]] = {}
         self._entries: dict[bytes, NodeState] = {}
         """The line of a node in a document -> what it says, of those that were read."""
+        self.keeps_to_s = 0.0
+        """How far apart the saves are of a run with two attempts or more side by side; 0: as they come."""
+        self._last_writes: dict[str, tuple[float, int, Host]] = {}
+        """Object -> when it was written last, how many faults had struck by then, and by whom."""
         self.states: dict[str, RunState] = {}
         self.ended_at: dict[str, float] = {}
 
@@ -136,6 +140,25 @@ class Checks:
             was = old.nodes.get(name) if old is not None else None
             if node is not was:
                 self._node(key, new, was, node)
+
+    def paced(self, key: str, old: RunState | None, host: Host, faults: int) -> None:
+        """Check that a run with several attempts side by side is not written more often than its interval, where
+        nothing has gone wrong since it was written last, and its document tells when that was, or who writes it knows.
+        """
+        now, was = self._now(), self._last_writes.get(key)
+        self._last_writes[key] = now, faults, host
+        if not self.keeps_to_s or was is None or old is None:
+            return
+        at, faults_then, by = was
+        times = (time for node in old.nodes.values() for time in (node.started_at, node.ended_at) if time is not None)
+        is_told = by is host or any(abs((time - T0).total_seconds() - at) < 0.001 for time in times)
+        is_well = faults == faults_then and not any(self._was_disturbed(x.name, at - 1.0) for x in (host, by))
+        side_by_side = sum(node.status is TaskStatus.RUNNING and node.attempt > 0 for node in old.nodes.values())
+        if side_by_side < 2 or not (is_told and is_well):
+            return
+        self.drawn["save of a crowd"] += 1
+        if now - at < self.keeps_to_s - 0.001:
+            raise Violation(f"{key}: is written by {host.name} {now - at:.3f} s after {by.name} wrote it")
 
     def _read(self, key: str, document: bytes) -> RunState:
         """Read a run document, and check that it is the same when it is written again, and to another reader of JSON.

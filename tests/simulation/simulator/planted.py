@@ -19,6 +19,7 @@ from orchestrator.engine import (
     ending,
     inquiry,
     one_at_a_time,
+    pace,
     resolve,
     status,
     ticker,
@@ -198,6 +199,10 @@ def _redrive_marked_once() -> Any:
     return patch.object(committing.Committer, "_mark_again", lambda self, run: None)
 
 
+def _crowd_is_none() -> Any:
+    return patch.object(pace.Pace, "is_crowded", lambda self, now_s: False)
+
+
 @contextmanager
 def _both(*patches: Any) -> Iterator[None]:
     with patches[0], patches[1]:
@@ -222,5 +227,6 @@ PLANTED: Mapping[str, tuple[Callable[[], Any], int]] = {
     "a Tick that hangs keeps all others out": (_hung_tick_keeps_all_out, 0),
     "the end of another execution counts": (_end_of_another_execution_counts, 0),
     "a redrive is marked once": (_redrive_marked_once, 0),
+    "saves of a crowd in a row": (_crowd_is_none, 0),
 }
 """What is wrong -> what makes it so, while one is in it; and the first seed that found it when last looked for."""

@@ -28,7 +28,7 @@ from orchestrator.model.messages import (
     start_message,
     tick_message,
 )
-from orchestrator.model.policy import Policy, TargetRules
+from orchestrator.model.policy import CROWD, Policy, TargetRules
 from orchestrator.model.run_state import RunState
 from orchestrator.model.schedule import ticks
 from orchestrator.runtime.unknown_hosts import UnknownHosts
@@ -97,6 +97,8 @@ clocks are off by whether it has come."""
 FROM_A_LIMIT_S = (-5.0, 0.0, 5.0)
 """Leases are judged by this much before their end, or after it."""
 MOST_SKEW_S = 2.4
+CROWDS = (*[CROWD] * 4, 1)
+"""With how many attempts side by side the saves of a run keep to their interval strictly: also with the least."""
 
 logging.getLogger("orchestrator").addHandler(logging.NullHandler())
 
@@ -246,7 +248,11 @@ class Simulation:
             part_items=2,
             marker_age_s=900.0,
             save_interval_s=self.tape.one_of([0.0, 1.0]),
+            crowd=plot.choice(CROWDS),
         )
+        if self.policy.save_interval_s and self.policy.crowd < CROWD:
+            self.checks.keeps_to_s = self.policy.save_interval_s
+            self.skews = 0.0  # whose clock is ahead takes less time to have passed
         self.largest_inline = self.tape.one_of([large_results.MAX_INLINE_BYTES, 20])
         self.count = 0
         self.processes: list[Process] = []
@@ -676,6 +682,7 @@ class Simulation:
             self.first_look = self.crew.now
         old = self.checks.states.get(key[5:-5]) if key.startswith("runs/") else None
         self.checks.written(key, before, after, host)
+        self.checks.paced(key, old, host, self.tape.numbered)
         if not key.startswith("runs/"):
             return
         run_id = key[5:-5]
