@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from math import inf
 
 from orchestrator.engine.status import MARKERS
 from orchestrator.model.commands import Json
@@ -19,16 +20,17 @@ from tests.simulation.simulator.tape import Tape
 
 
 class SkewedClock:
-    """A process's clock: the time, and what it is off by."""
+    """A process's clock: the time, and what it is off by, until it is put right."""
 
-    def __init__(self, crew: Crew, skew_s: float) -> None:
-        self._crew, self._skew_s = crew, skew_s
+    def __init__(self, crew: Crew, skew_s: float, right_from_s: float = inf) -> None:
+        self._crew, self._skew_s, self._right_from_s = crew, skew_s, right_from_s
         self._read_at, self._told = -1.0, T0
 
     def now(self) -> datetime:
         self._crew.looks_at_clock()
         if self._read_at != self._crew.now:
-            self._read_at, self._told = self._crew.now, at(self._crew.now + self._skew_s)
+            skew_s = self._skew_s if self._crew.now < self._right_from_s else 0.0
+            self._read_at, self._told = self._crew.now, at(self._crew.now + skew_s)
         return self._told
 
 

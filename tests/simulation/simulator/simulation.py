@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import traceback
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -73,7 +74,7 @@ OFTEN = {
     "tick": 0.5,
     "event in": 0.7,
     "save": 1.0,
-    "bind": 1.0,
+    "bind": 2.0,
     "witness": 1.0,
     "decide": 1.0,
     "wait": 0.7,
@@ -91,13 +92,14 @@ STANDS_S = ((1.0, 400.0), (1.0, 400.0), (28.0, 32.0), (53.0, 57.0), (58.0, 66.0)
 """How long a process stands still, or one thread of it: also just about as long as a lease, or until it is too late to
 act under one."""
 LONGEST_STAND_S = STANDS_S[-1][1]
-TO_A_LIMIT = 0.4
+TO_A_LIMIT, OFTEN_TO_A_LIMIT = 0.2, 0.8
 """In which part of the cases that is until just about a time that stands in a document, so that it is told by what the
-clocks are off by whether it has come."""
+clocks are off by whether it has come; and at those steps that are seldom near one."""
+SELDOM_AT_A_LIMIT = ("cancel", "definition", "resolve", "child", "results", "marker", "notify", "remind")
 FROM_A_LIMIT_S = (-5.0, 0.0, 5.0)
 """Leases are judged by this much before their end, or after it."""
 MOST_SKEW_S = 2.4
-CROWDS = (*[CROWD] * 4, 1)
+CROWDS = (*[CROWD] * 2, 1)
 """With how many attempts side by side the saves of a run keep to their interval strictly: also with the least."""
 
 logging.getLogger("orchestrator").addHandler(logging.NullHandler())
@@ -122,6 +124,9 @@ class Told:
     drawn: Counter[str] = field(default_factory=Counter)
     """What came about in it that is rare, and how often."""
     trail: list[Footprint] = field(default_factory=list)
+    has_skew: bool = True
+    stood_to_a_limit: list[tuple[str, str, float]] = field(default_factory=list)
+    """(step, process, since when) of those that stood still until just about a time that stands in a document."""
 
 
 _RULES_OF_CALLBACKS = TargetRules(
@@ -157,7 +162,7 @@ class Process:
             store=store,
             targets=targets,
             broker=broker,
-            clock=SkewedClock(s.crew, skew_s),
+            clock=SkewedClock(s.crew, skew_s, s.right_from_s.get(self.host.name, math.inf)),
             hosts=UnknownHosts(),
             instance=self.host.name,
             policy=s.policy,
@@ -191,6 +196,7 @@ class Simulation:
         tells: whether `Told.story` is wanted.
         order: of several simulations of the same definitions, in which all else comes otherwise, which.
         skews: how much of their skew the clocks have, from 0 to 1.
+        right_from_s: process -> from when on its clock has none, in seconds.
         along: the trail of another simulation: this one ends once it does something else.
     """
 
@@ -205,9 +211,10 @@ class Simulation:
         tells: bool = False,
         order: int = 0,
         skews: float = 1.0,
+        right_from_s: Mapping[str, float] | None = None,
         along: Sequence[Footprint] | None = None,
     ) -> None:
-        self.seed, self.order, self.skews = seed, order, skews
+        self.seed, self.order, self.skews, self.right_from_s = seed, order, skews, right_from_s or {}
         self.along, self._along_to = along, 0
         self.tape = Tape(seed, without, only_first, order)
         self.crew = Crew()
@@ -250,7 +257,7 @@ class Simulation:
             save_interval_s=self.tape.one_of([0.0, 1.0]),
             crowd=plot.choice(CROWDS),
         )
-        if self.policy.save_interval_s and self.policy.crowd < CROWD:
+        if self.policy.save_interval_s and self.policy.crowd < CROWD and plot.random() < 0.5:
             self.checks.keeps_to_s = self.policy.save_interval_s
             self.skews = 0.0  # whose clock is ahead takes less time to have passed
         self.largest_inline = self.tape.one_of([large_results.MAX_INLINE_BYTES, 20])
@@ -260,7 +267,7 @@ class Simulation:
         self.ticks = Ticks(self.crew, self.bucket.held, self._happened)
         self.next_tick = TICK_S
         self.failed: list[str] = []
-        self.told = Told(seed, is_steady=self.is_steady)
+        self.told = Told(seed, is_steady=self.is_steady, has_skew=self.skews > 0.0)
         self._tells = tells
         self.has_news = False
         """Whether a run has been written that nobody has looked at since."""
@@ -538,14 +545,17 @@ class Simulation:
                 self.counts.killed(strand, self.topic.messages)
                 self._kill(host)
             elif self.tape.strikes("stall", step, 0.005 * (OFTEN_AT_ANSWERS if step == ANSWERED else often)):
-                host.stands_still_until = self._stands_until(step)
+                host.stands_still_until, is_to_a_limit = self._stands_until(strand)
+                if is_to_a_limit and self.skews:
+                    self.told.stood_to_a_limit.append((of, host.name, self.crew.now))
                 self.counts.stands(strand)
                 self._disturb(host)
                 self.tell(f"{host.name} stands still at {step}")
-                self._steer_just_then(strand)
+                if not is_to_a_limit:
+                    self._steer_just_then(strand)
                 return
             elif of not in CALL_NOTHING and self.tape.strikes("hang", step, 0.002 * often):
-                strand.wakes_at = self._stands_until(step)
+                strand.wakes_at, _ = self._stands_until(strand)
                 self.counts.stands(strand, "hang")
                 self._disturb(host, strand.wakes_at)
                 self.tell(f"{host.name} hangs at {step}")
@@ -554,17 +564,25 @@ class Simulation:
         self.counts.goes_on(strand)
         self.crew.step(strand)
 
-    def _stands_until(self, step: str) -> float:
-        """Until when a process, or a thread, that begins to stand still now does so."""
-        now = self.crew.now
-        least, most = STANDS_AT_ANSWERS_S if step == ANSWERED else self.tape.one_of(STANDS_S)
-        if self.tape.chance(TO_A_LIMIT):
-            coming = {(time - T0).total_seconds() for time in self.bucket.held.times()}
-            limits = [limit for limit in sorted(coming) if now < limit < now + LONGEST_STAND_S]
+    def _stands_until(self, strand: Strand) -> tuple[float, bool]:
+        """Until when a process, or a thread, stands still that begins to do so now, and whether that is about a limit."""
+        now, at = self.crew.now, strand.at
+        least, most = STANDS_AT_ANSWERS_S if at == ANSWERED else self.tape.one_of(STANDS_S)
+        if self.tape.chance(OFTEN_TO_A_LIMIT if step_at(at) in SELDOM_AT_A_LIMIT else TO_A_LIMIT):
+            limits = [limit for limit in self._limits(strand) if now < limit < now + LONGEST_STAND_S]
             if limits:
-                limit = self.tape.one_of(limits) + self.tape.one_of(FROM_A_LIMIT_S)
-                return max(now + 0.1, limit + self.tape.between(-MOST_SKEW_S, MOST_SKEW_S))
-        return now + self.tape.between(least, most)
+                limit = self.tape.one_of(limits) + self.tape.between(-MOST_SKEW_S, MOST_SKEW_S)
+                return max(now + 0.1, limit), True
+        return now + self.tape.between(least, most), False
+
+    def _limits(self, strand: Strand) -> list[float]:
+        """The times that stand in documents, in seconds, and when leases are judged by them; or that by which the run
+        should have ended that a thread is at."""
+        state = self.checks.states.get(strand.about or "")
+        if step_at(strand.at) in RARER_STILL and state is not None and not state.run.is_late and state.run.deadline_at:
+            return [(state.run.deadline_at - T0).total_seconds()]
+        from_them_s = self.tape.one_of(FROM_A_LIMIT_S)
+        return sorted({(time - T0).total_seconds() + from_them_s for time in self.bucket.held.times()})
 
     def _steer_just_then(self, strand: Strand) -> None:
         """Have the run steered that a thread which stands still is at: its step is met while it lasts."""
