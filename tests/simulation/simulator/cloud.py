@@ -29,7 +29,7 @@ class SkewedClock:
     def now(self) -> datetime:
         self._crew.looks_at_clock()
         if self._read_at != self._crew.now:
-            skew_s = self._skew_s if self._crew.now < self._right_from_s else 0.0
+            skew_s = self._skew_s if self._crew.now <= self._right_from_s else 0.0
             self._read_at, self._told = self._crew.now, at(self._crew.now + skew_s)
         return self._told
 

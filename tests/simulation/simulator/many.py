@@ -78,8 +78,8 @@ def of_seed(seed: int) -> Summary:
 
 
 def _without_skew(told: Told) -> Simulation | None:
-    """Return the same simulation without skew, for half of the seeds; of those in which a process stood still, at a step
-    that seldom meets any, until just about a limit: with its clock put right then."""
+    """Return the same simulation without skew, for half of the seeds; for those in which a process stood still until
+    just about a limit, at a step that is seldom near one: with its clock put right then."""
     stood = [each for each in told.stood_to_a_limit if each[0] in SELDOM_AT_A_LIMIT]
     if stood:
         _, process, since_s = min(stood, key=lambda each: SELDOM_AT_A_LIMIT.index(each[0]))
@@ -90,17 +90,16 @@ def _without_skew(told: Told) -> Simulation | None:
 
 
 def parting(one: Told, other: Told) -> str | None:
-    """The step where two simulations of one seed, one of them without skew, begin to do something else; None where they
-    always do the same.
+    """The step at which the thread had looked at the clock last that does something else in one of two simulations of a
+    seed than in the other, in one of which clocks are right; None where none does, before they go apart otherwise.
 
-    It is the one where the thread that first does something else had looked at the clock last.
+    What the times are alone that stand in documents, and so when Ticks come and how long is stood still, does not count.
     """
-    both = zip(one.trail, other.trail, strict=False)
-    place = next((number for number, (mine, theirs) in enumerate(both) if mine != theirs), None)
-    if place is None:
-        return None
-    looks = (step_at(looked_at) for _, _, _, looked_at in reversed(one.trail[: place + 1]) if looked_at is not None)
-    return next(looks, None)
+    for (process, was_at, came_to, looked_at), theirs in zip(one.trail, other.trail, strict=False):
+        if (process, was_at, came_to, looked_at) != theirs:
+            is_same_thread = process and (process, was_at) == theirs[:2]
+            return step_at(looked_at) if is_same_thread and looked_at is not None else None
+    return None
 
 
 def of_seeds(seeds: range) -> Summary:

@@ -130,6 +130,8 @@ def why_never(fault: str, step: str) -> str | None:
         return "is before any run is looked at"
     if fault == "lease over" and step in ("cancel", "remind"):
         return "comes after the launches of its save have been called"
+    if fault == "skew" and step == "definition":
+        return "is followed by the first save of a run, which goes the same way at any time"
     if fault == "skew" and step == "schedule":
         return "is followed by the next step without a look at the clock"
     if fault in ("cancel", "pause", "redrive"):

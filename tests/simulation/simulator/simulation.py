@@ -82,6 +82,8 @@ OFTEN = {
 """How much more often than usual a process is killed, or stands still, at a step that many come to; at others: RARE."""
 RARE = 4.0
 RAREST = frozenset(("resolve", "results", "child", "cancel", "notify"))
+STILL = {"cancel": 4.0, "child": 2.0, "resolve": 2.0, "marker": 2.0, "remind": 2.0}
+"""How much more often than that a process stands still at a step, or a thread."""
 RARER_STILL = frozenset(("resolve", "child", "cancel"))
 ANSWERED = "launch and wait, done"
 """Where a call is answered that waits for the end of what it has launched. Somebody may have heard of that end since,
@@ -254,6 +256,7 @@ class Simulation:
             inline_items=plot.choice([100, 1]),
             part_items=2,
             marker_age_s=900.0,
+            max_takeovers=1000 if self.is_steady else 20,  # how often a launch is disturbed is told by its order
             save_interval_s=self.tape.one_of([0.0, 1.0]),
             crowd=plot.choice(CROWDS),
         )
@@ -391,7 +394,7 @@ class Simulation:
             return
         for run_id in [each for each in self.checks.states if each not in self.steered]:
             self.steered.add(run_id)
-            if self.tape.chance(0.1):
+            if self.tape.chance(0.2):
                 self.topic.publish(cancel_message(run_id, "as the seed says"), delay_s=self.tape.between(0, 1000))
             while self.tape.chance(0.15):
                 pause_s = self.tape.between(0, 600)
@@ -541,10 +544,11 @@ class Simulation:
         if not host.is_dead:
             of = step_at(step)
             often = OFTEN.get(of, RARE * (2 + 3 * (of in RARER_STILL)) if of in RAREST else RARE)
+            often_still = OFTEN_AT_ANSWERS if step == ANSWERED else often * STILL.get(of, 1.0)
             if self.tape.strikes("kill", step, 0.004 * often):
                 self.counts.killed(strand, self.topic.messages)
                 self._kill(host)
-            elif self.tape.strikes("stall", step, 0.005 * (OFTEN_AT_ANSWERS if step == ANSWERED else often)):
+            elif self.tape.strikes("stall", step, 0.005 * often_still):
                 host.stands_still_until, is_to_a_limit = self._stands_until(strand)
                 if is_to_a_limit and self.skews:
                     self.told.stood_to_a_limit.append((of, host.name, self.crew.now))
@@ -554,7 +558,7 @@ class Simulation:
                 if not is_to_a_limit:
                     self._steer_just_then(strand)
                 return
-            elif of not in CALL_NOTHING and self.tape.strikes("hang", step, 0.002 * often):
+            elif of not in CALL_NOTHING and self.tape.strikes("hang", step, 0.002 * often_still):
                 strand.wakes_at, _ = self._stands_until(strand)
                 self.counts.stands(strand, "hang")
                 self._disturb(host, strand.wakes_at)
@@ -565,7 +569,7 @@ class Simulation:
         self.crew.step(strand)
 
     def _stands_until(self, strand: Strand) -> tuple[float, bool]:
-        """Until when a process, or a thread, stands still that begins to do so now, and whether that is about a limit."""
+        """Until when a process, or a thread, is to stand still from now on, and whether that is about a limit."""
         now, at = self.crew.now, strand.at
         least, most = STANDS_AT_ANSWERS_S if at == ANSWERED else self.tape.one_of(STANDS_S)
         if self.tape.chance(OFTEN_TO_A_LIMIT if step_at(at) in SELDOM_AT_A_LIMIT else TO_A_LIMIT):
