@@ -20,8 +20,9 @@ from orchestrator.model.facts import (
     LaunchBound,
     TimeCame,
 )
+from orchestrator.model.node_state import NodeState
 from orchestrator.model.policy import Policy
-from orchestrator.model.run_state import NodeState, RunState
+from orchestrator.model.run_state import RunState
 from orchestrator.ports import Clock, Hosts, ObjectStore
 
 log = logging.getLogger("orchestrator")

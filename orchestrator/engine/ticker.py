@@ -8,16 +8,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import timedelta
-from functools import cached_property
 from hashlib import sha256
 from threading import Lock, Thread
 from typing import TYPE_CHECKING
 
 from orchestrator.engine.acting import Actor
 from orchestrator.engine.handled import Swept
+from orchestrator.engine.inquiry import Inquiry
 from orchestrator.engine.run_box import RunBox
 from orchestrator.engine.status import OpenRuns, OrchestrationStatus, number_of, run_of
 from orchestrator.engine.sweep import Chores, chores, late_notifications
+from orchestrator.engine.walk import Walk, Walks
 from orchestrator.engine.witness import Witness
 from orchestrator.model.commands import AskSlot
 from orchestrator.model.enums import RunStatus, TaskStatus
@@ -32,13 +33,12 @@ from orchestrator.model.facts import (
 )
 from orchestrator.model.ids import parse_launch_id
 from orchestrator.model.policy import Policy
-from orchestrator.model.run_state import OwedNotification, RunInfo, RunState, decode_run
+from orchestrator.model.run_document import decode_run
+from orchestrator.model.run_state import OwedNotification, RunInfo, RunState
 from orchestrator.ports import Clock, Hosts, ObjectStore
 
 if TYPE_CHECKING:
-    from orchestrator.engine.inquiry import Inquiry
     from orchestrator.engine.slot_keeper import SlotKeeper
-    from orchestrator.engine.walk import Walk, Walks
 
 log = logging.getLogger("orchestrator")
 
@@ -81,23 +81,12 @@ class Ticker:
         slots: Callable[[], SlotKeeper],
     ) -> None:
         self._slots = slots
-        self._store, self._witness, self._actor = store, witness, actor
+        self._store, self._witness = store, witness
         self._clock, self._hosts, self._policy, self._instance = clock, hosts, policy, instance
         self._box_of, self._apply, self._forget = box_of, apply, forget
         self._open_runs = OpenRuns(store)
-
-    @cached_property
-    def _walks(self) -> Walks:
-        from orchestrator.engine.walk import Walks  # only where a Tick comes
-
-        return Walks(self._clock, self._policy)
-
-    @cached_property
-    def _inquiry(self) -> Inquiry:
-        from orchestrator.engine.inquiry import Inquiry  # only where there is something to find out
-
-        store, witness, actor, hosts = self._store, self._witness, self._actor, self._hosts
-        return Inquiry(store, witness, actor, self._clock, hosts, self._policy, self._instance)
+        self._walks = Walks(clock, policy)
+        self._inquiry = Inquiry(store, witness, actor, clock, hosts, policy, instance)
 
     def tick(self) -> Swept:
         """Look after all open runs; nothing to do where a tick of this instance is at it already, and does not hang.
@@ -136,8 +125,6 @@ class Ticker:
             The launch ids that something was found out about, or None where the run has ended (then
             its marker, if named, is deleted).
         """
-        from orchestrator.engine.walk import Walk
-
         walk = Walk(self._clock.now())
         found = self._look_after(run_id, marker, walk)
         self._take_turns(walk)

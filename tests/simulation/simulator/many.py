@@ -91,9 +91,8 @@ def _without_skew(told: Told) -> Simulation | None:
 
 def parting(one: Told, other: Told) -> str | None:
     """The step at which the thread had looked at the clock last that does something else in one of two simulations of a
-    seed than in the other, in one of which clocks are right; None where none does, before they go apart otherwise.
-
-    What the times are alone that stand in documents, and so when Ticks come and how long is stood still, does not count.
+    seed than in the other; None where none does, before they go apart otherwise: by the times that stand in documents,
+    which tell when Ticks come.
     """
     for (process, was_at, came_to, looked_at), theirs in zip(one.trail, other.trail, strict=False):
         if (process, was_at, came_to, looked_at) != theirs:
