@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from tests.simulation.simulator.endings import difference
 from tests.simulation.simulator.meetings import step_at
-from tests.simulation.simulator.simulation import SELDOM_AT_A_LIMIT, Simulation, Told
+from tests.simulation.simulator.simulation import Simulation, Told
+from tests.simulation.simulator.standing import SELDOM_AT_A_LIMIT
 
 AT_ONCE = 20
 """How many seeds a process takes at once."""

@@ -36,6 +36,7 @@ from orchestrator.runtime.unknown_hosts import UnknownHosts
 from orchestrator.targets.callback import CallbackTarget
 from orchestrator.targets.dag import DagTarget
 from orchestrator.testing.virtual_time import T0
+from tests.simulation.simulator import standing
 from tests.simulation.simulator.checks import Checks, Violation, is_open
 from tests.simulation.simulator.cloud import (
     BrokerOf,
@@ -69,38 +70,6 @@ MOST_STEPS = 20_000
 LONGEST_S = 12 * 86400.0
 CALM_AFTER_S = 2 * 3600.0
 ACK_DEADLINE_S = 60.0
-OFTEN = {
-    "load": 0.5,
-    "tick": 0.5,
-    "event in": 0.7,
-    "save": 1.0,
-    "bind": 2.0,
-    "witness": 1.0,
-    "decide": 1.0,
-    "wait": 0.7,
-}
-"""How much more often than usual a process is killed, or stands still, at a step that many come to; at others: RARE."""
-RARE = 4.0
-RAREST = frozenset(("resolve", "results", "child", "cancel", "notify"))
-STILL = {"cancel": 4.0, "child": 2.0, "resolve": 2.0, "marker": 2.0, "remind": 2.0}
-"""How much more often than that a process stands still at a step, or a thread."""
-RARER_STILL = frozenset(("resolve", "child", "cancel"))
-ANSWERED = "launch and wait, done"
-"""Where a call is answered that waits for the end of what it has launched. Somebody may have heard of that end since,
-and gone on with another attempt."""
-OFTEN_AT_ANSWERS = 20.0
-STANDS_AT_ANSWERS_S = (80.0, 180.0)
-STANDS_S = ((1.0, 400.0), (1.0, 400.0), (28.0, 32.0), (53.0, 57.0), (58.0, 66.0), (400.0, 5000.0))
-"""How long a process stands still, or one thread of it: also just about as long as a lease, or until it is too late to
-act under one."""
-LONGEST_STAND_S = STANDS_S[-1][1]
-TO_A_LIMIT, OFTEN_TO_A_LIMIT = 0.2, 0.8
-"""In which part of the cases that is until just about a time that stands in a document, so that it is told by what the
-clocks are off by whether it has come; and at those steps that are seldom near one."""
-SELDOM_AT_A_LIMIT = ("cancel", "definition", "resolve", "child", "results", "marker", "notify", "remind")
-FROM_A_LIMIT_S = (-5.0, 0.0, 5.0)
-"""Leases are judged by this much before their end, or after it."""
-MOST_SKEW_S = 2.4
 CROWDS = (*[CROWD] * 2, 1)
 """With how many attempts side by side the saves of a run keep to their interval strictly: also with the least."""
 
@@ -150,7 +119,7 @@ class Process:
     def __init__(self, simulation: Simulation, number: int) -> None:
         s = simulation
         self.host = Host(f"p{number}")
-        skew_s = s.tape.between(-MOST_SKEW_S, MOST_SKEW_S) * s.skews
+        skew_s = s.tape.between(-standing.MOST_SKEW_S, standing.MOST_SKEW_S) * s.skews
         kind_of_store = ChangingStoreOf if (s.seed + s.order) % 2 else StoreOf
         store, broker = kind_of_store(s.bucket, s.crew, s.tape, self.host), BrokerOf(s.topic, s.crew, s.tape)
         notifier = NotifierOf(s.receivers, s.crew, s.tape, self.host)
@@ -248,6 +217,7 @@ class Simulation:
         self.receivers.sending = self.checks.notifying
         self.counts = Counting(self.tape, self.crew, self.services, self.bucket, self.checks)
         self.services.lost = self.counts.line_lost
+        self.standing = standing.Standing(self.tape, self.crew, self.bucket, self.checks)
         self.policy = Policy(
             {s.name: TargetRules(s.has_outcome, s.can_cancel, s.synchronous, s.launch_limit_s) for s in SERVICES}
             | {"Callback": _RULES_OF_CALLBACKS},
@@ -543,13 +513,11 @@ class Simulation:
         host, step = strand.host, strand.at
         if not host.is_dead:
             of = step_at(step)
-            often = OFTEN.get(of, RARE * (2 + 3 * (of in RARER_STILL)) if of in RAREST else RARE)
-            often_still = OFTEN_AT_ANSWERS if step == ANSWERED else often * STILL.get(of, 1.0)
-            if self.tape.strikes("kill", step, 0.004 * often):
+            if self.tape.strikes("kill", step, 0.004 * standing.killed(step)):
                 self.counts.killed(strand, self.topic.messages)
                 self._kill(host)
-            elif self.tape.strikes("stall", step, 0.005 * often_still):
-                host.stands_still_until, is_to_a_limit = self._stands_until(strand)
+            elif self.tape.strikes("stall", step, 0.005 * standing.stands(step)):
+                host.stands_still_until, is_to_a_limit = self.standing.until(strand)
                 if is_to_a_limit and self.skews:
                     self.told.stood_to_a_limit.append((of, host.name, self.crew.now))
                 self.counts.stands(strand)
@@ -558,8 +526,8 @@ class Simulation:
                 if not is_to_a_limit:
                     self._steer_just_then(strand)
                 return
-            elif of not in CALL_NOTHING and self.tape.strikes("hang", step, 0.002 * often_still):
-                strand.wakes_at, _ = self._stands_until(strand)
+            elif of not in CALL_NOTHING and self.tape.strikes("hang", step, 0.002 * standing.stands(step)):
+                strand.wakes_at, _ = self.standing.until(strand)
                 self.counts.stands(strand, "hang")
                 self._disturb(host, strand.wakes_at)
                 self.tell(f"{host.name} hangs at {step}")
@@ -568,36 +536,18 @@ class Simulation:
         self.counts.goes_on(strand)
         self.crew.step(strand)
 
-    def _stands_until(self, strand: Strand) -> tuple[float, bool]:
-        """Until when a process, or a thread, is to stand still from now on, and whether that is about a limit."""
-        now, at = self.crew.now, strand.at
-        least, most = STANDS_AT_ANSWERS_S if at == ANSWERED else self.tape.one_of(STANDS_S)
-        if self.tape.chance(OFTEN_TO_A_LIMIT if step_at(at) in SELDOM_AT_A_LIMIT else TO_A_LIMIT):
-            limits = [limit for limit in self._limits(strand) if now < limit < now + LONGEST_STAND_S]
-            if limits:
-                limit = self.tape.one_of(limits) + self.tape.between(-MOST_SKEW_S, MOST_SKEW_S)
-                return max(now + 0.1, limit), True
-        return now + self.tape.between(least, most), False
-
-    def _limits(self, strand: Strand) -> list[float]:
-        """The times that stand in documents, in seconds, and when leases are judged by them; or that by which the run
-        should have ended that a thread is at."""
-        state = self.checks.states.get(strand.about or "")
-        if step_at(strand.at) in RARER_STILL and state is not None and not state.run.is_late and state.run.deadline_at:
-            return [(state.run.deadline_at - T0).total_seconds()]
-        from_them_s = self.tape.one_of(FROM_A_LIMIT_S)
-        return sorted({(time - T0).total_seconds() + from_them_s for time in self.bucket.held.times()})
-
     def _steer_just_then(self, strand: Strand) -> None:
         """Have the run steered that a thread which stands still is at: its step is met while it lasts."""
         run_id = strand.about
         state = self.checks.states.get(run_id or "")
         step = step_at(strand.at)
-        share = 0.9 if step in RAREST else 0.5 if step == "witness" else 0.2
+        share = 0.9 if step in standing.RAREST else 0.5 if step == "witness" else 0.2
         if run_id is None or state is None or self.is_steady or not self.tape.chance(share):
             return
         kind = self.tape.one_of(
-            ["cancel", "pause", "redrive"] if step in RARER_STILL else ["cancel", "pause", "redrive", "redrive"]
+            ["cancel", "pause", "redrive"]
+            if step in standing.RARER_STILL
+            else ["cancel", "pause", "redrive", "redrive"]
         )
         if kind == "pause":
             self.topic.publish(pause_message(run_id))
