@@ -244,7 +244,8 @@ def in_parts(letters, *, parts=3, failed=(), more_failed=0, broken=(), attempt=1
     for number, letter in enumerate(letters):
         nodes[f"M[{number}]"] = NodeState(
             node_name=f"M[{number}]", node_type=NodeTypes.PART, target_type="Dag", target_name="dag", attempt=attempt,
-            slice=Slice(2 * number, 1 if number == 2 else 2, at_once=9, tolerated=7), status=TaskStatus(LETTERS[letter]),
+            slice=Slice(2 * number, 1 if number == 2 else 2, at_once=9, tolerated=7),
+            status=TaskStatus(LETTERS[letter]),
             execution_id=f"run_1_part{number}", error=Failure("x", "y"), started_at=T0)  # fmt: skip
     return graph, RunState(state.run, nodes)
 
@@ -362,7 +363,8 @@ def test_in_an_item_of_another_map_too(number):
         entries[entry.node_name] = replace(entry, status=TaskStatus.FAILED, items=items)
         for part in range(2):
             entries[f"M[{outer}][{part}]"] = NodeState(
-                node_name=f"M[{outer}][{part}]", node_type=NodeTypes.PART, slice=Slice(2 * part, 2, 9, 0), attempt=1, target_type="Dag",
+                node_name=f"M[{outer}][{part}]", node_type=NodeTypes.PART, slice=Slice(2 * part, 2, 9, 0),
+                attempt=1, target_type="Dag", started_at=T0,
                 status=TaskStatus.COMPLETED, execution_id=f"run_1_{outer}{part}")  # fmt: skip
     state = RunState(state.run, {**state.nodes, **entries})
     said = refusal(graph, state, f"I[{number}][3][0]")
