@@ -1,5 +1,6 @@
 """What the witness makes of events, item by item: facts, what is to be asked again, and what it says of the rest."""
 
+import json
 from dataclasses import replace as with_
 from datetime import timedelta
 from threading import Barrier, current_thread
@@ -42,6 +43,7 @@ from orchestrator.model.facts import (
 )
 from orchestrator.model.policy import Policy, TargetRules
 from orchestrator.model.run_state import OwedCancel, RunState, Slot
+from orchestrator.model.task_result import begun_object, progress_object
 from orchestrator.stores.memory import MemoryStore
 from tests.support.world import T0, NotedTarget, World, chain, completion, dag, task
 
@@ -451,19 +453,40 @@ def test_a_heartbeat_is_believed_with_the_nonce_where_one_is_awaited(caplog):
     assert bench.facts(beat) == ([], [])
 
 
+def said_at(at):
+    """What `orchestrator.tasks` leaves in the bucket, whichever of its objects it is."""
+    words = dict.fromkeys(("message", "instance", "execution", "token"), "")
+    return json.dumps({"at": at.isoformat(), "fraction": 0.5, **words}).encode()
+
+
 def test_when_an_attempt_was_last_heard_of_is_a_fact():
     class Heard(Asked):
-        heard_at = None
+        at = None
 
-        def last_heard(self, launch):
-            return self.heard_at if launch.launch_id.endswith("/A/1") else None
+        def heard_at(self, launch):
+            return self.at if launch.launch_id.endswith("/A/1") else None
 
     bench = Bench(Heard())
     node, store = bench.state.nodes["A"], bench.world.store
     assert bench.witness.heard(store, node, bench.state) == []
-    bench.target.heard_at = AT
+    bench.target.at = AT
     assert bench.witness.heard(store, node, bench.state) == [HeardFrom("A", 1, AT)]
     assert bench.witness.heard(store, replace(node, target_type="Dataflow2"), bench.state) == []
+    key = bench.target.calls[0].key
+    told = [(begun_object(key), 3), (progress_object(key), 9), (progress_object(key), 1)]
+    for name, after_s in told:
+        at = T0 + timedelta(seconds=after_s)
+        store.delete(name)
+        store.put(name, said_at(at), expect=None)
+        for known in (None, AT):
+            bench.target.at = known
+            expected = max(each for each in (known, at) if each is not None)
+            assert bench.witness.heard(store, node, bench.state) == [HeardFrom("A", 1, expected)]
+    bench.target.at = None
+    for spoilt in (b"{", b'{"at":"2026-01-01T12:00:00","fraction":0.5,"message":""}', b"\xff", b'{"at":1}'):
+        store.delete(progress_object(key))
+        store.put(progress_object(key), spoilt, expect=None)
+        assert bench.witness.heard(store, node, bench.state) == []
 
 
 # -- side by side ---------------------------------------------------------------------------------------------
