@@ -291,10 +291,10 @@ def test_saves_of_a_run_that_is_cancelled_while_it_waits_for_its_turn(monkeypatc
     slow.say(told, "one of six ends")
 
     def cancel():
-        slow.store.note("i1 is told to cancel")
-        slow.instances[1].execute(
-            cancel_message(slow.run_id, "why"), message_id="c", publish_time=slow.world.clock.now()
-        )
+        with slow.by(1) as instance:
+            slow.store.note("is told to cancel")
+            message = cancel_message(slow.run_id, "why")
+            instance.execute(message, message_id="c", publish_time=slow.world.clock.now())
 
     slow.meanwhile = [cancel]
     slow.end("B1")
