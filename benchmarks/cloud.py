@@ -36,7 +36,7 @@ from orchestrator.model.ids import execution_id_of
 from orchestrator.model.policy import Policy, TargetRules
 from orchestrator.model.run_state import RunState
 from orchestrator.runtime.clock import SystemClock
-from orchestrator.runtime.executor import QUESTIONS_AT_ONCE
+from orchestrator.runtime.policy import QUESTIONS_AT_ONCE
 from orchestrator.runtime.unknown_hosts import UnknownHosts
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.targets.cloud_function import CloudFunction

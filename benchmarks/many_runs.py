@@ -23,7 +23,8 @@ from orchestrator.cli.bucket import Bucket
 from orchestrator.cli.runs import ALL, Filter, newest
 from orchestrator.engine.pruning import Pruner
 from orchestrator.model.enums import RunStatus
-from orchestrator.model.run_state import RunInfo, RunState, encode
+from orchestrator.model.run_document import encode
+from orchestrator.model.run_state import RunInfo, RunState
 from orchestrator.ports import ObjectStore
 from orchestrator.stores.local import LocalStore
 from orchestrator.stores.memory import MemoryStore

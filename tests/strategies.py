@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from orchestrator.model.enums import NodeTypes
 from orchestrator.model.expressions import ROOTS
 from orchestrator.model.grammar import BRANCH, DEFINITION, SHAPES, TASKS
-from orchestrator.model.grammar_rules import Choice, Cron, Duration, Key, Kind, Pattern, Shape, Zone, text_problem
+from orchestrator.model.grammar_keys import Key, Kind, Shape
+from orchestrator.model.grammar_rules import Choice, Cron, Duration, Pattern, Zone, text_problem
 from tests.support.world import task
 
 

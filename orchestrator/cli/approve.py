@@ -25,7 +25,8 @@ from orchestrator.model.errors import InputError, VersionConflict
 from orchestrator.model.grammar_rules import text_problem
 from orchestrator.model.ids import key_of
 from orchestrator.model.messages import MAX_DEPTH, callback_message, is_too_deep
-from orchestrator.model.run_state import NodeState, RunState
+from orchestrator.model.node_state import NodeState
+from orchestrator.model.run_state import RunState
 from orchestrator.model.task_result import TaskResult, result_object
 from orchestrator.model.words import did_you_mean
 from orchestrator.ports import Broker, Clock

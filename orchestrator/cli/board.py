@@ -19,7 +19,8 @@ from datetime import datetime
 
 from orchestrator.cli.lines import Line, columns, counted, cut, line, local_time, pad, plain, printable, took, width_of
 from orchestrator.model.enums import DueKind, NodeTypes, RunStatus, TaskStatus
-from orchestrator.model.run_state import NodeState, RunState, child_of
+from orchestrator.model.node_state import NodeState
+from orchestrator.model.run_state import RunState, child_of
 
 MAX_ROWS = 40
 """A board of more rows nobody reads."""

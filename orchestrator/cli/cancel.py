@@ -26,7 +26,8 @@ from orchestrator.model.enums import RunStatus, TaskStatus
 from orchestrator.model.errors import InputError
 from orchestrator.model.grammar_rules import text_problem
 from orchestrator.model.messages import cancel_message
-from orchestrator.model.run_state import RunState, encode
+from orchestrator.model.run_document import encode
+from orchestrator.model.run_state import RunState
 from orchestrator.ports import Broker, Clock
 from orchestrator.runtime.catalog import as_json
 from orchestrator.runtime.cloud import patient_broker

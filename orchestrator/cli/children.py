@@ -12,8 +12,9 @@ from orchestrator.model.commands import Json
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import TargetTypes, TaskStatus
 from orchestrator.model.errors import DefinitionError, OrchestratorError
+from orchestrator.model.node_state import NodeState
 from orchestrator.model.nodes import Task
-from orchestrator.model.run_state import NodeState, RunState, child_of
+from orchestrator.model.run_state import RunState, child_of
 from orchestrator.model.words import at, did_you_mean, listed
 from orchestrator.runtime.catalog import DagFolders, definition_file
 

@@ -10,7 +10,8 @@ from orchestrator.cli.places import Places
 from orchestrator.model.console import execution_filter, execution_page, logs_page
 from orchestrator.model.enums import NodeTypes, TaskStatus
 from orchestrator.model.log_query import run_filter
-from orchestrator.model.run_state import NodeState, RunState
+from orchestrator.model.node_state import NodeState
+from orchestrator.model.run_state import RunState
 from orchestrator.runtime.settings import Settings
 
 _MAX_LINKS = 20

@@ -13,7 +13,8 @@ from orchestrator.cli.console import Console
 from orchestrator.cli.lines import counted, cut, local_time, pad, printable, took
 from orchestrator.cli.sequence import Places, places
 from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus
-from orchestrator.model.run_state import NodeState, RunState, child_of
+from orchestrator.model.node_state import NodeState
+from orchestrator.model.run_state import RunState, child_of
 
 if TYPE_CHECKING:
     from rich.live import Live

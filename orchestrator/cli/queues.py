@@ -2,7 +2,8 @@
 
 from orchestrator.cli.bucket import Bucket
 from orchestrator.cli.lines import Line, counted, line, listed
-from orchestrator.model.run_state import RunState, Slot
+from orchestrator.model.node_state import Slot
+from orchestrator.model.run_state import RunState
 from orchestrator.model.slots import NO_LIMIT, Slots, decode, slots_key
 
 _MOST = 20

@@ -9,7 +9,7 @@ import msgspec
 
 from orchestrator.cli.lines import Line, columns, counted, cut, line, pad, printable, width_of
 from orchestrator.model.commands import Json
-from orchestrator.model.run_state import NodeState
+from orchestrator.model.node_state import NodeState
 
 MAX_FIELDS = 30
 MAX_ROWS = 40

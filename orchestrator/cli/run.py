@@ -37,7 +37,8 @@ from orchestrator.model.enums import TaskStatus
 from orchestrator.model.errors import InputError, RunExists
 from orchestrator.model.ids import RUN_ID
 from orchestrator.model.nodes import Task
-from orchestrator.model.run_state import RunState, encode
+from orchestrator.model.run_document import encode
+from orchestrator.model.run_state import RunState
 from orchestrator.runtime.executor import DAGExecutor
 from orchestrator.runtime.jobs import missing_settings
 from orchestrator.runtime.registry import open_store

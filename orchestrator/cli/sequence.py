@@ -9,7 +9,8 @@ from heapq import heapify, heappop, heappush
 
 from orchestrator.cli.board import dependants_of, members_of
 from orchestrator.model.enums import NodeTypes
-from orchestrator.model.run_state import NodeState, RunState
+from orchestrator.model.node_state import NodeState
+from orchestrator.model.run_state import RunState
 
 Places = Mapping[str, tuple[int, int]]
 """Name of a node -> the places of its start and of its end."""

@@ -19,7 +19,8 @@ from orchestrator.cli.queues import waiting_lines
 from orchestrator.cli.summary import summary
 from orchestrator.cli.trouble import Trouble
 from orchestrator.model.enums import RunStatus
-from orchestrator.model.run_state import RunState, encode
+from orchestrator.model.run_document import encode
+from orchestrator.model.run_state import RunState
 from orchestrator.runtime.settings import Settings
 
 _PATIENCE_S = 10.0

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from orchestrator.model.commands import Json, target_key
-from orchestrator.model.definition import MAX_DEPTH
+from orchestrator.model.definition_values import MAX_DEPTH
 from orchestrator.model.durations import DurationError, parse_duration
 from orchestrator.model.enums import NodeTypes
 from orchestrator.model.words import at

@@ -11,7 +11,8 @@ from orchestrator.cli.lines import Line, counted, cut, line, printable, took
 from orchestrator.cli.results import outcome_lines
 from orchestrator.model.commands import Failure
 from orchestrator.model.enums import NodeTypes, RunStatus, TargetTypes, TaskStatus
-from orchestrator.model.run_state import NodeState, RunState
+from orchestrator.model.node_state import NodeState
+from orchestrator.model.run_state import RunState
 
 _MAX_ALSO = 5
 _MAX_MESSAGE = 1000

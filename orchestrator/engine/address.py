@@ -9,7 +9,8 @@ from orchestrator.model.dag import DAG
 from orchestrator.model.errors import OrchestratorError
 from orchestrator.model.events import CompletionEvent
 from orchestrator.model.facts import Fact
-from orchestrator.model.run_state import NodeState, ParentRun, PartOf
+from orchestrator.model.node_state import NodeState
+from orchestrator.model.run_state import ParentRun, PartOf
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,15 @@
-"""Attempts of Tasks: claimed, launched, taken over, out of time, given up, cancelled. Pure."""
+"""Attempts at Tasks, once they are claimed: bound, taken over, ended, out of time, given up, cancelled. Pure."""
 
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
-from orchestrator.engine.draft import NO_TIMES, Draft, bare_launch, child_going_on
+from orchestrator.engine.claims import claim, launch_of, silence
+from orchestrator.engine.draft import NO_TIMES, Draft, bare_launch
 from orchestrator.engine.ending import end
 from orchestrator.engine.retry import wait_s
-from orchestrator.model.commands import EMPTY, Cancel, Failure, Json, Launch, Withdraw
-from orchestrator.model.enums import NOTHING_RUNS, DueKind, OutcomeKind, TaskStatus
+from orchestrator.model.commands import Cancel, Failure
+from orchestrator.model.enums import DueKind, OutcomeKind, TaskStatus
 from orchestrator.model.errors import ExpressionError
 from orchestrator.model.facts import (
     AttemptEnded,
@@ -18,132 +18,10 @@ from orchestrator.model.facts import (
     HeardFrom,
     LaunchBound,
     LaunchFailed,
-    SlotGranted,
     TimeCame,
 )
-from orchestrator.model.ids import beside, instance_of, launch_id_of, nonce_of, spread_of, trace_of
-from orchestrator.model.nodes import Map, Parallel, Task
-from orchestrator.model.run_state import Claim, NodeState, OwedCancel, Slot
-
-# -- how they start ------------------------------------------------------------------------------------
-
-
-def claim(draft: Draft, node: NodeState, attempt: int, slot: Slot | None = None) -> None:
-    """Claim an attempt at a Task and have it launched, or fail it where it has no parameters.
-
-    In a paused run it is held: it stands there as a retry that is due. Where the Task has a pool, the attempt waits for
-    a slot of that first, unless it has one: `slot`.
-    """
-    draft.withdraw(node)
-    stop = draft.stopped(node.node_name)
-    if stop is not None:
-        end(draft, node, TaskStatus.CANCELLED, error=stop)
-        return
-    if draft.is_paused:
-        held = {DueKind.RETRY.value: draft.now}
-        node = replace(node, status=TaskStatus.RUNNING, attempt=attempt, execution_id=None, claim=None, due=held)
-        draft.put(replace(node, slot=None))
-        return
-    task = draft.task(node)
-    if task.pool is not None and slot is None:
-        from orchestrator.engine.queueing import wait_for_slot  # loaded only where there is a pool
-
-        wait_for_slot(draft, node, attempt, task.pool)
-        return
-    launch_id = launch_id_of(draft.info.run_id, node.node_name, attempt)
-    nonce, key = nonce_of(draft.token.seed, launch_id), draft.policy.trace_key.value
-    made = Claim(
-        draft.token.owner,
-        draft.now + draft.policy.lease(task.target_key),
-        nonce,
-        trace=trace_of(launch_id, nonce, key) if key else "",
-    )
-    try:
-        launch = _launch_of(draft, task, node, attempt, made)
-    except ExpressionError as exc:
-        _fail_without_parameters(draft, replace(node, attempt=attempt), exc)
-        return
-    node = replace(
-        node,
-        status=TaskStatus.RUNNING,
-        attempt=attempt,
-        execution_id=None,
-        claim=made,
-        due=_due(draft, task),
-        slot=slot,
-    )
-    draft.put(node)
-    draft.commands.append(launch)
-    for kind, at in node.due.items():
-        if kind == DueKind.QUESTION or (kind == DueKind.TIMEOUT and task.timeout_s is not None):
-            draft.remind(node, kind, at)  # a default timeout, and a heartbeat, are left to the Tick
-
-
-def slot_granted(draft: Draft, fact: SlotGranted) -> None:
-    """The slot that an attempt waits for is its own now: claim it."""
-    node = draft.current(fact.node_name, fact.attempt)
-    if node is None or node.slot is None or not node.waits_for_slot or draft.is_paused:
-        return
-    if node.slot.ticket == fact.ticket:
-        claim(draft, node, node.attempt, replace(node.slot, is_held=True))
-
-
-def _due(draft: Draft, task: Task) -> dict[str, datetime]:
-    """What is due at a Task that is claimed now."""
-    due: dict[str, datetime] = {}
-    timeout_s = draft.policy.timeout_s(task.target_key, task.timeout_s)
-    question_s = draft.policy.rules(task.target_key).first_question_s
-    if timeout_s is not None:
-        due[DueKind.TIMEOUT.value] = draft.now + timedelta(seconds=timeout_s)
-    if task.heartbeat_s is not None:
-        due[DueKind.HEARTBEAT.value] = draft.now + _silence(task.heartbeat_s)
-    if question_s:
-        due[DueKind.QUESTION.value] = draft.now + timedelta(seconds=question_s)
-    return due
-
-
-def _silence(heartbeat_s: float) -> timedelta:
-    """After which silence an attempt is given up: a third longer than the author says.
-
-    What is heard is written only when it moves the end of that by a third of the time, so that executions that are
-    heard of all the time cost a few saves; the last that was written may be that much older than the last that came.
-    """
-    return timedelta(seconds=heartbeat_s * 4 / 3)
-
-
-def _launch_of(
-    draft: Draft, task: Task, node: NodeState, attempt: int, made: Claim, *, recover: bool = False
-) -> Launch:
-    (bare,) = task.execute()
-    parameters: Json = task.parameters
-    if not task.template.is_constant:
-        parameters = task.template.resolve(draft.scope(node))
-    return Launch(
-        node.node_name,
-        bare.target_type,
-        bare.target_name,
-        parameters if isinstance(parameters, dict) else EMPTY,
-        bare.step,
-        draft.info.dag,
-        draft.info.run_id,
-        attempt,
-        made.nonce,
-        made.owner,
-        made.lease_end,
-        recover,
-        trace=made.trace,
-        started_at=node.started_at,
-        secrets=task.secrets,
-        goes_on=child_going_on(node, attempt),
-        depth=draft.info.parent.depth if draft.info.parent is not None else 0,
-        scheduled_for=draft.info.scheduled_for,
-        priority=draft.info.priority,
-    )
-
-
-def _fail_without_parameters(draft: Draft, node: NodeState, exc: ExpressionError) -> None:
-    end(draft, node, TaskStatus.FAILED, error=Failure("Task.BadParameters", str(exc)))
-
+from orchestrator.model.ids import launch_id_of, spread_of
+from orchestrator.model.node_state import Claim, NodeState, OwedCancel
 
 # -- what becomes of them ------------------------------------------------------------------------------
 
@@ -224,7 +102,7 @@ def claim_expired(draft: Draft, fact: ClaimExpired) -> None:
     if draft.is_paused:  # the Tick comes again
         return
     if node.stop is not None:  # nothing is launched any more; what may have been launched is looked for
-        _owe_cancel(draft, node, OwedCancel(TaskStatus.CANCELLED, node.stop))
+        owe_cancel(draft, node, OwedCancel(TaskStatus.CANCELLED, node.stop))
         return
     if node.claim.takeovers >= draft.policy.max_takeovers:
         words = f"no launch of attempt {node.attempt} was ever answered, in {node.claim.takeovers + 1} tries"
@@ -249,9 +127,9 @@ def claim_expired(draft: Draft, fact: ClaimExpired) -> None:
         # answers would be put off for ever.
         due = {**due, DueKind.TIMEOUT.value: draft.now + timedelta(seconds=timeout_s)}
     if task.heartbeat_s is not None and node.claim.takeovers == 0:
-        due = {**due, DueKind.HEARTBEAT.value: draft.now + _silence(task.heartbeat_s)}
+        due = {**due, DueKind.HEARTBEAT.value: draft.now + silence(task.heartbeat_s)}
     try:
-        launch = _launch_of(draft, task, node, node.attempt, made, recover=True)
+        launch = launch_of(draft, task, node, node.attempt, made, recover=True)
     except ExpressionError as exc:  # what it could be resolved with is gone, and it may run since
         _give_up(draft, node, Failure("Task.BadParameters", str(exc)))
         return
@@ -274,7 +152,7 @@ def time_came(draft: Draft, node: NodeState, fact: TimeCame) -> None:
     task = draft.task(node)
     is_heartbeat = fact.kind == DueKind.HEARTBEAT
     timeout_s = draft.policy.timeout_s(task.target_key, task.timeout_s) or 0.0
-    limit = _silence(task.heartbeat_s or 0.0) if is_heartbeat else timedelta(seconds=timeout_s)
+    limit = silence(task.heartbeat_s or 0.0) if is_heartbeat else timedelta(seconds=timeout_s)
     if not fact.is_bound and node.claim is not None:
         if draft.is_paused:  # it may not have been launched, and is not to be now
             return
@@ -296,7 +174,7 @@ def begin_anew(draft: Draft, node: NodeState, kind: DueKind) -> None:
     """Give an attempt that could not be launched all of the time again that a timeout or heartbeat gives it."""
     task = draft.task(node)
     if kind is DueKind.HEARTBEAT:
-        at = draft.now + _silence(task.heartbeat_s or 0.0)
+        at = draft.now + silence(task.heartbeat_s or 0.0)
     else:
         at = draft.now + timedelta(seconds=draft.policy.timeout_s(task.target_key, task.timeout_s) or 0.0)
     draft.wait_until(node, kind.value, at, is_reminded=kind is DueKind.TIMEOUT)
@@ -309,7 +187,7 @@ def heard(draft: Draft, fact: HeardFrom) -> None:
     if node is None or due_at is None or node.owed_cancel is not None:
         return
     heartbeat_s = draft.task(node).heartbeat_s or 0.0
-    later = min(fact.at, draft.now) + _silence(heartbeat_s)
+    later = min(fact.at, draft.now) + silence(heartbeat_s)
     if later - due_at >= timedelta(seconds=heartbeat_s / 3) or due_at <= draft.now < later:
         draft.wait_until(node, DueKind.HEARTBEAT.value, later, is_reminded=False)
 
@@ -338,64 +216,6 @@ def _time_is_up(draft: Draft, node: NodeState, timeout_s: float | None) -> None:
 # -- how they are given up -----------------------------------------------------------------------------
 
 
-def stop_waiting(draft: Draft) -> None:
-    """Stop what is to be stopped: nothing is started there any more, what runs is cancelled where it can be."""
-    while draft.stopping:
-        name, error = draft.stopping.popleft()
-        for each in entries_in(draft, name):
-            _stop(draft, draft.nodes[each], error)
-
-
-def entries_in(draft: Draft, name: str | None) -> list[str]:
-    """The entries inside of a Parallel or Map (None: of the run), in definition order, items by index."""
-    found: list[str] = []
-    waiting: list[Iterator[str]]
-    if name is None and draft.info.part_of is not None:
-        waiting = [iter((draft.info.part_of.map,))]
-    elif name is None:
-        waiting = [(each.node_name for each in draft.dag.first_nodes)]
-    else:
-        place = draft.dag.place(name)
-        inside = place.branches if isinstance(place, Parallel) else ()
-        waiting = [(beside(name, each.node_name) for graph in inside for each in graph.first_nodes)]
-        if isinstance(place, Map):
-            waiting.append(_of_items(draft, name, place))
-    while waiting:
-        entry = next(waiting[-1], None)
-        if entry is None:
-            waiting.pop()
-            continue
-        found.append(entry)
-        if draft.nodes[entry].items is not None and isinstance(place := draft.dag.place(entry), Map):
-            waiting.append(_of_items(draft, entry, place))
-    return found
-
-
-def _of_items(draft: Draft, name: str, place: Map) -> Iterator[str]:
-    """Yield the entries of the items of a Map that have begun; not those of items inside of them."""
-    items = draft.nodes[name].items
-    for index in items.begun if items is not None else ():
-        if items is not None and items.parts:
-            yield f"{name}[{index}]"
-            continue
-        for node in place.iterator.first_nodes:
-            yield f"{node.node_name}{instance_of(name)}[{index}]"
-
-
-def _stop(draft: Draft, node: NodeState, error: Failure) -> None:
-    if node.status is not TaskStatus.RUNNING or not node.attempt or node.stop:
-        return
-    if node.owed_cancel is not None:  # of its own accord, as for a timeout: nothing follows it any more
-        draft.put(replace(node, stop=error))
-    elif draft.claims(node) or node.waits_for_slot or not node.due.keys().isdisjoint(NOTHING_RUNS):
-        end(draft, node, TaskStatus.CANCELLED, error=error)
-    elif draft.policy.rules(node.target_key).can_cancel:
-        _owe_cancel(draft, node, OwedCancel(TaskStatus.CANCELLED, error))
-    else:
-        draft.put(replace(node, stop=error))
-        draft.commands.append(Withdraw(bare_launch(draft.dag, draft.info, node)))
-
-
 def cancel_settled(draft: Draft, fact: CancelSettled) -> None:
     """Its target has accepted the cancel, or there is nothing to cancel."""
     node = draft.current(fact.node_name, fact.attempt)
@@ -406,12 +226,13 @@ def cancel_settled(draft: Draft, fact: CancelSettled) -> None:
 def _give_up(draft: Draft, node: NodeState, error: Failure) -> None:
     """Fail an attempt that may still be running: first it has to be cancelled, where it can be."""
     if draft.policy.rules(node.target_key).can_cancel:
-        _owe_cancel(draft, node, OwedCancel(TaskStatus.FAILED, error))
+        owe_cancel(draft, node, OwedCancel(TaskStatus.FAILED, error))
     else:
         _failed(draft, node, error)
 
 
-def _owe_cancel(draft: Draft, node: NodeState, owed: OwedCancel) -> None:
+def owe_cancel(draft: Draft, node: NodeState, owed: OwedCancel) -> None:
+    """Write that an attempt is to be cancelled, how its node ends then, and have it be cancelled."""
     # What cannot be cancelled is waited for, up to its timeout.
     due = NO_TIMES if draft.policy.rules(node.target_key).can_cancel else node.due
     node = replace(node, owed_cancel=owed, due=due)

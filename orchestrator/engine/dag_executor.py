@@ -7,50 +7,31 @@ The shell around the pure `decide`: it knows the ports and no adapter.
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cached_property
-from threading import BoundedSemaphore, Condition, Lock, Thread
+from threading import Lock
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from orchestrator.engine.acting import Actor
-from orchestrator.engine.address import (
-    Known,
-    Later,
-    Start,
-    StartAll,
-    TickAll,
-)
+from orchestrator.engine.address import Later, StartAll, TickAll
 from orchestrator.engine.catalog import Catalog
-from orchestrator.engine.committing import Committer, known
-from orchestrator.engine.deciding import Decider, label
+from orchestrator.engine.committing import Committer
+from orchestrator.engine.deciding import Decider
 from orchestrator.engine.handled import Handled, Swept
 from orchestrator.engine.large_results import LargeResults
+from orchestrator.engine.leading import Leader
 from orchestrator.engine.observing import Observed
 from orchestrator.engine.resolve import Resolver
-from orchestrator.engine.run_box import Baton, Entry, OnDone, RunBox
+from orchestrator.engine.run_box import OnDone
 from orchestrator.engine.run_boxes import RunBoxes
 from orchestrator.engine.saved import Saved
-from orchestrator.engine.status import (
-    DefinitionStatus,
-    ExecutionStatus,
-    OpenRuns,
-    OrchestrationStatus,
-)
-from orchestrator.engine.ticker import Ticker
+from orchestrator.engine.status import DefinitionStatus, ExecutionStatus, OpenRuns, OrchestrationStatus
 from orchestrator.engine.witness import Witness
-from orchestrator.model.commands import EMPTY, Command, Execution, Json, Launch, ReleaseSlot
+from orchestrator.model.commands import EMPTY, Execution, Json, Launch
 from orchestrator.model.enums import TaskStatus
-from orchestrator.model.errors import (
-    LaunchRefused,
-    LaunchUncertain,
-    NotYet,
-    OrchestratorError,
-)
-from orchestrator.model.facts import Fact, PlacesLeft, RunAdopted
+from orchestrator.model.errors import OrchestratorError
+from orchestrator.model.facts import PlacesLeft
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import RunState
 from orchestrator.ports import (
@@ -66,15 +47,12 @@ from orchestrator.ports import (
 )
 
 if TYPE_CHECKING:
+    from orchestrator.engine.child_runs import ChildRuns
     from orchestrator.engine.schedules import Schedules
     from orchestrator.engine.slot_keeper import SlotKeeper
+    from orchestrator.engine.ticker import Ticker
 
 log = logging.getLogger("orchestrator")
-
-GIVING_BACK_S = 5.0
-"""How long closing waits for slots to be given back that others wait for."""
-MAX_APART = 64
-"""For how many runs a thread of its own acts on what a Tick found; with more, the Tick waits for each."""
 
 
 class DAGExecutor:
@@ -144,19 +122,6 @@ class DAGExecutor:
             lambda commands: self._slots.act(commands),
         )
         self._resolver = Resolver(catalog, self._executions, lambda: random_bytes(8).hex(), policy.grace_s, variables)
-        self._ticker = Ticker(
-            store,
-            self._witness,
-            self._actor,
-            clock,
-            hosts,
-            policy,
-            instance,
-            box_of=self._boxes.box,
-            apply=self._apply,
-            forget=self._boxes.forget,
-            slots=lambda: self._slots,
-        )
         decider = Decider(
             store, clock, policy, self._definitions, self._witness, self._resolver, self._large_results, self._secrets
         )
@@ -171,10 +136,13 @@ class DAGExecutor:
             sleep=sleep,
             on_saved=on_saved,
         )
+        self._leader = Leader(self._committer, self._actor, self._boxes)
         self._start_missed = start_missed
-        self._schedules: Schedules | None = None
-        self._apart = BoundedSemaphore(MAX_APART)
-        self._giving_back, self._given_back = set[str](), Condition(Lock())
+        self._hosts = hosts
+        self._making = Lock()
+        self._made_ticker: Ticker | None = None
+        self._made_slots: SlotKeeper | None = None
+        self._made_schedules: Schedules | None = None
 
     # -- the public calls ---------------------------------------------------------------------------
 
@@ -193,10 +161,7 @@ class DAGExecutor:
         item = self._resolver.resolve(data, message_id, publish_time, self._clock.now())
         if item is None or isinstance(item, (TickAll, Later, StartAll)):
             return self._of_no_run(item, message_id)
-        entry = Entry(item)
-        box = self._boxes.box(item.run_id)
-        self._lead_or_wait(box, entry)
-        return _result(entry)
+        return self._leader.handle(item)
 
     def deliver(
         self,
@@ -220,10 +185,7 @@ class DAGExecutor:
         if item is None or isinstance(item, (TickAll, Later, StartAll)):
             on_done(handled, None)
             return
-        entry = Entry(item, on_done=on_done)
-        box = self._boxes.box(item.run_id)
-        if box.offer(entry):
-            self._lead(box, entry)
+        self._leader.leave(item, on_done)
 
     def result_of(self, run: RunState, node_name: str) -> Json:
         """Return a node's result, also one that is too large for the run document; null if it has none (yet).
@@ -252,63 +214,17 @@ class DAGExecutor:
     @property
     def schedules(self) -> "Schedules":
         """What starts the runs of schedules."""
-        if self._schedules is None:
-            from orchestrator.engine.schedules import Schedules  # only where a Tick comes
+        with self._making:
+            if self._made_schedules is None:
+                from orchestrator.engine.schedules import Schedules  # only where a Tick comes
 
-            start = self._start_missed or self.execute
-            self._schedules = Schedules(self._store, self.catalog, self._clock, start)
-        return self._schedules
-
-    def _start_of(self, launch: Launch, run_id: str) -> Start:
-        if "part" not in launch.step:
-            return self._resolver.child(launch, run_id)
-        from orchestrator.engine.part_runs import PartRuns
-
-        return PartRuns(self._store, self._definitions, self._large_results).start(launch, run_id)
+                start = self._start_missed or self.execute
+                self._made_schedules = Schedules(self._store, self.catalog, self._clock, start)
+            return self._made_schedules
 
     def make_child(self, launch: Launch, run_id: str) -> str:
-        """Make the child run of a Dag Task's launch, or let one go on; return its id.
-
-        It is durable when this returns, and has not begun. Once for a launch, however often it is asked for.
-
-        Raises:
-            LaunchRefused: it can never be: there is no such DAG, its input is wrong, …
-            LaunchUncertain: not now.
-        """
-        from orchestrator.engine.children import check_child, refusal_of  # only where there is one
-
-        try:
-            check_child(launch)
-            if launch.goes_on is not None and self._let_child_go_on(launch, launch.goes_on):
-                return launch.goes_on
-            entry = Entry(self._start_of(launch, run_id))
-            self._lead_or_wait(self._boxes.box(run_id), entry)
-            made = _result(entry).verdict
-            if made == "unchanged" and OrchestrationStatus(self._store, run_id).load() is None:
-                raise LaunchRefused(f"run {run_id}: was pruned", error_type="Dag.Pruned")
-        except OrchestratorError as exc:
-            raise refusal_of(exc, launch) from exc
-        return run_id
-
-    def _let_child_go_on(self, launch: Launch, run_id: str) -> bool:
-        """Make a child run that of a later attempt; False where it is gone, or never was."""
-        loaded = OrchestrationStatus(self._store, run_id).load()
-        if loaded is None or loaded[0].run.parent is None:
-            return False
-        run, parent = loaded[0].run, loaded[0].run.parent
-        if (parent.run_id, parent.node) != (launch.run_id, launch.node_name):
-            return False
-        if run.pruned_at is not None:
-            raise LaunchUncertain(f"run {run_id}: is being deleted by prune")
-        if parent.attempt < launch.attempt:
-            tolerated: int | None = None
-            if "part" in launch.step:
-                above = OrchestrationStatus(self._store, launch.run_id).load()
-                part = above[0].nodes.get(launch.node_name) if above is not None else None
-                tolerated = part.slice.tolerated if part is not None and part.slice is not None else None
-            adopted = RunAdopted(replace(parent, attempt=launch.attempt), self._clock.now(), tolerated)
-            self._apply(self._boxes.box(run_id), (adopted,))
-        return True
+        """Make the child run of a Dag Task's launch, or let one go on; return its id. See `ChildRuns.make`."""
+        return self._child_runs.make(launch, run_id)
 
     def look_after(self, run_id: str, marker: str | None = None) -> tuple[str, ...] | None:
         """Do a Tick's work for one run; see `Ticker.look_after`."""
@@ -326,12 +242,11 @@ class DAGExecutor:
             return
         state = loaded[0]
         if state.run.waits_for_slot or any(node.waits_for_slot for node in state.nodes.values()):
-            self._apply(box, (PlacesLeft(),))
+            self._leader.apply(box, (PlacesLeft(),))
 
     def close(self) -> None:
         """Finish what can be finished at once; everything else is for a Tick, here or elsewhere."""
-        with self._given_back:
-            self._given_back.wait_for(lambda: not self._giving_back, GIVING_BACK_S)
+        self._leader.close()
         self._witness.close()
 
     def _of_no_run(self, item: TickAll | Later | StartAll | None, message_id: str | None) -> Handled:
@@ -360,10 +275,8 @@ class DAGExecutor:
         handled: list[Handled] = []
         problems: list[Exception] = list(item.problems)
         for start in item.starts:
-            entry = Entry(start)
             try:
-                self._lead_or_wait(self._boxes.box(start.run_id), entry)
-                handled.append(_result(entry))
+                handled.append(self._leader.handle(start))
             except Exception as exc:
                 problems.append(exc)
         if problems:
@@ -379,133 +292,61 @@ class DAGExecutor:
             run_ids,
         )
 
-    def _apply(self, box: RunBox, facts: tuple[Fact, ...]) -> Thread | None:
-        """Feed what this instance found out into the loop; return when it is saved, and acted on if that is quick.
-
-        Returns:
-            The thread that acts on it, if that may take long.
-        """
-        entry = Entry(Known(box.run_id, facts), acts_apart=True)
-        self._lead_or_wait(box, entry)
-        _result(entry)
-        return entry.acting
-
     @cached_property
-    def _slots(self) -> "SlotKeeper":
-        """What asks for slots: made, and loaded, where a run takes some."""
-        from orchestrator.engine.slot_keeper import SlotKeeper
+    def _child_runs(self) -> "ChildRuns":
+        """What makes child runs: loaded where a run has one."""
+        from orchestrator.engine.child_runs import ChildRuns
 
-        return SlotKeeper(
+        return ChildRuns(
             self._store,
-            self.catalog,
-            self._broker,
             self._clock,
-            self._policy,
-            self._sleep,
-            self._committer.spread,
-            self._drives,
+            self._definitions,
+            self._large_results,
+            self._resolver,
+            self._boxes,
+            self._leader,
         )
 
-    # -- leading a run ------------------------------------------------------------------------------
+    @property
+    def _slots(self) -> "SlotKeeper":
+        """What asks for slots: made, and loaded, where a run takes some."""
+        with self._making:
+            if self._made_slots is None:
+                from orchestrator.engine.slot_keeper import SlotKeeper
 
-    def _lead_or_wait(self, box: RunBox, entry: Entry) -> None:
-        """Return when `entry` is done, whoever did it."""
-        try:
-            if box.offer(entry):
-                self._lead(box, entry)
-            while not entry.is_done:
-                if entry.signal is not None:
-                    entry.signal.wait()
-                if entry.leads and not entry.is_done:
-                    entry.leads = False
-                    if entry.signal is not None:
-                        entry.signal.clear()
-                    self._lead(box, entry)
-        except BaseException:
-            if box.withdraw(entry):
-                _abandon(box, [])
-            raise
+                self._made_slots = SlotKeeper(
+                    self._store,
+                    self.catalog,
+                    self._broker,
+                    self._clock,
+                    self._policy,
+                    self._sleep,
+                    self._committer.spread,
+                    self._drives,
+                )
+            return self._made_slots
 
-    def _lead(self, box: RunBox, own: Entry | None = None) -> None:
-        """Commit what waits, hand the run on, act; until nothing is left that nobody else takes care of."""
-        while True:
-            batch, baton = list[Entry](), Baton.KEPT
-            try:
-                self._committer.linger(box)
-                batch = box.take()
-                try:
-                    commands, results = self._committer.commit(box, batch)
-                except Exception as exc:
-                    label(exc, batch)
-                    commands, results = (), dict.fromkeys(batch, exc)
-                if any(isinstance(command, ReleaseSlot) for command in commands):
-                    with self._given_back:
-                        self._giving_back.add(box.run_id)
-                self._boxes.count(box)
-                baton = box.pass_on()
-                if baton is Baton.KEPT and self._actor.blocks(commands):
-                    # What waits has no thread to lead, and is not to wait for a call of minutes.
-                    with suppress(RuntimeError):  # the machine has no thread left: then it does
-                        Thread(target=self._lead, args=(box,), name="orchestrator-lead", daemon=True).start()
-                        baton = Baton.HANDED_ON
-                owner = own if own in results else next(iter(results), None)
-                launches = tuple(command.launch_id for command in commands if isinstance(command, Launch))
-                for entry, result in results.items():
-                    if entry is not owner:
-                        _finish(entry, result, box, 0, ())
-                facts = [] if self._acts_apart(own, results, box, commands) else self._act(box, commands)
-                if owner is not None:
-                    _finish(owner, results[owner], box, len(results), launches)
-                if facts and box.offer(known(box, tuple(facts))):
-                    baton = Baton.KEPT
-            except BaseException:  # ctrl-C, or the end of its host: the thread is gone, the run is not
-                _abandon(box, batch, is_led=baton is Baton.KEPT)
-                raise
-            if baton is not Baton.KEPT:
-                return
+    @property
+    def _ticker(self) -> "Ticker":
+        """What looks after open runs: made, and loaded, where a Tick comes."""
+        with self._making:
+            if self._made_ticker is None:
+                from orchestrator.engine.ticker import Ticker
 
-    def _acts_apart(
-        self, own: Entry | None, results: Mapping[Entry, object], box: RunBox, commands: Sequence[Command]
-    ) -> bool:
-        """Have a thread of its own act, where who leads is to be held up by no call of minutes."""
-        if own is None or not own.acts_apart or own not in results or not self._actor.waits(commands):
-            return False
-        if not self._apart.acquire(blocking=False):
-            return False
-
-        def act() -> None:
-            try:
-                facts = self._act(box, commands)
-                if facts and box.offer(known(box, tuple(facts))):
-                    self._lead(box)
-            finally:
-                self._apart.release()
-
-        thread = Thread(target=act, name="orchestrator-act", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:  # the machine has no thread left
-            self._apart.release()
-            return False
-        own.acting = thread
-        return True
-
-    def _feed(self, box: RunBox, facts: Sequence[Fact]) -> None:
-        """Feed back what came of some of several calls while the others last."""
-        if box.offer(known(box, tuple(facts))):
-            self._lead(box)
-
-    def _act(self, box: RunBox, commands: Sequence[Command]) -> list[Fact]:
-        try:
-            return self._actor.act(box, commands, lambda facts: self._feed(box, facts))
-        except Exception:
-            log.exception("acting failed; the Tick recovers", extra={"run_id": box.run_id})
-            return []
-        finally:
-            if self._giving_back:
-                with self._given_back:
-                    self._giving_back.discard(box.run_id)
-                    self._given_back.notify_all()
+                self._made_ticker = Ticker(
+                    self._store,
+                    self._witness,
+                    self._actor,
+                    self._clock,
+                    self._hosts,
+                    self._policy,
+                    self.instance,
+                    box_of=self._boxes.box,
+                    apply=self._leader.apply,
+                    forget=self._boxes.forget,
+                    slots=lambda: self._slots,
+                )
+            return self._made_ticker
 
     def _is_unwanted(self, launch: Launch, execution: Execution) -> bool:
         loaded = OrchestrationStatus(self._store, launch.run_id).load()
@@ -513,28 +354,3 @@ class DAGExecutor:
         if node is None or node.status is not TaskStatus.RUNNING or node.attempt != launch.attempt:
             return True
         return node.execution_id not in (None, execution.execution_id)
-
-
-def _abandon(box: RunBox, left: list[Entry], *, is_led: bool = True) -> None:
-    """Leave a run to a thread that waits; give back what was begun, and what no thread waits for."""
-    while is_led and box.pass_on() is Baton.KEPT:
-        left += box.take()
-    for entry in left:
-        error = NotYet(f"run {box.run_id}: who handled this was interrupted; deliver it again")
-        label(error, [entry])
-        entry.finish(None, error)
-
-
-def _finish(entry: Entry, result: str | BaseException, box: RunBox, absorbed: int, launches: tuple[str, ...]) -> None:
-    if isinstance(result, BaseException):
-        entry.finish(None, result)
-    else:
-        entry.finish(Handled(result, box.run_id, absorbed, launches), None)
-
-
-def _result(entry: Entry) -> Handled:
-    if entry.error is not None:
-        raise entry.error
-    if entry.handled is None:
-        raise LookupError("an event was finished without a result")
-    return entry.handled

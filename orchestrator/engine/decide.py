@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from msgspec.structs import replace
 
 from orchestrator.engine import attempts, notifying, pausing
+from orchestrator.engine.claims import slot_granted
 from orchestrator.engine.draft import Decision, Draft, Token, new_state
 from orchestrator.engine.ending import end, end_run
 from orchestrator.engine.starting import start_waiting
@@ -42,7 +43,8 @@ from orchestrator.model.facts import (
     TimeCame,
 )
 from orchestrator.model.policy import Policy
-from orchestrator.model.run_state import FORMAT, Ending, RunInfo, RunState
+from orchestrator.model.run_document import FORMAT
+from orchestrator.model.run_state import Ending, RunInfo, RunState
 
 
 def decide(
@@ -95,7 +97,10 @@ def _go_on(draft: Draft) -> None:
 
             items_go_on(draft)
         pausing.reconsider(draft)
-        attempts.stop_waiting(draft)
+        if draft.stopping:
+            from orchestrator.engine.stopping import stop_waiting  # hardly any run is stopped
+
+            stop_waiting(draft)
         start_waiting(draft)
 
 
@@ -233,5 +238,5 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     NotificationExpired: notifying.expired,
     RunAdmitted: _run_admitted,
     PlacesLeft: pausing.places_left,
-    SlotGranted: attempts.slot_granted,
+    SlotGranted: slot_granted,
 }

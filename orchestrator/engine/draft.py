@@ -1,10 +1,10 @@
 """Draft: a run under decision, and the small words that all parts of the decision share. Pure.
 
-    decide -> joining, starting -> attempts -> ending -> draft
+    decide -> joining, starting -> stopping -> attempts -> claims -> ending -> draft
 
-`decide` applies facts, `starting` starts nodes by their type, `attempts` launches Tasks and gives them up, `ending`
-writes ends and says what follows, `joining` does so where steps depend on others. What is to start next waits in
-the draft, so that none of them calls upwards.
+`decide` applies facts, `starting` starts nodes by their type, `claims` has Tasks launched, `attempts` follows them and
+gives them up, `stopping` does so with all that runs somewhere, `ending` writes ends and says what follows, `joining`
+does so where steps depend on others. What is to start next waits in the draft, so that none of them calls upwards.
 """
 
 from collections import deque
@@ -20,9 +20,10 @@ from orchestrator.model.commands import EMPTY, Command, Failure, Launch, Remind
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus, Triggers
 from orchestrator.model.ids import beside
+from orchestrator.model.node_state import BranchState, NodeState
 from orchestrator.model.nodes import Graph, Map, Node, Parallel, Task
 from orchestrator.model.policy import Policy
-from orchestrator.model.run_state import BranchState, Held, NodeState, RunInfo, RunState
+from orchestrator.model.run_state import Held, RunInfo, RunState
 
 if TYPE_CHECKING:
     from orchestrator.model.overlay import Overlay

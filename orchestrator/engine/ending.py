@@ -14,9 +14,10 @@ from orchestrator.model.commands import Failure, Json
 from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus
 from orchestrator.model.errors import ExpressionError
 from orchestrator.model.ids import beside, instance_of
+from orchestrator.model.node_state import NodeState
 from orchestrator.model.nodes import Graph, Map, Node, Parallel
 from orchestrator.model.rules import rule_for
-from orchestrator.model.run_state import Ending, NodeState
+from orchestrator.model.run_state import Ending
 
 
 def end(

@@ -11,8 +11,8 @@ from orchestrator.engine.scope import ResultNeeded, Spoilt
 from orchestrator.model.commands import Failure, Json
 from orchestrator.model.enums import NodeTypes, TaskStatus
 from orchestrator.model.ids import instance_of
+from orchestrator.model.node_state import Items, NodeState
 from orchestrator.model.nodes import Map
-from orchestrator.model.run_state import Items, NodeState
 
 
 def item_of(name: str, index: int) -> str:

@@ -21,13 +21,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from msgspec.structs import replace
 
-from orchestrator.engine.attempts import entries_in
 from orchestrator.engine.draft import Draft, Progress
 from orchestrator.engine.ending import end_graph, led_to
+from orchestrator.engine.stopping import entries_in
 from orchestrator.model.dependencies import Dependencies
 from orchestrator.model.enums import TaskStatus, Triggers
+from orchestrator.model.node_state import NodeState
 from orchestrator.model.nodes import Graph, Node, Parallel
-from orchestrator.model.run_state import NodeState
 
 FAILED = (TaskStatus.FAILED, TaskStatus.CANCELLED)
 OPEN = (TaskStatus.NEW, TaskStatus.RUNNING)

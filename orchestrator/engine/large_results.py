@@ -18,7 +18,8 @@ from orchestrator.model.commands import Json
 from orchestrator.model.enums import NodeTypes, OutcomeKind, TaskStatus
 from orchestrator.model.errors import CorruptState, VersionConflict
 from orchestrator.model.ids import key_of, launch_id_of
-from orchestrator.model.run_state import NodeState, RunInfo, RunState, StoredResult, run_result
+from orchestrator.model.node_state import NodeState, StoredResult
+from orchestrator.model.run_state import RunInfo, RunState, run_result
 from orchestrator.model.task_result import TaskResult, decode, result_object
 from orchestrator.ports import ObjectStore
 

@@ -15,7 +15,8 @@ from orchestrator.engine.draft import Draft
 from orchestrator.model.commands import Json, Notify
 from orchestrator.model.enums import RunEvents, RunStatus, TaskStatus
 from orchestrator.model.facts import NotificationExpired, NotificationFailed, NotificationSent
-from orchestrator.model.run_state import LostNotification, NodeState, OwedNotification, RunInfo, RunState
+from orchestrator.model.node_state import NodeState
+from orchestrator.model.run_state import LostNotification, OwedNotification, RunInfo, RunState
 
 _EVENT_OF: Mapping[RunStatus, RunEvents] = {
     RunStatus.COMPLETED: RunEvents.COMPLETED,

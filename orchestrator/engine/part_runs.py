@@ -17,8 +17,9 @@ from orchestrator.model.dag import DAG
 from orchestrator.model.enums import NodeTypes
 from orchestrator.model.errors import CorruptState, LaunchRefused
 from orchestrator.model.ids import instance_of
+from orchestrator.model.node_state import Items, NodeState
 from orchestrator.model.nodes import Map
-from orchestrator.model.run_state import Items, NodeState, ParentRun, PartOf, RunState
+from orchestrator.model.run_state import ParentRun, PartOf, RunState
 from orchestrator.model.templates import names_in, paths_in
 from orchestrator.ports import ObjectStore
 

@@ -13,8 +13,8 @@ from orchestrator.engine.draft import Draft
 from orchestrator.engine.scope import ResultNeeded, Spoilt
 from orchestrator.model.commands import EMPTY, Failure, Json
 from orchestrator.model.enums import NodeTypes, TargetTypes, TaskStatus
+from orchestrator.model.node_state import Items, NodeState, Slice
 from orchestrator.model.nodes import Map
-from orchestrator.model.run_state import Items, NodeState, Slice
 
 Summed = tuple[TaskStatus, Failure | None, Json]
 

@@ -12,11 +12,13 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from orchestrator.engine import attempts
+from orchestrator.engine.attempts import begin_anew
+from orchestrator.engine.claims import claim
 from orchestrator.engine.draft import Draft
 from orchestrator.model.enums import DueKind, RunStatus, TaskStatus
 from orchestrator.model.facts import PauseEnded, PauseRequested, PlacesLeft, ResumeRequested
-from orchestrator.model.run_state import NodeState, RunInfo
+from orchestrator.model.node_state import NodeState
+from orchestrator.model.run_state import RunInfo
 
 
 def paused(run: RunInfo, at: datetime) -> RunInfo:
@@ -115,7 +117,7 @@ def _go_on(draft: Draft, node: NodeState) -> None:
     retry_at = node.due.get(DueKind.RETRY.value)
     over = [kind for kind in (DueKind.TIMEOUT, DueKind.HEARTBEAT) if kind in node.due and node.due[kind] <= draft.now]
     if node.claim is None and retry_at is not None and retry_at <= draft.now:
-        attempts.claim(draft, node, node.attempt)
+        claim(draft, node, node.attempt)
     elif node.claim is not None and not node.execution_id:
         for kind in over:
-            attempts.begin_anew(draft, draft.nodes[node.node_name], kind)
+            begin_anew(draft, draft.nodes[node.node_name], kind)

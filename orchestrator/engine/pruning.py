@@ -29,7 +29,8 @@ from orchestrator.engine.large_results import RUN_ENTRY
 from orchestrator.engine.status import DefinitionStatus, OrchestrationStatus, tombstone_of, trash_of
 from orchestrator.model.errors import CorruptState, OrchestratorError, VersionConflict
 from orchestrator.model.ids import RUN_ID, key_of, launch_id_of
-from orchestrator.model.run_state import RunInfo, RunState, decode_run
+from orchestrator.model.run_document import decode_run
+from orchestrator.model.run_state import RunInfo, RunState
 from orchestrator.model.slots import Slots, changed
 from orchestrator.model.slots import decode as slots_of
 from orchestrator.model.slots import encode as encode_slots

@@ -20,7 +20,8 @@ from orchestrator.model.dag import DAG
 from orchestrator.model.enums import RunStatus, TaskStatus
 from orchestrator.model.facts import RunAdmitted
 from orchestrator.model.ids import launch_id_of, nonce_of
-from orchestrator.model.run_state import Held, NodeState, RunInfo, RunState, Slot
+from orchestrator.model.node_state import NodeState, Slot
+from orchestrator.model.run_state import Held, RunInfo, RunState
 from orchestrator.model.slots import dag_queue, pool_queue
 
 # -- runs ----------------------------------------------------------------------------------------------

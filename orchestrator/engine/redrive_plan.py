@@ -24,8 +24,9 @@ from orchestrator.engine.ending import led_to
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import NodeTypes, TaskStatus, Triggers
 from orchestrator.model.ids import beside, instance_of, step_of
+from orchestrator.model.node_state import Items, NodeState
 from orchestrator.model.nodes import End, Graph, Map, Node, Parallel
-from orchestrator.model.run_state import Items, NodeState, RunState
+from orchestrator.model.run_state import RunState
 
 NOT_COME_TO = (TaskStatus.NEW, TaskStatus.SKIPPED)
 

@@ -18,17 +18,9 @@ from orchestrator.model.dag import DAG
 from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus
 from orchestrator.model.facts import RedriveRequested, RunAdopted
 from orchestrator.model.ids import instance_of
+from orchestrator.model.node_state import GoesOn, Items, NodeState
 from orchestrator.model.nodes import Map
-from orchestrator.model.run_state import (
-    GoesOn,
-    Held,
-    Items,
-    NodeState,
-    OwedNotification,
-    RunInfo,
-    RunState,
-    child_of,
-)
+from orchestrator.model.run_state import Held, OwedNotification, RunInfo, RunState, child_of
 from orchestrator.model.words import did_you_mean, listed
 
 

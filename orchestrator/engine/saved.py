@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from orchestrator.engine.address import Completion, Item, Start
 from orchestrator.engine.notifying import has_ended
-from orchestrator.model.run_state import NodeState, RunState
+from orchestrator.model.node_state import NodeState
+from orchestrator.model.run_state import RunState
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from orchestrator.model.commands import Json
 from orchestrator.model.enums import NodeTypes, TaskStatus
 from orchestrator.model.errors import ExpressionError
 from orchestrator.model.ids import instance_of
-from orchestrator.model.run_state import NodeState, RunInfo
+from orchestrator.model.node_state import NodeState
+from orchestrator.model.run_state import RunInfo
 
 
 class ResultNeeded(Exception):

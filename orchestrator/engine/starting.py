@@ -5,15 +5,15 @@ from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
-from orchestrator.engine.attempts import claim
+from orchestrator.engine.claims import claim
 from orchestrator.engine.draft import Draft
 from orchestrator.engine.ending import end
 from orchestrator.model.commands import Failure
 from orchestrator.model.enums import DueKind, NodeTypes, TaskStatus
 from orchestrator.model.errors import ExpressionError
 from orchestrator.model.ids import beside
+from orchestrator.model.node_state import Items, NodeState
 from orchestrator.model.nodes import Condition, End, Map, Node, Parallel, Pass, Task, Wait
-from orchestrator.model.run_state import Items, NodeState
 from orchestrator.model.times import HOW_TIME, LONGEST_WAIT, parse_time
 from orchestrator.model.words import kind_of
 

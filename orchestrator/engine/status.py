@@ -24,7 +24,9 @@ from orchestrator.model.dag import DAG
 from orchestrator.model.definition import check
 from orchestrator.model.errors import CorruptState, DefinitionError, UnknownDag, VersionConflict
 from orchestrator.model.execution import ExecutionRecord
-from orchestrator.model.run_state import DocumentEncoder, NodeState, RunState, decode
+from orchestrator.model.node_state import NodeState
+from orchestrator.model.run_document import DocumentEncoder, decode
+from orchestrator.model.run_state import RunState
 from orchestrator.ports import ChangingStore, CreatingStore, ObjectStore, Version
 
 _MAX_WRITTEN = 4096

@@ -9,8 +9,9 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from orchestrator.model.enums import DueKind, TaskStatus
+from orchestrator.model.node_state import NodeState
 from orchestrator.model.policy import Policy
-from orchestrator.model.run_state import NodeState, OwedNotification, RunState
+from orchestrator.model.run_state import OwedNotification, RunState
 
 
 class Leased(Protocol):

@@ -37,8 +37,10 @@ from orchestrator.model.facts import (
     TimeCame,
 )
 from orchestrator.model.ids import parse_launch_id
+from orchestrator.model.node_state import NodeState
 from orchestrator.model.policy import Policy
-from orchestrator.model.run_state import NodeState, OwedNotification, RunInfo, RunState, decode_run
+from orchestrator.model.run_document import decode_run
+from orchestrator.model.run_state import OwedNotification, RunInfo, RunState
 from orchestrator.ports import Clock, Hosts, ObjectStore
 
 if TYPE_CHECKING:

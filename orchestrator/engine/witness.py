@@ -52,8 +52,9 @@ from orchestrator.model.facts import (
     TimeCame,
 )
 from orchestrator.model.ids import launch_id_of
+from orchestrator.model.node_state import Claim, NodeState
 from orchestrator.model.policy import Policy
-from orchestrator.model.run_state import Claim, NodeState, RunState
+from orchestrator.model.run_state import RunState
 from orchestrator.ports import Clock, Confirming, ObjectStore, Target
 
 log = logging.getLogger("orchestrator")

@@ -12,7 +12,7 @@ from operator import and_, or_
 
 from orchestrator.model.enums import Triggers
 from orchestrator.model.grammar import shape_of
-from orchestrator.model.grammar_rules import Kind, Shape
+from orchestrator.model.grammar_keys import Kind, Shape
 from orchestrator.model.words import at, closest, quoted
 
 RUN_RESULT = "$result"

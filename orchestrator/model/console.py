@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from urllib.parse import quote
 
 from orchestrator.model.ids import execution_id_of, key_of
-from orchestrator.model.run_state import NodeState
+from orchestrator.model.node_state import NodeState
 
 CONSOLE = "https://console.cloud.google.com"
 

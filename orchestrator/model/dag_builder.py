@@ -7,7 +7,7 @@ from orchestrator.model.commands import Json
 from orchestrator.model.dag import DAG
 from orchestrator.model.definition import check
 from orchestrator.model.execution import ExecutionRecord
-from orchestrator.model.run_state import NodeState
+from orchestrator.model.node_state import NodeState
 
 
 class NodeStates(Protocol):

@@ -1,48 +1,35 @@
 """Judge a definition: report every rule that it breaks, each with its path and what to write instead. Pure.
 
-What each key may hold the grammar's table says; here is what concerns several steps at once: names,
-the order in which steps run, and which steps an expression may ask about. Any value at all can be
-judged, also what YAML makes and JSON cannot (dates, keys that are no strings, a list inside of itself).
+What each key may hold the grammar's table says, and which steps an expression may ask about
+`definition_values`; here is what else concerns several steps at once: their names, and the order in
+which they run. Any value at all can be judged, also what YAML makes and JSON cannot (dates, keys that
+are no strings, a list inside of itself).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.model.bodies import (
     RUN_RESULT,
     Body,
     Place,
-    catches,
     cycles,
     dependency_path,
     step_path,
-    why_not_ended,
 )
+from orchestrator.model.definition_values import MAX_DEPTH, TRIGGER, Names, Values, items_problem
 from orchestrator.model.durations import parse_duration
 from orchestrator.model.enums import TargetTypes
-from orchestrator.model.errors import DefinitionError, ExpressionError
-from orchestrator.model.expressions import EVERYWHERE, ROOTS, Computed, Expression, compile_condition, parse, steps_in
+from orchestrator.model.errors import DefinitionError
 from orchestrator.model.grammar import BRANCH, DEFINITION, STEP_NAME_RULE, homes, shape_of
+from orchestrator.model.grammar_keys import Kind, Shape
 from orchestrator.model.grammar_of_runs import NOTIFY
-from orchestrator.model.grammar_rules import Kind, Shape, key_problem, text_problem
+from orchestrator.model.grammar_rules import key_problem
 from orchestrator.model.ids import MAX_MAPS
 from orchestrator.model.times import HOW_TIME, parse_time
-from orchestrator.model.words import at, did_you_mean, kind_of, listed, quoted
-
-MAX_DEPTH = 100
-"""Levels of Parallels and Maps in one another, and of lists and objects in one another in `parameters`."""
-
-MAX_VALUES = 1_000_000
-"""Values in all `parameters` together: YAML aliases can make more of a few lines than fits in memory."""
-
-
-_MARKED = re.compile(r"\$\{[^{}]*\}")
-
-_MOST = 1.7976931348623157e308
-"""The largest number that a double holds."""
+from orchestrator.model.words import at, kind_of, listed, quoted
 
 
 def check(definition: object) -> None:
@@ -68,27 +55,15 @@ def notify_problems(path: str, value: object) -> Iterator[str]:
         yield from NOTIFY.inner_problems(path, value)
 
 
-@dataclass(frozen=True)
-class _Event:
-    """Where the expressions of a trigger are: before there is a run."""
-
-    roots: tuple[str, ...] = ("event", "var")
-
-
-_EVENT = _Event()
-
-
 @dataclass
 class _Judge:
     definition: Mapping[object, object]
     bodies: list[Body] = field(default_factory=list)
     """All of them, each before those inside of it, in definition order."""
-    places: dict[str, Place] = field(default_factory=dict)
-    """Name -> where it stands first."""
-    shared: set[str] = field(default_factory=set)
-    """Names that stand more than once."""
-    values_left: int = MAX_VALUES
-    hints_left: int = 100
+    names: Names = field(default_factory=Names)
+
+    def __post_init__(self) -> None:
+        self.values = Values(self.names)
 
     def problems(self) -> Iterator[str]:
         self.find_bodies()
@@ -101,7 +76,7 @@ class _Judge:
                 yield from self.input_schema(body.value.get("input_schema"))
                 yield from self.triggers(body.value.get("triggers"))
                 if "result" in body.value:
-                    yield from self.values(Place(RUN_RESULT, body), "result", body.value["result"])
+                    yield from self.values.problems(Place(RUN_RESULT, body), "result", body.value["result"])
             start = body.start
             if isinstance(start, str) and body.names and start not in body.steps:
                 yield f"{at(body.path, 'start')}: {self.no_step(start, body)}"
@@ -118,7 +93,7 @@ class _Judge:
             yield from self.ways(body)
 
     def find_bodies(self) -> None:
-        """Fill `bodies` and `places`; whatever is not as it should be is passed over here."""
+        """Fill `bodies` and `names`; whatever is not as it should be is passed over here."""
         waiting = [Body("", self.definition, DEFINITION)]
         if isinstance(last := self.definition.get("finally"), dict):
             waiting.insert(0, Body("finally", last, BRANCH, is_finally=True))
@@ -137,8 +112,8 @@ class _Judge:
             inner = []
             for name in body.names:
                 place = Place(name, body)
-                if self.places.setdefault(name, place) is not place:
-                    self.shared.add(name)
+                if self.names.places.setdefault(name, place) is not place:
+                    self.names.shared.add(name)
                 step = body.steps[name]
                 if isinstance(step, dict) and shape_of(step).keys.get("branches"):
                     branches = step.get("branches")
@@ -157,7 +132,7 @@ class _Judge:
         """Yield the problems of the schema of the run's input."""
         if not isinstance(schema, dict):
             return
-        found = list(self.values(None, "input_schema", schema))
+        found = list(self.values.problems(None, "input_schema", schema))
         if not found:
             from orchestrator.model.input_schema import schema_problems  # loads a library: only where there is one
 
@@ -171,9 +146,9 @@ class _Judge:
                 continue
             path, when, run_input = at("triggers", index), trigger.get("when"), trigger.get("input")
             if isinstance(when, str):
-                yield from (f"{at(path, 'when')}: {problem}" for problem in self.condition(_EVENT, when))
+                yield from (f"{at(path, 'when')}: {problem}" for problem in self.values.condition(TRIGGER, when))
             if isinstance(run_input, dict):
-                yield from self.values(_EVENT, at(path, "input"), run_input)
+                yield from self.values.problems(TRIGGER, at(path, "input"), run_input)
 
     def step(self, place: Place, step: object) -> Iterator[str]:
         """Yield the problems of one step and of its name."""
@@ -181,7 +156,7 @@ class _Judge:
         problem = STEP_NAME_RULE.problem(name)
         if problem:
             yield f"{path}: {problem}"
-        first = self.places[name]
+        first = self.names.places[name]
         if first.body is not place.body:
             yield f"{path}: the name {quoted(name)} is taken by {first.path}; names are unique over all branches"
         if not isinstance(step, dict):
@@ -225,12 +200,14 @@ class _Judge:
                     if isinstance(each, dict):
                         yield from self.contents(place, where, row.shape, each)
             elif row.kind is Kind.CONDITION and isinstance(held, str):
-                yield from (f"{at(path, key)}: {problem}" for problem in self.condition(place, held))
+                yield from (f"{at(path, key)}: {problem}" for problem in self.values.condition(place, held))
             elif key in step and row.kind is Kind.ITEMS and isinstance(held, str | list):
                 problem = items_problem(held) if isinstance(held, str) else None
-                yield from [f"{at(path, key)}: {problem}"] if problem else self.values(place, at(path, key), held)
+                yield from (
+                    [f"{at(path, key)}: {problem}"] if problem else self.values.problems(place, at(path, key), held)
+                )
             elif key in step and row.kind in (Kind.ANY, Kind.TEXT) and (row.kind is Kind.ANY or isinstance(held, str)):
-                yield from self.values(place, at(path, key), held)
+                yield from self.values.problems(place, at(path, key), held)
                 if key == "until" and isinstance(held, str) and "${" not in held and parse_time(held) is None:
                     yield f"{at(path, key)}: {quoted(held)} is no time; {HOW_TIME}"
             elif row.kind is Kind.VALUES and isinstance(held, dict):
@@ -240,10 +217,10 @@ class _Judge:
                         yield f"{at(at(path, key), held_name)}: {problem}"
                 # Those of a Sub-DAG become the input of a run, and stand in its document; a Callback shows its own.
                 may_hide = step.get("target_type") not in (TargetTypes.DAG, TargetTypes.CALLBACK)
-                yield from self.values(place, at(path, key), held, may_hide=may_hide)
+                yield from self.values.problems(place, at(path, key), held, may_hide=may_hide)
             elif row.kind is Kind.REQUEST and isinstance(held, dict):
                 yield from row.taken_problems(at(path, key), held)
-                yield from self.values(place, at(path, key), held, is_literal=True)
+                yield from self.values.problems(place, at(path, key), held, is_literal=True)
             elif row.kind is Kind.BRANCHES and isinstance(held, list):
                 for index, branch in enumerate(held):
                     if not isinstance(branch, dict):
@@ -252,15 +229,10 @@ class _Judge:
 
     def no_step(self, name: str, body: Body) -> str:
         """Return what to say of a `start` or `next` that names no step of its body."""
-        elsewhere = self.places.get(name)
+        elsewhere = self.names.places.get(name)
         if elsewhere is not None:
             return f"{quoted(name)} is not one of the same steps, it is {elsewhere.path}; allowed: {listed(body.names)}"
-        return f"no step named {quoted(name)};{self.near(name, body.names)}"
-
-    def near(self, name: str, known: Collection[str]) -> str:
-        """Return the one of `known` that may be meant, else some of them."""
-        self.hints_left -= 1  # each costs a look at every name
-        return (did_you_mean(name, known) if self.hints_left >= 0 else "") or f" there are {listed(known)}"
+        return f"no step named {quoted(name)};{self.names.near(name, body.names)}"
 
     def ways(self, body: Body) -> Iterator[str]:
         """Yield the cycles of a body, and the steps that no way from its start leads to."""
@@ -287,121 +259,6 @@ class _Judge:
         first = min(range(len(cycle)), key=lambda index: body.order.get(cycle[index], len(body.order)))
         return cycle[first:] + cycle[:first]
 
-    def values(
-        self,
-        place: Place | _Event | None,
-        path: str,
-        parameters: object,
-        *,
-        is_literal: bool = False,
-        may_hide: bool = False,
-    ) -> Iterator[str]:
-        """Yield the problems of `parameters`: what is not JSON, and the expressions in it.
-
-        Args:
-            place: of the step or trigger that they are of; None for what holds no expressions and may hold any text.
-            is_literal: no expression can stand in it; other text that looks like one (a shell's ${NAME}) may.
-            may_hide: a secret can stand in it.
-        """
-        waiting: list[tuple[str, object, int]] = [(path, parameters, 1)]
-        is_too_deep = False
-        while waiting:
-            where, value, depth = waiting.pop()
-            self.values_left -= 1
-            if self.values_left < 0:
-                if self.values_left == -1:
-                    yield f"{where}: is one value too many; allowed: {MAX_VALUES:,} in a definition"
-                return
-            if isinstance(value, str):
-                problem = text_problem(value)
-                if problem:
-                    yield f"{where}: {problem}"
-                elif place is None:
-                    continue
-                elif "${" in value and is_literal:
-                    yield from (f"{where}: {problem}" for problem in _expressions_in(value))
-                elif "${" in value:
-                    yield from (f"{where}: {problem}" for problem in self.text(place, value, may_hide=may_hide))
-            elif isinstance(value, dict | list):
-                if depth > MAX_DEPTH:
-                    if not is_too_deep:
-                        yield f"{where}: is nested too deeply; allowed: {MAX_DEPTH} levels"
-                    is_too_deep = True
-                elif isinstance(value, list):
-                    waiting.extend(
-                        (at(where, index), value[index], depth + 1) for index in range(len(value) - 1, -1, -1)
-                    )
-                else:
-                    for key in value:
-                        if not isinstance(key, str):
-                            yield key_problem(where, key)
-                        elif problem := text_problem(key):
-                            yield f"{where}: the key {problem}"
-                    waiting.extend(
-                        (at(where, key), value[key], depth + 1) for key in reversed(value) if isinstance(key, str)
-                    )
-            elif not _is_json(value):
-                yield f"{where}: is {kind_of(value)} that JSON cannot hold; write it as a string, in quotes"
-
-    def condition(self, place: Place | _Event, text: str) -> Iterator[str]:
-        """Yield the problems of an expression that has to be true or false."""
-        try:
-            condition = compile_condition(text)
-        except ExpressionError as exc:
-            yield str(exc)
-        else:
-            yield from self.expression(place, condition.expression)
-
-    def text(self, place: Place | _Event, text: str, *, may_hide: bool) -> Iterator[str]:
-        """Yield the problems of the expressions in a string."""
-        try:
-            parts = parse(text)
-        except ExpressionError as exc:
-            yield str(exc)
-            return
-        for part in parts:
-            if not isinstance(part, str):
-                yield from self.expression(place, part, may_hide=may_hide)
-
-    def expression(
-        self, place: Place | _Event, part: Expression | Computed, *, may_hide: bool = False
-    ) -> Iterator[str]:
-        """Yield what the step, or the trigger, at `place` cannot ask about."""
-        roots = {path[0] for path in part.paths}
-        if isinstance(place, _Event):
-            for root in ROOTS:
-                if root in roots and root not in place.roots:
-                    yield f"{part.text}: there is no {quoted(root)} here; there is {listed(place.roots)}"
-            return
-        if place.name == RUN_RESULT and "error" in roots:
-            yield f'{part.text}: there is no "error" here; a run that has failed has no result'
-        elif "error" in roots and not catches(place):
-            yield f'{part.text}: no "on_error" leads to {quoted(place.name)}; only where one does is there an error'
-        if "secret" in roots and not may_hide:
-            yield f"{part.text}: is kept nowhere, so it can stand in the parameters of what is launched only"
-        for root in ROOTS:
-            is_there = root in EVERYWHERE | {"error", "secret"} or (
-                root in ("item", "index") and any(holder.body.is_iterator for holder in place.lineage())
-            )
-            if root in roots and not is_there:
-                yield f"{part.text}: there is no {quoted(root)} here; there is {listed(sorted(EVERYWHERE))}"
-        for name in steps_in(part):
-            problem = self.reference(place, name)
-            if problem:
-                yield f"{part.text}: {problem}"
-
-    def reference(self, place: Place, name: str) -> str | None:
-        """Return why an expression of the step at `place` cannot ask about the step `name`, if so."""
-        other = self.places.get(name)
-        if other is None:
-            return f"no step named {quoted(name)};{self.near(name, self.places)}"
-        if name in self.shared or place.name in self.shared:
-            return None
-        why = why_not_ended(place, other)
-        if why and place.name == RUN_RESULT:
-            return f"{why}; the run's result is made before that"
-        return f"{why}; only steps that have ended before {quoted(place.name)} starts have a result" if why else None
-
 
 def _heartbeat_problems(path: str, shape: Shape, step: Mapping[object, object]) -> Iterator[str]:
     """Yield why a heartbeat could never be missed, if so."""
@@ -415,33 +272,3 @@ def _heartbeat_problems(path: str, shape: Shape, step: Mapping[object, object]) 
         return
     if parse_duration(heartbeat) >= parse_duration(timeout):
         yield f'{path}.heartbeat: is {heartbeat}; allowed: less than the "timeout", which is {timeout}'
-
-
-def items_problem(text: str) -> str | None:
-    """Return why a string can never be a list, if so."""
-    try:
-        parts = parse(text)
-    except ExpressionError as exc:
-        return str(exc)
-    if len(parts) != 1 or isinstance(parts[0], str):
-        return f"{quoted(text)} is no list; write one, or an expression alone, as in ${{steps.A.result.files}}"
-    return None
-
-
-def _expressions_in(text: str) -> Iterator[str]:
-    """Yield the problem of each expression of ours in a string that is taken as it stands."""
-    for found in _MARKED.findall(text):
-        try:
-            parts = parse(found)
-        except ExpressionError:
-            continue  # a shell's ${NAME}, or whatever it is to the service
-        if not any(len(path) > 1 for part in parts if not isinstance(part, str) for path in part.paths):
-            continue
-        yield f'{found} is an expression; an expression can stand in "parameters" only'
-
-
-def _is_json(value: object) -> bool:
-    """Whether a value that is no string, list or object is one of JSON's, and a double can hold it."""
-    if value is None or isinstance(value, bool):
-        return True
-    return isinstance(value, int | float) and -_MOST <= value <= _MOST

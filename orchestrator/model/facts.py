@@ -11,7 +11,8 @@ from datetime import datetime
 import msgspec
 
 from orchestrator.model.commands import EMPTY, Failure, Json, Outcome
-from orchestrator.model.run_state import NodeState, ParentRun, PartOf
+from orchestrator.model.node_state import NodeState
+from orchestrator.model.run_state import ParentRun, PartOf
 
 
 class RunStarted(msgspec.Struct, frozen=True, gc=False):

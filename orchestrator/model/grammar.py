@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from orchestrator.model.enums import NodeTypes, TargetTypes, Triggers
+from orchestrator.model.grammar_keys import Key, Kind, Shape
 from orchestrator.model.grammar_of_runs import RUNS
 from orchestrator.model.grammar_of_targets import TARGETS, WITHOUT_POOLS
-from orchestrator.model.grammar_rules import Choice, Duration, Key, Kind, Pattern, Range, Shape
+from orchestrator.model.grammar_rules import Choice, Duration, Pattern, Range
 from orchestrator.model.ids import STEP_NAME
 
 STEP_NAME_RULE = Pattern("a step name", STEP_NAME.pattern, "write 1 to 64 of A-Z a-z 0-9 _ -")

@@ -4,7 +4,8 @@ from msgspec.structs import replace
 
 from orchestrator.model import schedule
 from orchestrator.model.enums import Missed, RunEvents
-from orchestrator.model.grammar_rules import Choice, Cron, Duration, Key, Kind, Pattern, Range, Shape, Zone
+from orchestrator.model.grammar_keys import Key, Kind, Shape
+from orchestrator.model.grammar_rules import Choice, Cron, Duration, Pattern, Range, Zone
 
 MAX_SLOTS = 1000
 """How many runs of a DAG, or Tasks of a pool, may be under way at once where that is limited: who holds a slot stands

@@ -6,8 +6,9 @@ from keyword import kwlist
 from msgspec.structs import replace
 
 from orchestrator.model.enums import TargetTypes
+from orchestrator.model.grammar_keys import Key, Kind
 from orchestrator.model.grammar_of_runs import TOPIC, URL
-from orchestrator.model.grammar_rules import Choice, Duration, Key, Kind, Pattern
+from orchestrator.model.grammar_rules import Choice, Duration, Pattern
 from orchestrator.model.messages import LAUNCH_VARIABLE
 
 _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"

@@ -20,7 +20,7 @@ from referencing.jsonschema import DRAFT202012
 
 from orchestrator.model.commands import Json
 from orchestrator.model.errors import InputRejected
-from orchestrator.model.grammar_rules import DIALECT
+from orchestrator.model.grammar_keys import DIALECT
 from orchestrator.model.words import at, quoted
 
 MAX_LEVELS = 30

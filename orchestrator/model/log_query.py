@@ -20,7 +20,8 @@ from orchestrator.model.console import execution_filter, in_filter, rfc3339
 from orchestrator.model.enums import NodeTypes, TargetTypes
 from orchestrator.model.ids import execution_id_of, key_of, launch_id_of, parse_launch_id, step_of
 from orchestrator.model.messages import LAUNCH_PARAMETER
-from orchestrator.model.run_state import NodeState, RunState
+from orchestrator.model.node_state import NodeState
+from orchestrator.model.run_state import RunState
 
 CLAUSES_IN_A_FILTER = 60
 """A filter has at most 20,000 characters, and an attempt's part of one up to 250."""

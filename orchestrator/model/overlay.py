@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from orchestrator.model.run_state import NodeState
+from orchestrator.model.node_state import NodeState
 
 _FLAT_FROM = 256
 """So many that have changed are copied each time; with more, all are, once."""

@@ -17,8 +17,9 @@ from itertools import pairwise
 
 from orchestrator.model.commands import target_key
 from orchestrator.model.enums import NodeTypes, TargetTypes
+from orchestrator.model.node_state import NodeState
 from orchestrator.model.prices import LEAST_MESSAGE, Operations, message, task, work
-from orchestrator.model.run_state import NodeState, RunInfo, RunState
+from orchestrator.model.run_state import RunInfo, RunState
 
 VCPUS, MEMORY_GIB = 1.0, 0.5
 """The orchestrator's function, as terraform/ deploys it."""

@@ -7,7 +7,7 @@ contents of expressions, how deep and how long things may be) only `definition.p
 from orchestrator.model.commands import Json
 from orchestrator.model.enums import NodeTypes
 from orchestrator.model.grammar import BRANCH, DEFINITION, SHAPES, STEP_NAME_RULE, TASKS
-from orchestrator.model.grammar_rules import DIALECT, Key, Kind, Shape, with_schema
+from orchestrator.model.grammar_keys import DIALECT, Key, Kind, Shape, with_schema
 
 
 def schema() -> dict[str, Json]:

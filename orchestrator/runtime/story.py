@@ -9,7 +9,7 @@ from datetime import datetime
 from orchestrator.engine.saved import Saved
 from orchestrator.model.commands import Failure
 from orchestrator.model.enums import DueKind, NodeTypes, RunStatus, TaskStatus
-from orchestrator.model.run_state import NodeState
+from orchestrator.model.node_state import NodeState
 
 log = logging.getLogger("orchestrator")
 

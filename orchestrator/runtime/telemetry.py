@@ -19,7 +19,8 @@ from orchestrator.engine.saved import Saved
 from orchestrator.model.commands import Failure, Launch
 from orchestrator.model.enums import NodeTypes, RunStatus, TargetTypes, TaskStatus
 from orchestrator.model.ids import key_of, launch_id_of, span_of
-from orchestrator.model.run_state import NodeState, RunInfo, RunState
+from orchestrator.model.node_state import NodeState
+from orchestrator.model.run_state import RunInfo, RunState
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context

@@ -15,7 +15,8 @@ from orchestrator.model.enums import Identity, RunStatus
 from orchestrator.model.errors import CorruptState, LaunchUncertain, OrchestratorError
 from orchestrator.model.ids import child_run_id
 from orchestrator.model.messages import begin_message, cancel_message
-from orchestrator.model.run_state import RunInfo, RunState, decode, decode_run, run_result
+from orchestrator.model.run_document import decode, decode_run
+from orchestrator.model.run_state import RunInfo, RunState, run_result
 from orchestrator.model.task_result import decode as decode_result
 from orchestrator.ports import ObjectStore
 

@@ -9,7 +9,9 @@ import msgspec
 
 from orchestrator.model.commands import Failure, Json, Launch, Notify
 from orchestrator.model.enums import RunStatus
-from orchestrator.model.run_state import NodeState, RunState, encode
+from orchestrator.model.node_state import NodeState
+from orchestrator.model.run_document import encode
+from orchestrator.model.run_state import RunState
 from orchestrator.testing.errors import SimulationError
 
 

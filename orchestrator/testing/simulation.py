@@ -25,10 +25,11 @@ from orchestrator.model.messages import (
     resume_message,
     start_message,
 )
+from orchestrator.model.node_state import NodeState
 from orchestrator.model.policy import Policy
-from orchestrator.model.run_state import NodeState, RunState, child_of
+from orchestrator.model.run_state import RunState, child_of
 from orchestrator.ports import HeldSecrets, Target
-from orchestrator.runtime.executor import RulesOf
+from orchestrator.runtime.policy import RulesOf
 from orchestrator.runtime.unknown_hosts import UnknownHosts
 from orchestrator.targets.dag import DagTarget
 from orchestrator.testing.child_runs import ChildRuns

@@ -19,18 +19,22 @@ ROOT = Path(__file__).resolve().parents[2]
 PARTS = {
     "brokers": "pubsub",
     "engine": (
-        "acting address attempts catalog committing dag_executor decide deciding draft ending handled "
-        "large_results notifying observing pace pausing records resolve results retry run_box run_boxes saved "
-        "scope starting status sweep ticker wanted witness"
+        "acting address attempts catalog claims committing dag_executor decide deciding draft ending handled "
+        "large_results leading notifying observing pace pausing records resolve results retry run_box run_boxes saved "
+        "scope starting status wanted witness"
     ),
     "model": (
-        "allowance bodies commands dag dag_builder definition durations enums errors event_factory event_values "
-        "events execution expressions facts fixed grammar grammar_of_runs grammar_of_targets grammar_rules ids "
-        "job_events json_paths log_events messages node_factory nodes own_events policy pubsub rules run_state "
-        "schedule secrets task_result templates times words"
+        "allowance bodies commands dag dag_builder definition definition_values durations enums errors "
+        "event_factory event_values events execution expressions facts fixed grammar grammar_keys grammar_of_runs "
+        "grammar_of_targets grammar_rules ids job_events json_paths log_events messages node_factory node_state "
+        "nodes own_events policy pubsub rules run_document run_state schedule secrets task_result templates times "
+        "words"
     ),
     "ports": "",
-    "runtime": "catalog clock cloud executor gcp logs registry secrets settings story unknown_hosts",
+    "runtime": (
+        "catalog clock cloud executor gcp logs own_runs own_targets policy registry secrets settings story "
+        "unknown_hosts"
+    ),
     "services": "allowed_hosts cloud_logging cloud_tasks connections google_api",
     "stores": "gcs keys",
     "targets": "callables cloud_function cloud_logging function_calls twins",

@@ -37,8 +37,8 @@ LAYERS = {
 """Part of the package -> parts that it may import."""
 
 PURE_ENGINE = (
-    *("decide", "notifying", "pausing", "starting", "attempts", "ending", "items", "parts", "joining"),
-    *("draft", "pace", "retry", "scope", "queueing", "redrive_plan", "redriving"),
+    *("decide", "notifying", "pausing", "starting", "claims", "attempts", "stopping", "ending", "items", "parts"),
+    *("joining", "draft", "pace", "retry", "scope", "queueing", "redrive_plan", "redriving"),
 )
 
 ADAPTERS = {

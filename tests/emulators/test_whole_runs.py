@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator import DAGExecutor
 from orchestrator.engine.catalog import Catalog
-from orchestrator.model.run_state import encode
+from orchestrator.model.run_document import encode
 from orchestrator.runtime.catalog import DagFolders
 from tests.support.cloud import ROOT, Cloud
 from tests.support.pubsub_emulator import pubsub_emulator_host  # noqa: F401 - the fixture

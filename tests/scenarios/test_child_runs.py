@@ -307,7 +307,7 @@ def test_an_id_that_another_run_has_is_an_error_and_not_that_run(family):
 def replace_node():
     from datetime import UTC, datetime
 
-    from orchestrator.model.run_state import NodeState
+    from orchestrator.model.node_state import NodeState
 
     at = datetime.fromtimestamp(0, UTC)
     return NodeState(

@@ -68,7 +68,7 @@ def test_events_that_waited_together_are_decided_on_in_parts_where_they_are_too_
     entries = [Entry(item, on_done=lambda *what: told.append(what)) for item in items]
     box = executor._boxes.box(run_id)
     assert [box.offer(entry) for entry in entries] == [True, *[False] * (count - 1)]
-    executor._lead(box, entries[0])
+    executor._leader.lead(box, entries[0])
     run = world.state(run_id)
     assert [run.nodes[f"A{i}"].status for i in range(count)] == ["Running"] * count
     assert [error for _, error in told] == [None] * count

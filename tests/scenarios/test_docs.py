@@ -14,7 +14,7 @@ from orchestrator.cli.main import main
 from orchestrator.model.definition import problems
 from orchestrator.model.enums import NodeTypes
 from orchestrator.model.grammar import BRANCH, DEFINITION, SHAPES, TASKS, shape_of
-from orchestrator.model.grammar_rules import Shape
+from orchestrator.model.grammar_keys import Shape
 from orchestrator.testing import simulate
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,7 +10,7 @@ from orchestrator.engine.status import DefinitionStatus, ExecutionStatus, Orches
 from orchestrator.model.commands import Outcome
 from orchestrator.model.enums import TaskStatus
 from orchestrator.model.messages import function_message, resume_message
-from orchestrator.model.run_state import FORMAT
+from orchestrator.model.run_document import FORMAT
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.targets.dag import DagTarget
 from orchestrator.testing.noted_notifier import NotedNotifier

@@ -92,7 +92,7 @@ def test_an_event_that_cannot_be_decided_on_fails_alone(monkeypatch):
         if launch.node_name == "A":
             assert is_leader
             first = entry
-    world.executor._lead(box, first)
+    world.executor._leader.lead(box, first)
 
     assert isinstance(results["B"], EventError)
     statuses = {name: node.status.value for name, node in world.state(run_id).nodes.items()}

@@ -1,6 +1,6 @@
 """Definitions at the limits: as deep as they may be, and wide."""
 
-from orchestrator.model.definition import MAX_DEPTH
+from orchestrator.model.definition_values import MAX_DEPTH
 from orchestrator.model.enums import RunStatus
 from tests.support.world import World, chain, dag, parallel
 

@@ -11,7 +11,8 @@ from orchestrator.cli.bucket import Bucket
 from orchestrator.cli.runs import ALL, Filter, newest
 from orchestrator.engine.status import OrchestrationStatus
 from orchestrator.model.enums import RunStatus
-from orchestrator.model.run_state import RunInfo, RunState, encode
+from orchestrator.model.run_document import encode
+from orchestrator.model.run_state import RunInfo, RunState
 from orchestrator.stores.local import LocalStore
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.testing.virtual_time import T0

@@ -6,7 +6,7 @@ from orchestrator import DAGExecutor
 from orchestrator.engine import run_boxes
 from orchestrator.engine.catalog import Catalog
 from orchestrator.model.commands import Outcome
-from orchestrator.model.run_state import encode
+from orchestrator.model.run_document import encode
 from orchestrator.stores.memory import MemoryStore
 from tests.support.world import START, KeptBroker, NotedTarget, World, completion, dag, parallel, task
 
@@ -83,7 +83,7 @@ def test_an_instance_in_the_cloud_keeps_nothing_of_runs_that_have_ended():
         executor.target.outcomes[f"x-{executor.target.calls[-1].key}"] = Outcome.completed()
         executor.look_after(run_id)
         assert executor.wait(run_id, 5).run.status == "Completed"
-    assert executor._ended == {}
+    assert executor._runs._ended == {}
     assert kept_bytes(executor) == 0
 
 
@@ -92,4 +92,4 @@ def test_a_process_with_a_bus_of_its_own_has_the_end_for_who_waits_later():
     with DAGExecutor(dag(A=step), store=MemoryStore()) as executor:
         run_id = executor.start()
         executor.wait(run_id, 10)
-        assert run_id in executor._ended
+        assert run_id in executor._runs._ended

@@ -246,7 +246,7 @@ def test_of_two_ticks_at_once_one_sends():
 
     other = world.instance()  # looked at the run before the first one saved
     facts = (NotificationExpired(late[0].notification_id, late[0].owner),)
-    other._apply(other._boxes.box(run_id), facts)
+    other._leader.apply(other._boxes.box(run_id), facts)
     assert world.notifier.events == ["started"]
 
 

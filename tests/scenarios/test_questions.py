@@ -40,7 +40,7 @@ def test_of_events_that_share_a_save(world):
         entries.append(Entry(Completion(run_id, launch.node_name, 1, event), on_done=lambda handled, error: None))
     leads = [box.offer(entry) for entry in entries]
     assert leads == [True] + [False] * (WIDTH - 1)
-    world.executor._lead(box, entries[0])
+    world.executor._leader.lead(box, entries[0])
     assert world.state(run_id).run.status.value == "Completed"
 
 

@@ -1,6 +1,7 @@
 """What shares a limit: runs of a DAG with max_active_runs, Tasks of a pool; who waits, who is next, who gives way."""
 
 from datetime import timedelta
+from threading import Event, Thread
 
 import pytest
 
@@ -10,6 +11,7 @@ from orchestrator.model.enums import RunStatus, TaskStatus
 from orchestrator.model.messages import cancel_message, pause_message, resume_message
 from orchestrator.model.policy import Policy
 from orchestrator.model.slots import Slots, decode, encode
+from orchestrator.stores.memory import MemoryStore
 from orchestrator.testing import Faults, Simulation, fails, in_turn, returns, simulate
 from tests.support.world import World, chain, dag, parallel, task
 
@@ -427,3 +429,42 @@ def test_parts_of_a_map_share_a_pool_and_take_no_slot_of_their_dag():
     assert run.state.run.ended_at - run.state.run.started_at == 3 * MINUTE
     assert len([launch for part in world.runs for launch in part.all_launches if launch.node_name != "Each"]) >= 120
     assert slots(world.store, "pool/api").held == slots(world.store, "dag/dag").held == ()
+
+
+class SlowQueue(MemoryStore):
+    """From a time on, its writes of one queue wait until they may go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slow, self.arrived, self.may_go_on = "", Event(), Event()
+
+    def put(self, key, data, *, expect):
+        if key == self.slow:
+            self.arrived.set()
+            assert self.may_go_on.wait(10)
+        return super().put(key, data, expect=expect)
+
+
+def test_closing_waits_for_every_slot_that_is_being_given_back_of_two_of_one_run_for_the_slower_one_too():
+    store = SlowQueue()
+    two = dag(P=parallel(dag(A=task(pool="slow")), dag(B=task(pool="quick"))))
+    world = World(two, store=store, pools={"slow": 1, "quick": 1})
+    world.start()
+    store.slow = "slots/pool/slow.json"
+    ending = Thread(target=world.end, args=("A",))
+    ending.start()
+    assert store.arrived.wait(10)
+    world.end("B")
+    given_back = world.executor._leader._given_back
+    wait = given_back.wait
+
+    def goes_on_when_waited_for(timeout_s):
+        store.may_go_on.set()
+        return wait(timeout_s)
+
+    given_back.wait = goes_on_when_waited_for
+    world.executor.close()
+    held = [slots(store, f"pool/{pool}").held for pool in ("slow", "quick")]
+    store.may_go_on.set()
+    ending.join(10)
+    assert held == [(), ()]

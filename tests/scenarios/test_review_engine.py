@@ -18,8 +18,8 @@ from orchestrator.model.errors import LaunchUncertain, NotYet, RunExists, RunNot
 from orchestrator.model.event_factory import EventFactory
 from orchestrator.model.facts import ClaimExpired
 from orchestrator.model.messages import cancel_message
-from orchestrator.runtime.executor import MAX_ENDED_RUNS
 from orchestrator.runtime.executor import DAGExecutor as PublicExecutor
+from orchestrator.runtime.own_runs import MAX_ENDED_RUNS
 from orchestrator.runtime.settings import Settings
 from orchestrator.stores.local import LocalStore
 from orchestrator.stores.memory import MemoryStore
@@ -55,7 +55,7 @@ def folded(world: World, run_id: str, *entries: Entry) -> None:
     assert box.offer(entries[0])
     for entry in entries[1:]:
         assert not box.offer(entry)
-    world.executor._lead(box, entries[0])
+    world.executor._leader.lead(box, entries[0])
 
 
 def noting(results: dict[str, object], name: str) -> Callable[[Handled | None, BaseException | None], None]:
@@ -156,7 +156,7 @@ def test_a_thread_that_is_interrupted_while_it_waits_does_not_get_the_lead():
 
     waits.signal = SimpleNamespace(wait=interrupted, set=lambda: None, clear=lambda: None)
     with pytest.raises(KeyboardInterrupt):
-        world.executor._lead_or_wait(box, waits)
+        world.executor._leader.lead_or_wait(box, waits)
     assert box.is_idle
     within_10_s(lambda: world.end("A"))
     assert world.state(run_id).run.status is RunStatus.COMPLETED
@@ -191,7 +191,7 @@ def test_a_thread_that_is_interrupted_while_its_event_is_handled_does_not_get_th
 
     waits.signal = SimpleNamespace(wait=interrupted, set=lambda: None, clear=lambda: None)
     with pytest.raises(KeyboardInterrupt):
-        world.executor._lead_or_wait(box, waits)
+        world.executor._leader.lead_or_wait(box, waits)
     box.put_back([waits])  # as who leads does with what is too much at once
     assert box.pass_on() is Baton.KEPT
 
@@ -446,7 +446,7 @@ def test_what_an_instance_remembers_of_ended_runs_is_bounded():
             executor.execute(START, message_id=f"m{number}")
             executor.execute(completion(target.calls[-1]))
         first = target.calls[0].run_id
-        assert len(executor._ended) == MAX_ENDED_RUNS
+        assert len(executor._runs._ended) == MAX_ENDED_RUNS
         assert executor.wait(first, timeout_s=1).run.status is RunStatus.COMPLETED
         assert not executor._boxes.box(first).status._encoder._lines
 
@@ -458,9 +458,9 @@ def test_an_on_saved_that_raises_keeps_nobody_waiting():
     target = NotedTarget()
     with PublicExecutor(chain("A"), store=MemoryStore(), targets={"Function": target}, on_saved=broken) as executor:
         run_id = executor.start()
-        assert run_id in executor._mine, "the timer looks after it"
+        assert run_id in executor._runs._mine, "the timer looks after it"
         executor.execute(completion(target.calls[0]))
-        assert run_id in executor._ended
+        assert run_id in executor._runs._ended
 
 
 def test_who_waits_for_no_time_at_all_is_told_of_a_run_that_has_ended():
@@ -482,7 +482,7 @@ def test_a_run_that_is_being_looked_after_is_open_meanwhile():
 
     class Slow(NotedTarget):
         def outcome(self, execution: Execution) -> Outcome | None:
-            seen.append((executor.open_run_ids, executor._drives_here(run_id)))
+            seen.append((executor.open_run_ids, executor._runs.drives(run_id)))
             asked.set()
             return super().outcome(execution)
 
@@ -527,8 +527,8 @@ def test_a_run_is_looked_after_as_soon_as_there_is_a_thread_for_that(monkeypatch
         patched.setattr(Thread, "start", none_left)
         executor.start()
     executor.execute(completion(target.calls[-1]))
-    assert executor._timer is not None
-    assert executor._timer.is_alive()
+    assert executor._runs._timer is not None
+    assert executor._runs._timer.is_alive()
     executor.close()
 
 

@@ -17,7 +17,8 @@ from orchestrator.cli import run_names
 from orchestrator.cli.bucket import Bucket
 from orchestrator.cli.runs import Filter, newest
 from orchestrator.model.enums import RunStatus
-from orchestrator.model.run_state import ParentRun, RunInfo, RunState, decode_run, encode
+from orchestrator.model.run_document import decode_run, encode
+from orchestrator.model.run_state import ParentRun, RunInfo, RunState
 from orchestrator.stores.local import LocalStore
 from orchestrator.stores.memory import MemoryStore
 

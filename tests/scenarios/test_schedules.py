@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from orchestrator.model.run_state import encode
+from orchestrator.model.run_document import encode
 from tests.support.world import T0, World, dag, task
 
 NOON = {"schedule": "0 12 * * *", "time_zone": "Etc/UTC"}

@@ -99,7 +99,7 @@ def test_of_the_other_event_that_shares_a_save_nothing_is_said_of_the_wrong_node
         event = EventFactory.create_from_event(completion(launch), message_id=f"end-{launch.node_name}")
         entries.append(Entry(Completion(run_id, launch.node_name, 1, event), on_done=lambda handled, error: None))
         box.offer(entries[-1])
-    world.executor._lead(box, entries[0])
+    world.executor._leader.lead(box, entries[0])
     assert {line[2]["node"]: line[2].get("event_id") for line in told} == {
         "P": None,
         "B": "end-B",
@@ -183,7 +183,7 @@ def test_a_store_that_fails_is_told_of_the_run_of_every_event_that_it_held_up(mo
         event = EventFactory.create_from_event(completion(launch))
         entries.append(Entry(Completion(run_id, launch.node_name, 1, event), on_done=lambda handled, error: None))
         world.executor._boxes.box(run_id).offer(entries[-1])
-    world.executor._lead(world.executor._boxes.box(run_id))
+    world.executor._leader.lead(world.executor._boxes.box(run_id))
     assert [dict(entry.error.labels) for entry in entries] == [{"run_id": run_id}] * 2
 
 

@@ -4,6 +4,7 @@ from threading import Barrier, Event, Thread
 
 import pytest
 
+from orchestrator.engine import leading
 from orchestrator.model.commands import Execution, Outcome
 from orchestrator.model.enums import Identity
 from orchestrator.model.errors import CorruptState, LaunchUncertain
@@ -75,9 +76,7 @@ def test_the_next_tick_does_not_wait_for_the_calls_of_the_one_before():
 
 
 def test_with_very_many_such_calls_the_tick_itself_makes_some(monkeypatch):
-    from orchestrator.engine import dag_executor
-
-    monkeypatch.setattr(dag_executor, "MAX_APART", 2)
+    monkeypatch.setattr(leading, "MAX_APART", 2)
     world, runs = world_of_expired_claims()
     world.target.meets = lambda: None
     world.executor.tick()

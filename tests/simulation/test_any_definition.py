@@ -20,7 +20,7 @@ from orchestrator.model.dag_builder import DAGBuilder
 from orchestrator.model.definition import problems
 from orchestrator.model.enums import TargetTypes, TaskStatus
 from orchestrator.model.errors import InputRejected
-from orchestrator.model.run_state import decode, encode
+from orchestrator.model.run_document import decode, encode
 from orchestrator.model.schema import schema
 from orchestrator.testing import (
     Faults,
@@ -179,7 +179,7 @@ def run_to_its_end(definition):
 
 
 def test_a_kind_of_key_without_a_strategy_is_an_error_that_names_it():
-    from orchestrator.model.grammar_rules import Key
+    from orchestrator.model.grammar_keys import Key
     from tests.strategies import _Drawer
 
     row = Key("new_key", Enum("Kind", {"NEW": "a new kind"}).NEW, "What is not known yet.")

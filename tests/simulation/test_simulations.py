@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.engine.status import OrchestrationStatus
 from orchestrator.model.enums import Identity
-from orchestrator.model.run_state import encode
+from orchestrator.model.run_document import encode
 from tests.simulation.simulator.endings import difference
 from tests.simulation.simulator.many import Summary, of_seed, simulated
 from tests.simulation.simulator.meetings import missing

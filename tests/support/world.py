@@ -187,7 +187,7 @@ def plain(state: RunState) -> dict[str, Json]:
     """A run without what depends on when and by whom: times and claims."""
     import msgspec
 
-    from orchestrator.model.run_state import encode
+    from orchestrator.model.run_document import encode
 
     document = msgspec.json.decode(encode(state))
     for entry in document.values():

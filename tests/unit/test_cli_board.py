@@ -18,7 +18,8 @@ from orchestrator.cli.results import outcome_lines, size_words
 from orchestrator.model.commands import Failure
 from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus
 from orchestrator.model.errors import StoreUnavailable
-from orchestrator.model.run_state import BranchState, Items, NodeState, RunInfo, RunState
+from orchestrator.model.node_state import BranchState, Items, NodeState
+from orchestrator.model.run_state import RunInfo, RunState
 
 T0 = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 RUN = RunInfo(

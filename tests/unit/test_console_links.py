@@ -12,7 +12,7 @@ from orchestrator.cli.main import main
 from orchestrator.model.console import ROWS, Place, execution_filter, execution_page, logs_page
 from orchestrator.model.enums import NOWHERE_ELSE, NodeTypes, TargetTypes, TaskStatus
 from orchestrator.model.ids import execution_id_of, key_of
-from orchestrator.model.run_state import NodeState
+from orchestrator.model.node_state import NodeState
 from tests.support.logging_query import compile_query, matches
 
 LAUNCH = "run_1_a/Load/1"

@@ -20,7 +20,8 @@ from orchestrator.model.facts import (
     TimeCame,
 )
 from orchestrator.model.policy import Policy, TargetRules
-from orchestrator.model.run_state import RunState, decode, encode
+from orchestrator.model.run_document import decode, encode
+from orchestrator.model.run_state import RunState
 from tests.support.world import T0, chain, dag, parallel, task
 
 FORK = dag(A=task("P"), P=parallel(chain("L"), chain("R1", "R2"), next="Z"), Z=task())

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.model.definition import MAX_DEPTH, MAX_VALUES, check, problems
+from orchestrator.model.definition import check, problems
+from orchestrator.model.definition_values import MAX_DEPTH, MAX_VALUES
 from orchestrator.model.enums import TargetTypes
 from orchestrator.model.errors import DefinitionError
 

@@ -19,8 +19,9 @@ from orchestrator.model.facts import (
     RunAdopted,
     RunStarted,
 )
+from orchestrator.model.node_state import Items
 from orchestrator.model.policy import Policy, TargetRules
-from orchestrator.model.run_state import Items, ParentRun, PartOf
+from orchestrator.model.run_state import ParentRun, PartOf
 from tests.support.world import T0, chain, dag, parallel, task
 
 START = RunStarted("run_1_x", "dag", "sha256:0", {}, "m1", scheduled_for=T0)

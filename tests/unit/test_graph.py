@@ -16,7 +16,8 @@ from orchestrator.model.commands import Failure, Outcome
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus
 from orchestrator.model.graph import FORMATS, _dot_text, _mermaid_text, dot, mermaid
-from orchestrator.model.run_state import NodeState, RunInfo, RunState
+from orchestrator.model.node_state import NodeState
+from orchestrator.model.run_state import RunInfo, RunState
 from orchestrator.runtime.catalog import read_definition
 from tests.support.world import World, chain, dag, parallel
 from tests.support.world import task as step

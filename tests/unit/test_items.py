@@ -10,8 +10,8 @@ from orchestrator.engine.draft import Token
 from orchestrator.model.commands import Failure, Outcome
 from orchestrator.model.dag import DAG
 from orchestrator.model.facts import AttemptEnded, CancelRequested, PauseEnded, RedriveRequested, RunStarted
+from orchestrator.model.node_state import NodeState, Slice
 from orchestrator.model.policy import Policy, TargetRules
-from orchestrator.model.run_state import NodeState, Slice
 from tests.support.world import T0, dag, parallel, task
 
 START = RunStarted("run_1_x", "dag", "sha256:0", {}, "m1")

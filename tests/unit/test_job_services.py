@@ -10,7 +10,7 @@ from google.auth.credentials import AnonymousCredentials
 from orchestrator.model.commands import Execution, Outcome
 from orchestrator.model.enums import OutcomeKind, TargetTypes
 from orchestrator.model.errors import LaunchRefused, LaunchUncertain
-from orchestrator.runtime.executor import RulesOf
+from orchestrator.runtime.policy import RulesOf
 from orchestrator.services.google_api import GoogleApis
 from orchestrator.targets import jobs
 from orchestrator.targets.job_service import Where

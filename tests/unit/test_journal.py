@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from orchestrator.model.commands import Failure
 from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus
-from orchestrator.model.run_state import DocumentEncoder, NodeState, RunInfo, RunState, decode, encode
+from orchestrator.model.node_state import NodeState
+from orchestrator.model.run_document import DocumentEncoder, decode, encode
+from orchestrator.model.run_state import RunInfo, RunState
 from orchestrator.stores import journal
 from orchestrator.stores.journal import merge, record, records, since
 from tests.strategies import json_values, texts

@@ -11,7 +11,9 @@ from orchestrator.model.enums import NodeTypes, OutcomeKind, RunStatus, TaskStat
 from orchestrator.model.errors import CorruptState
 from orchestrator.model.facts import AttemptEnded, RedriveRequested
 from orchestrator.model.ids import key_of
-from orchestrator.model.run_state import NodeState, RunInfo, RunState, StoredResult, decode, encode
+from orchestrator.model.node_state import NodeState, StoredResult
+from orchestrator.model.run_document import decode, encode
+from orchestrator.model.run_state import RunInfo, RunState
 from orchestrator.model.task_result import TaskResult, result_object
 from orchestrator.stores.memory import MemoryStore
 from tests.support.world import World, task

@@ -41,8 +41,8 @@ DOCUMENTED = {
     "model.cel MAX_VALUES": (DATA, "1,000,000 values that it takes in"),
     "model.cel_tree MAX_ITERATIONS": (DATA, "9,999 rounds"),
     "model.cel_tree MAX_WORK": (DATA, "100,000,000 values"),
-    "model.definition MAX_DEPTH": (LANGUAGE, "Parallels and Maps in one another"),
-    "model.definition MAX_VALUES": (LANGUAGE, "values in all parameters"),
+    "model.definition_values MAX_DEPTH": (LANGUAGE, "Parallels and Maps in one another"),
+    "model.definition_values MAX_VALUES": (LANGUAGE, "values in all parameters"),
     "model.grammar_of_runs MAX_PRIORITY": (QUEUES, "`priority` of a definition"),
     "model.grammar_of_runs MAX_SLOTS": (QUEUES, "`max_active_runs`"),
     "model.ids MAX_MAPS": (MAP, "Maps in one another"),
@@ -96,8 +96,8 @@ WITHOUT_A_ROW = {
             cli.bucket _MAX_COMPARED
             engine.acting MAX_CONCURRENT_CALLS
             engine.committing MAX_FAULTS MAX_SAVES MAX_TURNS
-            engine.dag_executor MAX_APART
             engine.large_results MAX_AHEAD_BYTES MAX_PART_BYTES
+            engine.leading MAX_APART
             engine.pace MOST_LINGERING_S
             engine.schedules _MAX_RACES
             engine.run_boxes MAX_IDLE_BYTES MAX_IDLE_RUNS
@@ -106,7 +106,7 @@ WITHOUT_A_ROW = {
             model.cel_tree _MAX_VISITS
             model.event_values MAX_ATTEMPT
             model.slots NO_LIMIT
-            runtime.executor MAX_ENDED_RUNS _LONGEST_PAUSE_S
+            runtime.own_runs MAX_ENDED_RUNS _LONGEST_PAUSE_S
             runtime.telemetry EXPORT_LIMIT_S
             services.connections MOST
             stores.creations MOST_BYTES
@@ -139,7 +139,7 @@ WITHOUT_A_ROW = {
             engine.large_results MAX_INLINE_BYTES
             engine.parts MAX_TOLD
             engine.pruning LEAST_AGE_S
-            model.definition _MOST
+            model.definition_values _MOST
             model.nodes MAX_CONCURRENCY
             model.secrets MIN_MASKED
             """,

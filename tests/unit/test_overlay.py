@@ -8,8 +8,8 @@ from orchestrator.engine import draft
 from orchestrator.engine.draft import copied
 from orchestrator.model import overlay
 from orchestrator.model.enums import NodeTypes, TaskStatus
+from orchestrator.model.node_state import NodeState
 from orchestrator.model.overlay import Overlay
-from orchestrator.model.run_state import NodeState
 
 NAMES = [f"N{n}" for n in range(12)]
 CHANGES = st.lists(st.lists(st.tuples(st.sampled_from(NAMES), st.integers(0, 9)), max_size=6), max_size=12)

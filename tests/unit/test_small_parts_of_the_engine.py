@@ -32,8 +32,9 @@ from orchestrator.model.errors import (
     UnknownDag,
 )
 from orchestrator.model.facts import NotificationExpired, RunStarted
+from orchestrator.model.node_state import Slot
 from orchestrator.model.policy import Policy, TargetRules
-from orchestrator.model.run_state import RunState, Slot
+from orchestrator.model.run_state import RunState
 from orchestrator.stores.memory import MemoryStore
 from tests.support.world import T0, World, chain, dag, task
 

@@ -5,15 +5,16 @@ from datetime import UTC, datetime
 
 import pytest
 
-from orchestrator.model import commands, events, execution, facts, run_state, templates
-from orchestrator.model.run_state import NodeState, RunInfo, RunState
+from orchestrator.model import commands, events, execution, facts, node_state, run_state, templates
+from orchestrator.model.node_state import NodeState
+from orchestrator.model.run_state import RunInfo, RunState
 
 
 def structs_of(module):
     return [each for each in vars(module).values() if hasattr(each, "__struct_config__")]
 
 
-@pytest.mark.parametrize("module", [commands, events, execution, facts, run_state])
+@pytest.mark.parametrize("module", [commands, events, execution, facts, node_state, run_state])
 def test_no_value_that_a_run_has_many_of_is_gone_through_by_the_collector(module):
     found = structs_of(module)
     assert found

@@ -13,8 +13,9 @@ from orchestrator.model.commands import Outcome
 from orchestrator.model.dag import DAG
 from orchestrator.model.errors import NotYet
 from orchestrator.model.facts import AttemptEnded, ClaimExpired, RunStarted
+from orchestrator.model.node_state import Items
 from orchestrator.model.policy import Policy, TargetRules
-from orchestrator.model.run_state import Items, PartOf, RunState
+from orchestrator.model.run_state import PartOf, RunState
 from orchestrator.model.task_result import CONFLICT, begun_object
 from orchestrator.stores.memory import MemoryStore
 from tests.scenarios.test_transcripts_of_seldom_things import Confirming

@@ -15,7 +15,9 @@ import msgspec
 from orchestrator.model.commands import Json, Launch, Notify
 from orchestrator.model.enums import Identity, NodeTypes, OutcomeKind, TargetTypes, TaskStatus
 from orchestrator.model.ids import instance_of, step_of
-from orchestrator.model.run_state import NodeState, OwedNotification, RunState, decode, encode
+from orchestrator.model.node_state import NodeState
+from orchestrator.model.run_document import decode, encode
+from orchestrator.model.run_state import OwedNotification, RunState
 from orchestrator.model.slots import Slots
 from orchestrator.testing.virtual_time import T0
 from tests.simulation.simulator.crew import Host

@@ -10,7 +10,8 @@ from orchestrator.engine.status import marker_of
 from orchestrator.model.commands import Json, Launch
 from orchestrator.model.enums import DueKind, RunStatus, TaskStatus
 from orchestrator.model.ids import parse_launch_id
-from orchestrator.model.run_state import NodeState, RunState
+from orchestrator.model.node_state import NodeState
+from orchestrator.model.run_state import RunState
 from orchestrator.stores.memory import MemoryStore
 from tests.simulation.simulator.checks import Checks
 from tests.simulation.simulator.cloud import Bucket, Message, at

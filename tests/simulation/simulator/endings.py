@@ -9,7 +9,8 @@ import msgspec
 
 from orchestrator.engine.large_results import LargeResults
 from orchestrator.model.commands import Json
-from orchestrator.model.run_state import RunState, encode
+from orchestrator.model.run_document import encode
+from orchestrator.model.run_state import RunState
 from orchestrator.stores.memory import MemoryStore
 
 _OF_THE_WAY = (

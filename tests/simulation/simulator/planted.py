@@ -132,7 +132,7 @@ def _cancels_not_owed() -> Any:
         d.commands.append(Cancel(draft.bare_launch(d.dag, d.info, node), node.execution_id))
         ending.end(d, node, owed.ends_as, error=owed.error)
 
-    return patch.object(attempts, "_owe_cancel", owe_cancel)
+    return patch.object(attempts, "owe_cancel", owe_cancel)
 
 
 def _token_ignored_after_503() -> Any:
