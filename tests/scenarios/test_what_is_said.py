@@ -280,7 +280,7 @@ def test_an_event_that_no_decision_can_be_made_on(caplog, monkeypatch):
 
 
 def test_an_event_that_was_finished_without_a_result():
-    from orchestrator.engine.dag_executor import _result
+    from orchestrator.engine.leading import _result
 
     with pytest.raises(LookupError, match=r"^an event was finished without a result$"):
         _result(Entry(None))

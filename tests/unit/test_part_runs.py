@@ -16,20 +16,10 @@ from orchestrator.model.commands import Failure, Launch
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus
 from orchestrator.model.errors import LaunchRefused
+from orchestrator.model.node_state import Claim, Items, NodeState, Slice, StoredResult
 from orchestrator.model.nodes import Map
 from orchestrator.model.policy import Policy
-from orchestrator.model.run_state import (
-    Claim,
-    Ending,
-    Items,
-    NodeState,
-    ParentRun,
-    PartOf,
-    RunInfo,
-    RunState,
-    Slice,
-    StoredResult,
-)
+from orchestrator.model.run_state import Ending, ParentRun, PartOf, RunInfo, RunState
 from orchestrator.stores.memory import MemoryStore
 from tests.support.world import T0, dag, task
 

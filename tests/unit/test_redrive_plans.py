@@ -11,8 +11,9 @@ from orchestrator.model.commands import Failure
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus
 from orchestrator.model.facts import RedriveRequested, RunStarted
+from orchestrator.model.node_state import GoesOn, Items, NodeState, Slice
 from orchestrator.model.policy import Policy
-from orchestrator.model.run_state import GoesOn, Items, NodeState, RunInfo, RunState, Slice
+from orchestrator.model.run_state import RunInfo, RunState
 from tests.support.world import T0, World, chain, dag, parallel, task
 
 LETTERS = {"C": "Completed", "F": "Failed", "X": "Cancelled", "S": "Skipped", "N": "New", "R": "Running"}

@@ -37,8 +37,9 @@ from orchestrator.model.facts import (
     SlotGranted,
     TimeCame,
 )
+from orchestrator.model.node_state import Claim, NodeState, OwedCancel, Slot
 from orchestrator.model.policy import Policy, TargetRules
-from orchestrator.model.run_state import Claim, NodeState, OwedCancel, ParentRun, RunState, Slot
+from orchestrator.model.run_state import ParentRun, RunState
 from orchestrator.stores.memory import MemoryStore
 from tests.support.world import T0, chain, dag, parallel, task
 

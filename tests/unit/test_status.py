@@ -21,7 +21,7 @@ from orchestrator.engine.status import (
 from orchestrator.model.enums import RunStatus, TaskStatus
 from orchestrator.model.errors import CorruptState, StoreUnavailable, VersionConflict
 from orchestrator.model.execution import ExecutionRecord
-from orchestrator.model.run_state import encode
+from orchestrator.model.run_document import encode
 from orchestrator.stores.memory import MemoryStore
 from tests.support.world import T0, World, chain, completion, dag, parallel
 

@@ -41,8 +41,9 @@ from orchestrator.model.facts import (
     SlotGranted,
     TimeCame,
 )
+from orchestrator.model.node_state import OwedCancel, Slot
 from orchestrator.model.policy import Policy, TargetRules
-from orchestrator.model.run_state import OwedCancel, RunState, Slot
+from orchestrator.model.run_state import RunState
 from orchestrator.model.task_result import begun_object, progress_object
 from orchestrator.stores.memory import MemoryStore
 from tests.support.world import T0, NotedTarget, World, chain, completion, dag, task
