@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from itertools import groupby
 
 from orchestrator.engine.wanted import wanted
 from orchestrator.model.commands import Outcome
@@ -165,18 +166,16 @@ class Timed(MemoryStore):
 class Slow:
     """Two or three instances that save one run, one thread of them at a time, in virtual time."""
 
-    def __init__(self, monkeypatch, width, *, crowd=4, count=2, target=None):
+    def __init__(self, monkeypatch, width, *, crowd=4, count=2, target=None, **policy):
         monkeypatch.setattr("orchestrator.engine.committing.CROWD", crowd)
         monkeypatch.setattr(Timed, "change", None)
         branches = (dag(**{f"B{n}": job() if target else task()}) for n in range(width))
         self.store = Timed()
-        options = {"target": target} if target else {}
-        self.world = World(
-            dag(P=parallel(*branches, next="Z"), Z=task()), store=self.store, save_interval_s=1.0, **options
-        )
+        options = {"save_interval_s": 1.0, **policy, **({"target": target} if target else {})}
+        self.world = World(dag(P=parallel(*branches, next="Z"), Z=task()), store=self.store, **options)
         self.store.clock = self.world.clock
         self.meanwhile: list = []
-        self.done: list[str] = []
+        self.is_elsewhere = False
         self.instances = [self.world.instance(sleep=self.sleeper(f"i{n}")) for n in range(count)]
         self.store.who = "i0"
         self.run_id = (
@@ -189,8 +188,10 @@ class Slow:
         def sleep(seconds):
             self.store.note(f"sleeps {seconds:.3f}")
             self.world.clock.forward(seconds)
-            if self.meanwhile:
+            if self.meanwhile and not self.is_elsewhere:
+                self.is_elsewhere = True
                 self.meanwhile.pop(0)()
+                self.is_elsewhere = False
 
         return sleep
 
@@ -222,8 +223,9 @@ class Slow:
 
     def say(self, told, words):
         told.say(f"\n=== {words}")
-        for line in self.store.noted:
-            told.say(line)
+        for is_asked, lines in groupby(self.store.noted, key=lambda line: " asks for " in line):
+            for line in sorted(lines) if is_asked else lines:  # they are asked side by side
+                told.say(line)
         self.store.noted.clear()
         statuses = [node.status.value for node in self.world.state(self.run_id).nodes.values()]
         self.store.noted.clear()
@@ -311,15 +313,41 @@ def test_what_comes_while_a_save_waits_is_asked_while_it_waits(monkeypatch):
 
     told = Transcript("asked while waiting")
     target = Target(has_outcome=True)
-    slow = Slow(monkeypatch, 6, target=target)
+    slow = Slow(monkeypatch, 7, target=target, questions_at_once=2)
     ask = target.outcome
     target.outcome = lambda execution: (slow.store.note(f"asks for {execution.execution_id[:9]}"), ask(execution))[1]
-    for name in ("B0", "B1", "B2", "B3"):
+    for name in ("B0", "B1", "B2", "B3", "B4", "B5"):
         target.outcomes[f"x-{target.of(name)[-1].key}"] = Outcome.completed(name)
     slow.store.noted.clear()
     slow.end("B0")
-    slow.say(told, "one of six ends")
+    slow.say(told, "one of seven ends")
     slow.meanwhile = [lambda: slow.deliver("B2"), lambda: None, lambda: slow.deliver("B3")]
     slow.end("B1")
     slow.say(told, "another one, and two more while it waits")
+
+    def asked_meanwhile(execution):
+        if execution.execution_id == f"x-{target.of('B4')[-1].key}":
+            slow.deliver("B6")
+        return ask(execution)
+
+    target.outcome = asked_meanwhile
+    slow.meanwhile = [lambda: slow.deliver("B5")]
+    slow.end("B4")
+    slow.say(told, "two more, and one while these are asked")
+    for instance in slow.instances:
+        instance.close()
+    told.check()
+
+
+def test_a_save_lets_others_go_first_so_often_and_no_more(monkeypatch):
+    told = Transcript("paced turns")
+    for most in (1, 2, 20):
+        monkeypatch.setattr("orchestrator.engine.committing.MAX_TURNS", most)
+        slow = Slow(monkeypatch, 9, count=3)
+        slow.end("B0", on=1)
+        slow.end("B1", on=2)
+        slow.store.noted.clear()
+        slow.meanwhile = [lambda name=f"B{n}", on=1 + n % 2, to=slow: to.end(name, on=on) for n in range(3, 7)]
+        slow.end("B2")
+        slow.say(told, f"at most {most}")
     told.check()

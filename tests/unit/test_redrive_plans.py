@@ -11,7 +11,7 @@ from orchestrator.model.commands import Failure
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import NodeTypes, RunStatus, TaskStatus
 from orchestrator.model.facts import RedriveRequested, RunStarted
-from orchestrator.model.node_state import GoesOn, Items, NodeState, Slice
+from orchestrator.model.node_state import GoesOn, Items, NodeState, Slice, StoredResult
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_state import RunInfo, RunState
 from tests.support.world import T0, World, chain, dag, parallel, task
@@ -220,6 +220,7 @@ def test_an_opened_map_counts_what_is_to_go_on_as_begun_and_not_ended(items, at_
         error=Failure("x", "y"),
         ended_at=T0,
         result=1,
+        stored_result=StoredResult("r", 1),
         started_at=T0,
     )
     assert _opened_map(node, at_once) == NodeState(
@@ -241,7 +242,9 @@ def in_parts(letters, *, parts=3, failed=(), more_failed=0, broken=(), attempt=1
     items = Items(
         5, [1, 2, 3, 4, 5], started=2 * len(letters), ended=2 * len(letters), failed=failed, parts=parts,
         begun_parts=len(letters), broken_parts=broken, more_failed=more_failed)  # fmt: skip
-    nodes = {**state.nodes, "M": replace(state.nodes["M"], status=TaskStatus.FAILED, items=items, ended_at=T0)}
+    entry = replace(state.nodes["M"], status=TaskStatus.FAILED, items=items, ended_at=T0, result=1)
+    entry = replace(entry, stop=Failure("x", "y"), stored_result=StoredResult("r", 1), error=Failure("x", "y"))
+    nodes = {**state.nodes, "M": entry}
     for number, letter in enumerate(letters):
         nodes[f"M[{number}]"] = NodeState(
             node_name=f"M[{number}]", node_type=NodeTypes.PART, target_type="Dag", target_name="dag", attempt=attempt,
@@ -292,6 +295,7 @@ def test_parts_that_go_on_do_so_in_their_own_runs_and_a_chosen_one_in_a_new_one(
     entry = draft.nodes["M"]
     assert entry.items == Items(5, [1, 2, 3, 4, 5], started=6, ended=ended, parts=3, begun_parts=3)
     assert (entry.status, entry.ended_at, entry.error, entry.stop) == ("Running", None, None, None)
+    assert (entry.result, entry.stored_result) == (None, None)
     for number in range(3):
         part, before = draft.nodes[f"M[{number}]"], state.nodes[f"M[{number}]"]
         if number not in goes_on:

@@ -18,9 +18,11 @@ from orchestrator.engine.status import (
     tombstone_of,
     trash_of,
 )
+from orchestrator.model.commands import Outcome
 from orchestrator.model.enums import RunStatus, TaskStatus
 from orchestrator.model.errors import CorruptState, StoreUnavailable, VersionConflict
 from orchestrator.model.execution import ExecutionRecord
+from orchestrator.model.messages import redrive_message
 from orchestrator.model.run_document import encode
 from orchestrator.stores.memory import MemoryStore
 from tests.support.world import T0, World, chain, completion, dag, parallel
@@ -349,3 +351,14 @@ def test_the_nodes_of_a_run_are_read_anew_each_time():
     world.executor.execute(completion(world.target.calls[0]))
     assert status.nodes()["A"].status is TaskStatus.COMPLETED
     assert replace(status.nodes()["A"], status=TaskStatus.NEW).status is TaskStatus.NEW
+
+
+def test_a_redrive_hands_over_what_it_changes():
+    world = World(chain("A", "B"), store=Noted())
+    run_id = world.start()
+    world.end("A", Outcome.failed("Own.Error", "no"))
+    world.clock.forward(1)
+    world.store.taken()
+    world.executor.execute(redrive_message(run_id), message_id="r", publish_time=world.clock.now())
+    written = [call for call in world.store.taken() if not call.startswith("get")]
+    assert written == ["put open", "change $run A B of runs", "put open", "put executions"]
