@@ -92,8 +92,8 @@ def test_results_that_may_be_asked_for_are_brought_back_together_up_to_a_size(si
     state = run_of(*nodes, here)
     after = LargeResults(store).brought_back(state, "a", ["a", "none", "h", *"bcd"])
     assert "".join(store.taken()) == read
-    assert {name: node.result for name, node in after.nodes.items()} == {
-        "h": "here", **{name: f"of {name}" if name in read else None for name in state.nodes.keys() - {"h"}}}  # fmt: skip
+    expected = {name: f"of {name}" if name in read else None for name in state.nodes.keys() - {"h"}}
+    assert {name: node.result for name, node in after.nodes.items()} == {"h": "here", **expected}
     assert after.run is state.run
 
 
