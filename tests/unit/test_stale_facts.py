@@ -374,3 +374,17 @@ def times_of(*ended_s, seen_s=None, now_s=100.0, started_s=0.0):
 )
 def test_when_others_have_saved_a_run_is_told_by_what_started_and_ended(ended_s, seen_s, now_s, expected):
     assert times_of(*ended_s, seen_s=seen_s, now_s=now_s) == expected
+
+
+@pytest.mark.parametrize(("timeout", "limit_s"), [({}, 82800), ({"timeout": "2m"}, 120)])
+def test_a_call_whose_caller_is_gone_has_its_timeout_from_when_it_was_found_and_says_so(timeout, limit_s):
+    policy = replace(POLICY, targets={"CloudFunction.sync": TargetRules(synchronous=True, launch_limit_s=60.0)})
+    step = {"type": "Task", "target_type": "CloudFunction", "target_name": "f", "invocation": "sync", **timeout}
+    graph, state = started(dag(A=step), targets=policy.targets)
+    assert state.nodes["A"].due == {}, "the call's own deadline is its timeout"
+    state = decide(graph, state, [ClaimExpired("A", 1, "me.1")], LATER, OTHER, policy).state
+    state = decide(graph, state, [LaunchBound("A", 1, "you.1", "x")], LATER, OTHER, policy).state
+    due = LATER + timedelta(seconds=limit_s)
+    assert state.nodes["A"].due == {"timeout": due}
+    node = decide(graph, state, [TimeCame("A", 1, "timeout", due, True)], due, OTHER, policy).state.nodes["A"]
+    assert (node.status, node.error) == ("Failed", Failure("Task.Timeout", f"A: no end within {limit_s:g} s"))
