@@ -42,6 +42,7 @@ from orchestrator.model.errors import (
     StoreUnavailable,
     UnknownDag,
 )
+from orchestrator.model.event_factory import EventFactory
 from orchestrator.model.facts import NotificationExpired
 from orchestrator.model.messages import (
     cancel_message,
@@ -56,7 +57,7 @@ from orchestrator.model.task_result import begun_object, result_object
 from orchestrator.ports import HeldSecrets
 from orchestrator.stores.memory import MemoryStore
 from tests.scenarios.test_transcripts_of_seldom_things import Confirming
-from tests.scenarios.test_triggers import TOPIC, a_message
+from tests.scenarios.test_triggers import TOPIC, a_message, an_object
 from tests.support.story import Notifier, Target, call, job
 from tests.support.world import T0, NotedTarget, World, chain, completion, dag, parallel, task
 from tests.unit.test_slot_keeper import ask, keeper_of
@@ -688,6 +689,59 @@ def test_a_definition_that_cannot_be_read_holds_up_no_schedule(caplog):
     assert said(caplog) == [("ERROR", "schedules: odd: cannot be read: odd.json: cannot be read", {})]
     assert Triggers(Catalog(found), lambda *_: {})._all == ()
     assert said(caplog) == [("ERROR", "triggers: odd: cannot be read: odd.json: cannot be read", {})]
+
+
+@pytest.mark.parametrize(
+    ("trigger", "event", "is_meant"),
+    [
+        ({"topic": TOPIC}, a_message({}), True),
+        ({"topic": TOPIC}, a_message({}, topic=f"{TOPIC}2"), False),
+        ({"topic": TOPIC}, an_object(), False),
+        ({"object": {"bucket": "landing"}}, an_object(), True),
+        ({"object": {"bucket": "landing", "prefix": "in/", "suffix": ".csv"}}, an_object(), True),
+        ({"object": {"bucket": "landing", "prefix": "out/"}}, an_object(), False),
+        ({"object": {"bucket": "landing", "suffix": ".json"}}, an_object(), False),
+        ({"object": {"bucket": "another"}}, an_object(), False),
+        ({"object": {"bucket": "landing"}}, a_message({}), False),
+        ({"object": 3, "topic": 4}, a_message({}), False),
+        ({"topic": TOPIC, "when": "${event.no.such(", "input": 3}, a_message({}), True),
+    ],
+)
+def test_a_definition_that_breaks_rules_is_a_problem_of_the_events_that_it_was_meant_for(trigger, event, is_meant):
+    broken = {"start": "Nowhere", "steps": {"A": task()}, "triggers": [{"topic": f"{TOPIC}-other"}, "odd", trigger]}
+    found, problems = Triggers(Catalog({"broken": broken}), lambda *_: {}).runs_of(
+        EventFactory.create_from_event(event, message_id="m", publish_time=T0)
+    )
+    assert (found, len(problems)) == ([], int(is_meant))
+    if is_meant:
+        assert str(problems[0]).startswith("broken: ")
+
+
+def test_of_the_triggers_of_a_definition_the_first_one_counts_that_an_event_matches(caplog):
+    def listening(*triggers):
+        return {**chain("A"), "triggers": [{"topic": TOPIC, **each} for each in triggers]}
+
+    catalog = Catalog({
+        "first": listening({"when": "${event.data.n > 5}", "input": {"n": 1}}, {"input": {"n": 2}}, {"input": {}}),
+        "none": listening({"when": "${event.data.n > 50}"}), "all": listening({}),
+    })  # fmt: skip
+    triggers = Triggers(catalog, lambda name, graph: {"of": name})
+    event = EventFactory.create_from_event(a_message({"n": 3}), message_id="m", publish_time=T0)
+    found, problems = triggers.runs_of(event)
+    assert [(run.dag_name, run.variables, problems) for run in found] == [
+        ("first", {"of": "first"}, []), ("all", {"of": "all"}, [])]  # fmt: skip
+    assert (found[0].input, found[1].input) == ({"n": 2}, event.fields)
+    event = EventFactory.create_from_event(a_message({"n": 9}), message_id="m", publish_time=T0)
+    assert triggers.runs_of(event)[0][0].input == {"n": 1}
+    assert said(caplog) == []
+    event = EventFactory.create_from_event(a_message({"m": 9}), message_id="m", publish_time=T0)
+    for _ in range(2):
+        assert [run.dag_name for run in triggers.runs_of(event)[0]] == ["first", "all"]
+    lines = said(caplog)
+    assert [(level, labels) for level, _, labels in lines] == [("WARNING", {}), ("WARNING", {})], "once each"
+    assert [words.partition(".when: ")[0] for _, words, _ in lines] == [
+        "dag first: triggers[0]", "dag none: triggers[0]"]  # fmt: skip
+    assert all(words.endswith("; such an event starts no run") for _, words, _ in lines)
 
 
 # -- what cannot be ------------------------------------------------------------------------------------------
