@@ -181,7 +181,9 @@ def test_what_was_launched_too_late_is_cancelled_where_nobody_wants_it_any_more(
 def test_secrets_are_filled_in_for_the_target_alone_and_shown_to_nobody():
     bench = Bench()
     bench.plain.launch = lambda launch: (
-        bench.plain.calls.append(launch), Execution("x", {"said": "hidden-text", "n": ["ahidden-text"]}, None))[1]  # fmt: skip
+        bench.plain.calls.append(launch),
+        Execution("x", {"said": "hidden-text", "n": ["ahidden-text"]}, None),
+    )[1]
     bench.act(launch(parameters={"t": SecretText(("Bearer ", SecretName("TOKEN"))), "n": 1}, secrets=("TOKEN",)))
     assert bench.plain.calls[0].parameters == {"t": "Bearer hidden-text", "n": 1}
     (execution,) = bench.box.executions.values()
