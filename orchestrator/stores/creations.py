@@ -23,7 +23,7 @@ from zlib import crc32
 import msgspec
 
 from orchestrator.stores.disk import Disk
-from orchestrator.stores.journal_files import read_all, write_all
+from orchestrator.stores.files import read_all, write_all
 
 MOST_BYTES = 64 * 1024
 """What is larger is not written twice."""

@@ -75,10 +75,9 @@ class Disk:
             self.directory(folder)
         try:
             version = self.write(temporary, data, lambda fd: self._stamp(fd, above_ns), sync=sync)
-            os.rename(temporary, path)
+            self.rename(temporary, path)
         except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
+            self.discard(temporary)
             raise
         return version
 
@@ -115,7 +114,7 @@ class Disk:
     def create(self, temporary: str, *, sync: bool) -> int:
         """Make a file, and its folder if that is missing; return it open."""
         try:
-            return os.open(temporary, _CREATE, 0o666)
+            return self.make(temporary, _CREATE)
         except FileNotFoundError:  # the folder is new, or somebody removed it since we opened it
             folder = os.path.dirname(temporary)
             if sync:
@@ -123,7 +122,24 @@ class Disk:
                 self.directory(folder)
             else:
                 os.makedirs(folder, exist_ok=True)
-            return os.open(temporary, _CREATE, 0o666)
+            return self.make(temporary, _CREATE)
+
+    def make(self, path: str, flags: int) -> int:
+        """Open a file that is new."""
+        return os.open(path, flags, 0o666)
+
+    def rename(self, temporary: str, path: str) -> None:
+        """Give a file its place, in the same folder."""
+        os.rename(temporary, path)
+
+    def unlink(self, path: str) -> None:
+        """Remove a file."""
+        os.unlink(path)
+
+    def discard(self, temporary: str) -> None:
+        """Remove a file that is in the way, if that can be."""
+        with suppress(OSError):
+            self.unlink(temporary)
 
     def _open_directory(self, path: str) -> Directory:
         """Open a directory, made if it is missing; its own entry is on disk when this returns.
@@ -189,6 +205,12 @@ class Disk:
             with suppress(FileExistsError):
                 os.mkdir(os.path.dirname(path))
             return os.open(path, LOCK, 0o666)
+
+    def is_absence(self, exc: OSError) -> bool:
+        """Whether the error means no more than that there is no such key."""
+        if isinstance(exc, NotADirectoryError):  # a key where others have a folder, or the root is no directory
+            return os.path.isdir(self.root)
+        return isinstance(exc, (FileNotFoundError, IsADirectoryError))
 
     @staticmethod
     def temporary(folder: str) -> str:

@@ -1,4 +1,4 @@
-"""What a directory's store holds open: the locks of its keys, and the folders that it syncs."""
+"""What a directory's store holds open: its locks, and the folders that it syncs."""
 
 import fcntl
 import os

@@ -43,11 +43,11 @@ WRITER = f"""{DOCUMENT}
 import os, sys
 from pathlib import Path
 from orchestrator.model.errors import VersionConflict
-from orchestrator.stores import folding, local
+from orchestrator.stores import folding, objects
 from orchestrator.stores.local import LocalStore
 
 me, folder, limit, changes = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
-folding.AFTER_S, local._SMALL = 0.003, 30_000  # so that much is folded, by everybody
+folding.AFTER_S, objects._SMALL = 0.003, 30_000  # so that much is folded, by everybody
 store = LocalStore(folder / "bucket")
 acknowledged = os.open(folder / "acknowledged" / me, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 done = 0
@@ -198,13 +198,13 @@ def test_forked_children_do_not_share_their_parents_locks(store):
 
 def test_a_fork_while_a_thread_holds_a_lock_leaves_the_child_free(store):
     store.put("k", b"one", expect=None)
-    with store._stripe("k"):  # as a thread in the middle of a put
+    with store._locks.of("k"):  # as a thread in the middle of a put
         pid = os.fork()
         if pid == 0:
             status = 1
             try:
                 signal.alarm(5)  # a deadlock ends the child
-                status = int(store._stripe("k")._lock.locked())
+                status = int(store._locks.of("k")._lock.locked())
                 store.put("other", b"x", expect=None)
             finally:
                 os._exit(status)
