@@ -3,6 +3,9 @@
 import os
 import stat
 
+TEMPORARY = ".new-"
+"""What the names of files begin with that are not in their place yet."""
+
 
 def read_all(fd: int, begin: int = 0) -> bytes:
     """Return a file's content, from a place in it on."""
@@ -27,3 +30,8 @@ def modified_ns(path: str) -> int | None:
     except FileNotFoundError:
         return None
     return None if stat.S_ISDIR(found.st_mode) else found.st_mtime_ns
+
+
+def temporary_in(folder: str) -> str:
+    """Return a new name in a folder, for a file that is not in its place yet."""
+    return f"{folder}/{TEMPORARY}{os.urandom(8).hex()}"

@@ -17,6 +17,9 @@ outgrown by it: so a reader who has opened the journal first, and then the file,
 What is created together, as a run and its marker, costs one sync: of a log (`creations.py`), by which its files are
 made anew if a power cut takes them; they are synced some seconds later.
 
+Of a folder of very many files, as `runs/` may be, the names are kept in a file of their own (`names.py`), in which a
+listing finds what it is asked for without reading the folder.
+
 Names that start with a dot are the store's own and no keys. As in any directory, no key can be a folder of
 another (`a` and `a/b`), and where the file system takes `A` and `a` for one name, they are one key.
 """
@@ -31,7 +34,7 @@ from weakref import WeakSet
 from orchestrator.model.errors import StoreUnavailable, VersionConflict
 from orchestrator.stores.creations import MOST_BYTES
 from orchestrator.stores.disk import Disk, unavailable
-from orchestrator.stores.files import modified_ns
+from orchestrator.stores.files import modified_ns, temporary_in
 from orchestrator.stores.folding import LARGE_BYTES, Folder
 from orchestrator.stores.journal import Members, merge
 from orchestrator.stores.key_locks import KeyLocks
@@ -56,6 +59,7 @@ class LocalStore:
         root: the directory; made when it is first needed.
         relaxed: prefixes of keys that are written atomically but not synced to disk: they survive the
             death of the process, and after a power cut they can be rebuilt. Who shares a directory must agree on it.
+        indexed: folders, each ending in /, that are listed from their names as they are kept (`names.py`).
         now_ns: the time in ns since the epoch, which new versions follow where they can.
     """
 
@@ -67,12 +71,13 @@ class LocalStore:
         root: Path,
         *,
         relaxed: tuple[str, ...] = ("executions/",),
+        indexed: tuple[str, ...] = ("runs/",),
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._root = os.path.abspath(root)
         self.root = Path(self._root)
         self._now_ns = now_ns
-        self._disk = Disk(self._root, now_ns)
+        self._disk = Disk(self._root, now_ns, indexed)
         self._locks = KeyLocks(self._disk, relaxed)
         self._begin()
         _stores.add(self)
@@ -107,7 +112,7 @@ class LocalStore:
         """
         self._together.is_recovered = False
         self._together.recover()
-        probe = self._disk.temporary(self._root)
+        probe = temporary_in(self._root)
         try:
             self._disk.directory(self._root)
             fd = self._disk.create(probe, sync=True)
@@ -218,10 +223,18 @@ class LocalStore:
     def list(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
         """Yield the keys that start with `prefix` and are > `start_after`, sorted.
 
-        It reads only folders that can hold such keys, each when its turn comes.
+        It reads only folders that can hold such keys, each when its turn comes; of indexed ones, only what it yields.
         """
         self._together.recover()
         yield from walk(self._disk, prefix, start_after)
+
+    def written_at(self, key: str) -> float | None:
+        """Return when the file of a key was written last, in seconds since the epoch; None if that cannot be told."""
+        check_key(key)
+        try:
+            return os.stat(f"{self._root}/{key}").st_mtime
+        except OSError:
+            return None
 
     def delete(self, key: str) -> None:
         """Remove a key; it is no error if there is none. Its folder stays."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from orchestrator.stores.disk import Disk, unavailable
-from orchestrator.stores.files import modified_ns, read_all
+from orchestrator.stores.files import modified_ns, read_all, temporary_in
 from orchestrator.stores.folding import Folder
 from orchestrator.stores.journal import Members, Record, check_document, encode, merge, record, records, since
 from orchestrator.stores.journal_files import JournalFile, JournalFiles, journal_path
@@ -164,7 +164,7 @@ class Objects:
             if not changes:
                 return False
             data, version = merge(key, document, [each.members for each in changes]), changes[-1].version
-            temporary, is_in_place = self._disk.temporary(os.path.dirname(path)), False
+            temporary, is_in_place = temporary_in(os.path.dirname(path)), False
             try:
                 self._disk.write(temporary, data, lambda fd: os.utime(fd, ns=(version, version)), sync=True)
                 with self._locks.of(key):

@@ -4,8 +4,8 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 
-from orchestrator.stores.disk import LOCK, TEMPORARY, Disk
-from orchestrator.stores.files import modified_ns
+from orchestrator.stores.disk import LOCK, NAMES, Disk
+from orchestrator.stores.files import TEMPORARY, modified_ns
 from orchestrator.stores.journal_files import object_path
 from orchestrator.stores.key_locks import KeyLocks
 from orchestrator.stores.objects import Objects
@@ -18,6 +18,8 @@ _SWEEP_EVERY_S = 86400.0
 
 def sweep(disk: Disk, locks: KeyLocks, objects: Objects, now_ns: int) -> None:
     """Remove old temporary files, and journals of objects that are gone, unless that was done within a day.
+
+    Names that are kept of a folder are to be read anew then, too.
 
     Raises OSError.
     """
@@ -38,8 +40,10 @@ def _remove_temporaries(disk: Disk, now_s: float) -> Sequence[str]:
             return left
     os.close(os.open(marker, LOCK, 0o666))
     os.utime(marker)
+    for names in disk.names.values():
+        names.distrust()
     for folder, folders, files in os.walk(disk.root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not name.startswith(".") or name == NAMES]
         for name in files:
             path = f"{folder}/{name}"
             with suppress(OSError):

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from orchestrator.model.errors import VersionConflict
 from orchestrator.stores.creations import Created, Creations
 from orchestrator.stores.disk import Disk, unavailable
-from orchestrator.stores.files import modified_ns
+from orchestrator.stores.files import modified_ns, temporary_in
 from orchestrator.stores.key_locks import KeyLocks
 from orchestrator.stores.keys import check_key
 from orchestrator.stores.objects import Objects
@@ -51,7 +51,7 @@ class Together:
                     self._disk.directory(folder)
                     made.append(
                         (
-                            self._disk.temporary(folder),
+                            temporary_in(folder),
                             path,
                             Created(key, self._disk.later_than(floors[names[key]]), data),
                         )
@@ -115,7 +115,7 @@ class Together:
                 return
             folder = path[: path.rfind("/")]
             self._disk.directory(folder)
-            temporary = self._disk.temporary(folder)
+            temporary = temporary_in(folder)
             self._write_stamped(temporary, created, sync=True)
             self._disk.rename(temporary, path)
 

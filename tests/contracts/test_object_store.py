@@ -13,6 +13,7 @@ import pytest
 
 from orchestrator.model.errors import VersionConflict
 from orchestrator.ports import ChangingStore, CreatingStore
+from orchestrator.stores import names
 from orchestrator.stores.gcs import GcsStore, open_client
 from orchestrator.stores.local import LocalStore
 from orchestrator.stores.memory import MemoryStore
@@ -24,6 +25,11 @@ from tests.support.storage_server import StorageServer
 
 def local_store(request, **options):
     return LocalStore(request.getfixturevalue("tmp_path") / "bucket", **options)
+
+
+def indexed_local_store(request):
+    request.getfixturevalue("monkeypatch").setattr(names, "FEW", 0)
+    return local_store(request, indexed=("runs/", "a/", "runs/run_1/"))
 
 
 def gcs_store(request, **options):
@@ -49,6 +55,7 @@ def redis_store(request):
 ADAPTERS = {  # name -> how to make an empty one
     "memory": lambda request: MemoryStore(),
     "local": lambda request: local_store(request, relaxed=()),
+    "local, with names kept": indexed_local_store,
     "local, relaxed": lambda request: local_store(request, relaxed=("",)),
     "gcs": gcs_store,
     "gcs, of another emulator": emulated_gcs_store,
@@ -120,12 +127,21 @@ def store(request):
     return request.param(request)
 
 
-CHANGING = ("memory", "local", "local, relaxed")
+CHANGING = ("memory", "local", "local, with names kept", "local, relaxed")
 """Those that change a part of an object for less than the whole of it costs."""
 
 
 @pytest.fixture(params=CHANGING)
 def changing(request):
+    return ADAPTERS[request.param](request)
+
+
+CREATING = ("local", "local, with names kept", "local, relaxed")
+"""Those that create several objects for less than one after another costs."""
+
+
+@pytest.fixture(params=CREATING)
+def creating(request):
     return ADAPTERS[request.param](request)
 
 
@@ -410,9 +426,12 @@ def test_versions_of_a_key_are_all_different_however_fast_it_is_written(store):
 # ---- CreatingStore ------------------------------------------------------------------------------------
 
 
-def test_what_is_created_together_is_there_with_the_versions_that_are_told(store):
-    if not isinstance(store, CreatingStore):
-        return
+def test_only_these_stores_create_several_objects_together(store, request):
+    assert isinstance(store, CreatingStore) == (request.node.callspec.params["store"] in map(ADAPTERS.get, CREATING))
+
+
+def test_what_is_created_together_is_there_with_the_versions_that_are_told(creating):
+    store = creating
     objects = {"open/a": b"", "runs/a.json": b"{}"}
     versions = store.create_all(objects)
     assert {key: store.get(key) for key in objects} == {key: (objects[key], versions[key]) for key in objects}
