@@ -23,6 +23,7 @@ import pytest
 from orchestrator.model.errors import StoreUnavailable, VersionConflict
 from orchestrator.stores import local, stripes
 from orchestrator.stores.local import LocalStore
+from tests.support.nobody import without_privileges
 
 
 def pack(by):
@@ -595,19 +596,6 @@ def test_a_read_only_disk_can_be_read_and_says_so_when_written(tmp_path):
         with pytest.raises(StoreUnavailable, match=f"^{disk}/other/k: {says.format('written')}"):
             LocalStore(disk / "other").put("k", b"new", expect=None)
         assert store.get("runs/a.json") == (b"old", version)
-
-
-@contextmanager
-def without_privileges():
-    """Be nobody for a while if we are root, whom permission bits do not bind."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def test_a_folder_without_permission_can_be_read_and_says_so_when_written():
