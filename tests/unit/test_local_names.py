@@ -99,6 +99,17 @@ def test_of_few_names_none_are_kept(bucket, monkeypatch, read):
     assert sorted(os.listdir(bucket / ".names")) == ["runs", "runs.log"]
 
 
+def test_of_what_stays_nothing_is_noted(store, bucket):
+    version, log = store.get(KEY)[1], bucket / ".names" / "runs.log"
+    store.put("runs/new.json", FIRST, expect=None)
+    size = log.stat().st_size
+    for _ in range(3):
+        version = store.put(KEY, FIRST, expect=version)
+        version = store.change(KEY, {"A": b"2"}, expect=version)
+        store.fold()
+    assert log.stat().st_size == size == 128 + len("+new.json\n")
+
+
 def test_what_is_long_is_noted_no_more_and_the_folder_read_anew(store, bucket, monkeypatch, read):
     monkeypatch.setattr(names, "LONGEST_LOG", 100)
     for n in range(30):
@@ -355,6 +366,41 @@ def test_a_kill_at_any_call_leaves_names_that_are_all_or_are_not_gone_by(bucket,
     assert number > 5
 
 
+def test_a_head_that_was_written_in_part_is_not_gone_by(store, bucket):
+    log, size = bucket / ".names" / "runs.log", names._FORM.size + 4
+    before = log.read_bytes()[:size]
+    store.put("runs/new.json", FIRST, expect=None)
+    after = log.read_bytes()
+    assert len(list(store._disk.names["runs/"]._kept().since(b""))) == 4
+    for cut in range(1, size - 4):
+        if after[:cut] != before[:cut] and after[cut:size] != before[cut:]:
+            log.write_bytes(after[:cut] + before[cut:] + after[size:])
+            assert store._disk.names["runs/"]._kept() is None
+    assert listed(store) == there_in(bucket)
+
+
+def test_with_a_clock_that_stands_what_could_not_be_noted_shows(bucket, monkeypatch):
+    monkeypatch.setattr(names.time, "time_ns", lambda: 2 * 10**18)
+    for name in ("fsync", "fdatasync"):  # so that all is done within a tick of the system's clock, mostly
+        monkeypatch.setattr(os, name, lambda _: None)
+    store, pwrite = LocalStore(bucket), os.pwrite
+
+    def fails(fd, data, offset):
+        if os.readlink(f"/proc/self/fd/{fd}").endswith("runs.log"):
+            raise OSError(28, "No space left on device")
+        return pwrite(fd, data, offset)
+
+    store.put("runs/1", b"", expect=None)
+    for n in range(30):
+        listed(store)
+        store.put("runs/2", b"", expect=None)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "pwrite", fails)
+            store.put(f"runs/{n}-", b"", expect=None)
+        assert listed(store) == there_in(bucket)
+        store.delete("runs/2")
+
+
 def test_after_another_start_of_the_machine_the_folder_is_read_anew(store, bucket, monkeypatch, read):
     monkeypatch.setattr(names, "_boot_id", lambda: b"another start   ")
     assert len(listed(store)) == 3
@@ -413,13 +459,12 @@ def test_processes_that_create_and_delete_at_once_keep_all_names_and_nobody_read
     assert len(found) == 3 + 4 * (26 + 13)
 
 
-def test_of_two_versions_neither_goes_by_what_the_other_has_noted(store, bucket, monkeypatch):
-    ours, other = b"names 1\n", b"names 2\n"
-    for n in range(6):
-        monkeypatch.setattr(names, "_MAGIC", (other, ours)[n % 2])
+def test_of_two_versions_neither_goes_by_what_the_other_has_noted(store, bucket, monkeypatch, read):
+    for n in range(4):
+        monkeypatch.setattr(names, "_MAGIC", (b"names 2\n", b"names 1\n")[n % 2])
         store.put(f"runs/{n}", b"", expect=None)
-        if n % 3:
-            assert listed(store) == there_in(bucket)
+        assert len(listed(store)) == len(listed(store)) == 4 + n
+    assert read == ["runs"] * 4
     assert listed(store) == there_in(bucket)
 
 
@@ -496,6 +541,7 @@ def test_who_cannot_keep_names_reads_a_folder_that_is_as_it_was_once(bucket, mon
 @pytest.mark.parametrize("unit_ns", [100, 1_000_000_000])
 def test_where_times_are_cut_off_the_folder_is_read_each_time(bucket, monkeypatch, read, unit_ns):
     utime = os.utime
+    monkeypatch.setattr(names.time, "time_ns", iter(range(2 * 10**18, 3 * 10**18, unit_ns)).__next__)
     monkeypatch.setattr(os, "utime", lambda path, ns: utime(path, ns=(ns[0] // unit_ns * unit_ns,) * 2))
     store = LocalStore(bucket)
     for n in range(3):
