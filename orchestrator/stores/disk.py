@@ -172,14 +172,25 @@ class Disk:
             directory, is_new = Opened(os.open(path, _DIRECTORY)), True
         if is_new or (path.startswith(self.root) and path != parent):
             try:
-                self.sync_directory(self.directory(parent))
+                self._sync(self.directory(parent))
             except PermissionError:
                 if is_new:
                     raise  # else: a folder above the root that we may pass and not read
         return directory
 
-    def sync_directory(self, directory: Opened) -> None:
-        """Have the names in a directory on disk."""
+    def sync_directory(self, path: str) -> None:
+        """Have the names in a directory on disk, and its own; it is made if it is missing."""
+        directory = self.directory(path)
+        try:
+            is_there = os.path.samestat(os.fstat(directory.fd), os.stat(path))
+        except FileNotFoundError:
+            is_there = False
+        if not is_there:  # somebody has removed it, or put another in its place, since we opened it
+            self.directory.cache_clear()
+            directory = self.directory(path)
+        self._sync(directory)
+
+    def _sync(self, directory: Opened) -> None:
         try:
             self.fsync(directory.fd)
         except OSError as exc:

@@ -259,7 +259,7 @@ class LocalStore:
                     return
                 self._objects.remove(key, journal)
                 if not self._locks.is_relaxed(key):
-                    self._disk.sync_directory(self._disk.directory(os.path.dirname(path)))
+                    self._disk.sync_directory(os.path.dirname(path))
         except OSError as exc:
             if not self._disk.is_absence(exc):
                 raise unavailable(path, "deleted", exc) from exc

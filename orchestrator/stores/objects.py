@@ -81,7 +81,7 @@ class Objects:
         version = self._disk.replace(path, data, above_ns, sync=sync)
         if sync:
             with self.doubting(path):
-                self._disk.sync_directory(self._disk.directory(path[: path.rfind("/")]))
+                self._disk.sync_directory(path[: path.rfind("/")])
         self.suspect.discard(path)
         self._drop_journal(key, path, journal)
         if sync:
@@ -211,7 +211,7 @@ class Objects:
                 with self.doubting(path):
                     self._disk.fsync_data(journal.fd)
                     if journal.is_new:
-                        self._disk.sync_directory(self._disk.directory(path[: path.rfind("/")]))
+                        self._disk.sync_directory(path[: path.rfind("/")])
             journal.is_new = False
         except BaseException:
             self._journals.forget(path)  # how much of it was written is seen when it is opened anew

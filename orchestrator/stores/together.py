@@ -138,7 +138,7 @@ class Together:
             except FileNotFoundError:
                 continue
         for folder in folders:
-            self._disk.sync_directory(self._disk.directory(folder))
+            self._disk.sync_directory(folder)
 
     def _write_stamped(self, temporary: str, created: Created, *, sync: bool) -> bool:
         """Make a file with an object's content and time; return whether it has that time."""

@@ -425,6 +425,19 @@ def test_a_folder_that_another_process_made_is_synced_once(bucket):
     assert store.fsyncs == 6
 
 
+def test_a_folder_that_somebody_has_put_in_the_place_of_another_is_synced_with_its_name(store, bucket, monkeypatch):
+    store.put("runs/a", b"one", expect=None)
+    (bucket / "runs").rename(bucket / "away")
+    (bucket / "runs").mkdir()
+    synced, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino) or fsync(fd))
+    store.put("runs/b", b"two", expect=None)
+    assert synced[1:] == [(bucket.parent).stat().st_ino, bucket.stat().st_ino, (bucket / "runs").stat().st_ino]
+    del synced[:]
+    store.put("runs/c", b"two", expect=None)
+    assert len(synced) == 2
+
+
 def test_a_relaxed_put_syncs_nothing_and_is_atomic(store, monkeypatch):
     store.put("runs/a", b"one", expect=None)
     done = watch(monkeypatch)
