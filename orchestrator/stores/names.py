@@ -98,8 +98,10 @@ class FolderNames:
         if not self._is_locked():
             return deed()
         try:
-            head = self._head()
-            if head is None or not head.is_of(os.stat(self._folder)):
+            head = None
+            with suppress(OSError):
+                head = self._true_head()
+            if head is None:
                 return deed()
             entry = b""
             if sign and is_key(name) and not (sign == b"+" and os.path.lexists(self._folder + name)):
@@ -150,8 +152,8 @@ class FolderNames:
         if not self._is_locked():
             return None
         try:
-            head = self._head()
-            if head is None or not head.is_of(os.stat(self._folder)):
+            head = self._true_head()
+            if head is None:
                 return None
             names = SortedNames.read(self._where, head.epoch)
             log = os.pread(self._lock.fd, head.size, _BEHIND_HEAD)
@@ -199,6 +201,11 @@ class FolderNames:
         )
         os.pwrite(self._lock.fd, told + crc32(told).to_bytes(4), 0)
         return True
+
+    def _true_head(self) -> _Head | None:
+        """Return the head, if nobody else has changed the folder since it was written."""
+        head = self._head()
+        return head if head is not None and head.is_of(os.stat(self._folder)) else None
 
     def _head(self) -> _Head | None:
         found = os.pread(self._lock.fd, _FORM.size + 4, 0)

@@ -6,13 +6,14 @@ import sys
 from contextlib import suppress
 from itertools import pairwise
 from threading import Event, Thread
+from time import time
 from uuid import uuid4
 
 import fakeredis
 import pytest
 
 from orchestrator.model.errors import VersionConflict
-from orchestrator.ports import ChangingStore, CreatingStore
+from orchestrator.ports import ChangingStore, CreatingStore, Timed
 from orchestrator.stores import names
 from orchestrator.stores.gcs import GcsStore, open_client
 from orchestrator.stores.local import LocalStore
@@ -446,6 +447,25 @@ def test_what_is_created_together_is_there_with_the_versions_that_are_told(creat
         assert store.get(key) is None
     again = store.create_all(objects)
     assert not set(again.values()) & set(versions.values())
+
+
+# ---- Timed --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CREATING)
+def test_it_tells_when_a_key_was_written_last(name, request):
+    store = ADAPTERS[name](request)
+    assert isinstance(store, Timed)
+    assert store.written_at("runs/a") is None
+    before_s = time() - 1
+    version = store.put("runs/a", b"1", expect=None)
+    first_s = store.written_at("runs/a")
+    assert before_s <= first_s <= time() + 1
+    store.put("runs/a", b"2", expect=version)
+    assert store.written_at("runs/a") >= first_s
+    assert store.written_at("runs/a/b") is None
+    store.delete("runs/a")
+    assert store.written_at("runs/a") is None
 
 
 # ---- ChangingStore ------------------------------------------------------------------------------------

@@ -550,7 +550,7 @@ def test_where_times_are_cut_off_the_folder_is_read_each_time(bucket, monkeypatc
     assert read.count("runs") >= 3
 
 
-@pytest.mark.parametrize("step", ["utime", "pwrite"])
+@pytest.mark.parametrize("step", ["utime", "pwrite", "pread"])
 def test_what_cannot_be_noted_holds_up_nobody(store, bucket, monkeypatch, step):
     real = getattr(os, step)
 
