@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PARTS = {
     "brokers": "pubsub",
     "engine": (
-        "acting address attempts catalog claims committing dag_executor decide deciding draft ending handled "
+        "acting address attempts batch catalog claims committing dag_executor decide deciding draft ending handled "
         "large_results leading notifying observing pace pausing resolve results retry run_box run_boxes saved "
         "scope starting status wanted witness"
     ),
