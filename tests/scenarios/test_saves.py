@@ -6,7 +6,8 @@ from threading import Event, Thread
 
 import pytest
 
-from orchestrator.engine.committing import MAX_FAULTS, MAX_SAVES, RACES_AT_ONCE, Committer, known
+from orchestrator.engine.batch import known
+from orchestrator.engine.committing import MAX_FAULTS, MAX_SAVES, RACES_AT_ONCE, Committer
 from orchestrator.engine.large_results import LargeResults
 from orchestrator.engine.observing import Observed
 from orchestrator.engine.pace import GATHERING_S, Pace

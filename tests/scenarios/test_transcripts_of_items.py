@@ -167,11 +167,10 @@ class Slow:
     """Two or three instances that save one run, one thread of them at a time, in virtual time."""
 
     def __init__(self, monkeypatch, width, *, crowd=4, count=2, target=None, **policy):
-        monkeypatch.setattr("orchestrator.engine.committing.CROWD", crowd)
         monkeypatch.setattr(Timed, "change", None)
         branches = (dag(**{f"B{n}": job() if target else task()}) for n in range(width))
         self.store = Timed()
-        options = {"save_interval_s": 1.0, **policy, **({"target": target} if target else {})}
+        options = {"save_interval_s": 1.0, "crowd": crowd, **policy, **({"target": target} if target else {})}
         self.world = World(dag(P=parallel(*branches, next="Z"), Z=task()), store=self.store, **options)
         self.store.clock = self.world.clock
         self.meanwhile: list = []
