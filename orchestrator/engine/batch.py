@@ -29,8 +29,17 @@ class Batch:
     """
 
     __slots__ = (
-        *("box", "claimed", "entries", "faults", "is_gathered", "is_whole", "lingers_until_s", "races", "tried"),
-        *("turns", "unsure"),
+        "box",
+        "claimed",
+        "entries",
+        "faults",
+        "is_gathered",
+        "is_whole",
+        "lingers_until_s",
+        "races",
+        "tried",
+        "turns",
+        "unsure",
     )
 
     def __init__(self, box: RunBox, entries: list[Entry], lingers_until_s: float) -> None:
