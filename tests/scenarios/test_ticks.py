@@ -8,7 +8,6 @@ from orchestrator.engine import leading
 from orchestrator.model.commands import Execution, Outcome
 from orchestrator.model.enums import Identity
 from orchestrator.model.errors import CorruptState, LaunchUncertain
-from orchestrator.model.policy import Policy
 from orchestrator.model.slots import decode
 from orchestrator.runtime.cloud import CloudParts
 from orchestrator.runtime.executor import DAGExecutor
