@@ -5,6 +5,7 @@ from itertools import pairwise
 from threading import Event, Thread
 
 import pytest
+from msgspec.structs import replace
 
 from orchestrator.engine.committing import MAX_FAULTS, MAX_SAVES, RACES_AT_ONCE, Committer, known
 from orchestrator.engine.large_results import LargeResults
@@ -17,6 +18,7 @@ from orchestrator.model.enums import RunStatus
 from orchestrator.model.errors import StoreUnavailable, VersionConflict
 from orchestrator.model.facts import AttemptEnded, LaunchBound, LaunchFailed, PauseEnded
 from orchestrator.model.messages import cancel_message, redrive_message
+from orchestrator.model.run_state import ParentRun
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.testing.virtual_time import VirtualClock
 from tests.support.story import Notifier
@@ -283,6 +285,31 @@ def test_a_marker_that_cannot_be_written_again_after_a_redrive_fails_nothing(fau
     handled = instance.execute(redrive_message(run_id), message_id="r", publish_time=world.clock.now())
     assert (handled.verdict, failing) == ("applied", [])
     assert slept == [0.002, 0.004, 0.008, 0.016][:faults]
+
+
+@pytest.mark.parametrize("is_child", [True, False])
+def test_the_marker_that_is_written_again_says_what_the_first_one_said(is_child):
+    world = World(chain("A"), store=Faulty())
+    parent = ParentRun("run_1_p", "K", 1, 1) if is_child else None
+    run_id = world.start()
+    world.end("A", Outcome.failed("Own.Error", "no"))
+    world.executor.tick()
+    key = f"runs/{run_id}.json"
+    status = OrchestrationStatus(world.store, run_id)
+    state, version = status.load()
+    status.save(replace(state, run=replace(state.run, parent=parent)), expect=version)
+    world.instances = [world.instance()]
+
+    def deleted_meanwhile(write):
+        world.store.delete(f"open/{run_id}.1")  # by a Tick that took it for one of long ago
+        return write()
+
+    world.store.answers = [deleted_meanwhile]
+    world.clock.forward(1)
+    world.executor.execute(redrive_message(run_id), message_id="r", publish_time=world.clock.now())
+    marker = OpenRuns(world.store).read(f"open/{run_id}.1")
+    assert (marker.at, marker.made_for) == (world.clock.now(), "m1" if is_child else None)
+    assert world.store.get(key) is not None
 
 
 def test_the_marker_of_a_run_is_there_before_its_document():
