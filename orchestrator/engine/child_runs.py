@@ -69,7 +69,7 @@ class ChildRuns:
             return False
         if run.pruned_at is not None:
             raise LaunchUncertain(f"run {run_id}: is being deleted by prune")
-        if parent.attempt < launch.attempt:
+        if parent.attempt <= launch.attempt:  # also where it goes on already: who let it may have been killed over it
             tolerated: int | None = None
             if "part" in launch.step:
                 above = OrchestrationStatus(self._store, launch.run_id).load()

@@ -6,21 +6,21 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import islice
 
-from orchestrator.engine.address import Completion, Known, Start
+from orchestrator.engine.address import Completion, Known, RedriveRun, Start
 from orchestrator.engine.deciding import Decider, TooMuchAtOnce
 from orchestrator.engine.draft import Decision, Token
 from orchestrator.engine.handled import Handled
 from orchestrator.engine.large_results import LargeResults
 from orchestrator.engine.observing import Observed
-from orchestrator.engine.pace import ASKING_S, CROWD, GATHERING_S, LINGERING_S, MOST_LINGERING_S
+from orchestrator.engine.pace import ASKING_S, GATHERING_S, LINGERING_S, MOST_LINGERING_S
 from orchestrator.engine.run_box import Entry, RunBox
 from orchestrator.engine.saved import Saved
 from orchestrator.engine.status import Marker, OpenRuns, OrchestrationStatus, marker_of
 from orchestrator.model.commands import AskSlot, Command, Launch, Notify
 from orchestrator.model.enums import TaskStatus
 from orchestrator.model.errors import OrchestratorError, StoreUnavailable, VersionConflict
-from orchestrator.model.facts import AttemptEnded, Fact, LaunchBound, LaunchFailed
-from orchestrator.model.run_state import RunState
+from orchestrator.model.facts import AttemptEnded, Fact, LaunchBound, LaunchFailed, RunAdopted
+from orchestrator.model.run_state import RunInfo, RunState
 from orchestrator.ports import Clock, Version
 
 log = logging.getLogger("orchestrator")
@@ -110,6 +110,8 @@ class Committer:
                     continue
                 if state is not None and loaded is not None and not state.run.status.is_final:
                     box.saved = loaded
+                    if state.run.redrives and _goes_on(batch):  # whoever let it go on may have been killed over it
+                        self._mark_again(state.run)
                 return mine + questions, results
             if is_whole and not is_gathered and not box.pace.is_free and len(batch) > 1 and (more := box.take()):
                 is_gathered = True  # once: what came while it was asked goes along, into one save fewer
@@ -169,6 +171,8 @@ class Committer:
                 box.saved = None
                 box.executions.clear()
                 status.forget()
+            elif state is not None and state.run.redrives == after.run.redrives > 0 and _goes_on(batch):
+                self._mark_again(after.run)
             self._tell(Saved(state, after, tuple(entry.item for entry in batch), decision.touched))
             return mine + decision.commands + questions, results
 
@@ -190,7 +194,7 @@ class Committer:
     def _turn_in_s(self, box: RunBox, state: RunState | None) -> float:
         """How long a save has still to wait of a run with many attempts, now that it is known who has saved it when."""
         now_s = self._seconds()
-        if state is not None and _run_side_by_side(state, CROWD + 1):
+        if state is not None and _run_side_by_side(state, box.pace.crowd + 1):
             box.pace.crowded(now_s)
         wait_s = box.pace.wait_s(now_s, self.spread()) if box.pace.is_crowded(now_s) else 0.0
         if wait_s > 0.0:
@@ -251,20 +255,44 @@ class Committer:
     ) -> Version:
         if before is not None and before.run.redrives == after.run.redrives:
             return status.save(after, expect=version, before=before, touched=touched)
-        made_for = after.run.message_id if after.run.parent is not None else None
         if before is None:
-            marker = Marker(self._clock.now(), made_for)
+            marker = Marker(self._clock.now(), _made_for(after.run))
             created = status.create(after, marker_of(status.run_id, after.run.redrives), marker.encode())
             if created is not None:
                 return created
-        self._open_runs.mark(status.run_id, self._clock.now(), after.run.redrives, made_for)
-        saved = status.save(after, expect=version, before=before, touched=touched)
-        for faults in range(1, MAX_FAULTS if before is not None else 0):
-            with suppress(OrchestratorError):  # a Tick gives up the marker of a redrive that was killed a day ago
-                self._open_runs.mark(status.run_id, self._clock.now(), after.run.redrives, made_for)
-                break
-            self._back_off(faults)
+        self._open_runs.mark(status.run_id, self._clock.now(), after.run.redrives, _made_for(after.run))
+        if before is None:
+            return status.save(after, expect=version, touched=touched)
+        try:
+            saved = status.save(after, expect=version, before=before, touched=touched)
+        except OrchestratorError:  # it may have been carried out all the same
+            self._mark_again(after.run)
+            raise
+        self._mark_again(after.run)
         return saved
+
+    def _mark_again(self, run: RunInfo) -> None:
+        """Write the marker of a run that goes on once more: a Tick gives one up that was written a day ago, for nothing
+        as far as it can see."""
+        for faults in range(1, MAX_FAULTS):
+            with suppress(OrchestratorError):
+                self._open_runs.mark(run.run_id, self._clock.now(), run.redrives, _made_for(run))
+                return
+            self._back_off(faults)
+
+
+def _goes_on(batch: Sequence[Entry]) -> bool:
+    """Whether it is asked for in a batch that a run which has ended goes on; perhaps once more."""
+    return any(
+        isinstance(entry.item, RedriveRun)
+        or (isinstance(entry.item, Known) and any(isinstance(fact, RunAdopted) for fact in entry.item.facts))
+        for entry in batch
+    )
+
+
+def _made_for(run: RunInfo) -> str | None:
+    """Of a child run, the launch that it was made for first."""
+    return run.message_id if run.parent is not None else None
 
 
 def _has_company(box: RunBox) -> bool:

@@ -105,7 +105,7 @@ class DAGExecutor:
         self._secrets = secrets or HeldSecrets()
         self._executions = ExecutionStatus(store)
         self._definitions = DefinitionStatus(store, catalog, lambda: clock.now().timestamp())
-        self._boxes = RunBoxes(store, policy.save_interval_s)
+        self._boxes = RunBoxes(store, policy.save_interval_s, policy.crowd)
         self._witness = Witness(targets, clock, policy, self._definitions)
         self._large_results = LargeResults(store, self._witness.side_by_side)
         self._drives = drives

@@ -9,6 +9,8 @@ saves are closer than the interval.
 
 from collections.abc import Iterable
 
+from orchestrator.model.policy import CROWD
+
 BURST = 3
 """How many saves may follow each other at once."""
 
@@ -20,9 +22,6 @@ LINGERING_S = 0.05
 
 MOST_LINGERING_S = 0.2
 """How long it goes on so at the most."""
-
-CROWD = 32
-"""With more attempts than this running side by side, no save follows another one within the interval."""
 
 ASKING_S = 0.2
 """How often a save that waits for its turn sees to what has come meanwhile."""
@@ -42,6 +41,7 @@ class Pace:
 
     Args:
         interval_s: the least time between two saves in the long run, in seconds; 0 = none.
+        crowd: with more attempts than this running side by side, no save follows another one within the interval.
     Times are seconds since whenever, of one clock. Where that is set back, what is remembered is set back with it.
     """
 
@@ -54,11 +54,12 @@ class Pace:
         "_now_s",
         "_others_s",
         "_raced_s",
+        "crowd",
         "is_free",
     )
 
-    def __init__(self, interval_s: float) -> None:
-        self._interval_s = interval_s
+    def __init__(self, interval_s: float, crowd: int = CROWD) -> None:
+        self._interval_s, self.crowd = interval_s, crowd
         self.is_free = not interval_s
         """Whether nothing limits it."""
         self._due_s = self._lost_s = self._raced_s = float("-inf")
@@ -113,7 +114,7 @@ class Pace:
             self._mine = 0
 
     def crowded(self, now_s: float) -> None:
-        """More than CROWD attempts of the run run side by side, or a save has had to wait as if they did."""
+        """More than `crowd` attempts of the run run side by side, or a save has had to wait as if they did."""
         self._pass(now_s)
         self._crowded_s = now_s
 

@@ -6,6 +6,7 @@ from threading import Lock
 from orchestrator.engine.pace import Pace
 from orchestrator.engine.run_box import RunBox
 from orchestrator.engine.status import OrchestrationStatus
+from orchestrator.model.policy import CROWD
 from orchestrator.ports import ObjectStore
 
 MAX_IDLE_RUNS = 2000
@@ -22,8 +23,8 @@ class RunBoxes:
         kept_bytes: size of all documents that are at hand.
     """
 
-    def __init__(self, store: ObjectStore, save_interval_s: float) -> None:
-        self._store, self._save_interval_s = store, save_interval_s
+    def __init__(self, store: ObjectStore, save_interval_s: float, crowd: int = CROWD) -> None:
+        self._store, self._save_interval_s, self._crowd = store, save_interval_s, crowd
         self._held: OrderedDict[str, RunBox] = OrderedDict()
         self._lock = Lock()
         self.kept_bytes = 0
@@ -44,7 +45,7 @@ class RunBoxes:
             box = self._held.get(run_id)
             if box is None:
                 box = self._held[run_id] = RunBox(
-                    run_id, OrchestrationStatus(self._store, run_id), Pace(self._save_interval_s)
+                    run_id, OrchestrationStatus(self._store, run_id), Pace(self._save_interval_s, self._crowd)
                 )
                 if len(self._held) > MAX_IDLE_RUNS:
                     for old in list(self._held)[: MAX_IDLE_RUNS // 10]:

@@ -12,11 +12,11 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from itertools import islice
 from re import compile as pattern
-from threading import Lock
 
 import msgspec
 
 from orchestrator.engine.catalog import Catalog
+from orchestrator.engine.one_at_a_time import OneAtATime
 from orchestrator.model.commands import Json
 from orchestrator.model.enums import Missed
 from orchestrator.model.errors import CorruptState, OrchestratorError, VersionConflict
@@ -33,6 +33,9 @@ who started it and of who looks may be apart."""
 
 MOST_AT_ONCE = 100
 """How many runs of one schedule are started at one look; the next one goes on from there."""
+
+HANGS_S = 600.0
+"""Who has looked at one schedule for so long hangs, in a start that does not return: longer than a request may take."""
 
 _MAX_RACES = 10
 _SAFE = pattern(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
@@ -107,7 +110,7 @@ class Schedules:
         self._through: dict[str, datetime] = {}
         """Up to when this instance knows each schedule to be seen to: until more is due there is nothing to read."""
         self._told: dict[str, str] = {}
-        self._at_it = Lock()
+        self._at_it = OneAtATime(HANGS_S)
         self._scheduled: Mapping[str, Scheduled] | None = None
 
     @property
@@ -154,18 +157,18 @@ class Schedules:
     def _see_to(
         self, wanted: Mapping[str, Scheduled], until: datetime, on_time_from: datetime | None, first_through: datetime
     ) -> SeenTo:
-        """See to each schedule up to `until`; each fails alone. Nothing is done where a look of this one is under way.
+        """See to each schedule up to `until`; each fails alone. One that another thread is at here is left to that.
 
         Args:
             first_through: times up to this one are none of ours, where a schedule is seen to for the first time.
         """
-        if not wanted or not self._at_it.acquire(blocking=False):
-            return SeenTo()
         started: list[tuple[str, datetime]] = []
         left_out: dict[str, int] = {}
         problems: list[str] = []
-        try:
-            for name, scheduled in wanted.items():
+        for name, scheduled in wanted.items():
+            with self._at_it.alone_at(name, self._clock.now()) as may:
+                if not may:
+                    continue
                 try:
                     look = _Look(name, scheduled, until, on_time_from, first_through)
                     started += [(name, time) for time in self._one(look, left_out)]
@@ -175,8 +178,6 @@ class Schedules:
                     if self._told.get(name) != str(exc):
                         self._told[name] = str(exc)
                         log.error("schedule of %s: %s", name, exc)
-        finally:
-            self._at_it.release()
         return SeenTo(tuple(started), left_out, tuple(problems))
 
     def _one(self, look: "_Look", left_out: dict[str, int]) -> list[datetime]:

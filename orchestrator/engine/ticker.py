@@ -3,41 +3,35 @@
 from __future__ import annotations
 
 import logging
-from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta
+from contextlib import AbstractContextManager, nullcontext, suppress
+from datetime import timedelta
 from hashlib import sha256
 from threading import Lock, Thread
 from typing import TYPE_CHECKING
 
 from orchestrator.engine.acting import Actor
 from orchestrator.engine.handled import Swept
+from orchestrator.engine.inquiry import Inquiry
 from orchestrator.engine.run_box import RunBox
 from orchestrator.engine.status import OpenRuns, OrchestrationStatus, number_of, run_of
-from orchestrator.engine.sweep import Chores, chores, is_over, late_notifications
-from orchestrator.engine.witness import Witness, labels_of_attempt
-from orchestrator.model.commands import AskSlot, Outcome
-from orchestrator.model.enums import NOTHING_RUNS, DueKind, RunStatus, TaskStatus
+from orchestrator.engine.sweep import Chores, chores, late_notifications
+from orchestrator.engine.walk import Walk, Walks
+from orchestrator.engine.witness import Witness
+from orchestrator.model.commands import AskSlot
+from orchestrator.model.enums import RunStatus, TaskStatus
 from orchestrator.model.errors import OrchestratorError, RunNotFound
 from orchestrator.model.facts import (
-    AttemptEnded,
-    CancelSettled,
-    ClaimExpired,
     DeadlinePassed,
     Fact,
-    HeardFrom,
-    LaunchBound,
     NotificationExpired,
     PauseEnded,
     PauseRequested,
     RunOutOfTime,
-    TimeCame,
 )
 from orchestrator.model.ids import parse_launch_id
-from orchestrator.model.node_state import NodeState
 from orchestrator.model.policy import Policy
 from orchestrator.model.run_document import decode_run
 from orchestrator.model.run_state import OwedNotification, RunInfo, RunState
@@ -58,11 +52,6 @@ NOTIFYING_AT_ONCE = 16
 NOTIFYING_S = 30.0
 """How long a Tick takes up late notifications, when all else is done; the rest is for the next one. Those that are not
 accepted are due later each time, so the next one comes to others."""
-
-_SAY_AGAIN = timedelta(minutes=10)
-"""How often a run's problem is logged that lasts; a Tick comes each minute."""
-
-_NodeFact = AttemptEnded | HeardFrom | CancelSettled | ClaimExpired | LaunchBound | TimeCame
 
 
 class Ticker:
@@ -92,26 +81,24 @@ class Ticker:
         slots: Callable[[], SlotKeeper],
     ) -> None:
         self._slots = slots
-        self._store, self._witness, self._actor = store, witness, actor
+        self._store, self._witness = store, witness
         self._clock, self._hosts, self._policy, self._instance = clock, hosts, policy, instance
         self._box_of, self._apply, self._forget = box_of, apply, forget
         self._open_runs = OpenRuns(store)
-        self._at_it = Lock()
-        self._came_to: str | None = None
-        self._told: dict[tuple[str, str], tuple[str, datetime]] = {}
-        """(what was done, run id) -> the problem with it, and when that was logged."""
+        self._walks = Walks(clock, policy)
+        self._inquiry = Inquiry(store, witness, actor, clock, hosts, policy, instance)
 
     def tick(self) -> Swept:
-        """Look after all open runs; nothing to do where a tick of this instance is at it already.
+        """Look after all open runs; nothing to do where a tick of this instance is at it already, and does not hang.
 
         Several runs are looked after side by side, so that none is held up by another's questions or calls. Late
         notifications are sent when that is done, for a receiver may be slow. Returns when all that follows has been
         acted on; the next Tick need not wait for that.
         """
-        if not self._at_it.acquire(blocking=False):
-            return Swept()
-        try:
-            walk = _Walk(self._markers(), self._clock.now() + timedelta(seconds=self._policy.tick_budget_s))
+        with self._walks.one() as walk:
+            if walk is None:
+                return Swept()
+            walk.markers = self._markers()
             at_once = min(self._policy.questions_at_once, RUNS_AT_ONCE, len(walk.markers))
             if at_once < 2:
                 self._walk_on(walk)
@@ -119,19 +106,17 @@ class Ticker:
                 with ThreadPoolExecutor(at_once, "orchestrator-tick") as pool:
                     for walking in [pool.submit(self._walk_on, walk) for _ in range(at_once)]:
                         walking.result()
-            self._take_turns(walk)
-            left = len(walk.markers) - walk.runs
-            self._came_to = walk.markers[walk.runs - 1] if left and walk.runs else None
-        finally:
-            self._at_it.release()
+            self._take_turns(walk, self._walks.alone_at)
         self._notify_all(walk)
         for acting in walk.acting:
             acting.join()
-        if left:
+        if walk.left:
             log.warning(
-                "tick: had no time for %d of %d open runs; the next one begins with them", left, left + walk.runs
+                "tick: had no time for %d of %d open runs; the next one begins with them",
+                walk.left,
+                len(walk.markers),
             )
-        return Swept(walk.runs, tuple(walk.recovered), tuple(walk.closed), tuple(walk.problems), left)
+        return Swept(walk.runs, tuple(walk.recovered), tuple(walk.closed), tuple(walk.problems), walk.left)
 
     def look_after(self, run_id: str, marker: str | None = None) -> tuple[str, ...] | None:
         """Do a Tick's work for one run; return when what follows has been acted on.
@@ -140,7 +125,7 @@ class Ticker:
             The launch ids that something was found out about, or None where the run has ended (then
             its marker, if named, is deleted).
         """
-        walk = _Walk([], self._clock.now())
+        walk = Walk(self._clock.now())
         found = self._look_after(run_id, marker, walk)
         self._take_turns(walk)
         is_closed = any(self._notify(*owing) for owing in walk.owing)
@@ -169,10 +154,10 @@ class Ticker:
                 if run is not None and run.status.is_final and self._close(run, marker):
                     closed.append(run_id)
         if markers:
-            self._came_to = markers[-1]
+            self._walks.came_to = markers[-1]
         return tuple(closed)
 
-    def _markers(self) -> list[str]:
+    def _markers(self) -> Sequence[str]:
         """The markers of open runs, from where the last Tick here left off and round to there.
 
         Another instance does not know where that is, and one that is new might always be; so each begins somewhere
@@ -182,51 +167,26 @@ class Ticker:
         for marker, run_id in self._open_runs:  # those before a redrive are deleted with its own
             if run_id not in newest or number_of(marker) > number_of(newest[run_id]):
                 newest[run_id] = marker
-        markers = sorted(newest.values())
-        if not markers:
-            return []
-        if self._came_to is not None:
-            first = bisect_right(markers, self._came_to)
-        else:
-            first = int(sha256(self._instance.encode()).hexdigest(), 16) % len(markers)
-        return markers[first:] + markers[:first]
+        return self._walks.in_turn(sorted(newest.values()), int(sha256(self._instance.encode()).hexdigest(), 16))
 
-    def _walk_on(self, walk: _Walk) -> None:
-        """Look after one run after another, until there is none left or no time; each fails alone."""
-        while (marker := walk.next(self._clock.now())) is not None:
+    def _walk_on(self, walk: Walk) -> None:
+        """Look after one run after another, until there is none left or no time; each fails alone.
+
+        A run that a thread of an earlier Tick hangs at is left to that.
+        """
+        while (marker := self._walks.next_of(walk)) is not None:
             run_id = run_of(marker)
-            with self._failing_alone(walk, "chores", run_id):
-                found = self._look_after(run_id, marker, walk)
-                if found is None:
-                    walk.closed.append(run_id)
-                else:
-                    walk.recovered += found
+            with self._walks.alone_at(run_id) as may:
+                if not may:
+                    continue
+                with self._walks.failing_alone(walk, "chores", run_id):
+                    found = self._look_after(run_id, marker, walk)
+                    if found is None:
+                        walk.closed.append(run_id)
+                    else:
+                        walk.recovered += found
 
-    @contextmanager
-    def _failing_alone(self, walk: _Walk, what: str, run_id: str) -> Iterator[None]:
-        """Keep what goes wrong with one run from the others, and say so."""
-        try:
-            yield
-            self._told.pop((what, run_id), None)
-        except OrchestratorError as exc:
-            walk.problems.append(f"{run_id}: {exc}")
-            if self._is_news((what, run_id), str(exc)):
-                log.error("tick: %s", exc, extra={**exc.labels, "run_id": run_id})
-        except Exception as exc:
-            walk.problems.append(f"{run_id}: {type(exc).__name__}: {exc}")
-            if self._is_news((what, run_id), repr(exc)):
-                log.exception("tick failed", extra={"run_id": run_id})
-
-    def _is_news(self, about: tuple[str, str], problem: str) -> bool:
-        """Whether a run's problem is to be logged: a new one at once, one that lasts every few minutes."""
-        now = self._clock.now()
-        was, at = self._told.get(about, ("", now))
-        if was == problem and now - at < _SAY_AGAIN:
-            return False
-        self._told[about] = (problem, now)
-        return True
-
-    def _look_after(self, run_id: str, marker: str | None, walk: _Walk) -> tuple[str, ...] | None:
+    def _look_after(self, run_id: str, marker: str | None, walk: Walk) -> tuple[str, ...] | None:
         """Do as `look_after` does, but note what takes long: threads that are acting, runs with late notifications."""
         loaded = OrchestrationStatus(self._store, run_id).load()
         if loaded is None:
@@ -240,7 +200,7 @@ class Ticker:
         work = chores(
             state, self._clock.now(), self._instance, self._hosts.is_alive, self._policy, box.executions.__contains__
         )
-        facts = self._find_out(work, state, box) if work else []
+        facts = self._inquiry.facts(work, state, box) if work else ()
         is_over = state.run.timeout_at is not None and state.run.timeout_at <= self._clock.now()
         late: tuple[Fact, ...] = (RunOutOfTime(),) if is_over and state.run.stop is None else ()
         ended: tuple[Fact, ...] = (PauseEnded(),) if state.run.is_resuming else ()
@@ -264,7 +224,9 @@ class Ticker:
 
         return asks_of(self._witness.dag_of(state), state, work.waiting, self._policy.pools)
 
-    def _take_turns(self, walk: _Walk) -> None:
+    def _take_turns(
+        self, walk: Walk, alone_at: Callable[[str], AbstractContextManager[bool]] = lambda _: nullcontext(True)
+    ) -> None:
         """See to what waits for slots: one look at each queue, for all runs together."""
         if not walk.asks:
             return
@@ -273,12 +235,12 @@ class Ticker:
             by_queue.setdefault(ask.queue, []).append(ask)
         granted: dict[str, list[Fact]] = {}
         for queue, asks in by_queue.items():
-            with self._failing_alone(walk, "slots", queue):
+            with alone_at(queue) as may, self._walks.failing_alone(walk, "slots", queue):
                 run_of_ticket = {ask.ticket: ask.run_id for ask in asks}
-                for fact in self._slots().look_after(queue, asks):
+                for fact in self._slots().look_after(queue, asks) if may else ():
                     granted.setdefault(run_of_ticket[fact.ticket], []).append(fact)
         for run_id, facts in granted.items():
-            with self._failing_alone(walk, "turn", run_id):
+            with self._walks.failing_alone(walk, "turn", run_id):
                 self._act_on(self._box_of(run_id), tuple(facts), walk.acting)
 
     def _act_on(self, box: RunBox, facts: tuple[Fact, ...], acting: list[Thread]) -> None:
@@ -311,7 +273,7 @@ class Ticker:
     def _late(self, state: RunState) -> tuple[OwedNotification, ...]:
         return late_notifications(state, self._clock.now(), self._instance, self._hosts.is_alive, self._policy)
 
-    def _notify_all(self, walk: _Walk) -> None:
+    def _notify_all(self, walk: Walk) -> None:
         """Send what is late, in several runs side by side; what there is no time for is left as it is."""
         if not walk.owing:
             return
@@ -324,7 +286,7 @@ class Ticker:
                     if not owing or self._clock.now() >= until:
                         return
                     run_id, marker = owing.popleft()
-                with self._failing_alone(walk, "notifications", run_id):
+                with self._walks.failing_alone(walk, "notifications", run_id):
                     if self._notify(run_id, marker):
                         walk.closed.append(run_id)
 
@@ -352,57 +314,6 @@ class Ticker:
         state = loaded[0]
         return state.run.status.is_final and self._close(state.run, marker)
 
-    def _find_out(self, work: Chores, state: RunState, box: RunBox) -> list[_NodeFact]:
-        """Ask what there is to ask, in the order of Chores; a question that fails is left out."""
-        facts: list[_NodeFact] = []
-        for node in work.cancels:
-            over = node.claim is None or is_over(
-                node.claim, self._clock.now(), self._instance, self._hosts.is_alive, self._policy
-            )
-            settled = self._actor.cancel(box, self._witness.bare(state, node), node.execution_id, is_over=over)
-            facts += [settled] if settled else self._ask(node, state, box)  # it may have ended all the same
-        facts += self._actor.withdraw([self._witness.bare(state, node) for node in work.withdrawals])
-        for node in work.takeovers:
-            facts.append(ClaimExpired(node.node_name, node.attempt, node.claim.owner if node.claim else ""))
-        for answered in self._witness.side_by_side(lambda node: self._ask(node, state, box), work.questions):
-            facts += answered
-        for node, kind, at in work.due:
-            if kind in NOTHING_RUNS:
-                facts.append(TimeCame(node.node_name, node.attempt, kind, at, False))
-                continue
-            execution_id, outcome = self._outcome(node, state, box)
-            if outcome is None and kind == DueKind.HEARTBEAT:
-                try:
-                    facts += self._witness.heard(self._store, node, state)  # before it is found to be silent
-                except OrchestratorError as exc:
-                    log.warning("cannot ask when it was heard of: %s", exc, extra=labels_of_attempt(node, state))
-                    continue
-            if outcome is None:
-                facts.append(TimeCame(node.node_name, node.attempt, kind, at, execution_id is not None))
-            else:
-                facts.append(AttemptEnded(node.node_name, node.attempt, outcome, execution_id))
-        return facts
-
-    def _ask(self, node: NodeState, state: RunState, box: RunBox) -> list[_NodeFact]:
-        execution_id, outcome = self._outcome(node, state, box)
-        if execution_id is None:
-            return []
-        if outcome is not None:
-            return [AttemptEnded(node.node_name, node.attempt, outcome, execution_id)]
-        is_late = node.claim is not None and self._clock.now() >= node.claim.lease_end
-        if node.execution_id is None and node.claim is not None and is_late:
-            # Known here, but only here: bind it in the run before others take the claim over.
-            return [LaunchBound(node.node_name, node.attempt, node.claim.owner, execution_id)]
-        return []
-
-    def _outcome(self, node: NodeState, state: RunState, box: RunBox) -> tuple[str | None, Outcome | None]:
-        try:
-            answer = self._witness.ask(node, state, box)
-        except Exception:
-            log.exception("cannot ask a target", extra=labels_of_attempt(node, state))
-            return None, None
-        return (answer.execution.execution_id if answer.execution else None), answer.outcome
-
     def _orphan(self, run_id: str, marker: str | None) -> tuple[str, ...]:
         """A marker without a run: the start died before it wrote the run, and will be delivered again."""
         found = self._open_runs.read(marker) if marker else None
@@ -421,26 +332,3 @@ class Ticker:
         loaded = OrchestrationStatus(self._store, ids[0]).load() if ids is not None else None
         node = loaded[0].nodes.get(ids[1]) if ids is not None and loaded is not None else None
         return node is not None and ids is not None and node.status is TaskStatus.RUNNING and node.attempt == ids[2]
-
-
-class _Walk:
-    """One Tick's way round the open runs, on which several threads go together, and what they found."""
-
-    def __init__(self, markers: list[str], until: datetime) -> None:
-        self.markers = markers
-        self.runs = 0
-        self.recovered: list[str] = []
-        self.closed: list[str] = []
-        self.problems: list[str] = []
-        self.acting: list[Thread] = []
-        self.asks: list[AskSlot] = []
-        self.owing: list[tuple[str, str | None]] = []  # (run id, marker) of those with late notifications
-        self._until, self._lock = until, Lock()
-
-    def next(self, now: datetime) -> str | None:
-        """Take the next marker; None where there is none, or no time for it."""
-        with self._lock:
-            if self.runs == len(self.markers) or now >= self._until:
-                return None
-            self.runs += 1
-            return self.markers[self.runs - 1]

@@ -90,7 +90,7 @@ class Witness:
         item: Item = entry.item
         match item:
             case Known():
-                return list(item.facts), _unwanted(item.facts, state)
+                return [fact for fact in item.facts if self._counts(fact, state)], _unwanted(item.facts, state)
             case SlotTold():
                 told: Fact = RunAdmitted(item.queue, item.ticket)
                 if item.node_name is not None:
@@ -262,10 +262,23 @@ class Witness:
         return self._asked(entry, node, state, box)
 
     def _asked(self, entry: Entry, node: NodeState, state: RunState, box: RunBox) -> Answer:
-        """Ask once for each attempt, however often the save has to be tried."""
-        if node.attempt not in entry.asked:
-            entry.asked[node.attempt] = self.ask(node, state, box)
-        return entry.asked[node.attempt]
+        """Ask once for each attempt, however often the save has to be tried; again where it has been bound since to
+        another execution than the one that was asked of."""
+        answer = entry.asked.get(node.attempt)
+        if answer is None or (answer.execution is not None and _is_another(answer.execution.execution_id, node)):
+            answer = entry.asked[node.attempt] = self.ask(node, state, box)
+        return answer
+
+    def _counts(self, fact: Fact, state: RunState) -> bool:
+        """Whether what was found out counts: how an execution ended does not for an attempt that is bound to another
+        one by now, which can be asked how it ends."""
+        if not isinstance(fact, AttemptEnded):
+            return True
+        node = _running(state, fact.node_name, fact.attempt)
+        if node is None or not _is_another(fact.execution_id, node):
+            return True
+        target = self._targets.get(node.target_key)
+        return target is None or not target.has_outcome
 
     def _confirmed(
         self, target: Confirming, entry: Entry, event: CompletionEvent, node: NodeState, state: RunState, box: RunBox
@@ -371,6 +384,11 @@ def _proves_itself(event: CompletionEvent, node: NodeState, state: RunState) -> 
     if event.verdict is None or node.claim is None:
         return False
     return _is_proof(event, node.claim, state.launch_id(node.node_name))
+
+
+def _is_another(execution_id: str | None, node: NodeState) -> bool:
+    """Whether an execution is not the one that a node's attempt is bound to."""
+    return None not in (execution_id, node.execution_id) and execution_id != node.execution_id
 
 
 def _bound(node: NodeState, state: RunState, box: RunBox) -> str | None:

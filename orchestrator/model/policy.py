@@ -7,6 +7,9 @@ import msgspec
 
 from orchestrator.model.allowance import MAX_DECISION_WORK
 
+CROWD = 32
+"""How many attempts of one run may run side by side before all of its saves keep the whole interval."""
+
 
 class TargetRules(msgspec.Struct, frozen=True):
     """What decide has to know of one target type; read from the Target's own attributes."""
@@ -49,6 +52,7 @@ class Policy(msgspec.Struct, frozen=True):
     tick_budget_s: how long a Tick takes up further runs; what it did not come to is for the next one. With the longest
         launch call that may follow, less than the 10 minutes that a request to the function may take.
     save_interval_s: the least time between two saves of one run in the long run; 0 = none.
+    crowd: with more attempts of a run than this side by side, no two saves of it are closer than that, ever.
     trace_key: the deployment's key, which the traces of launches are made under; empty: of their nonces alone.
     notify: who is told of the events of all runs, as `notify` of a definition says it.
     pools: how many slots each pool has, by its name.
@@ -74,6 +78,7 @@ class Policy(msgspec.Struct, frozen=True):
     questions_at_once: int = 1
     tick_budget_s: float = 240.0
     save_interval_s: float = 0.0
+    crowd: int = CROWD
     trace_key: Secret = Secret()
     notify: tuple[Mapping[str, object], ...] = ()
     pools: Mapping[str, int] = msgspec.field(default_factory=dict)

@@ -7,9 +7,10 @@ from threading import Event, Thread
 import pytest
 
 from orchestrator.engine.handled import Handled
-from orchestrator.engine.pace import CROWD, LINGERING_S, MOST_LINGERING_S
+from orchestrator.engine.pace import LINGERING_S, MOST_LINGERING_S
 from orchestrator.model.enums import RunStatus
 from orchestrator.model.errors import EventError
+from orchestrator.model.policy import CROWD
 from orchestrator.stores.memory import MemoryStore
 from tests.support.world import World, chain, completion, dag, parallel
 

@@ -2,9 +2,9 @@
 
 from datetime import timedelta
 
-from orchestrator.model.commands import Execution
+from orchestrator.model.commands import Execution, Outcome
 from orchestrator.model.enums import Identity, TaskStatus
-from tests.support.world import NotedTarget, World, chain
+from tests.support.world import NotedTarget, World, chain, completion
 
 
 class FindingTarget(NotedTarget):
@@ -46,6 +46,39 @@ def test_what_is_launched_by_a_call_that_stood_still_until_another_one_was_bound
     assert (node.status, node.execution_id) == (TaskStatus.RUNNING, "x1")
     assert world.target.begun == ["x1", "x0"]
     assert world.target.cancelled == ["x0"]
+
+
+def test_how_that_ended_is_no_end_of_an_attempt_that_is_bound_to_another_one():
+    world, run_id = world_in_which_the_first_call_stands_still()
+    assert world.target.outcomes == {"x0": Outcome.cancelled()}
+    line = completion(world.target.calls[0], Outcome.completed())
+    world.instances[0].execute(line)  # this instance knows the run as it was before the other one was bound
+    node = world.state(run_id).nodes["A"]
+    assert (node.status, node.execution_id) == (TaskStatus.RUNNING, "x1")
+    world.target.outcomes["x1"] = Outcome.completed("of x1")
+    world.instances[0].execute(line)
+    node = world.state(run_id).nodes["A"]
+    assert (node.status, node.execution_id, node.result) == (TaskStatus.COMPLETED, "x1", "of x1")
+
+
+def test_nor_is_it_where_the_other_one_is_bound_while_a_tick_asks_of_it():
+    world = World(chain("A", "B"), target=FindingTarget(), instances=2)
+    target = world.target
+    target.before_launch = lambda launch: world.clock.forward(300)  # its lease is over by then, and nobody was there
+    run_id = world.start()
+    target.find = lambda launch: None  # it is not listed yet
+    target.outcomes["x0"] = Outcome.failed("Task.Failed", "x0 failed")
+    outcome = target.outcome
+
+    def asked_late(execution):
+        target.outcome, target.before_launch = outcome, lambda launch: None
+        world.instances[1].tick()
+        return outcome(execution)
+
+    target.outcome = asked_late
+    world.instances[0].tick()
+    node = world.state(run_id).nodes["A"]
+    assert (node.status, node.execution_id) == (TaskStatus.RUNNING, "x1")
 
 
 def test_what_a_call_that_comes_late_finds_bound_is_left_alone():

@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from threading import Event, Thread
 
 import pytest
 
@@ -134,6 +135,33 @@ def test_a_topic_that_cannot_be_reached_loses_no_time():
     assert looks[0].tick().problems == ("schedule of dag: topic: cannot be reached",)
     looks[1].tick()
     assert starts(world) == ["2026-01-01T13:00:00Z"]
+
+
+def test_a_start_that_hangs_holds_up_no_other_schedule_and_its_own_not_for_ever():
+    is_called, opens, started = Event(), Event(), []
+
+    def hang(message):
+        if not is_called.is_set():
+            is_called.set()
+            assert opens.wait(60)
+        started.append(message["dag"])
+
+    world = World({"one": hourly("all"), "two": hourly("all")})
+    executor = world.instance(start_missed=hang)
+    executor.tick()
+    world.clock.forward(1.5 * HOURS)
+    ticking = Thread(target=executor.tick)
+    ticking.start()
+    assert is_called.wait(60)
+    executor.tick()
+    assert started == ["two"]
+    world.clock.forward(600)
+    executor.tick()
+    assert started == ["two", "one"]
+    opens.set()
+    ticking.join(60)
+    assert started == ["two", "one", "one"]  # which is one run, by its time
+    assert mark(world, "one")["through"] == "2026-01-01T13:38:00Z"  # it goes forwards only
 
 
 def test_many_missed_times_are_started_a_hundred_a_look():

@@ -14,7 +14,7 @@ from orchestrator.engine.pruning import Pruner
 from orchestrator.engine.status import OpenRuns, OrchestrationStatus, marker_of
 from orchestrator.model.commands import Outcome
 from orchestrator.model.enums import RunStatus, TaskStatus
-from orchestrator.model.errors import InputError, NotYet, RunNotFound, StoreUnavailable
+from orchestrator.model.errors import InputError, NotYet, RunNotFound, StoreUnavailable, VersionConflict
 from orchestrator.model.messages import cancel_message, pause_message, redrive_message, resume_message
 from orchestrator.model.run_state import RunState, run_result
 from orchestrator.runtime.story import log_saved
@@ -232,11 +232,11 @@ def test_the_log_says_that_a_run_was_redriven(caplog):
 
 
 class Interrupting(MemoryStore):
-    """A store in which something else happens right before a key is written or deleted."""
+    """A store in which something else happens right before a key is written or deleted, or goes wrong right after."""
 
     def __init__(self):
         super().__init__()
-        self.before = {}
+        self.before, self.after = {}, {}
 
     def _happens(self, what, key):
         happens = self.before.pop((what, key), None)
@@ -245,7 +245,10 @@ class Interrupting(MemoryStore):
 
     def put(self, key, data, *, expect):
         self._happens("put", key)
-        return super().put(key, data, expect=expect)
+        version = super().put(key, data, expect=expect)
+        if (error := self.after.pop(("put", key), None)) is not None:
+            raise error
+        return version
 
     def delete(self, key):
         self._happens("delete", key)
@@ -344,6 +347,54 @@ def test_a_redrive_of_which_the_marker_was_just_given_up_has_one_though_the_stor
     world.store.before["put", f"runs/{run_id}.json"] = is_given_up
     world.redrive(run_id)
     assert world.state(run_id).run.status is RunStatus.RUNNING
+    assert marker_of(run_id, 1) in marked(world)
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("503"), VersionConflict("412")], ids=["503", "412"])
+def test_a_redrive_of_which_the_marker_was_just_given_up_has_one_though_its_save_seemed_to_fail(error):
+    world = RedrivingWorld(chain("A"), store=Interrupting(), instances=2)
+    run_id = world.failed()
+    OpenRuns(world.store).mark(run_id, world.clock.now(), 1)
+    world.clock.forward(90_000)
+
+    def is_given_up_and_saved():
+        world.instances[1].tick()
+        world.store.after["put", f"runs/{run_id}.json"] = error
+
+    world.store.before["put", f"runs/{run_id}.json"] = is_given_up_and_saved
+    world.redrive(run_id)
+    assert world.state(run_id).run.status is RunStatus.RUNNING
+    assert marker_of(run_id, 1) in marked(world)
+
+
+@pytest.mark.parametrize("meets", ["nothing else", "a cancel"])
+def test_a_redrive_of_which_the_marker_was_just_given_up_has_one_though_it_is_killed_after_its_save(meets):
+    world = RedrivingWorld(chain("A"), store=Interrupting(), instances=2)
+    run_id = world.failed()
+    OpenRuns(world.store).mark(run_id, world.clock.now(), 1)
+    world.clock.forward(90_000)
+
+    def is_given_up_and_killed():
+        world.instances[1].tick()
+        world.store.after["put", f"runs/{run_id}.json"] = Killed()
+
+    world.store.before["put", f"runs/{run_id}.json"] = is_given_up_and_killed
+    at = world.clock.now() + timedelta(seconds=1)
+    with pytest.raises(Killed):
+        world.redrive(run_id, at=at)
+    assert marked(world) == []
+    world.clock.forward(90)
+    again = redrive_message(run_id), {"message_id": "again", "publish_time": at}
+    if meets == "nothing else":
+        world.instances[1].execute(again[0], **again[1])
+    else:  # it is saved together with what does change the run
+        asked = world.instances[1]._committer.linger
+        world.instances[1]._committer.linger = lambda box: (
+            asked(box),
+            world.instances[1].deliver(again[0], lambda *_: None, **again[1]),
+        )
+        world.instances[1].execute(cancel_message(run_id, "enough"), publish_time=world.clock.now())
+    assert not world.state(run_id).run.status.is_final
     assert marker_of(run_id, 1) in marked(world)
 
 

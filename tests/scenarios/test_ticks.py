@@ -66,9 +66,9 @@ def test_the_next_tick_does_not_wait_for_the_calls_of_the_one_before():
     ticking = Thread(target=world.executor.tick)
     ticking.start()
     assert called.wait(10)
-    while world.executor._ticker._at_it.locked():  # the first one is still taking runs up
+    while not (swept := world.executor.tick()).runs:  # the first one is still taking runs up
         called.wait(0.001)
-    assert world.executor.tick().runs == RUNS
+    assert swept.runs == RUNS
     assert ticking.is_alive()
     gate.set()
     ticking.join(10)
@@ -178,3 +178,116 @@ def test_a_problem_that_lasts_is_logged_at_once_and_then_every_ten_minutes(caplo
     version = world.store.get(f"runs/{run_id}.json")[1]
     world.store.put(f"runs/{run_id}.json", b"{", expect=version)
     assert minutes(1) == 1  # it is another one
+
+
+# -- a call that does not return ----------------------------------------------------------------------------
+
+HANGS_S = 240.0 + 60.0
+"""A Tick's budget and the longest lease of these worlds."""
+
+
+class Hanging:
+    """Holds whoever calls it while it is closed, once."""
+
+    def __init__(self) -> None:
+        self.is_called, self.opens = Event(), Event()
+
+    def __call__(self) -> None:
+        if not self.is_called.is_set():
+            self.is_called.set()
+            assert self.opens.wait(60)
+
+
+@pytest.fixture
+def hanging():
+    """One that is opened in the end."""
+    found = Hanging()
+    yield found
+    found.opens.set()
+
+
+def hung(world: World, hanging: Hanging) -> Thread:
+    """A Tick that hangs."""
+    ticking = Thread(target=world.executor.tick)
+    ticking.start()
+    assert hanging.is_called.wait(60)
+    return ticking
+
+
+@pytest.mark.parametrize("questions_at_once", [1, 4])
+def test_a_tick_that_hangs_in_a_question_keeps_the_next_ones_out_for_a_while_only(questions_at_once, hanging):
+    target = NotedTarget(has_outcome=True)
+    world = World(dag(A=task("B"), B=task(None)), target=target, questions_at_once=questions_at_once)
+    runs = [world.start(f"m{n}") for n in range(RUNS)]
+    answer = target.outcome
+
+    def outcome(execution):
+        hanging()
+        return answer(execution)
+
+    target.outcome = outcome
+    ticking = hung(world, hanging)
+    for launch in target.of("A"):
+        target.outcomes[f"x-{launch.key}"] = Outcome.completed()
+    world.clock.forward(HANGS_S - 1)
+    assert world.executor.tick().runs == 0  # the first one may be at it still
+    world.clock.forward(1)
+    assert world.executor.tick().runs == RUNS
+    is_done = [world.state(run_id).nodes["A"].status.is_final for run_id in runs]
+    assert is_done.count(False) == 1  # left to the thread that hangs at it
+    world.clock.forward(60)
+    assert world.executor.tick().runs == RUNS  # each minute again
+    world.clock.forward(10 * HANGS_S)
+    world.executor.tick()
+    assert all(world.state(run_id).nodes["A"].status.is_final for run_id in runs)  # it does not answer any more
+    hanging.opens.set()
+    ticking.join(60)
+    assert sorted(target.nodes) == ["A"] * RUNS + ["B"] * RUNS
+
+
+def test_a_run_that_a_thread_hangs_at_while_it_leads_it_holds_up_no_other_one(hanging):
+    target = NotedTarget(has_outcome=True)
+    world = World(dag(A=task()), target=target)
+    runs = [world.start(f"m{n}") for n in range(RUNS)]
+    for launch in target.calls:
+        target.outcomes[f"x-{launch.key}"] = Outcome.completed()
+    put = world.store.put
+
+    def slow(key, *args, **options):
+        hanging()
+        return put(key, *args, **options)
+
+    world.store.put = slow
+    ticking = hung(world, hanging)
+    world.clock.forward(HANGS_S)
+    assert world.executor.tick().runs == RUNS
+    assert statuses(world, runs).count("Completed") == RUNS - 1
+    runs.append(world.start("late"))
+    target.outcomes[f"x-{target.calls[-1].key}"] = Outcome.completed()
+    world.clock.forward(60)
+    assert world.executor.tick().runs > 0  # each minute again
+    assert statuses(world, runs).count("Completed") == RUNS
+    hanging.opens.set()
+    ticking.join(60)
+    assert statuses(world, runs) == ["Completed"] * (RUNS + 1)
+
+
+def test_the_next_tick_begins_behind_the_run_that_one_without_time_hangs_at(hanging):
+    target = NotedTarget(has_outcome=True)
+    world = World(dag(A=task()), target=target, tick_budget_s=25.0)
+    for n in range(RUNS):
+        world.start(f"m{n}")
+    asked: list[str] = []
+
+    def outcome(execution):
+        asked.append(execution.execution_id)
+        hanging()
+        world.clock.forward(10)
+
+    target.outcome = outcome
+    ticking = hung(world, hanging)
+    world.clock.forward(25 + 60)
+    world.executor.tick()
+    assert len(asked) == len(set(asked)) == 1 + 3
+    hanging.opens.set()
+    ticking.join(60)

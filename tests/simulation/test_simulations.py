@@ -28,7 +28,7 @@ DRAWN = (
     *("BigQuery completed", "Dataflow completed", "CloudRunJob completed"),
     *("CloudFunction completed", "CloudFunction.sync completed", "Callback completed", "Dag completed"),
     *("Task.Failed", "Task.Timeout", "Task.Heartbeat", "Run.Cancelled", "Parallel.Stopped"),
-    *("part of a Map", "large result or list of items", "list of items beside the document"),
+    *("part of a Map", "large result or list of items", "list of items beside the document", "save of a crowd"),
     *("time of a schedule that was missed and made up for", "run that an object started", "notified of an end"),
     *("pool of several DAGs", "child run of a parent that was cancelled", "child run that goes on with its parent"),
 )
@@ -62,8 +62,7 @@ def test_where_nothing_goes_by_the_time_another_order_of_events_ends_in_the_same
 
 @pytest.mark.skipif(SEEDS < 2000, reason="fewer seeds than it takes")
 def test_every_fault_meets_every_step_that_it_can_meet_and_changes_what_happens(summary):
-    assert [pair for pair in missing(summary.met) if not pair.startswith("skew")] == []
-    assert any(fault == "skew" for fault, _ in summary.met), "that, pair for pair, is seen in more seeds"
+    assert missing(summary.met) == []
 
 
 @pytest.mark.skipif(SEEDS < 2000, reason="fewer seeds than it takes")

@@ -26,6 +26,8 @@ from tests.simulation.simulator.services import Receivers, Running, Service, Ser
 
 LONGEST_LEASE_S = 120.0
 MOST_SKEW_S = 5.0
+LONGEST_WALK_S = 240.0 + 90.0 + 1.0
+"""After so long a Tick hangs: its budget, and the longest lease."""
 LONGEST_TICK_S = 3600.0
 """How long a Tick, and the one after it, may be in coming."""
 
@@ -95,6 +97,10 @@ class Checks:
         self._documents: dict[str, tuple[bytes, RunState]] = {}
         self._entries: dict[bytes, NodeState] = {}
         """The line of a node in a document -> what it says, of those that were read."""
+        self.keeps_to_s = 0.0
+        """How far apart the saves are of a run with two attempts or more side by side; 0: as they come."""
+        self._last_writes: dict[str, tuple[float, int, Host]] = {}
+        """Object -> when it was written last, how many faults had struck by then, and by whom."""
         self.states: dict[str, RunState] = {}
         self.ended_at: dict[str, float] = {}
 
@@ -136,6 +142,25 @@ class Checks:
             was = old.nodes.get(name) if old is not None else None
             if node is not was:
                 self._node(key, new, was, node)
+
+    def paced(self, key: str, old: RunState | None, host: Host, faults: int) -> None:
+        """Check that a run with several attempts side by side is not written more often than its interval, where
+        nothing has gone wrong since it was written last, and its document tells when that was, or who writes it knows.
+        """
+        now, was = self._now(), self._last_writes.get(key)
+        self._last_writes[key] = now, faults, host
+        if not self.keeps_to_s or was is None or old is None:
+            return
+        at, faults_then, by = was
+        times = (time for node in old.nodes.values() for time in (node.started_at, node.ended_at) if time is not None)
+        is_told = by is host or any(abs((time - T0).total_seconds() - at) < 0.001 for time in times)
+        is_well = faults == faults_then and not any(self._was_disturbed(x.name, at - 1.0) for x in (host, by))
+        side_by_side = sum(node.status is TaskStatus.RUNNING and node.attempt > 0 for node in old.nodes.values())
+        if side_by_side < 2 or not (is_told and is_well):
+            return
+        self.drawn["save of a crowd"] += 1
+        if now - at < self.keeps_to_s - 0.001:
+            raise Violation(f"{key}: is written by {host.name} {now - at:.3f} s after {by.name} wrote it")
 
     def _read(self, key: str, document: bytes) -> RunState:
         """Read a run document, and check that it is the same when it is written again, and to another reader of JSON.
@@ -201,18 +226,24 @@ class Checks:
                     f"{key}: {new.node_name} is taken over from {owner}, which is well and did not launch it"
                 )
         is_over = old is not None and was is TaskStatus.RUNNING
-        if is_over and (new.attempt > old.attempt or new.status is TaskStatus.FAILED):
+        if is_over and (new.attempt > old.attempt or new.status in (TaskStatus.FAILED, TaskStatus.CANCELLED)):
             self._may_have_failed(key, run, old, new)
         has_begun = new.status in (TaskStatus.RUNNING, TaskStatus.COMPLETED, TaskStatus.FAILED)
         if was is TaskStatus.NEW and has_begun:
             self._may_begin(key, run, new)
         if was is TaskStatus.RUNNING and (new.status.is_final or (old is not None and new.attempt > old.attempt)):
             self._is_over(key, run, old)
-        if was is not TaskStatus.COMPLETED and new.status is TaskStatus.COMPLETED and _is_of_service(new):
+        completes = was is not TaskStatus.COMPLETED and new.status is TaskStatus.COMPLETED and _is_of_service(new)
+        if completes and not self._has_ended(run, old, new.node_name, new.attempt, OutcomeKind.COMPLETED):
             launch_id = run.launch_id(new.node_name)
-            known = self._services.by_launch.get(launch_id, [])
-            if not any(x.ended_as is not None and x.ended_as.kind is OutcomeKind.COMPLETED for x in known):
-                raise Violation(f"{key}: {new.node_name} is Completed, and no execution of {launch_id} has completed")
+            raise Violation(f"{key}: {new.node_name} is Completed, and no execution of {launch_id} has completed")
+
+    def _has_ended(self, run: RunState, old: NodeState | None, name: str, attempt: int, kind: OutcomeKind) -> bool:
+        """Whether an execution of an attempt has ended so: the one that it is bound to, where that can be asked."""
+        known = self._services.by_launch.get(f"{run.run.run_id}/{name}/{attempt}", [])
+        bound = old.execution_id if old is not None and old.attempt == attempt else None
+        of_it = [x for x in known if x.execution_id == bound and x.service.has_outcome]
+        return any(x.ended_as is not None and x.ended_as.kind is kind for x in of_it or known)
 
     def _is_over(self, key: str, run: RunState, old: NodeState | None) -> None:
         """An attempt that is over leaves nothing behind that could have been stopped, unless who launched it stood."""
@@ -282,16 +313,13 @@ class Checks:
         raise Violation(f"{key}: {node.node_name} begins, and no step that leads to it has ended so")
 
     def _may_have_failed(self, key: str, run: RunState, old: NodeState, new: NodeState) -> None:
-        """An attempt that is over by its own failure has failed."""
-        if old.attempt == 0 or new.error is None or new.error.error_type != "Task.Failed" or not _is_of_service(new):
+        """An attempt that is over by its own failure has failed; one that was cancelled at its service was."""
+        kinds = {"Task.Failed": OutcomeKind.FAILED, "Task.Cancelled": OutcomeKind.CANCELLED}
+        kind = kinds.get(new.error.error_type) if new.error is not None else None
+        if old.attempt == 0 or kind is None or not _is_of_service(new):
             return
-        launch_id = run.launch_id(old.node_name) if new.attempt == old.attempt else ""
-        launch_id = launch_id or f"{run.run.run_id}/{old.node_name}/{old.attempt}"
-        known = self._services.by_launch.get(launch_id, [])
-        if not any(x.ended_as is not None and x.ended_as.kind is OutcomeKind.FAILED for x in known):
-            raise Violation(
-                f"{key}: attempt {old.attempt} at {old.node_name} is over, and no execution of it has failed"
-            )
+        if not self._has_ended(run, old, old.node_name, old.attempt, kind):
+            raise Violation(f"{key}: attempt {old.attempt} at {old.node_name} is over by {kind}, and no execution is")
 
     # -- something is launched ------------------------------------------------------------------------
 
@@ -350,6 +378,15 @@ class Checks:
 
     def _was_disturbed(self, host: str, since: float, until: float = math.inf) -> bool:
         return any(end >= since and begin <= until for begin, end in self.disturbed.get(host, ()))
+
+    def ticked(self, host: Host, began: float, before: float | None, after: float | None) -> None:
+        """Check that a Tick looks which runs are open, unless an earlier one of its process may be at them still.
+
+        Args:
+            before, after: when its process had looked last, before it and after it.
+        """
+        if before == after and (before is None or began - before > LONGEST_WALK_S):
+            raise Violation(f"{host.name}: passes a Tick over, and looked at the open runs at {before} last")
 
     # -- the end --------------------------------------------------------------------------------------
 

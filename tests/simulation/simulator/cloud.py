@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from math import inf
 
+from orchestrator.engine.status import MARKERS
 from orchestrator.model.commands import Json
 from orchestrator.model.errors import StoreUnavailable, VersionConflict
 from orchestrator.stores.journal import Members, encode, merge
@@ -18,16 +20,17 @@ from tests.simulation.simulator.tape import Tape
 
 
 class SkewedClock:
-    """A process's clock: the time, and what it is off by."""
+    """A process's clock: the time, and what it is off by, until it is put right."""
 
-    def __init__(self, crew: Crew, skew_s: float) -> None:
-        self._crew, self._skew_s = crew, skew_s
+    def __init__(self, crew: Crew, skew_s: float, right_from_s: float = inf) -> None:
+        self._crew, self._skew_s, self._right_from_s = crew, skew_s, right_from_s
         self._read_at, self._told = -1.0, T0
 
     def now(self) -> datetime:
         self._crew.looks_at_clock()
         if self._read_at != self._crew.now:
-            self._read_at, self._told = self._crew.now, at(self._crew.now + self._skew_s)
+            skew_s = self._skew_s if self._crew.now <= self._right_from_s else 0.0
+            self._read_at, self._told = self._crew.now, at(self._crew.now + skew_s)
         return self._told
 
 
@@ -44,6 +47,8 @@ class Bucket:
         self.watch: Callable[[str, bytes | None, bytes, Host], None] = lambda key, before, after, host: None
         self.writes = Counter[tuple[str, str]]()
         """(run id, process) -> how often that process has written that run's document."""
+        self.looked_at: dict[str, float] = {}
+        """Process -> when it has last begun to look which runs are open, in seconds."""
 
     def write(self, key: str, data: bytes | Members, expect: str | None, host: Host) -> str:
         before = self.held.get(key)
@@ -57,12 +62,11 @@ class Bucket:
         self.watch(key, before[0] if before else None, data, host)
         return version
 
-    def writes_of_others(self, run_id: str | None, host: Host) -> int:
-        """How often other processes than this one have written a run's document; any run's, where it is not there."""
+    def writes_to(self, run_id: str | None, without: Host | None) -> int:
+        """How often a run's document has been written, by other processes than one; any run's, where there is none."""
         is_there = run_id is not None and self.held.get(f"runs/{run_id}.json") is not None
-        return sum(
-            times for (run, name), times in self.writes.items() if name != host.name and (not is_there or run == run_id)
-        )
+        name = without.name if without is not None else None
+        return sum(n for (run, by), n in self.writes.items() if by != name and (not is_there or run == run_id))
 
 
 class StoreOf:
@@ -97,6 +101,8 @@ class StoreOf:
 
     def list(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
         step = f"list {prefix}"
+        if prefix == MARKERS:
+            self._bucket.looked_at[self._host.name] = self._crew.now
         self._crew.pause(step)
         self._may_fail("503", step, 0.01, StoreUnavailable(f"{prefix}: cannot be listed: 503"))
         return self._bucket.held.list(prefix, start_after=start_after)

@@ -29,9 +29,11 @@ class _Standing:
     """A thread that does not go on, though it could.
 
     Attributes:
+        fault: stall, or hang.
         written, ended: how often others had written its run by then, and how many executions of that had ended.
     """
 
+    fault: str
     step: str
     written: int
     ended: int
@@ -53,11 +55,14 @@ class Counting:
 
     # -- threads that do not go on --------------------------------------------------------------------
 
-    def stands(self, strand: Strand) -> None:
+    def stands(self, strand: Strand, fault: str = "stall") -> None:
         """Note what a thread that does not go on might have seen."""
         if strand not in self.standing:
-            written = self.bucket.writes_of_others(strand.about, strand.host)
-            self.standing[strand] = _Standing(strand.at, written, self._ends(strand))
+            self.standing[strand] = _Standing(fault, strand.at, self._writes(strand, fault), self._ends(strand))
+
+    def _writes(self, strand: Strand, fault: str) -> int:
+        """How often the run has been written that a thread is at, by others than its process if all of that stands."""
+        return self.bucket.writes_to(strand.about, strand.host if fault == "stall" else None)
 
     def _ends(self, strand: Strand) -> int:
         ends = self.services.ends
@@ -72,9 +77,8 @@ class Counting:
         stood = self.standing.pop(strand, None)
         if stood is None:
             return
-        written = self.bucket.writes_of_others(strand.about, strand.host)
-        if written > stood.written or self._ends(strand) > stood.ended:
-            self.tape.meets("stall", step_at(stood.step))
+        if self._writes(strand, stood.fault) > stood.written or self._ends(strand) > stood.ended:
+            self.tape.meets(stood.fault, step_at(stood.step))
 
     def killed(self, strand: Strand, messages: Collection[Message]) -> None:
         """Count that a thread is cut off: before a call that does something, in what is begun again, or in a Tick

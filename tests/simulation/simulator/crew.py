@@ -141,13 +141,15 @@ class Crew:
 
     def step(self, strand: Strand) -> None:
         """Let a thread go on."""
-        self._current, was_at = strand, strand.at
+        self._current, was_at, looked_at = strand, strand.at, strand.looked_at_clock
         try:
             strand.go_on()
         finally:
             self._current = None
         came_to = "its end" if strand.is_done else strand.at
-        self.trail.append((strand.host.name, was_at, came_to, strand.looked_at_clock))
+        if was_at != "decide" or came_to == "sleeps":  # what is decided then goes by the look before
+            looked_at = strand.looked_at_clock
+        self.trail.append((strand.host.name, was_at, came_to, looked_at))
         if strand.is_done:
             self.strands.remove(strand)
             if strand.error is not None and not strand.is_watched and not isinstance(strand.error, Killed):

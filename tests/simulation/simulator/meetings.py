@@ -32,6 +32,7 @@ STEPS = (
 FAULTS = (
     "kill",
     "stall",
+    "hang",
     "412",
     "412 after the write",
     "429",
@@ -102,6 +103,7 @@ def _of_object(kind: str) -> str:
     return "results" if kind.startswith("results") else _OF_OBJECTS[kind]
 
 
+CALL_NOTHING = frozenset(("event in", "decide", "wait"))
 _CALLS_NOTHING = "calls nothing"
 _READS = "only reads: an error after that is one before it"
 _WRITES = {"definition", "results", "marker", "save", "slots", "bind", "schedule"}
@@ -115,10 +117,10 @@ def why_never(fault: str, step: str) -> str | None:
             return "writes no object by itself"
         if fault.startswith("412") and step == "marker":
             return None
-    if fault == "503" and step in ("event in", "decide", "wait"):
+    if fault in ("503", "hang") and step in CALL_NOTHING:
         return _CALLS_NOTHING
     if fault == "503 after the write":
-        if step in ("event in", "decide", "wait"):
+        if step in CALL_NOTHING:
             return _CALLS_NOTHING
         if step in ("resolve", "load", "witness", "tick"):
             return _READS
@@ -128,6 +130,8 @@ def why_never(fault: str, step: str) -> str | None:
         return "is before any run is looked at"
     if fault == "lease over" and step in ("cancel", "remind"):
         return "comes after the launches of its save have been called"
+    if fault == "skew" and step == "definition":
+        return "is followed by the first save of a run, which goes the same way at any time"
     if fault == "skew" and step == "schedule":
         return "is followed by the next step without a look at the clock"
     if fault in ("cancel", "pause", "redrive"):

@@ -17,6 +17,9 @@ from orchestrator.engine import (
     deciding,
     draft,
     ending,
+    inquiry,
+    one_at_a_time,
+    pace,
     resolve,
     status,
     ticker,
@@ -76,15 +79,15 @@ def _every_waiter_launches() -> Any:
 
 
 def _takeover_without_a_save() -> Any:
-    real = ticker.Ticker._find_out
+    real = inquiry.Inquiry.facts
 
-    def find_out(self: Any, work: Chores, state: Any, box: Any) -> Any:
+    def facts(self: Any, work: Chores, state: Any, box: Any) -> Any:
         for node in work.takeovers:
             bare = self._witness.bare(state, node)
             self._actor._launch(box, replace(bare, recover=True, lease_end=None))
         return real(self, replace_chores(work, takeovers=()), state, box)
 
-    return patch.object(ticker.Ticker, "_find_out", find_out)
+    return patch.object(inquiry.Inquiry, "facts", facts)
 
 
 def replace_chores(work: Chores, **changes: Any) -> Chores:
@@ -183,6 +186,19 @@ def _start_without_message_id() -> Any:
     return patch.object(resolve.Resolver, "resolve", resolved)
 
 
+def _hung_tick_keeps_all_out() -> Any:
+    real = one_at_a_time.OneAtATime.__init__
+    return patch.object(one_at_a_time.OneAtATime, "__init__", lambda self, _: real(self, 1e9))
+
+
+def _redrive_marked_once() -> Any:
+    return patch.object(committing.Committer, "_mark_again", lambda self, run: None)
+
+
+def _crowd_is_none() -> Any:
+    return patch.object(pace.Pace, "is_crowded", lambda self, now_s: False)
+
+
 @contextmanager
 def _both(*patches: Any) -> Iterator[None]:
     with patches[0], patches[1]:
@@ -190,19 +206,22 @@ def _both(*patches: Any) -> Iterator[None]:
 
 
 PLANTED: Mapping[str, tuple[Callable[[], Any], int]] = {
-    "put without precondition": (_put_without_precondition, 1),
+    "put without precondition": (_put_without_precondition, 0),
     "launch before the save": (_launch_before_the_save, 0),
-    "every waiter of a group commit launches": (_every_waiter_launches, 1),
+    "every waiter of a group commit launches": (_every_waiter_launches, 6),
     "takeover without a save": (_takeover_without_a_save, 1),
-    "no lease fence": (_no_lease_fence, 1),
-    "outcome asked of the event's job id": (_outcome_of_the_events_job, 40),
-    "nonce not compared": (_nonce_not_compared, 37),
+    "no lease fence": (_no_lease_fence, 6),
+    "outcome asked of the event's job id": (_outcome_of_the_events_job, 22),
+    "nonce not compared": (_nonce_not_compared, 50),
     "bind by takeover without asking the outcome": (_bound_by_takeover_and_never_asked, 1),
-    "cancels not owed": (_cancels_not_owed, 41),
-    "a claim's token ignored after 503": (_token_ignored_after_503, 6),
+    "cancels not owed": (_cancels_not_owed, 40),
+    "a claim's token ignored after 503": (_token_ignored_after_503, 2),
     "siblings' ends not awaited": (_siblings_ends_not_awaited, 3),
-    "attempt number not compared": (_attempt_not_compared, 6),
-    "reminder dropped when early": (_early_reminder_dropped, 1),
-    "start without message id": (_start_without_message_id, 14),
+    "attempt number not compared": (_attempt_not_compared, 63),
+    "reminder dropped when early": (_early_reminder_dropped, 4),
+    "start without message id": (_start_without_message_id, 5),
+    "a Tick that hangs keeps all others out": (_hung_tick_keeps_all_out, 6),
+    "a redrive is marked once": (_redrive_marked_once, 37),
+    "saves of a crowd in a row": (_crowd_is_none, 19),
 }
 """What is wrong -> what makes it so, while one is in it; and the first seed that found it when last looked for."""

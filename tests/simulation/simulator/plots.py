@@ -66,7 +66,7 @@ class Plot:
         if self._chance(0.05) and not self._is_steady:
             made["timeout"] = self._one_of(["10m", "2h"])
         if self._chance(0.5) and not self._is_steady:  # who looks at the clock decides whether it has passed
-            made["deadline"] = self._one_of(["1s", "2s", "4s", "30s", "10m"])
+            made["deadline"] = self._one_of(["1s", "4s", "10m", "1h", "1h"])
         if self._chance(0.25):
             made["notify"] = [{"on": ["started", "completed", "failed", "cancelled", "late"], "topic": TOPIC}]
         return made

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import traceback
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -28,13 +29,14 @@ from orchestrator.model.messages import (
     start_message,
     tick_message,
 )
-from orchestrator.model.policy import Policy, TargetRules
+from orchestrator.model.policy import CROWD, Policy, TargetRules
 from orchestrator.model.run_state import RunState
 from orchestrator.model.schedule import ticks
 from orchestrator.runtime.unknown_hosts import UnknownHosts
 from orchestrator.targets.callback import CallbackTarget
 from orchestrator.targets.dag import DagTarget
 from orchestrator.testing.virtual_time import T0
+from tests.simulation.simulator import standing
 from tests.simulation.simulator.checks import Checks, Violation, is_open
 from tests.simulation.simulator.cloud import (
     BrokerOf,
@@ -49,7 +51,7 @@ from tests.simulation.simulator.cloud import (
 from tests.simulation.simulator.counting import Counting, note_what_was_drawn
 from tests.simulation.simulator.crew import Crew, Footprint, Host, Killed, Strand, aboard
 from tests.simulation.simulator.endings import endings
-from tests.simulation.simulator.meetings import step_at
+from tests.simulation.simulator.meetings import CALL_NOTHING, step_at
 from tests.simulation.simulator.plots import INBOX, TIMES, definition_of
 from tests.simulation.simulator.services import (
     SERVICES,
@@ -62,33 +64,14 @@ from tests.simulation.simulator.services import (
     share_of,
 )
 from tests.simulation.simulator.tape import Tape
-from tests.simulation.simulator.ticks import RARE_TICK_S, TICK_S, Ticks
+from tests.simulation.simulator.ticks import LAST_TICK_S, RARE_TICK_S, TICK_S, Ticks
 
 MOST_STEPS = 20_000
 LONGEST_S = 12 * 86400.0
 CALM_AFTER_S = 2 * 3600.0
 ACK_DEADLINE_S = 60.0
-OFTEN = {
-    "load": 0.5,
-    "tick": 0.5,
-    "event in": 0.7,
-    "save": 1.0,
-    "bind": 1.0,
-    "witness": 1.0,
-    "decide": 1.0,
-    "wait": 0.7,
-}
-"""How much more often than usual a process is killed, or stands still, at a step that many come to; at others: RARE."""
-RARE = 4.0
-RAREST = frozenset(("resolve", "results", "child", "cancel", "notify"))
-RARER_STILL = frozenset(("resolve", "child", "cancel"))
-ANSWERED = "launch and wait, done"
-"""Where a call is answered that waits for the end of what it has launched. Somebody may have heard of that end since,
-and gone on with another attempt."""
-OFTEN_AT_ANSWERS = 20.0
-STANDS_AT_ANSWERS_S = (80.0, 180.0)
-STANDS_S = ((1.0, 400.0), (1.0, 400.0), (28.0, 32.0), (53.0, 57.0), (58.0, 66.0), (400.0, 5000.0))
-"""How long a process stands still: also just about as long as a lease, or until it is too late to act under one."""
+CROWDS = (*[CROWD] * 2, 1)
+"""With how many attempts side by side the saves of a run keep to their interval strictly: also with the least."""
 
 logging.getLogger("orchestrator").addHandler(logging.NullHandler())
 
@@ -112,6 +95,9 @@ class Told:
     drawn: Counter[str] = field(default_factory=Counter)
     """What came about in it that is rare, and how often."""
     trail: list[Footprint] = field(default_factory=list)
+    has_skew: bool = True
+    stood_to_a_limit: list[tuple[str, str, float]] = field(default_factory=list)
+    """(step, process, since when) of those that stood still until just about a time that stands in a document."""
 
 
 _RULES_OF_CALLBACKS = TargetRules(
@@ -133,7 +119,7 @@ class Process:
     def __init__(self, simulation: Simulation, number: int) -> None:
         s = simulation
         self.host = Host(f"p{number}")
-        skew_s = s.tape.between(-2.4, 2.4) * s.skews
+        skew_s = s.tape.between(-standing.MOST_SKEW_S, standing.MOST_SKEW_S) * s.skews
         kind_of_store = ChangingStoreOf if (s.seed + s.order) % 2 else StoreOf
         store, broker = kind_of_store(s.bucket, s.crew, s.tape, self.host), BrokerOf(s.topic, s.crew, s.tape)
         notifier = NotifierOf(s.receivers, s.crew, s.tape, self.host)
@@ -147,7 +133,7 @@ class Process:
             store=store,
             targets=targets,
             broker=broker,
-            clock=SkewedClock(s.crew, skew_s),
+            clock=SkewedClock(s.crew, skew_s, s.right_from_s.get(self.host.name, math.inf)),
             hosts=UnknownHosts(),
             instance=self.host.name,
             policy=s.policy,
@@ -181,6 +167,7 @@ class Simulation:
         tells: whether `Told.story` is wanted.
         order: of several simulations of the same definitions, in which all else comes otherwise, which.
         skews: how much of their skew the clocks have, from 0 to 1.
+        right_from_s: process -> from when on its clock has none, in seconds.
         along: the trail of another simulation: this one ends once it does something else.
     """
 
@@ -195,9 +182,10 @@ class Simulation:
         tells: bool = False,
         order: int = 0,
         skews: float = 1.0,
+        right_from_s: Mapping[str, float] | None = None,
         along: Sequence[Footprint] | None = None,
     ) -> None:
-        self.seed, self.order, self.skews = seed, order, skews
+        self.seed, self.order, self.skews, self.right_from_s = seed, order, skews, right_from_s or {}
         self.along, self._along_to = along, 0
         self.tape = Tape(seed, without, only_first, order)
         self.crew = Crew()
@@ -229,6 +217,7 @@ class Simulation:
         self.receivers.sending = self.checks.notifying
         self.counts = Counting(self.tape, self.crew, self.services, self.bucket, self.checks)
         self.services.lost = self.counts.line_lost
+        self.standing = standing.Standing(self.tape, self.crew, self.bucket, self.checks)
         self.policy = Policy(
             {s.name: TargetRules(s.has_outcome, s.can_cancel, s.synchronous, s.launch_limit_s) for s in SERVICES}
             | {"Callback": _RULES_OF_CALLBACKS},
@@ -237,8 +226,13 @@ class Simulation:
             inline_items=plot.choice([100, 1]),
             part_items=2,
             marker_age_s=900.0,
+            max_takeovers=1000 if self.is_steady else 20,  # how often a launch is disturbed is told by its order
             save_interval_s=self.tape.one_of([0.0, 1.0]),
+            crowd=plot.choice(CROWDS),
         )
+        if self.policy.save_interval_s and self.policy.crowd < CROWD and plot.random() < 0.5:
+            self.checks.keeps_to_s = self.policy.save_interval_s
+            self.skews = 0.0  # whose clock is ahead takes less time to have passed
         self.largest_inline = self.tape.one_of([large_results.MAX_INLINE_BYTES, 20])
         self.count = 0
         self.processes: list[Process] = []
@@ -246,7 +240,7 @@ class Simulation:
         self.ticks = Ticks(self.crew, self.bucket.held, self._happened)
         self.next_tick = TICK_S
         self.failed: list[str] = []
-        self.told = Told(seed, is_steady=self.is_steady)
+        self.told = Told(seed, is_steady=self.is_steady, has_skew=self.skews > 0.0)
         self._tells = tells
         self.has_news = False
         """Whether a run has been written that nobody has looked at since."""
@@ -370,7 +364,7 @@ class Simulation:
             return
         for run_id in [each for each in self.checks.states if each not in self.steered]:
             self.steered.add(run_id)
-            if self.tape.chance(0.1):
+            if self.tape.chance(0.2):
                 self.topic.publish(cancel_message(run_id, "as the seed says"), delay_s=self.tape.between(0, 1000))
             while self.tape.chance(0.15):
                 pause_s = self.tape.between(0, 600)
@@ -423,6 +417,7 @@ class Simulation:
         until = self.crew.now + TICK_S + 2 * RARE_TICK_S
         while self.crew.now < until:
             self._step()
+            until = max(until, self._all_go_on_at())
         if len(self.own()) != self.starts:
             raise Violation(f"{self.starts} starts make {len(self.own())} runs")
         if self.is_scheduled:
@@ -435,6 +430,11 @@ class Simulation:
         markers = [marker for marker in self.bucket.held.list("open/") if run_of(marker) not in owing]
         if markers:
             raise Violation(f"{markers} are left, though all runs have ended")
+
+    def _all_go_on_at(self) -> float:
+        """When all that stands still has gone on, and a Tick or two have come since."""
+        stand = [max(x.wakes_at, x.host.stands_still_until) for x in self.crew.strands if not x.host.is_dead]
+        return max((at + 2 * LAST_TICK_S for at in stand if at > self.crew.now), default=0.0)
 
     def _step(self) -> None:
         self.told.steps += 1
@@ -513,17 +513,24 @@ class Simulation:
         host, step = strand.host, strand.at
         if not host.is_dead:
             of = step_at(step)
-            often = OFTEN.get(of, RARE * (2 + 3 * (of in RARER_STILL)) if of in RAREST else RARE)
-            if self.tape.strikes("kill", step, 0.004 * often):
+            if self.tape.strikes("kill", step, 0.004 * standing.killed(step)):
                 self.counts.killed(strand, self.topic.messages)
                 self._kill(host)
-            elif self.tape.strikes("stall", step, 0.005 * (OFTEN_AT_ANSWERS if step == ANSWERED else often)):
-                stands_s = STANDS_AT_ANSWERS_S if step == ANSWERED else self.tape.one_of(STANDS_S)
-                host.stands_still_until = self.crew.now + self.tape.between(*stands_s)
+            elif self.tape.strikes("stall", step, 0.005 * standing.stands(step)):
+                host.stands_still_until, is_to_a_limit = self.standing.until(strand)
+                if is_to_a_limit and self.skews:
+                    self.told.stood_to_a_limit.append((of, host.name, self.crew.now))
                 self.counts.stands(strand)
                 self._disturb(host)
                 self.tell(f"{host.name} stands still at {step}")
-                self._steer_just_then(strand)
+                if not is_to_a_limit:
+                    self._steer_just_then(strand)
+                return
+            elif of not in CALL_NOTHING and self.tape.strikes("hang", step, 0.002 * standing.stands(step)):
+                strand.wakes_at, _ = self.standing.until(strand)
+                self.counts.stands(strand, "hang")
+                self._disturb(host, strand.wakes_at)
+                self.tell(f"{host.name} hangs at {step}")
                 return
         self.tell(f"{host.name} {step}")
         self.counts.goes_on(strand)
@@ -534,11 +541,13 @@ class Simulation:
         run_id = strand.about
         state = self.checks.states.get(run_id or "")
         step = step_at(strand.at)
-        share = 0.9 if step in RAREST else 0.5 if step == "witness" else 0.2
+        share = 0.9 if step in standing.RAREST else 0.5 if step == "witness" else 0.2
         if run_id is None or state is None or self.is_steady or not self.tape.chance(share):
             return
         kind = self.tape.one_of(
-            ["cancel", "pause", "redrive"] if step in RARER_STILL else ["cancel", "pause", "redrive", "redrive"]
+            ["cancel", "pause", "redrive"]
+            if step in standing.RARER_STILL
+            else ["cancel", "pause", "redrive", "redrive"]
         )
         if kind == "pause":
             self.topic.publish(pause_message(run_id))
@@ -580,8 +589,8 @@ class Simulation:
             if message.is_out and message.host is host:
                 message.is_out, message.due_at = False, self.crew.now + ACK_DEADLINE_S
 
-    def _disturb(self, host: Host) -> None:
-        times = self.crew.now, max(self.crew.now, host.stands_still_until)
+    def _disturb(self, host: Host, until: float = 0.0) -> None:
+        times = self.crew.now, max(self.crew.now, host.stands_still_until, until)
         self.checks.disturbed.setdefault(host.name, []).append(times)
 
     def _happened(self) -> tuple[int, ...]:
@@ -621,6 +630,7 @@ class Simulation:
             self.counts.delivery(message)
 
         def handle() -> None:
+            began, looked_at = self.crew.now, self.bucket.looked_at.get(process.host.name)
             try:
                 process.executor.execute(
                     message.data, message_id=message.message_id, publish_time=at(message.published_at)
@@ -628,6 +638,8 @@ class Simulation:
             except OrchestratorError as exc:
                 self._not_handled(message, exc)
             else:
+                if is_of_tick:
+                    self.checks.ticked(process.host, began, looked_at, self.bucket.looked_at.get(process.host.name))
                 self._check_reminder(message)
                 self.counts.handled_to_the_end(message)
                 self._acknowledge(message)
@@ -642,6 +654,7 @@ class Simulation:
             self.first_look = self.crew.now
         old = self.checks.states.get(key[5:-5]) if key.startswith("runs/") else None
         self.checks.written(key, before, after, host)
+        self.checks.paced(key, old, host, self.tape.numbered)
         if not key.startswith("runs/"):
             return
         run_id = key[5:-5]

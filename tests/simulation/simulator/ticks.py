@@ -12,6 +12,7 @@ from orchestrator.testing.virtual_time import T0
 from tests.simulation.simulator.crew import Crew
 
 TICK_S = 60.0
+LAST_TICK_S = 600.0
 RARE_TICK_S = 1800.0
 """How often the Tick comes once all is calm, where only a timeout of a day is waited for."""
 _MOST_LEFT_OUT = 30
@@ -52,7 +53,7 @@ class Ticks:
         self._every_s = RARE_TICK_S if is_calm else TICK_S
         if self._is_last:
             self._came += 1
-            self._every_s = TICK_S if self._came < 5 else 10 * TICK_S
+            self._every_s = TICK_S if self._came < 5 else LAST_TICK_S
 
     def next_at(self) -> float:
         """When the next one is to come, in seconds, as far as can be told now."""
