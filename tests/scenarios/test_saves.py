@@ -22,7 +22,7 @@ from orchestrator.model.run_state import ParentRun
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.testing.virtual_time import VirtualClock
 from tests.support.story import Notifier
-from tests.support.world import NotedTarget, World, chain, completion, dag, parallel, task
+from tests.support.world import START, NotedTarget, World, chain, completion, dag, parallel, task
 
 
 class Faulty(MemoryStore):
@@ -189,6 +189,31 @@ def test_what_was_claimed_by_a_save_that_seemed_to_fail_is_not_launched_after_a_
     world.clock.forward(86400)
     world.executor.tick()
     assert (world.target.of("B"), world.state(run_id).run.status) == ([], RunStatus.CANCELLED)
+
+
+@pytest.mark.parametrize("is_written", [True, False])
+def test_what_was_claimed_by_such_a_save_does_not_wait_for_the_turn_of_the_next_one(is_written):
+    branches = (chain("A", "A2"), *(chain(f"B{number}") for number in range(5)))
+    world = World(dag(P=parallel(*branches)), store=Faulty(), save_interval_s=1.0, crowd=2)
+    slept: list[float] = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        world.clock.forward(seconds)
+
+    draw = lambda count: half(count) if count == 4 else world.random.randbytes(count)  # noqa: E731
+    instance = world.instance(sleep=sleep, random_bytes=draw)
+    run_id = instance.execute(START, message_id="m1", publish_time=world.clock.now()).run_id
+    done = []
+
+    def another_ends():
+        slept.clear()
+        instance.deliver(completion(world.target.of("B0")[0]), lambda handled, error: done.append(handled.verdict))
+
+    world.store.answers = [raises(VersionConflict("412"), after=another_ends, is_written=is_written)]
+    instance.execute(completion(world.target.of("A")[0]))
+    assert (done, world.target.nodes[-1], world.state(run_id).nodes["B0"].status) == (["applied"], "A2", "Completed")
+    assert slept == [0.002]
 
 
 @pytest.mark.parametrize("is_written", [True, False])
