@@ -175,14 +175,16 @@ class Seen:
 class World:
     """Instances over one store; functions last as long as `lasts` says of a node's name."""
 
-    def __init__(self, definitions: Mapping[str, Json], lasts: Callable[[str], float], instances: int) -> None:
+    def __init__(
+        self, definitions: Mapping[str, Mapping[str, Json]], lasts: Callable[[str], float], instances: int
+    ) -> None:
         self.store = SlowBucket()
         self.seen: dict[str, Seen] = {}
         self.problems: list[str] = []
         self._lasts = lasts
         self._later = Later(CONCURRENCY * instances)
         self._busy: list[list[tuple[float, float]]] = [[] for _ in range(instances)]
-        catalog = Catalog(definitions)  # type: ignore[arg-type]
+        catalog = Catalog(definitions)
         self.instances = [self._instance(catalog, f"instance{number}") for number in range(instances)]
 
     def _instance(self, catalog: Catalog, name: str) -> DAGExecutor:
@@ -236,7 +238,7 @@ class World:
         self._later.at(time.monotonic() + delay_s, lambda: self._deliver(event))
         return "m"
 
-    def create(self, name_key: str, *, url: str, headers: Mapping[str, str], body: bytes, **_: object) -> bool:
+    def create(self, name_key: str, *, url: str, headers: Mapping[str, str], body: bytes, **_more: object) -> bool:
         """Cloud Tasks: the function is called at once."""
         begun, now = time.monotonic(), datetime.now(UTC)
         parts = urlsplit(url)
@@ -250,7 +252,7 @@ class World:
         self._later.at(begun + lasts_s, lambda: self._deliver(entry, run_id, node))
         return True
 
-    def dispatches(self, name_key: str) -> int | None:
+    def dispatches(self, name_key: str) -> None:
         """Nothing waits in the queue."""
         del name_key
 

@@ -2,8 +2,9 @@
 
     python -m benchmarks.many_runs --runs 100000
 
-A new run, a Tick, `orchestrator runs` and, if asked for, `orchestrator prune --dry-run` on a local bucket; and how
-many requests the same listings take of Cloud Storage, with their time at 30 ms each.
+A new run, a Tick, `orchestrator runs` (also after the folder was changed by hand, so that it is read anew) and, if
+asked for, `orchestrator prune --dry-run` on a local bucket; and how many requests the same listings take of Cloud
+Storage, with their time at 30 ms each.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -81,11 +82,21 @@ def calls(root: Path, executor: DAGExecutor) -> dict[str, Callable[[], object]]:
     store = LocalStore(root)
     bucket = Bucket(f"file://{root}", store)
     running = Filter(statuses=frozenset({RunStatus.RUNNING}))
+    by_hand = root / "runs" / ".by_hand"
+
+    def runs_after_a_hand() -> object:
+        if by_hand.exists():
+            by_hand.unlink()
+        else:
+            by_hand.touch()
+        return newest(bucket, 20, ALL)
+
     pruner = Pruner(store, datetime.now(UTC), 3600.0, lambda _: True, is_all=True, is_dry=True)
     return {
         "a new run": lambda: executor.wait(executor.start("d"), timeout_s=60),
         "a Tick": executor.tick,
         "runs": lambda: newest(bucket, 20, ALL),
+        "runs, after a hand": runs_after_a_hand,
         "runs --status Running": lambda: newest(bucket, 20, running),
         "prune --dry-run": pruner.prune,
     }
@@ -123,7 +134,7 @@ class CountedBucket(MemoryStore):
         self.requests += 1
         return super().get(key)
 
-    def list(self, prefix: str, *, start_after: str = ""):  # type: ignore[no-untyped-def]
+    def list(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
         """See ports.ObjectStore."""
         self.requests += 1
         for number, key in enumerate(super().list(prefix, start_after=start_after), 1):

@@ -108,6 +108,14 @@ class Dated(Protocol):
         """Yield what `list` does, each with seconds since the epoch."""
 
 
+@runtime_checkable
+class Timed(Protocol):
+    """An ObjectStore that can be asked when a key was written last, for next to nothing."""
+
+    def written_at(self, key: str) -> float | None:
+        """Return seconds since the epoch; None where there is no such key, or it cannot be told."""
+
+
 class Target(Protocol):
     """A place that can run a launch.
 

@@ -139,16 +139,16 @@ def environment_of(peer: str) -> str:
     if not installed.exists() or installed.read_text() != wanted.read_text():
         say(f"installing {peer} into {venv.relative_to(ROOT)} …")
         subprocess.run([sys.executable, "-m", "venv", "--clear", venv], check=True)
-        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", wanted]
+        pip: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", wanted]
         subprocess.run(pip, check=True)
         shutil.copy(wanted, installed)
     return str(python)
 
 
 @contextmanager
-def worker(*arguments: object) -> Iterator[Worker]:
+def worker(python: str, script: Path, folder: Path, *arguments: str) -> Iterator[Worker]:
     """A worker that is there meanwhile."""
-    made = Worker(*arguments)  # type: ignore[arg-type]
+    made = Worker(python, script, folder, *arguments)
     try:
         yield made
     finally:

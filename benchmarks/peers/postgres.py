@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from benchmarks.peers.serving import free_port, service
 
@@ -42,7 +43,9 @@ def postgres(folder: Path) -> Iterator[str]:
         raise RuntimeError("PostgreSQL's server is not installed: apt-get install postgresql")
     user = "postgres" if os.geteuid() == 0 else getpass.getuser()
     owner = pwd.getpwnam(user)
-    as_owner = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
+    as_owner: dict[str, Any] = (
+        {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
+    )
     home, password = folder / "postgres", secrets.token_hex(16)
     home.mkdir(mode=0o700)
     (home / "password").write_text(password)
@@ -65,12 +68,12 @@ def postgres(folder: Path) -> Iterator[str]:
         ],
         check=True,
         cwd=home,
-        **as_owner,  # type: ignore[call-overload]
+        **as_owner,
     )
     command = [str(found / "postgres"), "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", ""]
     with service(command, cwd=home, **as_owner) as process:
         until = time.monotonic() + 60
-        ready = [found / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
+        ready: list[str | Path] = [found / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
         while subprocess.run(ready, check=False).returncode:
             if process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"PostgreSQL does not start in {data}")

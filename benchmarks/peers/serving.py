@@ -15,6 +15,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 THREADS = 32
 """How many tasks may run at once: our LOCAL_WORKERS, and whatever a peer calls it."""
@@ -52,9 +53,9 @@ def take_standard_output() -> int:
 
 
 @contextmanager
-def service(command: list[str], **options: object) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is there meanwhile, and stopped after."""
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, **options)  # type: ignore[call-overload]
+def service(command: list[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is there meanwhile, and stopped after; `options` are those of Popen."""
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, **options)
     try:
         yield process
     finally:

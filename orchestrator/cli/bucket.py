@@ -46,7 +46,7 @@ class Bucket:
 
     def run_names(self, now_s: float, since_s: float = 0.0) -> RunNames:
         """Return the ids of its runs, for who need not know all of them; see RunNames."""
-        return RunNames(self.store, self.root, now_s, since_s)
+        return RunNames(self.store, now_s, since_s)
 
     def load(self, run_id: str) -> RunState:
         """Return a run. Raises RunNotFound, which names ids that are near, or CorruptState."""

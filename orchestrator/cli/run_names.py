@@ -6,15 +6,13 @@ chosen do not sort by time. They are listed, apart from the others, with the tim
 Where there are many runs, one that was chosen and begins with `run_` and a digit is found where it sorts.
 """
 
-import os
 import re
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice, takewhile
-from pathlib import Path
 
 from orchestrator.engine.status import MARKERS, run_of
 from orchestrator.model.ids import RUN_ID
-from orchestrator.ports import Dated, ObjectStore
+from orchestrator.ports import Dated, ObjectStore, Timed
 
 PREFIX, SUFFIX = "runs/", ".json"
 _OURS = re.compile(r"run_(\d{10})_[0-9a-f]{12}")
@@ -32,19 +30,16 @@ class RunNames:
     """What there is in a bucket, as it was when it was asked.
 
     Args:
-        root: the directory that it is, if it is one.
         now_s, since_s: seconds since the epoch; runs that began before `since_s` need not be found.
     """
 
-    def __init__(self, store: ObjectStore, root: Path | None, now_s: float, since_s: float = 0.0) -> None:
-        self._store, self._root = store, root
+    def __init__(self, store: ObjectStore, now_s: float, since_s: float = 0.0) -> None:
+        self._store, self._timed = store, store if isinstance(store, Timed) else None
         self._now_s, self._since_s = int(now_s), max(0, int(since_s))
         self._written: dict[str, float] = {}
-        self._names = _names_in(root) if root is not None else None
-        """Of a directory, all its keys in no order: to read them costs little, to sort and match them more."""
-        listing = self._list() if self._names is None else iter(self._names)
+        listing = self._list()
         first = list(islice(listing, _PAGE))
-        self._all = sorted(first) if len(first) < _PAGE else None
+        self._all = first if len(first) < _PAGE else None
         """Every key, where there are few."""
         self._chosen = self._found_chosen(first, listing)
 
@@ -88,7 +83,7 @@ class RunNames:
         return self._newest((written_s, run_id) for run_id, written_s in found.items())
 
     def _markers(self) -> Iterator[tuple[str, float | None]]:
-        if self._root is None and isinstance(self._store, Dated):
+        if isinstance(self._store, Dated):
             yield from self._store.list_dated(MARKERS)
             return
         for key in self._store.list(MARKERS):
@@ -109,8 +104,6 @@ class RunNames:
 
     def _between(self, after: str, until: str) -> list[str]:
         """Return the keys from one on to another, sorted."""
-        if self._names is not None:
-            return sorted([key for key in self._names if after < key < until])
         return list(takewhile(lambda key: key < until, self._store.list(f"{PREFIX}run_", start_after=after)))
 
     def _found_chosen(self, first: list[str], rest: Iterator[str]) -> list[str]:
@@ -118,11 +111,8 @@ class RunNames:
         if self._all is not None:
             ids = (run_id_in(key) for key in first)
             return [run_id for run_id in ids if run_id is not None and not _OURS.fullmatch(run_id)]
-        if self._names is not None:
-            found = [key for key in self._names if not _FIRST_OURS < key < _AFTER_OURS]
-        else:
-            before = takewhile(lambda key: key < _FIRST_OURS, chain(first, rest))
-            found = [*before, *self._list(_AFTER_OURS)]
+        before = takewhile(lambda key: key < _FIRST_OURS, chain(first, rest))
+        found = chain(before, self._list(_AFTER_OURS))
         return [run_id for key in found if (run_id := run_id_in(key)) is not None]
 
     def _newest_first(self, keys: list[str]) -> Iterator[str]:
@@ -134,20 +124,7 @@ class RunNames:
                 yield run_id
 
     def _written_at(self, key: str) -> float | None:
-        if self._root is None:
-            return self._written.get(key)
-        try:
-            return (self._root / key).stat().st_mtime
-        except OSError:
-            return None
-
-
-def _names_in(root: Path) -> list[str]:
-    """Return the keys of a directory's runs, in no order."""
-    try:
-        return [PREFIX + name for name in os.listdir(root / PREFIX)]
-    except FileNotFoundError:
-        return []
+        return self._written.get(key) if self._timed is None else self._timed.written_at(key)
 
 
 def run_id_in(key: str) -> str | None:

@@ -50,6 +50,9 @@ log = logging.getLogger("orchestrator")
 
 MAX_CONCURRENT_CALLS = 32
 
+Tell = Callable[[Sequence[Fact]], None]
+"""Takes what came of some of several calls, while others last."""
+
 _Item = TypeVar("_Item")
 _Fact = TypeVar("_Fact")
 
@@ -98,50 +101,21 @@ class Actor:
             for command in commands
         )
 
-    def act(self, box: RunBox, commands: Sequence[Command], tell: Callable[[Sequence[Fact]], None]) -> list[Fact]:
+    def act(self, box: RunBox, commands: Sequence[Command], tell: Tell) -> list[Fact]:
         """Carry out what a save entitles to, calls that block side by side; return what came of it.
 
         What comes of one of several calls goes to `tell` when it is back, so that it waits for no other; and for
         nobody who is notified.
         """
         slots = [command for command in commands if isinstance(command, AskSlot | ReleaseSlot)]
-        if slots:  # first, for others wait for what is given back; it is a write, and never takes long
+        if slots:
             rest = [command for command in commands if not isinstance(command, AskSlot | ReleaseSlot)]
-            found = list(self._take_slots(slots))
-            if found and self.blocks(rest):
-                with ThreadPoolExecutor(1, "orchestrator-slots") as aside:  # what follows may be a call of minutes, too
-                    granting = aside.submit(tell, found)
-                    facts = self.act(box, rest, tell)
-                    granting.result()
-                    return facts
-            return [*found, *self.act(box, rest, tell)] if rest else found
-        launches = [command for command in commands if isinstance(command, Launch)]
-        blocking = [launch for launch in launches if self._limit_s(launch) > 0.0]
+            return self._slots_first(box, slots, rest, tell)
         notifies = [command for command in commands if isinstance(command, Notify)]
         if notifies and len(notifies) < len(commands):
             others = [command for command in commands if not isinstance(command, Notify)]
-            done = [] if blocking else self.act(box, others, tell)
-            if not blocking and not done:
-                return self._notify_all(notifies)
-            with ThreadPoolExecutor(1, "orchestrator-notify") as aside:  # neither is to wait for the other
-                telling = aside.submit(self._notify_all, notifies)
-                if facts := self.act(box, others, tell) if blocking else done:
-                    tell(facts)  # all at once: it is one save
-                return telling.result()
-        if len(blocking) > 1:
-
-            def call(launch: Launch) -> None:
-                fact = self._launch(box, launch)
-                if fact is not None:
-                    tell([fact])
-
-            with ThreadPoolExecutor(min(len(blocking), MAX_CONCURRENT_CALLS)) as pool:
-                calls = pool.map(call, blocking)
-                facts = self._launch_all(box, (x for x in launches if self._limit_s(x) <= 0.0))
-                for _ in calls:
-                    pass  # raises what ended a call's thread
-        else:
-            facts = self._launch_all(box, sorted(launches, key=self._limit_s) if blocking else launches)
+            return self._notify_aside(box, notifies, others, tell)
+        facts = self._launch_side_by_side(box, [command for command in commands if isinstance(command, Launch)], tell)
         cancels = [command for command in commands if isinstance(command, Cancel)]
         facts += _each(lambda x: self.cancel(box, x.launch, x.execution_id, is_over=False), cancels)
         facts += self.withdraw([command.launch for command in commands if isinstance(command, Withdraw)])
@@ -149,6 +123,49 @@ class Actor:
             if isinstance(command, Remind):
                 self._remind(command)
         return [*facts, *self._notify_all(notifies)]
+
+    def _slots_first(
+        self, box: RunBox, slots: Sequence[AskSlot | ReleaseSlot], rest: Sequence[Command], tell: Tell
+    ) -> list[Fact]:
+        """Ask for slots and give them back, for others wait for those: it is a write, and never takes long."""
+        found = list(self._take_slots(slots))
+        if found and self.blocks(rest):
+            with ThreadPoolExecutor(1, "orchestrator-slots") as aside:  # what follows may be a call of minutes, too
+                granting = aside.submit(tell, found)
+                facts = self.act(box, rest, tell)
+                granting.result()
+                return facts
+        return [*found, *self.act(box, rest, tell)] if rest else found
+
+    def _notify_aside(self, box: RunBox, notifies: Sequence[Notify], rest: Sequence[Command], tell: Tell) -> list[Fact]:
+        """Notify beside all else, where something comes of that, so that neither waits for the other."""
+        blocking = any(isinstance(command, Launch) and self._limit_s(command) > 0.0 for command in rest)
+        done = [] if blocking else self.act(box, rest, tell)
+        if not blocking and not done:
+            return self._notify_all(notifies)
+        with ThreadPoolExecutor(1, "orchestrator-notify") as aside:
+            telling = aside.submit(self._notify_all, notifies)
+            if facts := self.act(box, rest, tell) if blocking else done:
+                tell(facts)  # all at once: it is one save
+            return telling.result()
+
+    def _launch_side_by_side(self, box: RunBox, launches: Sequence[Launch], tell: Tell) -> list[Fact]:
+        """Launch; of several calls that may take long, each in a thread of its own, and what comes of it is told."""
+        blocking = [launch for launch in launches if self._limit_s(launch) > 0.0]
+        if len(blocking) < 2:
+            return self._launch_all(box, sorted(launches, key=self._limit_s) if blocking else launches)
+
+        def call(launch: Launch) -> None:
+            fact = self._launch(box, launch)
+            if fact is not None:
+                tell([fact])
+
+        with ThreadPoolExecutor(min(len(blocking), MAX_CONCURRENT_CALLS)) as pool:
+            calls = pool.map(call, blocking)
+            facts = self._launch_all(box, (x for x in launches if self._limit_s(x) <= 0.0))
+            for _ in calls:
+                pass  # raises what ended a call's thread
+        return facts
 
     def _notify_all(self, commands: Sequence[Notify]) -> list[Fact]:
         return _each(self._notify, commands)

@@ -22,6 +22,7 @@ from orchestrator.model.facts import (
 )
 from orchestrator.model.ids import launch_id_of, spread_of
 from orchestrator.model.node_state import Claim, NodeState, OwedCancel
+from orchestrator.model.nodes import Task
 
 # -- what becomes of them ------------------------------------------------------------------------------
 
@@ -87,8 +88,7 @@ def launch_bound(draft: Draft, fact: LaunchBound) -> None:
     due, task = node.due, draft.task(node)
     if draft.policy.rules(task.target_key).synchronous and not due:
         # The call that would have answered is gone, and with it the deadline that was its timeout.
-        limit_s = draft.policy.default_timeout_s if task.timeout_s is None else task.timeout_s
-        due = {DueKind.TIMEOUT.value: draft.now + timedelta(seconds=limit_s)}
+        due = {DueKind.TIMEOUT.value: draft.now + timedelta(seconds=_limit_s(draft, task))}
     draft.put(replace(node, execution_id=fact.execution_id, due=due))
 
 
@@ -112,7 +112,7 @@ def claim_expired(draft: Draft, fact: ClaimExpired) -> None:
     timeout_s = draft.policy.timeout_s(task.target_key, task.timeout_s)
     timeout_at = node.due.get(DueKind.TIMEOUT.value)
     if node.claim.takeovers and timeout_at is not None and timeout_at <= draft.now:
-        _time_is_up(draft, node, timeout_s)
+        _time_is_up(draft, node, task)
         return
     made = Claim(
         draft.token.owner,
@@ -151,8 +151,7 @@ def time_came(draft: Draft, node: NodeState, fact: TimeCame) -> None:
         return
     task = draft.task(node)
     is_heartbeat = fact.kind == DueKind.HEARTBEAT
-    timeout_s = draft.policy.timeout_s(task.target_key, task.timeout_s) or 0.0
-    limit = silence(task.heartbeat_s or 0.0) if is_heartbeat else timedelta(seconds=timeout_s)
+    limit = silence(task.heartbeat_s or 0.0) if is_heartbeat else timedelta(seconds=_limit_s(draft, task))
     if not fact.is_bound and node.claim is not None:
         if draft.is_paused:  # it may not have been launched, and is not to be now
             return
@@ -167,7 +166,7 @@ def time_came(draft: Draft, node: NodeState, fact: TimeCame) -> None:
         words = f"{node.node_name}: was not heard of for {task.heartbeat_s or 0.0:g} s"
         _give_up(draft, node, Failure("Task.Heartbeat", words))
     else:
-        _time_is_up(draft, node, timeout_s)
+        _time_is_up(draft, node, task)
 
 
 def begin_anew(draft: Draft, node: NodeState, kind: DueKind) -> None:
@@ -176,7 +175,7 @@ def begin_anew(draft: Draft, node: NodeState, kind: DueKind) -> None:
     if kind is DueKind.HEARTBEAT:
         at = draft.now + silence(task.heartbeat_s or 0.0)
     else:
-        at = draft.now + timedelta(seconds=draft.policy.timeout_s(task.target_key, task.timeout_s) or 0.0)
+        at = draft.now + timedelta(seconds=_limit_s(draft, task))
     draft.wait_until(node, kind.value, at, is_reminded=kind is DueKind.TIMEOUT)
 
 
@@ -208,9 +207,17 @@ def _ask_again(draft: Draft, node: NodeState, at: datetime) -> None:
         draft.put(node)
 
 
-def _time_is_up(draft: Draft, node: NodeState, timeout_s: float | None) -> None:
+def _limit_s(draft: Draft, task: Task) -> float:
+    """How long an attempt may take whose timeout is due. A call has one of its own only once its caller is gone."""
+    limit_s = draft.policy.timeout_s(task.target_key, task.timeout_s)
+    if limit_s is None:
+        limit_s = draft.policy.default_timeout_s if task.timeout_s is None else task.timeout_s
+    return limit_s
+
+
+def _time_is_up(draft: Draft, node: NodeState, task: Task) -> None:
     """Give up an attempt that took too long."""
-    _give_up(draft, node, Failure("Task.Timeout", f"{node.node_name}: no end within {timeout_s or 0.0:g} s"))
+    _give_up(draft, node, Failure("Task.Timeout", f"{node.node_name}: no end within {_limit_s(draft, task):g} s"))
 
 
 # -- how they are given up -----------------------------------------------------------------------------

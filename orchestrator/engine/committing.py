@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import islice
 
-from orchestrator.engine.address import Completion, Known, RedriveRun, Start
+from orchestrator.engine.address import Completion
+from orchestrator.engine.batch import Batch
 from orchestrator.engine.deciding import Decider, TooMuchAtOnce
 from orchestrator.engine.draft import Decision, Token
-from orchestrator.engine.handled import Handled
 from orchestrator.engine.large_results import LargeResults
 from orchestrator.engine.observing import Observed
 from orchestrator.engine.pace import ASKING_S, GATHERING_S, LINGERING_S, MOST_LINGERING_S
@@ -19,7 +19,6 @@ from orchestrator.engine.status import Marker, OpenRuns, OrchestrationStatus, ma
 from orchestrator.model.commands import AskSlot, Command, Launch, Notify
 from orchestrator.model.enums import TaskStatus
 from orchestrator.model.errors import OrchestratorError, StoreUnavailable, VersionConflict
-from orchestrator.model.facts import AttemptEnded, Fact, LaunchBound, LaunchFailed, RunAdopted
 from orchestrator.model.run_state import RunInfo, RunState
 from orchestrator.ports import Clock, Version
 
@@ -33,6 +32,9 @@ MAX_TURNS = 20
 """How often a save lets others go first before it is tried all the same."""
 RACES_AT_ONCE = 4
 """How often a lost race is run again before the next save waits for its turn."""
+
+Committed = tuple[tuple[Command, ...], dict[Entry, str | BaseException]]
+"""What a save entitles to, and what came of each event."""
 
 
 class Committer:
@@ -67,114 +69,146 @@ class Committer:
         self._clock, self._instance, self._random_bytes, self._sleep = clock, instance, random_bytes, sleep
         self.on_saved = on_saved
 
-    def commit(self, box: RunBox, batch: list[Entry]) -> tuple[tuple[Command, ...], dict[Entry, str | BaseException]]:
-        """Fold a batch into one save. Returns what to act on, and a verdict or an error an entry.
+    def commit(self, box: RunBox, entries: list[Entry]) -> Committed:
+        """Fold a batch of events into one save. Returns what to act on, and a verdict or an error an entry.
 
-        Entries that have to wait for the others' save go back into the box, and out of `batch`.
+        Entries that have to wait for the others' save go back into the box, and out of `entries`.
         """
-        status = box.status
-        tried: list[tuple[Token, Decision]] = []
-        unsure: list[Saved] = []
-        mine: tuple[Command, ...] = ()
-        saves = faults = turns = 0
-        is_whole, is_gathered = True, False
-        lingers_until_s = 0.0 if box.pace.is_free else self._seconds() + MOST_LINGERING_S
+        batch = Batch(box, entries, 0.0 if box.pace.is_free else self._seconds() + MOST_LINGERING_S)
         while True:
-            if not box.pace.is_free and box.pace.is_shared(self._seconds()):
-                box.saved = None  # a read costs less than a save that is refused
-            was_cached = box.saved is not None
-            loaded = box.saved or status.load()
-            state, version = loaded or (None, None)
-            if not was_cached and not box.pace.is_free:
-                if loaded is not None:
-                    now = self._clock.now()
-                    box.pace.seen(box.others_saves(*loaded, now), now.timestamp())
-                if is_whole:
-                    batch += box.take()  # what came while it was loaded
-            mine += _applied_after_all(tried, state)
-            self._tell_after_all(unsure, state, batch)
-            starts = [entry for entry in batch if isinstance(entry.item, Start)]
-            if state is None and starts and len(starts) < len(batch):
-                box.put_back([entry for entry in batch if entry not in starts])
-                batch[:] = starts
-            token = Token(f"{self._instance}.{self._random_bytes(8).hex()}", self._random_bytes(32))
-            try:
-                decision, questions, results = self._decider.decide_on(box, batch, state, token)
-            except TooMuchAtOnce:
-                is_whole = False
-                _halve(box, batch)
-                continue
-            if not decision.changed or decision.state is None:
-                if was_cached:
-                    box.saved = None  # "nothing to do" counts only if it was the run as it is now
-                    continue
-                if state is not None and loaded is not None and not state.run.status.is_final:
-                    box.saved = loaded
-                    if state.run.redrives and _goes_on(batch):  # whoever let it go on may have been killed over it
-                        self._mark_again(state.run)
-                return mine + questions, results
-            if is_whole and not is_gathered and not box.pace.is_free and len(batch) > 1 and (more := box.take()):
-                is_gathered = True  # once: what came while it was asked goes along, into one save fewer
-                batch += more
+            committed = self._try(batch)
+            if committed is not None:
+                return committed
+
+    def _try(self, batch: Batch) -> Committed | None:
+        """Load the run, ask, decide and save, once; None: it is to be tried again."""
+        box = batch.box
+        loaded, was_cached = self._load(batch)
+        state, version = loaded or (None, None)
+        batch.claimed += _applied_after_all(batch.tried, state)
+        self._tell_after_all(batch.unsure, state, batch.entries)
+        if state is None:
+            batch.keep_starts()
+        token = Token(f"{self._instance}.{self._random_bytes(8).hex()}", self._random_bytes(32))
+        try:
+            decision, questions, results = self._decider.decide_on(box, batch.entries, state, token)
+        except TooMuchAtOnce:
+            batch.halve()
+            return None
+        if not decision.changed or decision.state is None:
+            if was_cached:
+                box.saved = None  # "nothing to do" counts only if it was the run as it is now
+                return None
+            if loaded is not None and not loaded[0].run.status.is_final:
                 box.saved = loaded
-                continue
-            if not box.pace.is_free and not mine:  # what was claimed before is not to wait
-                if turns < MAX_TURNS and (wait_s := self._turn_in_s(box, state)) > 0.0:
-                    turns += 1
-                    self._wait_for_turn(box, batch if is_whole else None, state, wait_s)
-                    box.saved = None  # another instance may have had its turn meanwhile
-                    continue
-                if is_whole and self._seconds() < lingers_until_s and _starts_nothing(state, decision, batch):
-                    self._sleep(LINGERING_S)
-                    if more := box.take():
-                        batch += more
-                        box.saved = loaded
-                        continue
-            after = decision.state
-            try:
-                after = self._large_results.set_aside(state, after, decision.touched)
-                box.saved = (after, self._save(status, state, after, version, decision.touched))
-            except VersionConflict:
-                box.saved = None
-                tried.append((token, decision))
-                unsure.append(Saved(state, after, touched=decision.touched))
-                self._observed.lost(box.run_id)
-                saves += 1
-                if saves >= MAX_SAVES:
-                    raise
-                box.pace.raced(self._seconds())
-                self.linger(box, saves)
-                batch += box.take()  # what arrived since goes along: fewer saves, fewer races to lose
-                continue
-            except StoreUnavailable:
-                box.saved = None
-                tried.append((token, decision))
-                unsure.append(Saved(state, after, touched=decision.touched))
-                faults += 1
-                if faults >= MAX_FAULTS:
-                    raise
-                self._back_off(faults)
-                continue
-            except Exception:
-                box.saved = None
-                if len(batch) == 1:
-                    raise
-                # One of them cannot be written, and is to fail alone: halve until it does.
-                tried.append((token, decision))
-                is_whole = False
-                _halve(box, batch)
-                continue
-            if not box.pace.is_free:
-                box.pace.saved(self._seconds())
-                box.seen = (box.saved[1], self._clock.now())
-            if after.run.status.is_final:
-                box.saved = None
-                box.executions.clear()
-                status.forget()
-            elif state is not None and state.run.redrives == after.run.redrives > 0 and _goes_on(batch):
-                self._mark_again(after.run)
-            self._tell(Saved(state, after, tuple(entry.item for entry in batch), decision.touched))
-            return mine + decision.commands + questions, results
+                if loaded[0].run.redrives and batch.lets_go_on:  # who let it go on may have been killed over it
+                    self._mark_again(loaded[0].run)
+            return batch.claimed + questions, results
+        if self._gives_way(batch, loaded, decision):
+            return None
+        after = self._write(batch, state, version, token, decision, decision.state)
+        if after is None:
+            return None
+        self._written(batch, state, after, decision)
+        return batch.claimed + decision.commands + questions, results
+
+    def _load(self, batch: Batch) -> tuple[tuple[RunState, Version] | None, bool]:
+        """Return the run, None where there is none, and whether it is as it was here, and may have changed since."""
+        box, pace = batch.box, batch.box.pace
+        if not pace.is_free and pace.is_shared(self._seconds()):
+            box.saved = None  # a read costs less than a save that is refused
+        if box.saved is not None:
+            return box.saved, True
+        loaded = box.status.load()
+        if not pace.is_free:
+            if loaded is not None:
+                now = self._clock.now()
+                pace.seen(box.others_saves(*loaded, now), now.timestamp())
+            if batch.is_whole:
+                batch.take_more()  # what came while it was loaded
+        return loaded, False
+
+    def _gives_way(self, batch: Batch, loaded: tuple[RunState, Version] | None, decision: Decision) -> bool:
+        """Wait, where saves are paced, for more to go along or for others to go first; return whether some did."""
+        box = batch.box
+        if box.pace.is_free:
+            return False
+        if batch.is_whole and not batch.is_gathered and len(batch.entries) > 1 and batch.take_more():
+            batch.is_gathered = True  # once: what came while it was asked goes along, into one save fewer
+            box.saved = loaded
+            return True
+        if batch.claimed:  # what was claimed before is not to wait
+            return False
+        state = loaded[0] if loaded is not None else None
+        if batch.turns < MAX_TURNS and (wait_s := self._turn_in_s(box, state)) > 0.0:
+            batch.turns += 1
+            self._wait_for_turn(box, batch.entries if batch.is_whole else None, state, wait_s)
+            box.saved = None  # another instance may have had its turn meanwhile
+            return True
+        is_early = batch.is_whole and self._seconds() < batch.lingers_until_s
+        if is_early and _starts_nothing(state, decision, batch.entries):
+            self._sleep(LINGERING_S)
+            if batch.take_more():
+                box.saved = loaded
+                return True
+        return False
+
+    def _write(
+        self,
+        batch: Batch,
+        before: RunState | None,
+        version: Version | None,
+        token: Token,
+        decision: Decision,
+        after: RunState,
+    ) -> RunState | None:
+        """Save what was decided on, and return it as it was saved; None: it was not, and is to be decided on anew."""
+        box = batch.box
+        try:
+            after = self._large_results.set_aside(before, after, decision.touched)
+            box.saved = (after, self._save(box.status, before, after, version, decision.touched))
+        except VersionConflict:
+            box.saved = None
+            batch.was_refused(token, decision, before, after)
+            self._observed.lost(box.run_id)
+            batch.races += 1
+            if batch.races >= MAX_SAVES:
+                raise
+            box.pace.raced(self._seconds())
+            self.linger(box, batch.races)
+            batch.take_more()  # what arrived since goes along: fewer saves, fewer races to lose
+            return None
+        except StoreUnavailable:
+            box.saved = None
+            batch.was_refused(token, decision, before, after)
+            batch.faults += 1
+            if batch.faults >= MAX_FAULTS:
+                raise
+            self._back_off(batch.faults)
+            return None
+        except Exception:
+            box.saved = None
+            if len(batch.entries) == 1:
+                raise
+            # One of them cannot be written, and is to fail alone: halve until it does.
+            batch.tried.append((token, decision))
+            batch.halve()
+            return None
+        if not box.pace.is_free:
+            box.pace.saved(self._seconds())
+            box.seen = (box.saved[1], self._clock.now())
+        return after
+
+    def _written(self, batch: Batch, before: RunState | None, after: RunState, decision: Decision) -> None:
+        """See to what follows from a save: what is at hand of the run, its marker, who is told."""
+        box = batch.box
+        if after.run.status.is_final:
+            box.saved = None
+            box.executions.clear()
+            box.status.forget()
+        elif before is not None and before.run.redrives == after.run.redrives > 0 and batch.lets_go_on:
+            self._mark_again(after.run)
+        self._tell(Saved(before, after, tuple(entry.item for entry in batch.entries), decision.touched))
 
     def linger(self, box: RunBox, lost: int = 0) -> None:
         """Wait until the run may be saved again; after `lost` races, a little.
@@ -281,15 +315,6 @@ class Committer:
             self._back_off(faults)
 
 
-def _goes_on(batch: Sequence[Entry]) -> bool:
-    """Whether it is asked for in a batch that a run which has ended goes on; perhaps once more."""
-    return any(
-        isinstance(entry.item, RedriveRun)
-        or (isinstance(entry.item, Known) and any(isinstance(fact, RunAdopted) for fact in entry.item.facts))
-        for entry in batch
-    )
-
-
 def _made_for(run: RunInfo) -> str | None:
     """Of a child run, the launch that it was made for first."""
     return run.message_id if run.parent is not None else None
@@ -315,20 +340,6 @@ def _starts_nothing(before: RunState | None, decision: Decision, batch: Sequence
     if before is None or after is None or decision.commands or after.run.status is not before.run.status:
         return False
     return all(isinstance(entry.item, Completion) for entry in batch) and _run_side_by_side(after, 1)
-
-
-def _halve(box: RunBox, batch: list[Entry]) -> None:
-    """Put half of a batch back, or half of the facts of the one event that is left of it."""
-    half = len(batch) // 2
-    if half:
-        box.put_back(batch[half:])
-        del batch[half:]
-        return
-    (entry,) = batch
-    if isinstance(entry.item, Known):
-        half = len(entry.item.facts) // 2
-        box.put_back([known(box, entry.item.facts[half:])])
-        entry.item = Known(box.run_id, entry.item.facts[:half])
 
 
 def _applied_after_all(tried: list[tuple[Token, Decision]], state: RunState | None) -> tuple[Command, ...]:
@@ -364,18 +375,3 @@ def _waits_for(state: RunState, ask: AskSlot) -> bool:
     node = state.nodes.get(ask.node_name) if ask.node_name is not None else None
     slot = state.run.slot if ask.node_name is None else node.slot if node is not None else None
     return slot is not None and not slot.is_held and slot.ticket == ask.ticket
-
-
-def known(box: RunBox, facts: tuple[Fact, ...]) -> Entry:
-    """Nobody waits for what the executor feeds back to itself; what fails there, the Tick sees."""
-    told = [fact for fact in facts if isinstance(fact, AttemptEnded | LaunchBound | LaunchFailed)]
-    nodes = {fact.node_name: fact.attempt for fact in told}
-    labels: dict[str, object] = {"run_id": box.run_id}
-    if len(nodes) == 1:
-        labels["node"], labels["attempt"] = next(iter(nodes.items()))
-
-    def ignore(_: Handled | None, error: BaseException | None) -> None:
-        if error is not None:
-            log.warning("could not save what came of a launch; the Tick finds out: %s", error, extra=labels)
-
-    return Entry(Known(box.run_id, facts), on_done=ignore)

@@ -7,7 +7,8 @@ from threading import BoundedSemaphore, Condition, Lock, Thread
 
 from orchestrator.engine.acting import Actor
 from orchestrator.engine.address import Item, Known
-from orchestrator.engine.committing import Committer, known
+from orchestrator.engine.batch import known
+from orchestrator.engine.committing import Committer
 from orchestrator.engine.deciding import label
 from orchestrator.engine.handled import Handled
 from orchestrator.engine.run_box import Baton, Entry, OnDone, RunBox

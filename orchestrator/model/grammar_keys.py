@@ -4,7 +4,7 @@ Both judges of a definition read them: `definition.problems` (through `Shape.pro
 `Key.schema`). Pure.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 
 import msgspec
@@ -239,29 +239,41 @@ class Shape(msgspec.Struct, frozen=True):
             elif row is not None:
                 yield from row.inner_problems(at(path, name), value)
         for name, row in self.keys.items():
-            if row.is_required and name not in found and name not in meant:
-                allowed = f"allowed: {', '.join(row.rule.allowed)}" if isinstance(row.rule, Choice) else ""
-                yield f"{at(path, name)}: is missing; {allowed or f'{self.noun} needs it'}"
-            if row.unless is not None and not {name, row.unless} & (found.keys() | meant):
-                yield f'{at(path, name)}: is missing; {self.noun} needs it, or "{row.unless}"'
-            if row.unless_in is not None and name not in found and name not in meant:
-                holder, key = row.unless_in
-                if not _holds(found.get(holder), key):
-                    yield f'{at(path, name)}: is missing; {self.noun} needs it, or "{key}" at one of its {holder}'
-            if row.unless_requested and name not in found and name not in meant:
-                request = found.get("request")
-                if not any(part in request for part in row.unless_requested if isinstance(request, dict)):
-                    others = " or ".join(row.unless_requested)
-                    yield f'{at(path, name)}: is missing; {self.noun} needs it, or {others} in its "request"'
             if name in found:
-                for beside in row.not_requested:
-                    if _has(found.get("request"), beside):
-                        yield f'{at(path, "request")}.{beside}: cannot stand beside "{name}"; keep one of the two'
-            stands = found.get(name) is True if row.kind is Kind.FLAG else name in found
-            if stands and row.not_with is not None and row.not_with in found:
-                yield f'{at(path, name)}: cannot stand beside "{row.not_with}"; keep one of the two'
-            if row.needs is not None and name in found and row.needs not in found:
-                yield f'{at(path, name)}: says nothing without "{row.needs}"; write that too, or neither'
+                yield from self._beside(path, row, found)
+            elif name not in meant:
+                yield from self._missing(path, row, found, meant)
+
+    def _missing(
+        self, path: str, row: Key, found: Mapping[object, object], meant: Collection[str | None]
+    ) -> Iterator[str]:
+        """Yield why a key has to be there that is not; `meant` are those that were meant by unknown ones."""
+        where = at(path, row.name)
+        if row.is_required:
+            allowed = f"allowed: {', '.join(row.rule.allowed)}" if isinstance(row.rule, Choice) else ""
+            yield f"{where}: is missing; {allowed or f'{self.noun} needs it'}"
+        if row.unless is not None and row.unless not in found and row.unless not in meant:
+            yield f'{where}: is missing; {self.noun} needs it, or "{row.unless}"'
+        if row.unless_in is not None:
+            holder, key = row.unless_in
+            if not _holds(found.get(holder), key):
+                yield f'{where}: is missing; {self.noun} needs it, or "{key}" at one of its {holder}'
+        if row.unless_requested:
+            request = found.get("request")
+            if not any(part in request for part in row.unless_requested if isinstance(request, dict)):
+                others = " or ".join(row.unless_requested)
+                yield f'{where}: is missing; {self.noun} needs it, or {others} in its "request"'
+
+    def _beside(self, path: str, row: Key, found: Mapping[object, object]) -> Iterator[str]:
+        """Yield what cannot stand beside a key that is there, and what it says nothing without."""
+        for beside in row.not_requested:
+            if _has(found.get("request"), beside):
+                yield f'{at(path, "request")}.{beside}: cannot stand beside "{row.name}"; keep one of the two'
+        stands = found[row.name] is True or row.kind is not Kind.FLAG
+        if stands and row.not_with is not None and row.not_with in found:
+            yield f'{at(path, row.name)}: cannot stand beside "{row.not_with}"; keep one of the two'
+        if row.needs is not None and row.needs not in found:
+            yield f'{at(path, row.name)}: says nothing without "{row.needs}"; write that too, or neither'
 
     def _unknown(self, name: str, homes: Sequence[str]) -> str:
         if homes:

@@ -36,7 +36,7 @@ class Overlay(Mapping[str, NodeState]):
         found = self._changed.get(name)
         return self._base[name] if found is None else found
 
-    def get(self, name: str, default: NodeState | None = None) -> NodeState | None:  # type: ignore[override]
+    def get(self, name: str, default: NodeState | None = None) -> NodeState | None:  # type: ignore[override]  # theirs are overloads
         """As of any mapping."""
         found = self._changed.get(name)
         return self._base.get(name, default) if found is None else found

@@ -51,6 +51,7 @@ class OwnRuns:
         self._waited_for = Counter[str]()
         self._changed = Condition(Lock())
         self._mine: set[str] = set()
+        self._over: set[str] = set()  # of these, and their markers may be left
         self._taken_up: set[str] = set()  # of these, since the timer came to them last
         self._stopping = Event()
         self._timer: Thread | None = None
@@ -59,7 +60,7 @@ class OwnRuns:
     def open_ids(self) -> list[str]:
         """Ids of those that have not ended, child runs too."""
         with self._changed:
-            return sorted(self._mine - self._ended.keys())
+            return sorted(self._mine - self._over)
 
     def drives(self, run_id: str) -> bool:
         """Whether a run whose turn has come is to go on here: on a bus of its own, a process runs what is its own."""
@@ -112,11 +113,14 @@ class OwnRuns:
             if not self._ticks and state.run.run_id not in self._waited_for:
                 return
             self._ended[state.run.run_id] = state
+            if state.run.run_id in self._mine:
+                self._over.add(state.run.run_id)
             if len(self._ended) > MAX_ENDED_RUNS:
                 oldest = next(iter(self._ended))
                 del self._ended[oldest]
                 if not self._ticks:  # else the timer forgets it, once its marker is deleted
                     self._mine.discard(oldest)
+                    self._over.discard(oldest)
             self._changed.notify_all()
 
     def await_notifications(self, instance: str) -> None:
@@ -143,6 +147,8 @@ class OwnRuns:
         """Have the timer tick for a run."""
         with self._changed:
             self._mine.add(run_id)
+            self._over.discard(run_id)
+            self._ended.pop(run_id, None)  # another process may have let it go on
             if not self._ticks:
                 return
             self._taken_up.add(run_id)
@@ -157,7 +163,9 @@ class OwnRuns:
 
     def close_marker_of(self, run_id: str) -> None:
         """Have closing see to the marker of a run that has ended."""
-        self._mine.add(run_id)
+        with self._changed:
+            self._mine.add(run_id)
+            self._over.add(run_id)
 
     def _tick_on(self) -> None:
         """Tick for the runs of this process; those that another process left are for `resume`."""
@@ -185,6 +193,7 @@ class OwnRuns:
                 with self._changed:
                     if not is_open and run_id not in self._taken_up:  # else it was redriven meanwhile
                         self._mine.discard(run_id)
+                        self._over.discard(run_id)
 
     def begin_to_stop(self) -> None:
         """Tick no more, and take up nothing more."""
@@ -197,9 +206,7 @@ class OwnRuns:
 
     def clear_markers(self) -> None:
         """Delete the markers of its runs that have ended."""
-        for run_id in tuple(self._ended):
-            if run_id not in self._mine:
-                continue
+        for run_id in tuple(self._over):
             try:
                 self._look_after(run_id, marker_of(run_id))
             except OrchestratorError as exc:

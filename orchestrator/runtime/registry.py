@@ -3,6 +3,7 @@
 A new store or target is its own file and one line here.
 """
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import cast
 
@@ -66,7 +67,7 @@ def open_store(bucket_url: str) -> ObjectStore:
         known = ", ".join(f"{name}://" for name in STORES)
         raise SettingsError(f"bucket {bucket_url}: there is no store for {scheme}://; there is {known}")
     try:
-        return cast(ObjectStore, part(STORES[scheme])(rest))  # type: ignore[operator]
+        return cast(Callable[[str], ObjectStore], part(STORES[scheme]))(rest)
     except ValueError as exc:
         raise SettingsError(f"bucket {bucket_url}: {exc}") from exc
     except ModuleNotFoundError as exc:

@@ -23,7 +23,7 @@ from zlib import crc32
 import msgspec
 
 from orchestrator.stores.disk import Disk
-from orchestrator.stores.journal_files import read_all, write_all
+from orchestrator.stores.files import read_all, write_all
 
 MOST_BYTES = 64 * 1024
 """What is larger is not written twice."""
@@ -153,17 +153,17 @@ class Creations:
                 restore(each)
             self._make_durable({each.key: None if each.data is None else each.version for each in last.values()})
             os.unlink(path)
-            self._disk.sync_directory(self._disk.directory(self._folder))
+            self._disk.sync_directory(self._folder)
 
     def _begin(self) -> _Log:
-        folder = self._disk.directory(self._folder)
+        self._disk.directory(self._folder)
         while True:
             path = f"{self._folder}/{os.urandom(8).hex()}"
             log = _Log(os.open(path, _BEGIN, 0o666), path)
             fcntl.flock(log.fd, fcntl.LOCK_EX)
             if os.fstat(log.fd).st_nlink:  # else somebody was quicker, and took it for one that was left
                 break
-        self._disk.sync_directory(folder)
+        self._disk.sync_directory(self._folder)
         self._log = log
         return log
 

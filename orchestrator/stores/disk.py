@@ -3,19 +3,21 @@
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import lru_cache
 from threading import Lock
 from typing import TypeVar
 
 from orchestrator.model.errors import StoreUnavailable
-from orchestrator.stores.stripes import Directory, Stripe
+from orchestrator.stores.files import temporary_in
+from orchestrator.stores.names import FolderNames
+from orchestrator.stores.stripes import Opened, Stripe
 
 T = TypeVar("T")
 
-TEMPORARY = ".new-"
-"""What the names of files begin with that are not in their place yet."""
+NAMES = ".names"
+"""The folder of the names that are kept of large ones."""
 LOCK = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 
 _OPEN_DIRECTORIES = 64
@@ -42,16 +44,22 @@ class Disk:
     Args:
         root: the directory, absolute.
         now_ns: the time in ns since the epoch.
+        indexed: folders below it, each ending in /, whose names are kept where they are many.
 
     Attributes:
         fsyncs: how often this instance has made the disk write.
         writes: how many objects, and changes to objects, it has written.
         bytes_written: how many bytes in them.
         directory: opens a directory, made if it is missing, whose own entry is on disk.
+        names: indexed folder -> its names.
     """
 
-    def __init__(self, root: str, now_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(self, root: str, now_ns: Callable[[], int] = time.time_ns, indexed: Iterable[str] = ()) -> None:
         self.root, self._now_ns = root, now_ns
+        self.names = {
+            each: FolderNames(f"{root}/{each}", f"{root}/{NAMES}/{each[:-1].replace('/', '.')}") for each in indexed
+        }
+        self._kept = {f"{root}/{each}": names for each, names in self.names.items()}
         self.fsyncs = self.writes = self.bytes_written = 0
         self.directory = lru_cache(_OPEN_DIRECTORIES)(self._open_directory)
         self._begin()
@@ -65,20 +73,21 @@ class Disk:
         """Open the locks anew: a child shares its parent's descriptors, and with them its flocks."""
         for stripe in self._stripes.values():
             stripe.close()
+        for names in self.names.values():
+            names.after_fork()
         self._begin()
 
     def replace(self, path: str, data: bytes, above_ns: int, *, sync: bool) -> int:
         """Put a new file in place of `path`, its name not synced; return its modification time, > `above_ns`."""
         folder = path[: path.rfind("/")]
-        temporary = self.temporary(folder)
+        temporary = temporary_in(folder)
         if sync:
             self.directory(folder)
         try:
             version = self.write(temporary, data, lambda fd: self._stamp(fd, above_ns), sync=sync)
-            os.rename(temporary, path)
+            self.rename(temporary, path)
         except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
+            self.discard(temporary)
             raise
         return version
 
@@ -115,7 +124,7 @@ class Disk:
     def create(self, temporary: str, *, sync: bool) -> int:
         """Make a file, and its folder if that is missing; return it open."""
         try:
-            return os.open(temporary, _CREATE, 0o666)
+            return self.make(temporary, _CREATE)
         except FileNotFoundError:  # the folder is new, or somebody removed it since we opened it
             folder = os.path.dirname(temporary)
             if sync:
@@ -123,31 +132,65 @@ class Disk:
                 self.directory(folder)
             else:
                 os.makedirs(folder, exist_ok=True)
-            return os.open(temporary, _CREATE, 0o666)
+            return self.make(temporary, _CREATE)
 
-    def _open_directory(self, path: str) -> Directory:
+    def make(self, path: str, flags: int) -> int:
+        """Open a file that is new."""
+        return self._changing(lambda: os.open(path, flags, 0o666), path, b"+")
+
+    def rename(self, temporary: str, path: str) -> None:
+        """Give a file its place, in the same folder."""
+        self._changing(lambda: os.rename(temporary, path), path, b"+")
+
+    def unlink(self, path: str) -> None:
+        """Remove a file."""
+        self._changing(lambda: os.unlink(path), path, b"-")
+
+    def _changing(self, deed: Callable[[], T], path: str, sign: bytes) -> T:
+        """Change the names in a folder, and what is kept of them."""
+        end = path.rfind("/") + 1
+        names = self._kept.get(path[:end])
+        return deed() if names is None else names.changing(deed, path[end:], sign)
+
+    def discard(self, temporary: str) -> None:
+        """Remove a file that is in the way, if that can be."""
+        with suppress(OSError):
+            self.unlink(temporary)
+
+    def _open_directory(self, path: str) -> Opened:
         """Open a directory, made if it is missing; its own entry is on disk when this returns.
 
         From the root down that is synced even if it was there: another process may have made it just now.
         """
         parent, is_new = os.path.dirname(path), False
         try:
-            directory = Directory(os.open(path, _DIRECTORY))
+            directory = Opened(os.open(path, _DIRECTORY))
         except FileNotFoundError:
             self.directory(parent)
             with suppress(FileExistsError):
                 os.mkdir(path)
-            directory, is_new = Directory(os.open(path, _DIRECTORY)), True
+            directory, is_new = Opened(os.open(path, _DIRECTORY)), True
         if is_new or (path.startswith(self.root) and path != parent):
             try:
-                self.sync_directory(self.directory(parent))
+                self._sync(self.directory(parent))
             except PermissionError:
                 if is_new:
                     raise  # else: a folder above the root that we may pass and not read
         return directory
 
-    def sync_directory(self, directory: Directory) -> None:
-        """Have the names in a directory on disk."""
+    def sync_directory(self, path: str) -> None:
+        """Have the names in a directory on disk, and its own; it is made if it is missing."""
+        directory = self.directory(path)
+        try:
+            is_there = os.path.samestat(os.fstat(directory.fd), os.stat(path))
+        except FileNotFoundError:
+            is_there = False
+        if not is_there:  # somebody has removed it, or put another in its place, since we opened it
+            self.directory.cache_clear()
+            directory = self.directory(path)
+        self._sync(directory)
+
+    def _sync(self, directory: Opened) -> None:
         try:
             self.fsync(directory.fd)
         except OSError as exc:
@@ -190,10 +233,11 @@ class Disk:
                 os.mkdir(os.path.dirname(path))
             return os.open(path, LOCK, 0o666)
 
-    @staticmethod
-    def temporary(folder: str) -> str:
-        """A new name in a folder, for a file that is not in its place yet."""
-        return f"{folder}/{TEMPORARY}{os.urandom(8).hex()}"
+    def is_absence(self, exc: OSError) -> bool:
+        """Whether the error means no more than that there is no such key."""
+        if isinstance(exc, NotADirectoryError):  # a key where others have a folder, or the root is no directory
+            return os.path.isdir(self.root)
+        return isinstance(exc, (FileNotFoundError, IsADirectoryError))
 
 
 def unavailable(path: str, verb: str, exc: OSError) -> StoreUnavailable:

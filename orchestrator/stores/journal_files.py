@@ -4,6 +4,8 @@ import os
 from contextlib import suppress
 from threading import Lock
 
+from orchestrator.stores.disk import Disk
+from orchestrator.stores.files import read_all, write_all
 from orchestrator.stores.journal import records, since
 
 _SUFFIX = ".journal"
@@ -26,22 +28,6 @@ def object_path(path: str) -> str | None:
     """Whose journal the file at `path` is; None where it is none."""
     folder, _, name = path.rpartition("/")
     return f"{folder}/{name[1:].removesuffix(_SUFFIX)}" if name[:1] == "." and name.endswith(_SUFFIX) else None
-
-
-def read_all(fd: int, begin: int = 0) -> bytes:
-    """Return a file's content, from a place in it on."""
-    size = os.fstat(fd).st_size - begin
-    data = os.pread(fd, size, begin) if size > 0 else b""
-    while len(data) < size and (more := os.pread(fd, size - len(data), begin + len(data))):
-        data += more
-    return data
-
-
-def write_all(fd: int, data: bytes, offset: int) -> None:
-    """Write all of it; near the end of the disk, or of a limit, a write may be short."""
-    written = os.pwrite(fd, data, offset)
-    while written < len(data):
-        written += os.pwrite(fd, memoryview(data)[written:], offset + written)
 
 
 class JournalFile:
@@ -85,8 +71,8 @@ class JournalFiles:
         most: how many are kept open.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, disk: Disk, most: int) -> None:
+        self._disk, self._most = disk, most
         self._lock = Lock()
         self._open: dict[str, JournalFile] = {}
         self._keeps_ns = True
@@ -112,7 +98,7 @@ class JournalFiles:
         data = read_all(fd)
         all_of_it = list(records(data))
         if not all_of_it or not (all_of_it[-1].version == document_ns or since(document_ns, all_of_it)):
-            os.unlink(where)
+            self._disk.unlink(where)
             return None
         opened.version, opened.size = all_of_it[-1].version, all_of_it[-1].end
         if opened.size < len(data):
@@ -124,10 +110,10 @@ class JournalFiles:
         where = journal_path(path)
         if where is None or not self._keeps_ns:
             return None
-        made = JournalFile(os.open(where, _BEGIN, 0o666), document_ns, document_size, document_ns, 0, is_new=True)
+        made = JournalFile(self._disk.make(where, _BEGIN), document_ns, document_size, document_ns, 0, is_new=True)
         os.utime(made.fd, ns=(_ODD_NS, _ODD_NS))
         if os.fstat(made.fd).st_mtime_ns != _ODD_NS:
-            os.unlink(where)
+            self._disk.unlink(where)
             self._keeps_ns = False
             return None
         return self._keep(path, made)
@@ -149,7 +135,7 @@ class JournalFiles:
         where = journal_path(path)
         if where is not None:
             with suppress(FileNotFoundError):
-                os.unlink(where)
+                self._disk.unlink(where)
 
     def forget(self, path: str) -> None:
         """Let go of a journal; it stays where it is."""

@@ -1,4 +1,4 @@
-"""What a directory's store holds open: the locks of its keys, and the folders that it syncs."""
+"""What a directory's store holds open: its locks, and the folders that it syncs."""
 
 import fcntl
 import os
@@ -12,22 +12,25 @@ class Stripe:
     """A lock that one thread of one process on this machine holds at a time.
 
     Threads of one process queue at a lock of their own first: flock tells open files apart, not threads.
+
+    Attributes:
+        fd: its file, while it is held.
     """
 
     def __init__(self, open_file: Callable[[], int], opened: "set[Stripe]") -> None:
         self._open_file, self._opened = open_file, opened
-        self._lock, self._fd = Lock(), -1
+        self._lock, self.fd = Lock(), -1
 
     def __enter__(self) -> int:
         """Return a time in ns that is no less than the version of any key deleted under this lock."""
         self._lock.acquire()
         try:
             while True:
-                if self._fd < 0:
-                    self._fd = self._open_file()
+                if self.fd < 0:
+                    self.fd = self._open_file()
                     self._opened.add(self)
-                fcntl.flock(self._fd, fcntl.LOCK_EX)
-                found = os.fstat(self._fd)
+                fcntl.flock(self.fd, fcntl.LOCK_EX)
+                found = os.fstat(self.fd)
                 if found.st_nlink:
                     return found.st_mtime_ns
                 self.close()  # somebody removed the file, and others may hold a new one
@@ -37,21 +40,25 @@ class Stripe:
             raise
 
     def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Let go of the lock, for who has not taken it by `with`."""
         try:
             if len(self._opened) > _MOST_OPEN:
                 self.close()
             else:
-                fcntl.flock(self._fd, fcntl.LOCK_UN)
+                fcntl.flock(self.fd, fcntl.LOCK_UN)
         finally:
             self._lock.release()
 
     def raise_floor(self, floor_ns: int) -> None:
         """Have every later `with` return at least `floor_ns`, in any process. Only while it is held."""
-        os.utime(self._fd, ns=(floor_ns, floor_ns))
+        os.utime(self.fd, ns=(floor_ns, floor_ns))
 
     def close(self) -> None:
         """Let go of the file, and with it of the lock, if this process alone has it open."""
-        fd, self._fd = self._fd, -1
+        fd, self.fd = self.fd, -1
         self._opened.discard(self)
         if fd >= 0:
             os.close(fd)
@@ -60,8 +67,8 @@ class Stripe:
         self.close()
 
 
-class Directory:
-    """An open directory, closed when the last thread that uses it lets go."""
+class Opened:
+    """What is open, closed when the last thread that uses it lets go."""
 
     __slots__ = ("fd",)
 

@@ -96,8 +96,8 @@ class FunctionProcess:
 def main(answers_fd: str) -> None:
     """Run what is asked for, in the main thread, until the parent is gone."""
     os.set_inheritable(int(answers_fd), False)
-    answers = open(int(answers_fd), "wb")  # noqa: SIM115
-    asked = open(os.dup(0), "rb")  # noqa: SIM115
+    answers = open(int(answers_fd), "wb")  # noqa: SIM115 - to the end of this process
+    asked = open(os.dup(0), "rb")  # noqa: SIM115 - as above
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)  # functions see no input
     sys.path[:] = msgspec.json.decode(asked.readline(), type=list[str])

@@ -48,7 +48,7 @@ class _Routed(io.TextIOBase):
         return False
 
     @property
-    def encoding(self) -> str:  # type: ignore[override]
+    def encoding(self) -> str:  # type: ignore[override]  # a stream's is an attribute
         return "utf-8"
 
 
@@ -63,7 +63,7 @@ def main(source: str, entry_point: str, ledger: str) -> None:
     if not sys.flags.safe_path and sys.path and sys.path[0] == os.getcwd():
         del sys.path[0]  # put there by -m: in the cloud a function sees its own folder only
 
-    log = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+    log = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115 - to the end
     sys.stdout = sys.stderr = _Routed(log)
 
     import flask
@@ -84,14 +84,14 @@ def main(source: str, entry_point: str, ledger: str) -> None:
     server.serve_forever()
 
 
-def with_logs(app: Any, ledger: Path) -> Wsgi:
+def with_logs(app: Wsgi, ledger: Path) -> Wsgi:
     """Have each request write to `log.txt` of the execution that it names, where there is a record of that."""
 
     def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         execution_id = environ.get("HTTP_FUNCTION_EXECUTION_ID", "")
         folder = ledger / ".executions" / execution_id
         if not execution_id.isalnum() or not folder.is_dir():
-            return app(environ, start_response)  # type: ignore[no-any-return]
+            return app(environ, start_response)
         with open(folder / "log.txt", "a", encoding="utf-8", errors="backslashreplace", buffering=1) as log:
             environ["wsgi.errors"] = log
             token = _log.set(log)

@@ -47,6 +47,7 @@ class Told:
         """Raise SimulationError where `targets` names what no DAG has."""
         left = dict.fromkeys(name.partition("[")[0] for name in self._behaviours)
         known: dict[str, None] = {}
+        launching = set[str]()
         for dag in self._catalog.definitions if left else ():
             try:
                 built = self._catalog.find(dag)[2]
@@ -54,11 +55,14 @@ class Told:
                 continue  # whoever starts it is told
             known.update(dict.fromkeys(node.node_name for node in built.all_nodes))
             known.update(dict.fromkeys(task.target_name for task in built.all_tasks))
+            launching.update(name for task in built.all_tasks for name in (task.node_name, task.target_name))
         for name in left:
             if known and name not in known:
                 near = get_close_matches(name, known, 1)
                 hint = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(known)}"
                 raise SimulationError(f'targets: no step and no target is called "{name}"; {hint}')
+            if known and name not in launching:
+                raise SimulationError(f'targets: "{name}" is a step that launches nothing; name a Task, or a target')
 
 
 def _names_of(launch: Launch) -> tuple[str, str, str]:

@@ -6,13 +6,15 @@ import sys
 from contextlib import suppress
 from itertools import pairwise
 from threading import Event, Thread
+from time import time
 from uuid import uuid4
 
 import fakeredis
 import pytest
 
 from orchestrator.model.errors import VersionConflict
-from orchestrator.ports import ChangingStore, CreatingStore
+from orchestrator.ports import ChangingStore, CreatingStore, Timed
+from orchestrator.stores import names
 from orchestrator.stores.gcs import GcsStore, open_client
 from orchestrator.stores.local import LocalStore
 from orchestrator.stores.memory import MemoryStore
@@ -24,6 +26,11 @@ from tests.support.storage_server import StorageServer
 
 def local_store(request, **options):
     return LocalStore(request.getfixturevalue("tmp_path") / "bucket", **options)
+
+
+def indexed_local_store(request):
+    request.getfixturevalue("monkeypatch").setattr(names, "FEW", 0)
+    return local_store(request, indexed=("runs/", "a/", "runs/run_1/"))
 
 
 def gcs_store(request, **options):
@@ -49,6 +56,7 @@ def redis_store(request):
 ADAPTERS = {  # name -> how to make an empty one
     "memory": lambda request: MemoryStore(),
     "local": lambda request: local_store(request, relaxed=()),
+    "local, with names kept": indexed_local_store,
     "local, relaxed": lambda request: local_store(request, relaxed=("",)),
     "gcs": gcs_store,
     "gcs, of another emulator": emulated_gcs_store,
@@ -120,12 +128,21 @@ def store(request):
     return request.param(request)
 
 
-CHANGING = ("memory", "local", "local, relaxed")
+CHANGING = ("memory", "local", "local, with names kept", "local, relaxed")
 """Those that change a part of an object for less than the whole of it costs."""
 
 
 @pytest.fixture(params=CHANGING)
 def changing(request):
+    return ADAPTERS[request.param](request)
+
+
+CREATING = ("local", "local, with names kept", "local, relaxed")
+"""Those that create several objects for less than one after another costs."""
+
+
+@pytest.fixture(params=CREATING)
+def creating(request):
     return ADAPTERS[request.param](request)
 
 
@@ -410,9 +427,12 @@ def test_versions_of_a_key_are_all_different_however_fast_it_is_written(store):
 # ---- CreatingStore ------------------------------------------------------------------------------------
 
 
-def test_what_is_created_together_is_there_with_the_versions_that_are_told(store):
-    if not isinstance(store, CreatingStore):
-        return
+def test_only_these_stores_create_several_objects_together(store, request):
+    assert isinstance(store, CreatingStore) == (request.node.callspec.params["store"] in map(ADAPTERS.get, CREATING))
+
+
+def test_what_is_created_together_is_there_with_the_versions_that_are_told(creating):
+    store = creating
     objects = {"open/a": b"", "runs/a.json": b"{}"}
     versions = store.create_all(objects)
     assert {key: store.get(key) for key in objects} == {key: (objects[key], versions[key]) for key in objects}
@@ -427,6 +447,25 @@ def test_what_is_created_together_is_there_with_the_versions_that_are_told(store
         assert store.get(key) is None
     again = store.create_all(objects)
     assert not set(again.values()) & set(versions.values())
+
+
+# ---- Timed --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CREATING)
+def test_it_tells_when_a_key_was_written_last(name, request):
+    store = ADAPTERS[name](request)
+    assert isinstance(store, Timed)
+    assert store.written_at("runs/a") is None
+    before_s = time() - 1
+    version = store.put("runs/a", b"1", expect=None)
+    first_s = store.written_at("runs/a")
+    assert before_s <= first_s <= time() + 1
+    store.put("runs/a", b"2", expect=version)
+    assert store.written_at("runs/a") >= first_s
+    assert store.written_at("runs/a/b") is None
+    store.delete("runs/a")
+    assert store.written_at("runs/a") is None
 
 
 # ---- ChangingStore ------------------------------------------------------------------------------------

@@ -11,34 +11,14 @@ from hypothesis import strategies as st
 from orchestrator import DAGExecutor
 from orchestrator.cli.main import main
 from orchestrator.engine.pruning import Pruner
-from orchestrator.engine.status import OrchestrationStatus
 from orchestrator.model.commands import Launch, Outcome
 from orchestrator.model.enums import RunStatus, TaskStatus
 from orchestrator.model.errors import LaunchRefused, LaunchUncertain, RunExists
 from orchestrator.model.messages import begin_message, start_message
 from orchestrator.model.run_state import child_of
-from orchestrator.targets.dag import DagTarget
 from orchestrator.testing import Faults, Simulation, fails, returns, takes
+from tests.support.children import Family, child, children_of, dag, job
 from tests.support.command_line import Place, clean_environment, until
-
-
-def child(dag="kid", **keys):
-    return {"type": "Task", "target_type": "Dag", "target_name": dag, **keys}
-
-
-def job(name="work", **keys):
-    return {"type": "Task", "target_type": "Dataflow", "target_name": name, **keys}
-
-
-def dag(*steps, **keys):
-    """A chain of (name, step)."""
-    names = [name for name, _ in steps]
-    chained = {
-        name: step if following is None else {**step, "next": following}
-        for (name, step), following in zip(steps, [*names[1:], None], strict=True)
-    }
-    return {"start": names[0], "steps": chained, **keys}
-
 
 KID = dag(("Work", job(parameters={"day": "${run.input.day}"})), result={"rows": "${steps.Work.result.rows}"})
 FAMILY = {
@@ -48,10 +28,6 @@ FAMILY = {
     ),
     "kid": KID,
 }
-
-
-def children_of(world, run_id):
-    return [run for run in world.runs if run.state.run.parent and run.state.run.parent.run_id == run_id]
 
 
 def test_a_child_run_has_the_parameters_as_its_input_and_its_result_is_the_step_s():
@@ -250,19 +226,6 @@ def test_hundreds_of_children_that_end_at_once_follow_one_another(caplog):
 # -- the target by itself ------------------------------------------------------------------------------
 
 LAUNCH = Launch("Load", "Dag", "kid", {"day": "x"}, run_id="run_1_000000000000", nonce="n")
-
-
-class Family:
-    """An executor of the family, whose Dag target publishes only what it is let to."""
-
-    def __init__(self, definitions=FAMILY):
-        self.executor = DAGExecutor(definitions, "memory://")
-        self.store = self.executor.store
-        self.published = []
-        self.target = DagTarget(self.store, self.published.append, self.executor.make_child)
-
-    def state(self, run_id):
-        return OrchestrationStatus(self.store, run_id).load()[0]
 
 
 @pytest.fixture

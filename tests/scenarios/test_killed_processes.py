@@ -1,12 +1,10 @@
 """A process with a run in it is killed (-9) again and again; whoever resumes finishes it, repeating nothing saved."""
 
 import json
-import random
 import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -17,37 +15,14 @@ from orchestrator import DAGExecutor
 from orchestrator.cli.main import main
 from orchestrator.runtime.settings import Settings
 from orchestrator.stores.local import LocalStore
+from tests.support.killed_runs import killed_again_and_again, marked, marking
 
 ROOT = Path(__file__).resolve().parents[2]
-
-MARK = """
-import os, time
-def mark(name, path):
-    with open(path, "a") as log:
-        log.write(name + "\\n")
-    time.sleep(0.004)
-"""
-
-RUN = """
-import json, sys
-from orchestrator import DAGExecutor
-with DAGExecutor(json.load(open("dag.json")), "file://bucket") as executor:
-    try:
-        executor.start(run_id="mine")
-    except Exception:
-        executor.resume("mine")
-    print(executor.wait("mine", 60).run.status)
-"""
-
-
-def task(log: Path, name: str, **keys: object) -> dict:
-    parameters = {"name": name, "path": str(log)}
-    return {"type": "Task", "target_type": "Function", "function": "mark:mark", "parameters": parameters, **keys}
 
 
 def chains(log: Path) -> dict:
     """Three chains of ten side by side, between a first and a last step."""
-    step = partial(task, log)
+    step = partial(marking, log)
 
     def chain(letter: str) -> dict:
         names = [f"{letter}{number}" for number in range(10)]
@@ -61,11 +36,11 @@ def chains(log: Path) -> dict:
 def layers(log: Path) -> dict:
     """Eight layers of four, in which each step depends on three of the layer before, and one on all."""
     names = [[f"L{layer}_{number}" for number in range(4)] for layer in range(8)]
-    steps = {name: task(log, name) for name in names[0]}
+    steps = {name: marking(log, name) for name in names[0]}
     for before, layer in pairwise(names):
         for number, name in enumerate(layer):
-            steps[name] = task(log, name, depends_on=[*before[:number], *before[number + 1 :]])
-    return {"steps": {**steps, "Last": task(log, "Last", depends_on=list(steps), trigger="all_done")}}
+            steps[name] = marking(log, name, depends_on=[*before[:number], *before[number + 1 :]])
+    return {"steps": {**steps, "Last": marking(log, "Last", depends_on=list(steps), trigger="all_done")}}
 
 
 def document(folder: Path) -> dict:
@@ -78,45 +53,24 @@ def completed(folder: Path) -> set[str]:
     return {name for name, node in document(folder).items() if node.get("status") == "Completed"}
 
 
-def executed(log: Path) -> Counter:
-    return Counter(log.read_text().split()) if log.exists() else Counter()
-
-
 @pytest.mark.parametrize(("definition", "at_once"), [(chains, 3), (layers, 4)])
 def test_a_run_whose_process_is_killed_again_and_again_is_finished_and_repeats_nothing_that_was_saved(
     tmp_path, definition, at_once
 ):
     log = tmp_path / "log.txt"
-    (tmp_path / "mark.py").write_text(MARK)
-    (tmp_path / "run.py").write_text(RUN)
-    (tmp_path / "dag.json").write_text(json.dumps(definition(log)))
-    draw = random.Random(7)
     kills = 0
     saved: dict[str, int] = {}
-    for _ in range(60):
-        process = subprocess.Popen(
-            [sys.executable, "run.py"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        until = time.monotonic() + 60
-        before = len(completed(tmp_path))
-        while len(completed(tmp_path)) == before and process.poll() is None and time.monotonic() < until:
-            time.sleep(0.002)
-        time.sleep(draw.uniform(0, 0.02))
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            kills += 1
-        out = process.communicate()[0]
-        counts = executed(log)
+    for process in killed_again_and_again(tmp_path, definition(log), at_once):
+        kills += process.returncode == -signal.SIGKILL
+        counts = marked(log)
         for name, times in saved.items():
             assert counts[name] == times, f"{name} was Completed, and ran again"
         saved = {name: counts[name] for name in completed(tmp_path) if name in counts}
-        if out.strip() == "Completed":
-            break
-    assert out.strip() == "Completed"
+    assert (process.returncode, process.stdout.strip()) == (0, "Completed")
     assert kills >= 3
     names = [name for name in document(tmp_path) if name[0] != "$"]
-    assert set(executed(log)) == set(names) - {"Fork"}
-    assert sum(executed(log).values()) - len(executed(log)) <= at_once * kills, "only what ran at a kill may run again"
+    assert set(marked(log)) == set(names) - {"Fork"}
+    assert sum(marked(log).values()) - len(marked(log)) <= at_once * kills, "only what ran at a kill may run again"
 
 
 KILLED_AT_ITS_END = """

@@ -151,6 +151,67 @@ def test_in_a_directory_the_newest_are_found_alike(tmp_path):
     assert listed(Bucket("file://none", LocalStore(tmp_path / "none")), 20, ALL, T0) == []
 
 
+def spent_by(monkeypatch, do):
+    """Return what `do` does, the folders that it reads, and the bytes that it reads of files."""
+    folders, sizes = [], []
+    with monkeypatch.context() as patched:
+        for name in ("scandir", "listdir"):
+            call = getattr(os, name)
+            patched.setattr(os, name, lambda path, call=call: folders.append(str(path)) or call(path))
+        for name in ("read", "pread"):
+            call = getattr(os, name)
+            patched.setattr(os, name, lambda *args, call=call: (found := call(*args), sizes.append(len(found)))[0])
+        return do(), folders, sum(sizes)
+
+
+def test_in_a_directory_neither_its_names_nor_its_documents_are_read_but_for_the_newest(tmp_path, monkeypatch):
+    read = []
+    for count in (2 * PAGE, 10 * PAGE):
+        root = tmp_path / str(count)
+        (root / "runs").mkdir(parents=True)
+        ids = [our_id(T0 - timedelta(minutes=7) * number, number) for number in range(count)]
+        document = len(ended(ids[0], T0))
+        for number, run_id in enumerate(ids):
+            (root / f"runs/{run_id}.json").write_bytes(ended(run_id, T0 - timedelta(minutes=7) * number))
+        bucket = Bucket(f"file://{root}", LocalStore(root))
+        found, folders, _ = spent_by(monkeypatch, lambda bucket=bucket: listed(bucket, 20, ALL, T0))
+        assert [entry.run_id for entry in found] == ids[:20]
+        assert folders.count(f"{root}/runs/") == 2  # nobody has kept its names before: once to see how many they are
+        world = World(chain("A"), store=LocalStore(root))
+        new = world.start()
+        world.end("A")
+        world.store.delete(f"runs/{ids[3]}.json")
+        world.instance().tick()
+        other = Bucket(f"file://{root}", LocalStore(root))
+        found, folders, size = spent_by(monkeypatch, lambda other=other: listed(other, 20, ALL, T0))
+        assert {entry.run_id for entry in found} == {new, *ids[:20]} - {ids[3]}
+        assert f"{root}/runs/" not in folders
+        read.append(size - 21 * document)
+    assert 0 < read[1] < 1.2 * read[0] < 150_000  # which is a page of names, where they are more than a page
+
+
+def test_in_a_directory_a_new_run_its_end_and_a_tick_read_no_names(tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    for number in range(2 * PAGE):
+        (tmp_path / f"runs/{our_id(T0, number)}.json").touch()
+    assert len(list(LocalStore(tmp_path).list("runs/"))) == 2 * PAGE
+    world = World(chain("A", "B"), store=LocalStore(tmp_path))
+
+    def run():
+        run_id = world.start()
+        for name in ("A", "B"):
+            world.end(name)
+            world.instance().tick()
+        return run_id
+
+    run_id, folders, _ = spent_by(monkeypatch, run)
+    assert world.state(run_id).run.status is RunStatus.COMPLETED
+    assert f"{tmp_path}/runs/" not in folders
+    found, folders, _ = spent_by(monkeypatch, lambda: list(LocalStore(tmp_path).list("runs/")))
+    assert f"{tmp_path}/runs/" not in folders
+    assert len(found) == 2 * PAGE + 1
+
+
 def test_open_runs_are_found_by_their_markers():
     store = CountingStore()
     filled(store, MANY)

@@ -12,6 +12,7 @@ from orchestrator.model.commands import Outcome
 from orchestrator.model.definition import problems
 from orchestrator.model.enums import RunStatus, TaskStatus
 from orchestrator.testing import Faults, Simulation, fails, never_ends, returns, simulate, takes
+from tests.support.children import children_of
 from tests.support.command_line import Place, clean_environment
 from tests.support.world import World, dag, parallel, task
 
@@ -442,10 +443,6 @@ def many(count, **keys):
     ), {"rows": [f"r{number}" for number in range(count)], "count": count}
 
 
-def parts_of(world, run_id):
-    return [run for run in world.runs if run.state.run.parent and run.state.run.parent.run_id == run_id]
-
-
 def test_a_long_list_runs_as_parts_that_see_what_they_would_see_in_one_run():
     definition, given = many(1_200, max_concurrency=120)
     world = Simulation(definition)
@@ -454,7 +451,7 @@ def test_a_long_list_runs_as_parts_that_see_what_they_would_see_in_one_run():
     assert run.result("After") == ["r0: 0 of 1200", "r1100: 1100 of 1200"]
     assert run.result("M") == [f"r{number}: {number} of 1200" for number in range(1_200)]
     assert set(run.state.nodes) == {"Before", "M", "After", "M[0]", "M[1]", "M[2]"}
-    parts = parts_of(world, run.run_id)
+    parts = children_of(world, run.run_id)
     assert sorted(len(part.all_launches) for part in parts) == [200, 500, 500]
     for part in parts:
         assert {launch.parameters["run"] for launch in part.all_launches} == {run.run_id}
@@ -475,7 +472,7 @@ def test_a_part_has_of_the_run_s_input_what_is_asked_about_in_it(asked, kept):
     steps = {"Do": {"type": "Pass", "result": {"of": asked}}}
     world = Simulation(dag(M=each("${run.input.rows}", steps=steps)))
     run = world.finish(world.start(given))
-    assert [sorted(part.state.run.input) for part in parts_of(world, run.run_id)] == [kept]
+    assert [sorted(part.state.run.input) for part in children_of(world, run.run_id)] == [kept]
     assert run.status == ("Completed" if kept else "Failed")
 
 
@@ -514,7 +511,7 @@ def test_a_part_that_fails_begins_no_part_more():
     world = Simulation(definition, targets={"Do[3]": fails("Own.Error")})
     run = world.finish(world.start(given))
     assert (run.status, run.error.error_type) == ("Failed", "Own.Error")
-    assert len(parts_of(world, run.run_id)) == 1
+    assert len(children_of(world, run.run_id)) == 1
     assert run.node("M").items.begun_parts == 1
 
 
@@ -526,8 +523,8 @@ def test_a_cancel_reaches_the_items_of_all_parts():
     run = world.finish(run_id)
     world.forward("1d")
     assert run.status == "Cancelled"
-    assert [part.status for part in parts_of(world, run_id)] == ["Cancelled"] * 3
-    assert sum(len(part.all_launches) for part in parts_of(world, run_id)) == 240
+    assert [part.status for part in children_of(world, run_id)] == ["Cancelled"] * 3
+    assert sum(len(part.all_launches) for part in children_of(world, run_id)) == 240
     assert list(world.store.list("open/")) == []
 
 
@@ -538,8 +535,8 @@ def test_too_many_failures_may_stop_the_parts_that_run():
     assert (run.status, run.error.error_type) == ("Failed", "Own.Error")
     assert run.node("M[0]").error.message == "M: part 1 has not completed"
     world.forward("2h")  # what runs in a part that was cancelled ends in its own time
-    assert sum(len(part.all_launches) for part in parts_of(world, run.run_id)) < 600
-    assert [part.status.value for part in parts_of(world, run.run_id)].count("Cancelled") == 2
+    assert sum(len(part.all_launches) for part in children_of(world, run.run_id)) < 600
+    assert [part.status.value for part in children_of(world, run.run_id)].count("Cancelled") == 2
 
 
 def test_a_map_of_parts_in_an_item_of_a_map_and_in_a_finally():
@@ -554,7 +551,7 @@ def test_a_map_of_parts_in_an_item_of_a_map_and_in_a_finally():
     assert run.status == "Failed"
     assert run.result("M") == [[f"{item}-{number}-{number}" for number in range(101)] for item in "ab"]
     told = [
-        launch for part in parts_of(world, run.run_id) for launch in part.all_launches if "Tell" in launch.node_name
+        launch for part in children_of(world, run.run_id) for launch in part.all_launches if "Tell" in launch.node_name
     ]
     assert {launch.parameters["x"] for launch in told} == {"Failed Own.Error"}
     assert len(told) == 101
@@ -568,7 +565,7 @@ def test_what_gets_lost_doubled_and_late_stops_no_part():
         )
         run = world.finish(world.start(given))
         assert run.status == "Completed"
-        launches = [launch.launch_id for part in parts_of(world, run.run_id) for launch in part.all_launches]
+        launches = [launch.launch_id for part in children_of(world, run.run_id) for launch in part.all_launches]
         assert len(launches) == len(set(launches)) == 1_101
         assert world.dead_letters == world.problems == []
 

@@ -13,7 +13,7 @@ from orchestrator.model.commands import Launch, Outcome
 from orchestrator.model.enums import RunStatus, TaskStatus
 from orchestrator.model.messages import begin_message
 from orchestrator.testing import Simulation, fails, returns, takes
-from tests.scenarios.test_child_runs import Family, child, children_of, dag, job
+from tests.support.children import Family, child, children_of, dag, job
 from tests.support.command_line import Place, clean_environment
 
 KID = dag(("A", job("a")), ("B", job("b")), ("C", job("c")))

@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.model.errors import InputError
 from orchestrator.testing import Simulation, fails, returns, takes
-from tests.scenarios.test_map import parts_of
+from tests.support.children import children_of
 from tests.support.world import dag, task
 
 
@@ -25,7 +25,7 @@ def world_of(definition, **targets):
 
 def launched(world, run_id):
     """How often each item was launched, in all parts together."""
-    return Counter(launch.node_name for part in parts_of(world, run_id) for launch in part.all_launches)
+    return Counter(launch.node_name for part in children_of(world, run_id) for launch in part.all_launches)
 
 
 @pytest.mark.parametrize("tolerated", [0, 3], ids=["of parts that failed", "of parts that completed, too"])
@@ -43,7 +43,7 @@ def test_only_the_items_that_did_not_complete_run_again(tolerated):
     assert len(calls) == 1200
     assert {name for name, times in calls.items() if times > 1} <= failing.keys()
     assert run.result("M").count("ok") >= 1200 - tolerated
-    assert len(parts_of(world, run_id)) == 3
+    assert len(children_of(world, run_id)) == 3
 
 
 def test_parts_that_never_began_begin_and_no_more_run_at_once_than_may():
@@ -88,7 +88,7 @@ def test_a_chosen_part_runs_again_as_a_new_run():
     world, run_id, _ = world_of(long())
     world.redrive(run_id, "M[1]")
     run = world.finish(run_id)
-    assert (run.status, len(parts_of(world, run_id))) == ("Completed", 4)
+    assert (run.status, len(children_of(world, run_id))) == ("Completed", 4)
     assert launched(world, run_id)["F[0]"] == 1
     assert launched(world, run_id)["F[500]"] == 2
 
@@ -130,7 +130,7 @@ def test_an_item_in_a_part_that_never_began_was_not_come_by():
 
 def test_a_step_of_an_item_is_chosen_in_the_part_s_own_run_and_the_run_then_takes_that_as_it_is():
     world, run_id, before = world_of(long(), **{"F[7]": fails(times=1).then(returns("ok"))})
-    (failed,) = (part for part in parts_of(world, run_id) if part.status == "Failed")
+    (failed,) = (part for part in children_of(world, run_id) if part.status == "Failed")
     assert before.node("M[0]").execution_id == failed.run_id
     said = f"M runs as 3 parts, and F[7] is in {failed.run_id}, the run of M[0]; "
     how = f"redrive {failed.run_id} with --from F[7], and after that this run; --from M[0] runs all of the part again"

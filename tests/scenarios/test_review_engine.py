@@ -451,6 +451,36 @@ def test_what_an_instance_remembers_of_ended_runs_is_bounded():
         assert not executor._boxes.box(first).status._encoder._lines
 
 
+def test_a_run_that_has_ended_is_open_no_more_however_many_ended_after_it():
+    target, store = NotedTarget(), MemoryStore()
+    settings = replace(Settings.read({}), tick_interval_s=3600.0)
+    with PublicExecutor(chain("A"), store=store, targets={"Function": target}, settings=settings) as executor:
+        for number in range(MAX_ENDED_RUNS + 50):
+            executor.execute(START, message_id=f"m{number}")
+            executor.execute(completion(target.calls[-1]))
+        assert executor.open_run_ids == []
+        executor.redrive(target.calls[0].run_id, "A")
+        assert executor.open_run_ids == [target.calls[0].run_id]
+        executor.execute(completion(target.calls[-1]))
+        assert executor.open_run_ids == []
+    assert list(store.list("open/")) == []
+
+
+def test_a_run_that_another_process_let_go_on_is_waited_for_to_its_new_end():
+    target, store = NotedTarget(), MemoryStore()
+    with PublicExecutor(chain("A"), store=store, targets={"Function": target}) as executor:
+        run_id = executor.start()
+        executor.execute(completion(target.calls[0]))
+        with PublicExecutor(chain("A"), store=store, targets={"Function": target}) as other:
+            other.redrive(run_id, "A")
+        executor.resume(run_id)
+        assert executor.open_run_ids == [run_id]
+        with pytest.raises(TimeoutError):
+            executor.wait(run_id, timeout_s=0)
+        executor.execute(completion(target.calls[1], Outcome.failed("Task.Failed", "it did")))
+        assert executor.wait(run_id, timeout_s=10).run.status is RunStatus.FAILED
+
+
 def test_an_on_saved_that_raises_keeps_nobody_waiting():
     def broken(_: object) -> None:
         raise BrokenPipeError("nobody reads what is printed")

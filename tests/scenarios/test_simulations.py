@@ -180,6 +180,19 @@ def test_notifications_are_noted_each_once(refused):
     assert [(each.topic, each.payload["run"]["status"]) for each in sent] == [(topic, "Running"), (topic, "Failed")]
 
 
+def test_a_step_that_launches_nothing_cannot_be_told_what_to_do():
+    branches = parallel(chain("A"), chain("B"))
+    for step in (branches, {"type": "Map", "items": [1], "iterator": chain("A")}, {"type": "Pass", "result": 1}):
+        with pytest.raises(
+            SimulationError, match='targets: "S" is a step that launches nothing; name a Task, or a target'
+        ):
+            simulate(dag(S=step), targets={"S": returns()})
+    both = {"one": dag(S={"type": "Pass", "result": 1}), "two": dag(S=task())}
+    assert simulate(both, dag="two", targets={"S": fails()}).status == "Failed", (
+        "of two DAGs, one has a Task of the name"
+    )
+
+
 def test_a_name_that_is_no_step_and_no_target_is_an_error_with_a_hint():
     with pytest.raises(SimulationError, match='targets: no step and no target is called "Lode"; did you mean "Load"'):
         simulate(chain("Load"), targets={"Lode": returns()})

@@ -21,38 +21,11 @@ from orchestrator.model.messages import (
 )
 from orchestrator.ports import HeldSecrets
 from orchestrator.runtime.story import log_saved
-from tests.support.story import FAILED, Story, call, job, query
+from tests.support.families import LONG, family
+from tests.support.story import FAILED, Sleeping, Story, call, job, query
 from tests.support.world import chain, completion, dag, parallel, task
 
 DAY = 86400.0
-
-
-def kid(name="kid", **keys):
-    return {"type": "Task", "target_type": "Dag", "target_name": name, **keys}
-
-
-FAMILY = {
-    "parent": {
-        **dag(A=kid(parameters={"day": "${run.input.day}"}, retry={"max_attempts": 2, "delay": "10s"}, next="B"),
-              B={"type": "Pass", "result": "${steps.A.result}"}), "priority": 4,
-    },
-    "kid": {**dag(X=job(next="Y", parameters={"d": "${run.input.day}"}), Y=task()),
-            "result": {"y": "${steps.Y.result}"},
-            "input_schema": {"type": "object", "required": ["day"], "properties": {"n": {"default": 3}}}},
-    "lost": dag(A=kid("nobody", next="B"), B=task()),
-    "wrong": dag(A=kid(parameters={"week": 1})),
-    "self": dag(A=kid("self")),
-    "map": dag(M={"type": "Map", "items": ["a", "b"], "iterator": dag(K=kid(parameters={"day": "${item}"}))}),
-}  # fmt: skip
-
-
-def family(name: str, **options) -> Story:
-    """A story of several DAGs; `start` names one."""
-    story = Story(name, dag(A=task()), **options)
-    catalog = Catalog(FAMILY)
-    story.world.catalog = catalog
-    story.world.instances = [story.world.instance(notifier=story.notifier) for _ in range(2)]
-    return story
 
 
 def test_children():
@@ -100,13 +73,6 @@ def test_children_that_are_cancelled_paused_or_lost():
     story.tick(5)
     story.say_runs()
     story.close()
-
-
-LONG = {
-    "type": "Map", "items": "${run.input.list}", "max_concurrency": 100,
-    "iterator": dag(I=task(parameters={"i": "${item}", "k": "${steps.K.result.from}", "r": "${run.input.r}"}, next="J"),
-                    J={"type": "Pass", "result": {"j": "${steps.I.result.from}", "long": "${run.input.long}"}}),
-}  # fmt: skip
 
 
 def long_story(name, words="", **keys):
@@ -289,19 +255,6 @@ def test_attempts_whose_time_comes_before_they_are_bound():
     for _ in range(6):
         story.tick(120)
     story.close()
-
-
-class Sleeping:
-    """What sleeps, by moving the clock; other instances may do something meanwhile."""
-
-    def __init__(self, story):
-        self._story, self.slept, self.meanwhile = story, [], []
-
-    def __call__(self, seconds):
-        self.slept.append(round(seconds, 6))
-        self._story.world.clock.forward(seconds)
-        if self.meanwhile:
-            self.meanwhile.pop(0)()
 
 
 @pytest.mark.parametrize("interval_s", [0.0, 1.0])

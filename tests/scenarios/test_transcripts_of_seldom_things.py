@@ -9,14 +9,14 @@ from msgspec.structs import replace
 
 from orchestrator.engine.pausing import paused, resumed
 from orchestrator.engine.wanted import wanted
-from orchestrator.model.commands import Execution, Outcome
+from orchestrator.model.commands import Outcome
 from orchestrator.model.dag import DAG
 from orchestrator.model.enums import RunStatus
 from orchestrator.model.errors import LaunchUncertain, NotSent, NotYet, StoreUnavailable
 from orchestrator.model.facts import AttemptEnded, PauseEnded, RedriveRequested, TimeCame
 from orchestrator.model.messages import cancel_message, pause_message, redrive_message, resume_message
-from tests.scenarios.test_transcripts_of_families import LONG, Sleeping, family
-from tests.support.story import FAILED, Story, Target, call, job
+from tests.support.families import LONG, family
+from tests.support.story import FAILED, Confirming, Sleeping, Story, call, job
 from tests.support.transcript import Transcript
 from tests.support.world import T0, World, chain, completion, dag, parallel, task
 
@@ -34,20 +34,6 @@ def test_launches_that_are_taken_back_or_cannot_be():
         story.end(name, FAILED if name == "C" else None)
     story.tick(61)
     story.close()
-
-
-class Confirming(Target):
-    """A target that knows better than an event."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.answers: list = []
-
-    def confirm(self, launch, verdict):
-        answer = self.answers.pop(0) if self.answers else verdict
-        if isinstance(answer, BaseException):
-            raise answer
-        return Execution(f"confirmed-{launch.node_name}", None, answer)
 
 
 def test_events_that_their_target_is_asked_about():

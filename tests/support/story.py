@@ -67,6 +67,20 @@ class Answering(Target):
         return None
 
 
+class Confirming(Target):
+    """A target that knows better than an event."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers: list = []
+
+    def confirm(self, launch, verdict):
+        answer = self.answers.pop(0) if self.answers else verdict
+        if isinstance(answer, BaseException):
+            raise answer
+        return Execution(f"confirmed-{launch.node_name}", None, answer)
+
+
 class Notifier:
     def __init__(self) -> None:
         self.sent: list = []
@@ -209,6 +223,19 @@ class Story:
             for instance in self.world.instances:
                 instance.close()
         self.told.check()
+
+
+class Sleeping:
+    """What sleeps, by moving the clock; other instances may do something meanwhile."""
+
+    def __init__(self, story):
+        self._story, self.slept, self.meanwhile = story, [], []
+
+    def __call__(self, seconds):
+        self.slept.append(round(seconds, 6))
+        self._story.world.clock.forward(seconds)
+        if self.meanwhile:
+            self.meanwhile.pop(0)()
 
 
 def job(next=None, target="j", **keys):

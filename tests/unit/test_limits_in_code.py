@@ -111,7 +111,9 @@ WITHOUT_A_ROW = {
             services.connections MOST
             stores.creations MOST_BYTES
             stores.journal_files _LONGEST_NAME
-            stores.local _MOST_SYNCED
+            stores.names LONGEST_LOG
+            stores.objects _MOST_SYNCED
+            stores.sorted_names _LONGEST
             stores.stripes _MOST_OPEN
             targets.callback _CALL_LIMIT_S
             targets.cloud_logging _MAX_PAGES

@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 
 from orchestrator.model.errors import StoreUnavailable, VersionConflict
-from orchestrator.stores import folding, journal, local
+from orchestrator.stores import folding, journal, objects
 from orchestrator.stores.local import LocalStore
 from tests.support.kills import killed_at
 
@@ -101,7 +101,7 @@ def test_a_change_stands_in_the_file_soon_after_without_anybody_asking(bucket, m
 
 
 def test_a_journal_that_outgrows_its_object_is_written_into_it(store, bucket, monkeypatch):
-    monkeypatch.setattr(local, "_SMALL", 1000)
+    monkeypatch.setattr(objects, "_SMALL", 1000)
     version = store.put(KEY, FIRST, expect=None)
     largest = 0
     for n in range(100):
@@ -150,7 +150,7 @@ def test_journals_whose_objects_are_gone_are_swept_away_and_others_stay(store, b
 def test_a_journal_is_swept_away_also_where_its_lock_is_that_of_the_sweep(bucket):
     store = LocalStore(bucket)
     store.ensure_writable()
-    key = next(key for key in map("runs/{}".format, itertools.count()) if store._stripe(key) is store._stripe(""))
+    key = next(key for key in map("runs/{}".format, itertools.count()) if store._locks.of(key) is store._locks.of(""))
     store.change(key, {"x": b"1"}, expect=store.put(key, b"{}", expect=None))
     (bucket / key).unlink()
     day_ago = time.time() - 90_000
@@ -261,7 +261,7 @@ def delete_once(store):
 
 
 def outgrow(store):
-    local._SMALL = 0
+    objects._SMALL = 0
     change_once(store)
 
 
@@ -396,14 +396,14 @@ def test_forked_children_go_on_with_their_parents_objects(store, bucket, monkeyp
 
 
 def test_more_journals_than_may_stay_open_still_count(bucket, monkeypatch):
-    monkeypatch.setattr(local, "_OPEN_JOURNALS", 2)
+    monkeypatch.setattr(objects, "_OPEN_JOURNALS", 2)
     monkeypatch.setattr(folding, "AFTER_S", 3600.0)
     store = LocalStore(bucket)
     versions = {f"runs/{n}": store.put(f"runs/{n}", b"{}", expect=None) for n in range(10)}
     for n in range(5):
         for key, version in versions.items():
             versions[key] = store.change(key, {"n": b"%d" % n}, expect=version)
-    assert len(store._journals._open) == 2
+    assert len(store._objects._journals._open) == 2
     assert {key: store.get(key) for key in versions} == {key: (b'{"n": 4}\n', each) for key, each in versions.items()}
     store.fold()
     assert (bucket / "runs" / "3").read_bytes() == b'{"n": 4}\n'

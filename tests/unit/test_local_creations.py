@@ -73,7 +73,7 @@ def test_settling_syncs_what_is_still_the_same_and_begins_the_log_anew(store, bu
     log = logs_of(bucket)[0]
     assert log.stat().st_size
     synced = syncs_of(monkeypatch)
-    assert not store._creations.settle()
+    assert not store._together.log.settle()
     assert set(synced[:2]) == {str(bucket / MARKER), str(bucket / KEY)}
     assert set(synced[2:4]) == {str(bucket / "open"), str(bucket / "runs")}
     assert synced[4:] == [str(log)]
@@ -91,8 +91,8 @@ def test_it_is_settled_soon_after_without_anybody_asking(bucket, monkeypatch):
     monkeypatch.setattr(folding, "AFTER_S", 0.01)
     settled = threading.Event()
     store = LocalStore(bucket)
-    settle = store._creations.settle
-    monkeypatch.setattr(store._creations, "settle", lambda: (settle(), settled.set())[0])
+    settle = store._together.log.settle
+    monkeypatch.setattr(store._together.log, "settle", lambda: (settle(), settled.set())[0])
     store.create_all(BOTH)
     assert settled.wait(30)
     assert logs_of(bucket)[0].stat().st_size == 0
@@ -221,7 +221,7 @@ def go_through(store, done):
     version = store.change(KEY, {"A": b"2"}, expect=version)
     done.append("changed")
     store._fold(KEY)
-    store._creations.settle()
+    store._together.log.settle()
     version = store.change(KEY, {"A": b"3"}, expect=version)
     done.append("changed again")
     store.put(KEY, b'{"$run": 1,\n"A": 4}\n', expect=version)
@@ -313,7 +313,7 @@ def test_a_sync_of_the_log_that_fails_is_told_and_the_log_is_trusted_no_more(sto
     assert store.get("runs/b.json") is None
     store.create_all({"open/b": b"", "runs/b.json": FIRST})
     assert len(logs_of(bucket)) == 2
-    assert not store._creations.settle()
+    assert not store._together.log.settle()
     assert [each.stat().st_size for each in logs_of(bucket)] == [0]
 
 
@@ -339,10 +339,10 @@ def test_what_cannot_be_synced_in_its_place_is_written_anew_before_the_log_forge
 
 def test_a_creation_under_way_is_not_settled(store, bucket):
     store.create_all(BOTH)
-    with store._creations.noted([creations.Created("runs/b.json", 7, b"{}")]):
-        assert store._creations.settle()
+    with store._together.log.noted([creations.Created("runs/b.json", 7, b"{}")]):
+        assert store._together.log.settle()
         assert logs_of(bucket)[0].stat().st_size
-    assert not store._creations.settle()
+    assert not store._together.log.settle()
 
 
 def test_a_forked_child_has_a_log_of_its_own(store, bucket):
@@ -363,8 +363,8 @@ def test_a_forked_child_has_a_log_of_its_own(store, bucket):
 
 def test_what_is_not_synced_waits_for_no_lock_of_what_is(store):
     keys = [f"{n}.json" for n in range(1000)]
-    synced = {store._stripe(f"runs/{key}") for key in keys}
-    relaxed = {store._stripe(f"executions/{key}") for key in keys}
+    synced = {store._locks.of(f"runs/{key}") for key in keys}
+    relaxed = {store._locks.of(f"executions/{key}") for key in keys}
     assert synced
     assert relaxed
     assert not synced & relaxed

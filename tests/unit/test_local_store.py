@@ -23,6 +23,7 @@ import pytest
 from orchestrator.model.errors import StoreUnavailable, VersionConflict
 from orchestrator.stores import local, stripes
 from orchestrator.stores.local import LocalStore
+from tests.support.nobody import without_privileges
 
 
 def pack(by):
@@ -43,11 +44,11 @@ WRITER = f"""{DOCUMENT}
 import os, sys
 from pathlib import Path
 from orchestrator.model.errors import VersionConflict
-from orchestrator.stores import folding, local
+from orchestrator.stores import folding, objects
 from orchestrator.stores.local import LocalStore
 
 me, folder, limit, changes = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
-folding.AFTER_S, local._SMALL = 0.003, 30_000  # so that much is folded, by everybody
+folding.AFTER_S, objects._SMALL = 0.003, 30_000  # so that much is folded, by everybody
 store = LocalStore(folder / "bucket")
 acknowledged = os.open(folder / "acknowledged" / me, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 done = 0
@@ -198,13 +199,13 @@ def test_forked_children_do_not_share_their_parents_locks(store):
 
 def test_a_fork_while_a_thread_holds_a_lock_leaves_the_child_free(store):
     store.put("k", b"one", expect=None)
-    with store._stripe("k"):  # as a thread in the middle of a put
+    with store._locks.of("k"):  # as a thread in the middle of a put
         pid = os.fork()
         if pid == 0:
             status = 1
             try:
                 signal.alarm(5)  # a deadlock ends the child
-                status = int(store._stripe("k")._lock.locked())
+                status = int(store._locks.of("k")._lock.locked())
                 store.put("other", b"x", expect=None)
             finally:
                 os._exit(status)
@@ -424,6 +425,19 @@ def test_a_folder_that_another_process_made_is_synced_once(bucket):
     assert store.fsyncs == 6
 
 
+def test_a_folder_that_somebody_has_put_in_the_place_of_another_is_synced_with_its_name(store, bucket, monkeypatch):
+    store.put("runs/a", b"one", expect=None)
+    (bucket / "runs").rename(bucket / "away")
+    (bucket / "runs").mkdir()
+    synced, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino) or fsync(fd))
+    store.put("runs/b", b"two", expect=None)
+    assert synced[1:] == [(bucket.parent).stat().st_ino, bucket.stat().st_ino, (bucket / "runs").stat().st_ino]
+    del synced[:]
+    store.put("runs/c", b"two", expect=None)
+    assert len(synced) == 2
+
+
 def test_a_relaxed_put_syncs_nothing_and_is_atomic(store, monkeypatch):
     store.put("runs/a", b"one", expect=None)
     done = watch(monkeypatch)
@@ -595,19 +609,6 @@ def test_a_read_only_disk_can_be_read_and_says_so_when_written(tmp_path):
         with pytest.raises(StoreUnavailable, match=f"^{disk}/other/k: {says.format('written')}"):
             LocalStore(disk / "other").put("k", b"new", expect=None)
         assert store.get("runs/a.json") == (b"old", version)
-
-
-@contextmanager
-def without_privileges():
-    """Be nobody for a while if we are root, whom permission bits do not bind."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def test_a_folder_without_permission_can_be_read_and_says_so_when_written():

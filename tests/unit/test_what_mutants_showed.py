@@ -18,8 +18,7 @@ from orchestrator.model.policy import Policy, TargetRules
 from orchestrator.model.run_state import PartOf, RunState
 from orchestrator.model.task_result import CONFLICT, begun_object
 from orchestrator.stores.memory import MemoryStore
-from tests.scenarios.test_transcripts_of_seldom_things import Confirming
-from tests.support.story import Notifier
+from tests.support.story import Confirming, Notifier
 from tests.support.world import T0, World, chain, completion, dag, task
 
 TOKEN = Token("me.1", b"0" * 32)
