@@ -86,8 +86,8 @@ def of_seed(seed: int) -> Summary:
 
 
 def _without_skew(told: Told) -> Iterator[Simulation]:
-    """Yield the same simulation without skew, for half of the seeds; for those in which processes stood still until just
-    about a limit, at steps that are seldom near one: with the clock of such a process put right then."""
+    """Yield the same simulation without skew, for half of the seeds; for those in which processes stood still until
+    just about a limit, at steps that are seldom near one: with the clock of such a process put right then."""
     stood = [each for each in told.stood_to_a_limit if each[0] in SELDOM_AT_A_LIMIT]
     for _, process, since_s, place in sorted(stood, key=lambda each: SELDOM_AT_A_LIMIT.index(each[0]))[:MOST_RIGHT]:
         goes_on = next((n for n in range(place, len(told.trail)) if told.trail[n][0] == process), place)
