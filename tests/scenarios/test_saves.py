@@ -5,6 +5,7 @@ from itertools import pairwise
 from threading import Event, Thread
 
 import pytest
+from msgspec.structs import replace
 
 from orchestrator.engine.batch import known
 from orchestrator.engine.committing import MAX_FAULTS, MAX_SAVES, RACES_AT_ONCE, Committer
@@ -18,10 +19,11 @@ from orchestrator.model.enums import RunStatus
 from orchestrator.model.errors import StoreUnavailable, VersionConflict
 from orchestrator.model.facts import AttemptEnded, LaunchBound, LaunchFailed, PauseEnded
 from orchestrator.model.messages import cancel_message, redrive_message
+from orchestrator.model.run_state import ParentRun
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.testing.virtual_time import VirtualClock
 from tests.support.story import Notifier
-from tests.support.world import NotedTarget, World, chain, completion, dag, parallel, task
+from tests.support.world import START, NotedTarget, World, chain, completion, dag, parallel, task
 
 
 class Faulty(MemoryStore):
@@ -191,6 +193,31 @@ def test_what_was_claimed_by_a_save_that_seemed_to_fail_is_not_launched_after_a_
 
 
 @pytest.mark.parametrize("is_written", [True, False])
+def test_what_was_claimed_by_such_a_save_does_not_wait_for_the_turn_of_the_next_one(is_written):
+    branches = (chain("A", "A2"), *(chain(f"B{number}") for number in range(5)))
+    world = World(dag(P=parallel(*branches)), store=Faulty(), save_interval_s=1.0, crowd=2)
+    slept: list[float] = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        world.clock.forward(seconds)
+
+    draw = lambda count: half(count) if count == 4 else world.random.randbytes(count)  # noqa: E731
+    instance = world.instance(sleep=sleep, random_bytes=draw)
+    run_id = instance.execute(START, message_id="m1", publish_time=world.clock.now()).run_id
+    done = []
+
+    def another_ends():
+        slept.clear()
+        instance.deliver(completion(world.target.of("B0")[0]), lambda handled, error: done.append(handled.verdict))
+
+    world.store.answers = [raises(VersionConflict("412"), after=another_ends, is_written=is_written)]
+    instance.execute(completion(world.target.of("A")[0]))
+    assert (done, world.target.nodes[-1], world.state(run_id).nodes["B0"].status) == (["applied"], "A2", "Completed")
+    assert slept == [0.002]
+
+
+@pytest.mark.parametrize("is_written", [True, False])
 @pytest.mark.parametrize("error", [StoreUnavailable("503"), VersionConflict("412")], ids=["503", "412"])
 @pytest.mark.parametrize("times", [1, 2])
 def test_whatever_such_a_save_entitles_to_is_done_once(error, is_written, times):
@@ -284,6 +311,31 @@ def test_a_marker_that_cannot_be_written_again_after_a_redrive_fails_nothing(fau
     handled = instance.execute(redrive_message(run_id), message_id="r", publish_time=world.clock.now())
     assert (handled.verdict, failing) == ("applied", [])
     assert slept == [0.002, 0.004, 0.008, 0.016][:faults]
+
+
+@pytest.mark.parametrize("is_child", [True, False])
+def test_the_marker_that_is_written_again_says_what_the_first_one_said(is_child):
+    world = World(chain("A"), store=Faulty())
+    parent = ParentRun("run_1_p", "K", 1, 1) if is_child else None
+    run_id = world.start()
+    world.end("A", Outcome.failed("Own.Error", "no"))
+    world.executor.tick()
+    key = f"runs/{run_id}.json"
+    status = OrchestrationStatus(world.store, run_id)
+    state, version = status.load()
+    status.save(replace(state, run=replace(state.run, parent=parent)), expect=version)
+    world.instances = [world.instance()]
+
+    def deleted_meanwhile(write):
+        world.store.delete(f"open/{run_id}.1")  # by a Tick that took it for one of long ago
+        return write()
+
+    world.store.answers = [deleted_meanwhile]
+    world.clock.forward(1)
+    world.executor.execute(redrive_message(run_id), message_id="r", publish_time=world.clock.now())
+    marker = OpenRuns(world.store).read(f"open/{run_id}.1")
+    assert (marker.at, marker.made_for) == (world.clock.now(), "m1" if is_child else None)
+    assert world.store.get(key) is not None
 
 
 def test_the_marker_of_a_run_is_there_before_its_document():

@@ -166,8 +166,7 @@ class Timed(MemoryStore):
 class Slow:
     """Two or three instances that save one run, one thread of them at a time, in virtual time."""
 
-    def __init__(self, monkeypatch, width, *, crowd=4, count=2, target=None, **policy):
-        monkeypatch.setattr(Timed, "change", None)
+    def __init__(self, width, *, crowd=4, count=2, target=None, **policy):
         branches = (dag(**{f"B{n}": job() if target else task()}) for n in range(width))
         self.store = Timed()
         options = {"save_interval_s": 1.0, "crowd": crowd, **policy, **({"target": target} if target else {})}
@@ -231,9 +230,9 @@ class Slow:
         told.say(f"{statuses.count('Completed')} of {len(statuses)} have completed")
 
 
-def test_saves_that_keep_their_pace(monkeypatch):
+def test_saves_that_keep_their_pace():
     told = Transcript("paced saves")
-    slow = Slow(monkeypatch, 3, crowd=32)
+    slow = Slow(3, crowd=32)
     slow.say(told, "three side by side: it starts")
     slow.end("B0")
     slow.say(told, "the first ends")
@@ -243,7 +242,7 @@ def test_saves_that_keep_their_pace(monkeypatch):
     slow.end("Z")
     slow.say(told, "the last")
 
-    slow = Slow(monkeypatch, 4, crowd=32)
+    slow = Slow(4, crowd=32)
     slow.store.noted.clear()
     slow.meanwhile = [lambda: slow.end("B1", on=1)]
     slow.end("B0")
@@ -264,7 +263,7 @@ def test_saves_that_keep_their_pace(monkeypatch):
     slow.end("Z")
     slow.say(told, "it is back")
 
-    slow = Slow(monkeypatch, 8, count=3)
+    slow = Slow(8, count=3)
     slow.say(told, "a crowd: it starts")
     slow.end("B0")
     slow.say(told, "one of eight ends")
@@ -285,9 +284,9 @@ def test_saves_that_keep_their_pace(monkeypatch):
     told.check()
 
 
-def test_saves_of_a_run_that_is_cancelled_while_it_waits_for_its_turn(monkeypatch):
+def test_saves_of_a_run_that_is_cancelled_while_it_waits_for_its_turn():
     told = Transcript("paced cancel")
-    slow = Slow(monkeypatch, 6, count=2)
+    slow = Slow(6, count=2)
     slow.end("B0")
     slow.say(told, "one of six ends")
 
@@ -307,12 +306,12 @@ def test_saves_of_a_run_that_is_cancelled_while_it_waits_for_its_turn(monkeypatc
     told.check()
 
 
-def test_what_comes_while_a_save_waits_is_asked_while_it_waits(monkeypatch):
+def test_what_comes_while_a_save_waits_is_asked_while_it_waits():
     from tests.support.story import Target
 
     told = Transcript("asked while waiting")
     target = Target(has_outcome=True)
-    slow = Slow(monkeypatch, 7, target=target, questions_at_once=2)
+    slow = Slow(7, target=target, questions_at_once=2)
     ask = target.outcome
     target.outcome = lambda execution: (slow.store.note(f"asks for {execution.execution_id[:9]}"), ask(execution))[1]
     for name in ("B0", "B1", "B2", "B3", "B4", "B5"):
@@ -342,7 +341,7 @@ def test_a_save_lets_others_go_first_so_often_and_no_more(monkeypatch):
     told = Transcript("paced turns")
     for most in (1, 2, 20):
         monkeypatch.setattr("orchestrator.engine.committing.MAX_TURNS", most)
-        slow = Slow(monkeypatch, 9, count=3)
+        slow = Slow(9, count=3)
         slow.end("B0", on=1)
         slow.end("B1", on=2)
         slow.store.noted.clear()

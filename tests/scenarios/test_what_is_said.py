@@ -520,6 +520,22 @@ def test_a_dag_that_asks_for_variables_that_have_no_value(variables):
     )
 
 
+def test_an_event_that_cannot_be_addressed_yet_is_found_by_its_trace():
+    resolver = Resolver(Catalog.of(chain("A")), ExecutionStatus(MemoryStore()), lambda: "new", 60.0)
+    event = {
+        "resource": {"type": "cloud_function", "labels": {"function_name": "f"}}, "labels": {"execution_id": "x"},
+        "logName": "projects/p/logs/cloudfunctions.googleapis.com%2Fcloud-functions",
+        "textPayload": "Function execution took 12 ms, finished with status code: 200",
+        "trace": f"projects/p/traces/{'a' * 32}",
+    }  # fmt: skip
+    with pytest.raises(NotYet) as told:
+        resolver.resolve(event, "m1", T0, T0)
+    assert told.value.labels == {"trace": "a" * 32}
+    words = "execution x: no launch of ours is recorded for it (yet); put off until the event is 60 s old"
+    assert str(told.value) == words
+    assert resolver.resolve(event, "m1", T0, T0 + timedelta(seconds=60)) is None
+
+
 # -- ticks --------------------------------------------------------------------------------------------------------
 
 

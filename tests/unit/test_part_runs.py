@@ -166,6 +166,29 @@ def test_a_part_of_a_map_in_an_item_has_the_steps_of_that_item_and_of_around_it(
     assert all(node.attempt == 0 for node in start.nodes)
 
 
+@pytest.mark.parametrize("outer", ["[0]", "[1]"])
+def test_a_part_of_a_map_three_deep_has_the_steps_of_each_of_the_items_around_it(outer):
+    inner = {"type": "Map", "items": "${run.input.list}", "iterator": dag(
+        I=task(parameters={name: f"${{steps.{name}.result}}" for name in "STU"}))}  # fmt: skip
+    middle = {"type": "Map", "items": [1, 2], "iterator": dag(U=task("M"), M=inner)}
+    definition = dag(S=task("O"), O={"type": "Map", "items": [1, 2], "iterator": dag(T=task("N"), N=middle)})
+    graph, state = DAG(definition), a_run(asking())
+    nodes = {node.node_name: new_state(node) for node in graph.first_nodes}
+    for name in ("S", f"T{outer}", f"U{outer}[1]", "T[9]", f"U{outer}[0]", "U[9][1]"):
+        own = new_state(graph.place(name.partition("[")[0]), name[1:])
+        nodes[name] = replace(own, status=TaskStatus.COMPLETED, result=f"of {name}")
+    name = f"M{outer}[1]"
+    items = Items(5, list("abcde"), started=4, parts=3, begun_parts=2)
+    nodes[name] = replace(new_state(graph.place("M"), f"{outer}[1]"), status=TaskStatus.RUNNING, items=items)
+    nodes[f"{name}[1]"] = NodeState(
+        node_name=f"{name}[1]", node_type=NodeTypes.PART, target_type="Dag", target_name="dag", attempt=1,
+        slice=Slice(2, 2, 7, 0), status=TaskStatus.RUNNING, started_at=T0)  # fmt: skip
+    state = RunState(replace(state.run, definition=DefinitionStatus.name(definition)), nodes)
+    start = started(state, definition, node=f"{name}[1]")
+    assert {node.node_name: node.result for node in start.nodes} == {
+        "S": "of S", f"T{outer}": f"of T{outer}", f"U{outer}[1]": f"of U{outer}[1]", name: None}  # fmt: skip
+
+
 # -- what a Map makes of its parts -------------------------------------------------------------------------
 
 

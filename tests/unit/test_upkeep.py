@@ -501,10 +501,13 @@ def test_slots_that_a_pruned_run_held_are_taken_from_their_queue_whoever_writes_
 def test_a_queue_that_cannot_be_read_is_a_problem_and_no_more():
     world, run_id = old_run()
     world.store.put("slots/pool/api.json", b"{", expect=None)
+    held = encode_slots(Slots(limit=5, held=(Place(f"{run_id}/A/1", "t1", T0, 0),)))
+    world.store.put("slots/pool/db.json", held, expect=None)
     told = pruned(world)
     assert told.runs == [run_id]
     assert len(told.problems) == 1
     assert told.problems[0].startswith("slots/pool/api.json: ")
+    assert b"t1" not in world.store.get("slots/pool/db.json")[0], "the next one is seen to all the same"
 
 
 def test_a_run_that_cannot_be_read_any_more_is_left_alone_with_all_that_is_of_it():

@@ -1,18 +1,23 @@
 """What only `make mutate` has shown that no test said: one test for each."""
 
+from collections import OrderedDict
+
 import pytest
 from msgspec.structs import replace
 
 from orchestrator.engine.decide import decide
 from orchestrator.engine.draft import Draft, Token, new_state
 from orchestrator.engine.large_results import LargeResults
+from orchestrator.engine.pace import Pace
 from orchestrator.engine.pruning import Pruner
 from orchestrator.engine.redriving import _fresh
 from orchestrator.engine.results import Results
+from orchestrator.engine.run_boxes import RunBoxes
+from orchestrator.engine.slot_keeper import _Line, _Request
 from orchestrator.model.commands import Outcome
 from orchestrator.model.dag import DAG
 from orchestrator.model.errors import NotYet
-from orchestrator.model.facts import AttemptEnded, ClaimExpired, RunStarted
+from orchestrator.model.facts import AttemptEnded, CancelRequested, ClaimExpired, RunStarted
 from orchestrator.model.node_state import Items
 from orchestrator.model.policy import Policy, TargetRules
 from orchestrator.model.run_state import PartOf, RunState
@@ -98,3 +103,47 @@ def test_a_forged_event_is_not_believed_where_its_target_knows_better():
     forged = completion(target.of("A")[-1], Outcome.completed(1), nonce="f" * 32)
     handled = world.executor.execute(forged, message_id="e", publish_time=T0)
     assert (handled.verdict, world.state(run_id).nodes["A"].status) == ("unchanged", "Running")
+
+
+@pytest.mark.parametrize("can_cancel", [True, False])
+def test_what_is_taken_over_and_stopped_by_one_save_may_be_running(can_cancel):
+    graph = DAG(chain("A"))
+    policy = Policy({"Function": TargetRules(can_cancel=can_cancel)})
+    start = RunStarted("run_1_x", "dag", "s", {}, "m1")
+    state = decide(graph, None, [start], T0, Token("you.1", b"1" * 32), policy).state
+    facts = [ClaimExpired("A", 1, "you.1"), CancelRequested("why")]
+    node = decide(graph, state, facts, T0, TOKEN, policy).state.nodes["A"]
+    assert (node.status, node.claim.takeovers) == ("Running", 1)
+    assert (node.owed_cancel is not None, node.stop is not None) == (can_cancel, not can_cancel)
+    claimed = decide(graph, None, [start, CancelRequested("why")], T0, TOKEN, policy)
+    assert (claimed.state.nodes["A"].status, claimed.commands) == ("Cancelled", ())
+
+
+def test_a_queue_that_is_led_is_led_by_one_thread():
+    line = _Line(Pace(0.0))
+    first, second, third = (_Request([], ()) for _ in range(3))
+    assert (line.offer(first), line.take()) == (True, [first])
+    assert line.offer(second) is False
+    line.pass_on()
+    assert (second.leads, second.signal.is_set()) == (True, True)
+    assert line.offer(third) is False, "the second leads"
+    assert line.take() == [second, third]
+    line.pass_on()
+    assert line.offer(first) is True, "nobody leads"
+
+
+def test_a_box_that_another_thread_has_made_just_now_is_the_same():
+    boxes = RunBoxes(MemoryStore(), 0.0)
+    box, other = boxes.box("run_1_x"), boxes.box("run_1_y")
+
+    class JustMade(OrderedDict):
+        is_seen = False
+
+        def get(self, key, default=None):
+            found = super().get(key, default) if self.is_seen else default
+            self.is_seen = True
+            return found
+
+    boxes._held = JustMade(boxes._held)
+    assert boxes.box("run_1_x") is box
+    assert list(boxes._held.values()) == [other, box]

@@ -20,6 +20,11 @@ AT_ONCE = 20
 EVERY_SKEW = 2
 """Of so many seeds one is simulated without skew, too."""
 
+MOST_RIGHT = 3
+"""How often at the most a clock is put right in a seed, each time in a simulation of its own."""
+SOON_AFTER = 100
+"""Within so many steps of all threads after it has gone on it does something else, or it is not by its clock."""
+
 
 @dataclass
 class Summary:
@@ -72,22 +77,24 @@ def of_seed(seed: int) -> Summary:
             found.steady = 1
             if where := difference(told.endings, other.endings):
                 found.failed.append((seed, 1, f"another order of events ends otherwise: {where}"))
-    straight = _without_skew(told)
-    if straight is not None and found.add_told(straight.run()) and (step := parting(told, straight.told)):
-        found.met["skew", step] += 1
+    for straight in _without_skew(told):
+        if not found.add_told(straight.run()):
+            break
+        if step := parting(told, straight.told):
+            found.met["skew", step] += 1
     return found
 
 
-def _without_skew(told: Told) -> Simulation | None:
-    """Return the same simulation without skew, for half of the seeds; for those in which a process stood still until
-    just about a limit, at a step that is seldom near one: with its clock put right then."""
+def _without_skew(told: Told) -> Iterator[Simulation]:
+    """Yield the same simulation without skew, for half of the seeds; for those in which processes stood still until
+    just about a limit, at steps that are seldom near one: with the clock of such a process put right then."""
     stood = [each for each in told.stood_to_a_limit if each[0] in SELDOM_AT_A_LIMIT]
-    if stood:
-        _, process, since_s = min(stood, key=lambda each: SELDOM_AT_A_LIMIT.index(each[0]))
-        return Simulation(told.seed, right_from_s={process: since_s}, along=told.trail)
-    if told.seed % EVERY_SKEW or not told.has_skew:
-        return None
-    return Simulation(told.seed, skews=0.0, along=told.trail)
+    for _, process, since_s, place in sorted(stood, key=lambda each: SELDOM_AT_A_LIMIT.index(each[0]))[:MOST_RIGHT]:
+        goes_on = next((n for n in range(place, len(told.trail)) if told.trail[n][0] == process), place)
+        along = told.trail[: goes_on + SOON_AFTER]
+        yield Simulation(told.seed, right_from_s={process: since_s}, along=along)
+    if not stood and told.has_skew and told.seed % EVERY_SKEW == 0:
+        yield Simulation(told.seed, skews=0.0, along=told.trail)
 
 
 def parting(one: Told, other: Told) -> str | None:

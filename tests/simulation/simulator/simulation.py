@@ -96,8 +96,9 @@ class Told:
     """What came about in it that is rare, and how often."""
     trail: list[Footprint] = field(default_factory=list)
     has_skew: bool = True
-    stood_to_a_limit: list[tuple[str, str, float]] = field(default_factory=list)
-    """(step, process, since when) of those that stood still until just about a time that stands in a document."""
+    stood_to_a_limit: list[tuple[str, str, float, int]] = field(default_factory=list)
+    """(step, process, since when, how long the trail was) of those that stood still until just about a time that stands
+    in a document."""
 
 
 _RULES_OF_CALLBACKS = TargetRules(
@@ -519,7 +520,7 @@ class Simulation:
             elif self.tape.strikes("stall", step, 0.005 * standing.stands(step)):
                 host.stands_still_until, is_to_a_limit = self.standing.until(strand)
                 if is_to_a_limit and self.skews:
-                    self.told.stood_to_a_limit.append((of, host.name, self.crew.now))
+                    self.told.stood_to_a_limit.append((of, host.name, self.crew.now, len(self.crew.trail)))
                 self.counts.stands(strand)
                 self._disturb(host)
                 self.tell(f"{host.name} stands still at {step}")
