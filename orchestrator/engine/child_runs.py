@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from orchestrator.engine.address import Start
-from orchestrator.engine.children import check_child, refusal_of
+from orchestrator.engine.child_rules import check_child, refusal_of
 from orchestrator.engine.large_results import LargeResults
 from orchestrator.engine.leading import Leader
 from orchestrator.engine.resolve import Resolver

@@ -22,7 +22,7 @@ from orchestrator.engine.walk import Walk, Walks
 from orchestrator.engine.witness import Witness
 from orchestrator.model.commands import AskSlot
 from orchestrator.model.enums import RunStatus, TaskStatus
-from orchestrator.model.errors import OrchestratorError, RunNotFound
+from orchestrator.model.errors import NotYet, OrchestratorError, RunNotFound
 from orchestrator.model.facts import (
     DeadlinePassed,
     Fact,
@@ -176,15 +176,16 @@ class Ticker:
         """
         while (marker := self._walks.next_of(walk)) is not None:
             run_id = run_of(marker)
-            with self._walks.alone_at(run_id) as may:
+            with self._walks.alone_at(run_id) as may, self._walks.failing_alone(walk, "chores", run_id):
                 if not may:
-                    continue
-                with self._walks.failing_alone(walk, "chores", run_id):
-                    found = self._look_after(run_id, marker, walk)
-                    if found is None:
-                        walk.closed.append(run_id)
-                    else:
-                        walk.recovered += found
+                    raise NotYet(
+                        f"run {run_id}: a thread of an earlier Tick is at it still, and it is left to that for now"
+                    )
+                found = self._look_after(run_id, marker, walk)
+                if found is None:
+                    walk.closed.append(run_id)
+                else:
+                    walk.recovered += found
 
     def _look_after(self, run_id: str, marker: str | None, walk: Walk) -> tuple[str, ...] | None:
         """Do as `look_after` does, but note what takes long: threads that are acting, runs with late notifications."""
@@ -240,8 +241,9 @@ class Ticker:
                 for fact in self._slots().look_after(queue, asks) if may else ():
                     granted.setdefault(run_of_ticket[fact.ticket], []).append(fact)
         for run_id, facts in granted.items():
-            with self._walks.failing_alone(walk, "turn", run_id):
-                self._act_on(self._box_of(run_id), tuple(facts), walk.acting)
+            with alone_at(run_id) as may, self._walks.failing_alone(walk, "turn", run_id):
+                if may:  # else it is told by a later Tick: it holds its slot
+                    self._act_on(self._box_of(run_id), tuple(facts), walk.acting)
 
     def _act_on(self, box: RunBox, facts: tuple[Fact, ...], acting: list[Thread]) -> None:
         thread = self._apply(box, facts)
@@ -286,8 +288,12 @@ class Ticker:
                     if not owing or self._clock.now() >= until:
                         return
                     run_id, marker = owing.popleft()
-                with self._walks.failing_alone(walk, "notifications", run_id):
-                    if self._notify(run_id, marker):
+                notifying = f"notifications of {run_id}"  # a receiver that is slow holds nothing else of the run up
+                with (
+                    self._walks.alone_at(notifying) as may,
+                    self._walks.failing_alone(walk, "notifications", run_id),
+                ):
+                    if may and self._notify(run_id, marker):
                         walk.closed.append(run_id)
 
         with ThreadPoolExecutor(min(NOTIFYING_AT_ONCE, len(owing)), "orchestrator-notify") as pool:

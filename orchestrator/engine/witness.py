@@ -240,7 +240,7 @@ class Witness:
         if answer is None:
             return self._believe(item.event, target, node, state, box), []
         if answer.outcome is not None:
-            return [AttemptEnded(node.node_name, node.attempt, answer.outcome, _bound(node, state, box))], []
+            return [AttemptEnded(node.node_name, node.attempt, answer.outcome, _id_of(answer))], []
         if answer.runs_on or target.has_outcome:
             at = self._clock.now() + timedelta(seconds=self._policy.question_delay_s)
             return [], [Remind(state.run.run_id, node.node_name, node.attempt, None, at)]
@@ -340,7 +340,7 @@ class Witness:
             return [TimeCame(node.node_name, node.attempt, item.kind, item.at, False)], []
         answer = self._asked(entry, node, state, box)
         if answer.outcome is not None:
-            return [AttemptEnded(node.node_name, node.attempt, answer.outcome, _bound(node, state, box))], []
+            return [AttemptEnded(node.node_name, node.attempt, answer.outcome, _id_of(answer))], []
         if item.kind is None or item.at is None:
             return [], []
         is_bound = answer.execution is not None or _bound(node, state, box) is not None
@@ -389,6 +389,11 @@ def _proves_itself(event: CompletionEvent, node: NodeState, state: RunState) -> 
 def _is_another(execution_id: str | None, node: NodeState) -> bool:
     """Whether an execution is not the one that a node's attempt is bound to."""
     return None not in (execution_id, node.execution_id) and execution_id != node.execution_id
+
+
+def _id_of(answer: Answer) -> str | None:
+    """Which execution an answer is about."""
+    return answer.execution.execution_id if answer.execution is not None else None
 
 
 def _bound(node: NodeState, state: RunState, box: RunBox) -> str | None:

@@ -286,7 +286,7 @@ class DAGExecutor(dag_executor.DAGExecutor):
                     forget = getattr(target, "forget", None)
                     if forget is not None:
                         forget(run_id)
-                self._runs.ended(state)
+                self._runs.ended(state, is_own=True)
             else:
                 self._runs.goes_on(run_id, is_redriven=saved.is_redriven)
 

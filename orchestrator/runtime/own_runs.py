@@ -107,12 +107,18 @@ class OwnRuns:
             elif until is not None and time.monotonic() >= until:
                 raise TimeoutError(f"run {run_id}: has not ended within {timeout_s:g} s")
 
-    def ended(self, state: RunState) -> None:
-        """Keep an ended run for who waits, or will wait, here: in the cloud hardly anybody ever does."""
+    def ended(self, state: RunState, *, is_own: bool = False) -> None:
+        """Keep an ended run for who waits, or will wait, here: in the cloud hardly anybody ever does.
+
+        Args:
+            is_own: it was saved here, so that its marker is to be seen to here, though it may have begun by that save.
+        """
         with self._changed:
             if not self._ticks and state.run.run_id not in self._waited_for:
                 return
             self._ended[state.run.run_id] = state
+            if self._ticks and is_own:
+                self._mine.add(state.run.run_id)
             if state.run.run_id in self._mine:
                 self._over.add(state.run.run_id)
             if len(self._ended) > MAX_ENDED_RUNS:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli.approve import MAX_REASON
-from orchestrator.engine.children import _CLASSES, MAX_RUNS_ABOVE
+from orchestrator.engine.child_rules import _CLASSES, MAX_RUNS_ABOVE
 from orchestrator.model.definition import problems
 from orchestrator.model.messages import MAX_DEPTH
 from orchestrator.targets.callback import DEFAULT_TIMEOUT_S

@@ -466,6 +466,16 @@ def test_a_run_that_has_ended_is_open_no_more_however_many_ended_after_it():
     assert list(store.list("open/")) == []
 
 
+def test_of_a_run_that_ends_by_its_first_save_no_marker_is_left():
+    store = MemoryStore()
+    broken = dag(A=task(parameters={"x": "${run.input.there_is_none}"}))
+    with PublicExecutor(broken, store=store, targets={"Function": NotedTarget()}) as executor:
+        run_id = executor.start()
+        assert executor.wait(run_id, timeout_s=0).run.status is RunStatus.FAILED
+        assert executor.open_run_ids == []
+    assert list(store.list("open/")) == []
+
+
 def test_a_run_that_another_process_let_go_on_is_waited_for_to_its_new_end():
     target, store = NotedTarget(), MemoryStore()
     with PublicExecutor(chain("A"), store=store, targets={"Function": target}) as executor:

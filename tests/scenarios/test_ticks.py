@@ -8,7 +8,12 @@ from orchestrator.engine import leading
 from orchestrator.model.commands import Execution, Outcome
 from orchestrator.model.enums import Identity
 from orchestrator.model.errors import CorruptState, LaunchUncertain
-from tests.support.world import NotedTarget, World, dag, task
+from orchestrator.model.slots import decode
+from orchestrator.runtime.cloud import CloudParts
+from orchestrator.runtime.executor import DAGExecutor
+from orchestrator.runtime.settings import Settings
+from orchestrator.stores.memory import MemoryStore
+from tests.support.world import START, KeptBroker, NotedTarget, World, chain, dag, task
 
 RUNS = 6
 
@@ -291,3 +296,89 @@ def test_the_next_tick_begins_behind_the_run_that_one_without_time_hangs_at(hang
     assert len(asked) == len(set(asked)) == 1 + 3
     hanging.opens.set()
     ticking.join(60)
+
+
+def test_the_next_tick_does_not_notify_for_a_run_that_a_thread_hangs_at_notifying_for(hanging):
+    told: list[str] = []
+
+    class Topic:
+        def notify(self, notification):
+            told.append(notification.run_id)
+            if len(told) == 2:  # the first time somebody is killed, and the Tick tries again
+                hanging()
+            raise RuntimeError("killed")
+
+    noticed = {**chain("A"), "notify": [{"on": ["started"], "topic": "projects/p/topics/alerts"}]}
+    world = World(noticed)
+    world.instances = [world.instance(notifier=Topic())]
+    run_id = world.start()
+    world.clock.forward(100)
+    ticking = hung(world, hanging)
+    world.clock.forward(100)  # its lease is over
+    assert world.executor.tick().runs == 1
+    assert told == [run_id] * 2
+    world.clock.forward(10 * HANGS_S)
+    world.executor.tick()
+    assert told == [run_id] * 3
+    hanging.opens.set()
+    ticking.join(60)
+    assert not ticking.is_alive()
+
+
+def test_a_run_that_a_thread_hangs_at_while_it_lets_it_in_holds_up_no_other_one(hanging):
+    world = World({**chain("A"), "max_active_runs": 2})
+    runs = [world.start(f"m{n}") for n in range(2)]
+    waiting = world.start("m2")
+    world.target.outcomes = {}
+    put = world.store.put
+
+    def slow(key, *args, **options):
+        if key == f"runs/{waiting}.json":
+            hanging()
+        return put(key, *args, **options)
+
+    world.store.put = slow
+    world.store.delete(f"runs/{runs[0]}.json")  # it is gone without having given its slot back
+    ticking = hung(world, hanging)
+    holders = {place.run_id for place in decode(world.store.get("slots/dag/dag.json")[0], "dag/dag").held}
+    assert holders == {runs[1], waiting}
+    world.clock.forward(HANGS_S)
+    again = Thread(target=world.executor.tick)
+    again.start()
+    again.join(10)
+    assert not again.is_alive()
+    hanging.opens.set()
+    ticking.join(60)
+    again.join(60)
+    assert world.state(waiting).run.status == "Running"
+
+
+def test_a_run_that_is_left_to_a_thread_that_hangs_at_it_is_said_to_be(hanging, caplog):
+    target = NotedTarget(has_outcome=True)
+    world = World(dag(A=task()), target=target)
+    run_id = world.start()
+    target.outcome = lambda execution: hanging()
+    ticking = hung(world, hanging)
+    world.clock.forward(HANGS_S)
+    said = f"run {run_id}: a thread of an earlier Tick is at it still, and it is left to that for now"
+    assert world.executor.tick().problems == (f"{run_id}: {said}",)
+    assert [line.getMessage() for line in caplog.records] == [f"tick: {said}"]
+    hanging.opens.set()
+    ticking.join(60)
+    assert world.executor.tick().problems == ()
+
+
+# -- targets that are not used ---------------------------------------------------------------------------
+
+
+def test_a_tick_makes_no_target_that_no_run_uses_so_that_none_that_cannot_be_made_keeps_it_from_the_runs():
+    settings = Settings.read(
+        {"EVENTS_TOPIC": "projects/p/topics/t", "GOOGLE_CLOUD_PROJECT": "p"}
+    )  # no queue, no region
+    world = World(chain("A"))
+    store = MemoryStore()
+    targets = CloudParts(settings, store, world.clock, {}).targets
+    with DAGExecutor(chain("A"), store=store, targets=targets, broker=KeptBroker(), settings=settings) as executor:
+        executor.execute(START, message_id="m1")
+        assert executor.tick().runs == 1
+    assert targets._made.keys() == {"Function"}

@@ -31,7 +31,7 @@ DOCUMENTED = {
     "cli.results MAX_ROWS": (SHOWN, "steps of the results"),
     "cli.results MAX_TEXT": (SHOWN, "characters of a text"),
     "cli.together MAX_DEPTH": (DEPLOY, "Parallels and Maps in one another"),
-    "engine.children MAX_RUNS_ABOVE": (CHILDREN, "child runs in one another"),
+    "engine.child_rules MAX_RUNS_ABOVE": (CHILDREN, "child runs in one another"),
     "engine.notifying MAX_MESSAGE": (RUNS, "a run's error of 2,000"),
     "engine.retry MAX_WAIT_S": (LANGUAGE, "a wait before the next attempt"),
     "engine.schedules MOST_AT_ONCE": (STARTING, "100 late starts"),

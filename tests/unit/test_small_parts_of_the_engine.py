@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from orchestrator.engine.address import Start
-from orchestrator.engine.children import MAX_RUNS_ABOVE, check_child, refusal_of
+from orchestrator.engine.child_rules import MAX_RUNS_ABOVE, check_child, refusal_of
 from orchestrator.engine.committing import _waits_for
 from orchestrator.engine.decide import decide
 from orchestrator.engine.draft import Token

@@ -254,6 +254,21 @@ def test_a_target_with_an_outcome_is_asked_of_the_execution_that_is_bound_once_a
     assert bench.facts(item) == ([], [later])
 
 
+@pytest.mark.parametrize("event", ["end", "remind"])
+def test_an_end_is_that_of_the_execution_that_was_asked_of_whatever_is_launched_meanwhile(event):
+    bench = Bench(Asked(has_outcome=True))
+    launch_id = bench.state.launch_id("A")
+    bench.box.executions[launch_id] = Execution("asked of")
+
+    def outcome(execution):
+        bench.box.executions[launch_id] = Execution("launched since")
+        return DONE
+
+    bench.target.outcome = outcome
+    item = bench.end() if event == "end" else bench.remind()
+    assert bench.facts(item) == ([AttemptEnded("A", 1, DONE, "asked of")], [])
+
+
 def test_a_target_that_has_no_outcome_may_know_that_it_runs_on():
     bench = Bench()
     bench.target.answers = [NotYet("at work")]

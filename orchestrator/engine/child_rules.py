@@ -1,4 +1,4 @@
-"""Child runs: what a Dag Task launches, as far as the engine has rules for it. Pure."""
+"""The rules for child runs: which launch of a Dag Task may make one, and what one that made none ends with. Pure."""
 
 from orchestrator.model.commands import Launch
 from orchestrator.model.errors import (
