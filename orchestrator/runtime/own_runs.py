@@ -23,6 +23,13 @@ _READING_SHARE = 50
 _LONGEST_PAUSE_S = 10.0
 """A run is read again after so many times what reading it took, where that is long; after so long at the latest."""
 
+_WAIT_S = 0.5
+"""How often who waits for a run reads it, for another process may end it; not while this one saves it."""
+
+_LEFT_OUT = 4
+"""So many times in a row a run is not ticked for that was saved here since: who saves it sees what is to be done. What
+was lost, or is due, is still found by the next one."""
+
 _LET_GO_EVERY_S = 600.0
 """How often a process looks for markers of runs that others ended, and were killed before they deleted them."""
 
@@ -53,6 +60,7 @@ class OwnRuns:
         self._mine: set[str] = set()
         self._over: set[str] = set()  # of these, and their markers may be left
         self._taken_up: set[str] = set()  # of these, since the timer came to them last
+        self._saved_s: dict[str, float] = {}  # of these, when they were saved here last, by time.monotonic()
         self._stopping = Event()
         self._timer: Thread | None = None
 
@@ -91,7 +99,7 @@ class OwnRuns:
 
     def _wait(self, run_id: str, timeout_s: float | None) -> RunState:
         until = None if timeout_s is None else time.monotonic() + timeout_s
-        wait_s = 0.5 if run_id in self._mine else 0.0
+        wait_s = _WAIT_S if run_id in self._mine else 0.0
         while True:
             with self._changed:
                 if run_id in self._ended:
@@ -99,9 +107,12 @@ class OwnRuns:
                 left_s = wait_s if until is None else min(wait_s, until - time.monotonic())
                 if left_s > 0 and self._changed.wait(left_s) and run_id in self._ended:
                     return self._ended[run_id]
+            is_over = until is not None and time.monotonic() >= until
+            if not is_over and self._was_saved(run_id, _WAIT_S):
+                continue
             begin_s = time.thread_time()
             state = self.load(run_id)
-            wait_s = max(0.5, _pause_after(begin_s))
+            wait_s = max(_WAIT_S, _pause_after(begin_s))
             if state.run.status.is_final:
                 self.ended(state)
             elif until is not None and time.monotonic() >= until:
@@ -143,6 +154,8 @@ class OwnRuns:
 
     def goes_on(self, run_id: str, *, is_redriven: bool) -> None:
         """Note that a run was saved here, and has not ended."""
+        if self._ticks:
+            self._saved_s[run_id] = time.monotonic()
         if is_redriven:
             with self._changed:
                 self._ended.pop(run_id, None)
@@ -176,6 +189,7 @@ class OwnRuns:
     def _tick_on(self) -> None:
         """Tick for the runs of this process; those that another process left are for `resume`."""
         turns: dict[str, float] = {}
+        left_out = Counter[str]()
         let_go_s = 0.0
         while not self._stopping.wait(self._tick_interval_s):
             if time.monotonic() >= let_go_s:
@@ -186,6 +200,10 @@ class OwnRuns:
             for run_id in mine:
                 if time.monotonic() < turns.get(run_id, 0.0):
                     continue
+                if left_out[run_id] < _LEFT_OUT and self._was_saved(run_id, self._tick_interval_s):
+                    left_out[run_id] += 1
+                    continue
+                del left_out[run_id]
                 with self._changed:
                     self._taken_up.discard(run_id)
                 is_open, begin_s = True, time.thread_time()
@@ -200,6 +218,12 @@ class OwnRuns:
                     if not is_open and run_id not in self._taken_up:  # else it was redriven meanwhile
                         self._mine.discard(run_id)
                         self._over.discard(run_id)
+                        self._saved_s.pop(run_id, None)
+
+    def _was_saved(self, run_id: str, within_s: float) -> bool:
+        """Whether a run was saved here just now, and had not ended."""
+        saved_s = self._saved_s.get(run_id)
+        return saved_s is not None and run_id not in self._over and time.monotonic() - saved_s < within_s
 
     def begin_to_stop(self) -> None:
         """Tick no more, and take up nothing more."""
