@@ -61,9 +61,9 @@ class Walks:
     """The walks of one instance's Ticks. Safe for threads.
 
     One at a time, for two would ask the same things. But a walk that takes longer than a Tick takes up runs, and than
-    the shortest lease after that, hangs, for hardly a call that holds it up takes so long: it keeps no other one out.
-    What its threads are at is left alone for longer. (The longest lease would say no more, for launches that take
-    minutes are waited for apart; and who asks for that makes every target, also what no run here can use.)
+    the shortest lease and its margin after that, hangs, for hardly a call that holds it up takes so long: it keeps no
+    other one out. What its threads are at is left alone for longer. (The longest lease would say no more, for launches
+    that take minutes are waited for apart; and who asks for that makes every target, also one that cannot be made.)
 
     Two walks at once are safe, as those of two instances are: a run changes by compare-and-swap only, and what a Tick
     finds out names the attempt, the claim or the ticket that it is about, so that it has no effect the second time.
@@ -75,7 +75,7 @@ class Walks:
 
     def __init__(self, clock: Clock, policy: Policy) -> None:
         self._clock, self._budget = clock, timedelta(seconds=policy.tick_budget_s)
-        longest_s = policy.tick_budget_s + policy.min_lease_s
+        longest_s = policy.tick_budget_s + policy.min_lease_s + policy.lease_margin_s
         self._walks, self._parts = OneAtATime(longest_s), OneAtATime(PATIENCE * longest_s)
         self.came_to: str | None = None
         self._told: dict[tuple[str, str], tuple[str, datetime]] = {}

@@ -286,9 +286,9 @@ class Witness:
         """Ask once what counts of an event that has proved itself."""
         if node.attempt not in entry.asked and event.verdict is not None:
             try:
-                execution = target.confirm(self.bare(state, node), event.verdict)
-                box.executions.setdefault(state.launch_id(node.node_name), execution)
-                answer = Answer(execution, execution.outcome)
+                confirmed = target.confirm(self.bare(state, node), event.verdict)
+                box.executions.setdefault(state.launch_id(node.node_name), confirmed)
+                answer = Answer(self.execution_of(node, state, box), confirmed.outcome)
             except NotYet:
                 answer = Answer(runs_on=True)
             except LaunchUncertain as exc:
