@@ -57,7 +57,11 @@ TABLE = (
     Setting("CLOCK_ALLOWANCE", "5s", "how far the clocks of two instances may be apart"),
     Setting("DEFAULT_TIMEOUT", "23h", "timeout of a Task whose target has no outcome and whose author gave none"),
     Setting("EVENT_GRACE", "60s", "how long an event is put off whose run or record is not there yet"),
-    Setting("TICK_INTERVAL", "1s", "locally: how often what was lost or is due is looked for"),
+    Setting(
+        "TICK_INTERVAL",
+        "1s",
+        "locally: how often what was lost or is due is looked for; of a run that goes on meanwhile, each fifth time",
+    ),
     Setting("NOTIFY", "", "who is told of the events of all runs: a JSON list, as notify of a definition"),
     Setting("NOTIFY_HOSTS", ",".join(ALLOWED_HOSTS), "hosts that webhooks may be at, with commas between"),
     Setting("POOLS", "", "how many Tasks of a pool run at once, with commas between: bigquery=5,api=2"),
