@@ -131,8 +131,14 @@ class Disk:
                 self.directory.cache_clear()
                 self.directory(folder)
             else:
-                os.makedirs(folder, exist_ok=True)
+                self._make_folders(folder)
             return self.make(temporary, _CREATE)
+
+    def _make_folders(self, path: str) -> None:
+        if not os.path.isdir(path):
+            self._make_folders(os.path.dirname(path))
+            with suppress(FileExistsError):
+                self.make_folder(path)
 
     def make(self, path: str, flags: int) -> int:
         """Open a file that is new."""
@@ -146,11 +152,15 @@ class Disk:
         """Remove a file."""
         self._changing(lambda: os.unlink(path), path, b"-")
 
-    def _changing(self, deed: Callable[[], T], path: str, sign: bytes) -> T:
+    def make_folder(self, path: str) -> None:
+        """Make a folder that is new, in one that is there."""
+        self._changing(lambda: os.mkdir(path), path, b"+", behind="/")
+
+    def _changing(self, deed: Callable[[], T], path: str, sign: bytes, behind: str = "") -> T:
         """Change the names in a folder, and what is kept of them."""
         end = path.rfind("/") + 1
         names = self._kept.get(path[:end])
-        return deed() if names is None else names.changing(deed, path[end:], sign)
+        return deed() if names is None else names.changing(deed, path[end:] + behind, sign)
 
     def discard(self, temporary: str) -> None:
         """Remove a file that is in the way, if that can be."""
@@ -168,7 +178,7 @@ class Disk:
         except FileNotFoundError:
             self.directory(parent)
             with suppress(FileExistsError):
-                os.mkdir(path)
+                self.make_folder(path)
             directory, is_new = Opened(os.open(path, _DIRECTORY)), True
         if is_new or (path.startswith(self.root) and path != parent):
             try:

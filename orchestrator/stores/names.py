@@ -14,6 +14,7 @@ setting of them, is not noticed before the folder is read anew: as it is after a
 
 import errno
 import os
+import stat
 import struct
 import time
 from collections.abc import Callable
@@ -49,6 +50,8 @@ class _Head(NamedTuple):
     Attributes:
         boot: of which start of the machine it is: what was not synced may be lost after another.
         epoch: which reading of the folder the log goes on from.
+        is_read: whether that is over. Until then what takes the place of a file is noted, too: who reads a tmpfs or
+            a btrfs meanwhile may come by neither of the two.
         device, inode, modified_ns, changed_ns: the folder, as who keeps the names has left it.
         size: so many bytes behind the head count.
         check: CRC-32 of these.
@@ -56,6 +59,7 @@ class _Head(NamedTuple):
 
     boot: bytes
     epoch: int
+    is_read: bool
     device: int
     inode: int
     modified_ns: int
@@ -68,7 +72,7 @@ class _Head(NamedTuple):
         return (self.device, self.inode, self.modified_ns, self.changed_ns) == _identity(folder)
 
 
-_FORM = struct.Struct("<8s16sQQQqqQI")
+_FORM = struct.Struct("<8s16sQ?QQqqQI")
 _MAGIC = b"names 1\n"
 
 
@@ -83,29 +87,32 @@ class FolderNames:
     def __init__(self, folder: str, where: str) -> None:
         self._folder, self._where, self._log = folder, where, f"{where}.log"
         self._read: tuple[tuple[int, ...], SortedNames] | None = None
-        self.after_fork()
+        self._may_write = False
+        self._lock = Stripe(self._open_log, set())
 
     def after_fork(self) -> None:
         """Open the lock anew: a child shares its parent's descriptors, and with them its flocks."""
+        self._lock.close()
         self._lock = Stripe(self._open_log, set())
 
     def changing(self, deed: Callable[[], T], name: str, sign: bytes = b"") -> T:
         """Do something that changes the names in the folder, and note it, where they are kept.
 
         Args:
-            name: which appears (`+`) or goes (`-`).
+            name: which appears (`+`) or goes (`-`); that of a folder with a / behind it.
         """
         if not self._is_locked():
             return deed()
         try:
             head = None
             with suppress(OSError):
-                head = self._true_head()
+                head = self._true_head() if self._may_write else None
             if head is None:
                 return deed()
             entry = b""
-            if sign and is_key(name) and not (sign == b"+" and os.path.lexists(self._folder + name)):
-                entry = b"%b%b\n" % (sign, name.encode())
+            if sign and is_key(name.removesuffix("/")):
+                is_known = sign == b"+" and head.is_read and _is_file(self._folder + name)
+                entry = b"" if is_known else b"%b%b\n" % (sign, name.encode())
             done = deed()
             with suppress(OSError):  # then the folder has not the times of the head, and is read anew
                 self._note(head, entry)
@@ -133,7 +140,8 @@ class FolderNames:
         self._read = None
         if epoch is not None and are_lasting:
             with suppress(OSError):
-                found.write(self._where, epoch, temporary_in(os.path.dirname(self._where)), began_ns)
+                if self._keep(found, epoch, began_ns):
+                    return self._kept() or found  # with what has changed while it was read
         elif are_lasting and began_ns - max(before.st_mtime_ns, before.st_ctime_ns) > _SETTLED_NS:
             self._read = _identity(before), found
         return found
@@ -146,6 +154,25 @@ class FolderNames:
                     os.pwrite(self._lock.fd, bytes(_FORM.size), 0)
                 finally:
                     self._lock.release()
+
+    def _keep(self, found: SortedNames, epoch: int, began_ns: int) -> bool:
+        """Write names that were read; return whether no other reading has begun since. Raises OSError."""
+        temporary = temporary_in(os.path.dirname(self._where))
+        found.write(temporary, epoch, began_ns)
+        try:
+            if self._is_locked():
+                try:
+                    head = self._head()
+                    if head is not None and head.epoch == epoch:
+                        os.rename(temporary, self._where)
+                        self._write_head(head._replace(is_read=True))
+                        return True
+                finally:
+                    self._lock.release()
+            return False
+        finally:
+            with suppress(OSError):
+                os.unlink(temporary)
 
     def _kept(self) -> SortedNames | None:
         """Return the names without reading the folder; None where they are not known."""
@@ -178,8 +205,8 @@ class FolderNames:
                 return None
             try:
                 epoch = int.from_bytes(os.urandom(8))
-                head = _Head(boot, epoch, 0, 0, 0, 0, 0, 0)
-                return epoch if self._note(head, b"") else None
+                head = _Head(boot, epoch, False, 0, 0, 0, 0, 0, 0)
+                return epoch if self._may_write and self._note(head, b"") else None
             finally:
                 self._lock.release()
         except OSError:
@@ -196,11 +223,13 @@ class FolderNames:
             return False
         if entry:
             write_all(self._lock.fd, entry, _BEHIND_HEAD + head.size)
-        told = _FORM.pack(
-            _MAGIC, head.boot, head.epoch, *_identity(found), head.size + len(entry), crc32(entry, head.check)
-        )
-        os.pwrite(self._lock.fd, told + crc32(told).to_bytes(4), 0)
+        size, check = head.size + len(entry), crc32(entry, head.check)
+        self._write_head(_Head(head.boot, head.epoch, head.is_read, *_identity(found), size, check))
         return True
+
+    def _write_head(self, head: _Head) -> None:
+        told = _FORM.pack(_MAGIC, *head)
+        os.pwrite(self._lock.fd, told + crc32(told).to_bytes(4), 0)
 
     def _true_head(self) -> _Head | None:
         """Return the head, if nobody else has changed the folder since it was written."""
@@ -226,15 +255,25 @@ class FolderNames:
 
     def _open_log(self) -> int:
         try:
-            return os.open(self._log, _OPEN)
+            fd = os.open(self._log, _OPEN)
         except OSError as exc:
             if exc.errno not in _MAY_NOT_WRITE:
                 raise
+            self._may_write = False
             return os.open(self._log, _READ)
+        self._may_write = True
+        return fd
 
 
 def _identity(folder: os.stat_result) -> tuple[int, int, int, int]:
     return folder.st_dev, folder.st_ino, folder.st_mtime_ns, folder.st_ctime_ns
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _names_in(folder: str) -> tuple[list[bytes], bool]:

@@ -51,19 +51,18 @@ class SortedNames:
             return None
         return cls(lambda begin, count: os.pread(opened.fd, count, begin + _HEAD_SIZE), size, {})
 
-    def write(self, path: str, epoch: int, temporary: str, now_ns: int) -> None:
-        """Put them into a file, as a whole or not at all; it is not synced. Raises OSError."""
-        fd = os.open(temporary, _CREATE, 0o666)
+    def write(self, path: str, epoch: int, now_ns: int) -> None:
+        """Put them into a new file; it is not synced. Raises OSError: it is not there then."""
+        fd = os.open(path, _CREATE, 0o666)
         try:
             try:
                 write_all(fd, _HEAD % (epoch, now_ns, self._size) + self._read(0, self._size), 0)
                 os.utime(fd, ns=(now_ns, now_ns))
             finally:
                 os.close(fd)
-            os.rename(temporary, path)
         except BaseException:
             with suppress(OSError):
-                os.unlink(temporary)
+                os.unlink(path)
             raise
 
     def changed_by(self, lines: Iterable[bytes]) -> "SortedNames":

@@ -488,6 +488,68 @@ def test_a_reading_that_another_one_has_overtaken_is_not_gone_by(store, bucket, 
     assert KEY not in listed(store)
 
 
+@pytest.mark.parametrize("is_many", [False, True])
+def test_what_takes_the_place_of_a_file_while_the_folder_is_read_is_listed(store, bucket, monkeypatch, is_many):
+    store._disk.names["runs/"].distrust()
+    real, put = os.scandir, []
+
+    class Overtaken:
+        """As on tmpfs and btrfs: what takes a file's place gets a place of its own, behind where a reading ends."""
+
+        def __init__(self, path):
+            self.entries = real(path)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.entries.close()
+
+        def __iter__(self):
+            found = list(self.entries)
+            for key in ("runs/a.json", "runs/b.json") if is_many else (KEY,):
+                other = LocalStore(bucket)
+                put.append(other.put(key, FIRST, expect=other.get(key)[1]))
+                found = [entry for entry in found if entry.name != key.removeprefix("runs/")]
+            return iter(found)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", Overtaken)
+        found = listed(store)
+    assert found == there_in(bucket)
+    assert put
+    for each in (store, LocalStore(bucket)):
+        assert listed(each) == there_in(bucket)
+    size = (bucket / ".names" / "runs.log").stat().st_size
+    store.put(KEY, FIRST, expect=store.get(KEY)[1])  # the reading is over: it stays what it was
+    assert (bucket / ".names" / "runs.log").stat().st_size == size
+
+
+def test_a_folder_that_a_store_makes_is_noted(store, bucket, read):
+    store.put("runs/sub/x", b"", expect=None)
+    LocalStore(bucket, relaxed=("runs/",)).put("runs/sub-2/deep/x", b"", expect=None)
+    assert listed(store) == ["runs/a.json", "runs/b.json", "runs/run_1.json", "runs/sub-2/deep/x", "runs/sub/x"]
+    assert "runs" not in read
+    assert sorted(listed(store)) == there_in(bucket)
+
+
+def test_what_takes_the_place_of_no_file_is_noted(store, bucket):
+    os.mkfifo(bucket / "runs" / "pipe.json")
+    assert "runs/pipe.json" not in listed(store)
+    store.put("runs/pipe.json", FIRST, expect=str((bucket / "runs" / "pipe.json").stat().st_mtime_ns))
+    assert "runs/pipe.json" in listed(store)
+
+
+def test_a_child_lets_go_of_the_lock_that_it_shares(store, bucket):
+    store.put("runs/new.json", FIRST, expect=None)
+    held = store._disk.names["runs/"]._lock
+    pid = os.fork()
+    if not pid:
+        os._exit(0 if held.fd < 0 else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert held.fd >= 0
+
+
 # ---- Who may not write, and disks ---------------------------------------------------------------------
 
 
@@ -522,6 +584,25 @@ def test_who_may_only_read_lists_what_is_there_and_changes_nothing(bucket, read,
         assert (bucket / ".names").exists() is is_kept
         for each in (bucket, bucket / "runs"):
             each.chmod(0o755)
+
+
+def test_who_owns_the_folder_and_may_not_keep_its_names_leaves_its_times(bucket, read):
+    if os.geteuid():
+        pytest.skip("nobody else can be given a folder")
+    with readable_bucket() as bucket:
+        store = LocalStore(bucket)
+        store.put(KEY, FIRST, expect=None)
+        listed(store)
+        (bucket / "runs" / "by_hand").touch()
+        os.chown(bucket / "runs", 65534, 65534)
+        before = (bucket / "runs").stat()
+        with without_privileges():
+            assert len(listed(LocalStore(bucket))) == 2
+        assert (bucket / "runs").stat().st_mtime_ns == before.st_mtime_ns
+        with without_privileges():
+            (bucket / ".names" / "runs.log").stat()
+            LocalStore(bucket)._disk.make(f"{bucket}/runs/theirs", os.O_WRONLY | os.O_CREAT)
+        assert listed(store) == there_in(bucket)
 
 
 def test_who_cannot_keep_names_reads_a_folder_that_is_as_it_was_once(bucket, monkeypatch, read):
@@ -658,6 +739,6 @@ def test_sorted_names_are_found_from_any_one_on(found, first, data):
     kept = SortedNames.of(found)
     assert list(kept.changed_by(log).since(first.encode())) == wanted
     with tempfile.TemporaryDirectory() as folder:
-        kept.write(f"{folder}/names", 7, f"{folder}/new", 1_000_000_001)
+        kept.write(f"{folder}/names", 7, 1_000_000_001)
         assert SortedNames.read(f"{folder}/names", 8) is None
         assert list(SortedNames.read(f"{folder}/names", 7).changed_by(log).since(first.encode())) == wanted
