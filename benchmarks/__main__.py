@@ -113,12 +113,12 @@ def main() -> None:
         "--long", action="store_true", help="the workloads of 10,000 tasks and more, and their like of 100"
     )
     parser.add_argument("--only", nargs="+", choices=WORKLOADS, metavar="NAME", help="these workloads")
-    parser.add_argument("--rounds", type=int, help="how often each workload is measured (default 7, with --long 3)")
+    parser.add_argument("--rounds", type=int, help="how often each workload is measured (default 7, with --long 5)")
     parser.add_argument("--folder", type=Path, help="where to write (default: a temporary folder beside this one)")
     parser.add_argument("--row", choices=WORKLOADS, metavar="NAME", help="only measure one, in this process, as JSON")
     parser.add_argument("--verify", metavar="BUCKET", help="only reopen and verify a bucket")
     args = parser.parse_args()
-    rounds = args.rounds or (3 if args.long else 7)
+    rounds = args.rounds or (5 if args.long else 7)
     if args.verify:
         print(verify(args.verify))
         return

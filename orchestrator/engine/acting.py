@@ -292,6 +292,8 @@ class Actor:
         return None
 
     def _tell(self, launch: Launch, result: str, begun: datetime) -> None:
+        if not self._observed.is_anybody:
+            return
         now = self._clock.now()
         since_claim_s: float | None = None
         if launch.lease_end is not None:

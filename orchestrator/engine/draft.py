@@ -130,7 +130,8 @@ class Draft:
         """The entry of the Parallel or Item around an entry, or of an Item's Map; None where there is none."""
         if self.run is not None and self.run.part_of is not None and self.run.part_of.map == node_name:
             return None  # what is around it is another run's
-        if self.nodes[node_name].node_type in (NodeTypes.ITEM, NodeTypes.PART):
+        node_type = self.nodes[node_name].node_type
+        if node_type is NodeTypes.ITEM or node_type is NodeTypes.PART:
             return self.nodes[node_name[: node_name.rindex("[")]]
         parent = self.dag.place(node_name).parent_dag.parent_node
         return None if parent is None else self.nodes[beside(node_name, parent.node_name)]

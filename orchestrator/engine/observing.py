@@ -15,6 +15,11 @@ class Observed:
     def __init__(self, observer: Observer | None) -> None:
         self._observer = observer
 
+    @property
+    def is_anybody(self) -> bool:
+        """Whether there is one, so that what it is told has to be found out."""
+        return self._observer is not None
+
     def lost(self, run_id: str) -> None:
         """See Observer."""
         self._tell(lambda observer: observer.lost(run_id), run_id)
